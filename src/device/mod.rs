@@ -1,0 +1,360 @@
+//! Devices: where tensors live and operations run.
+//!
+//! This module and its children hold the crate's only `unsafe` code: trusted shader modules and file mappings.
+
+pub(crate) mod cpu;
+pub(crate) mod mapping;
+#[cfg(feature = "wgpu")]
+pub(crate) mod wgpu;
+
+use std::sync::Arc;
+
+use crate::{Error, Result};
+
+#[cfg(feature = "wgpu")]
+pub use self::wgpu::WgpuFacts;
+pub use options::DeviceOptions;
+
+mod options {
+    /// Limits that a caller may set below what the hardware offers.
+    #[derive(Clone, Copy, Debug, Default)]
+    pub struct DeviceOptions {
+        /// Bytes that the device may hold for us; an allocation beyond them is [`OutOfMemory`](crate::Error::OutOfMemory).
+        pub memory_limit: Option<u64>,
+        /// wgpu: bytes that one storage binding may span; operations split their work accordingly.
+        pub max_binding: Option<u64>,
+        /// wgpu: do not use subgroup operations.
+        pub no_subgroups: bool,
+        /// wgpu: do not use `SHADER_F16`.
+        pub no_f16: bool,
+    }
+}
+
+/// A device: the CPU, or a GPU through wgpu. Cloning is cheap and gives the same device.
+#[derive(Clone)]
+pub struct Device(Arc<Backend>);
+
+pub(crate) enum Backend {
+    Cpu(cpu::CpuDevice),
+    #[cfg(feature = "wgpu")]
+    Wgpu(Arc<self::wgpu::WgpuDevice>),
+}
+
+/// What [`Device::all`] knows about a device without opening it.
+#[derive(Clone, Debug, serde::Serialize)]
+#[non_exhaustive]
+pub struct DeviceInfo {
+    /// The name [`Device::by_name`] takes: `cpu`, `wgpu:0`.
+    pub id: String,
+    /// The marketing name.
+    pub name: String,
+    /// `cpu`, `discrete`, `integrated`, `virtual`, `software` or `other`.
+    pub kind: String,
+    /// The graphics API: `vulkan`, `metal`, `dx12`; `rust` for the CPU.
+    pub backend: String,
+    /// The driver and its version.
+    pub driver: String,
+    /// The largest buffer in bytes; for the CPU, physical memory where the system tells.
+    pub memory: Option<u64>,
+    /// Features that kernels use: `f16`, `subgroups 8-8`, `avx512f`, ….
+    pub features: Vec<String>,
+    /// Whether [`Device::best`] would choose this one.
+    pub best: bool,
+}
+
+impl Device {
+    /// The CPU.
+    pub fn cpu() -> Device {
+        Device::cpu_with(DeviceOptions::default())
+    }
+
+    /// The CPU with limits.
+    pub fn cpu_with(options: DeviceOptions) -> Device {
+        Device(Arc::new(Backend::Cpu(cpu::CpuDevice::new(options.memory_limit))))
+    }
+
+    /// The `index`-th adapter that wgpu offers, discrete GPUs first and software adapters last.
+    ///
+    /// # Errors
+    /// [`Error::NoDevice`] if there are not that many, saying what there is. Never another device instead.
+    #[cfg(feature = "wgpu")]
+    pub fn wgpu(index: usize) -> Result<Device> {
+        Device::wgpu_with(index, DeviceOptions::default())
+    }
+
+    /// [`Device::wgpu`] with limits.
+    #[cfg(feature = "wgpu")]
+    pub fn wgpu_with(index: usize, options: DeviceOptions) -> Result<Device> {
+        let adapters = self::wgpu::adapters();
+        let adapter = adapters.get(index).ok_or_else(|| Error::NoDevice {
+            backend: format!("wgpu:{index}"),
+            reason: match adapters.len() {
+                0 => "no adapter was found; a GPU driver with Vulkan, Metal or DX12, or a software adapter \
+                      (on Debian the package mesa-vulkan-drivers) would give one"
+                    .into(),
+                n => format!(
+                    "only {n} found: {}",
+                    adapters.iter().map(|a| a.get_info().name).collect::<Vec<_>>().join(", ")
+                ),
+            },
+        })?;
+        let device = self::wgpu::WgpuDevice::open(adapter, options)?;
+        Ok(Device(Arc::new(Backend::Wgpu(Arc::new(device)))))
+    }
+
+    /// Adopts a device and queue that an engine already has. Tensors then share its memory, launches its queue.
+    ///
+    /// What this crate records reaches the queue at [`Device::flush`], before uploads and with every read-back.
+    #[cfg(feature = "wgpu")]
+    pub fn from_wgpu(
+        device: ::wgpu::Device,
+        queue: ::wgpu::Queue,
+        options: DeviceOptions,
+    ) -> Device {
+        let device = self::wgpu::WgpuDevice::from_raw(device, queue, options);
+        Device(Arc::new(Backend::Wgpu(Arc::new(device))))
+    }
+
+    /// The wgpu device and queue behind this device, if it is one.
+    #[cfg(feature = "wgpu")]
+    pub fn as_wgpu(&self) -> Option<(&::wgpu::Device, &::wgpu::Queue)> {
+        match &*self.0 {
+            Backend::Wgpu(d) => Some(d.raw()),
+            Backend::Cpu(_) => None,
+        }
+    }
+
+    /// The fastest device that is certain to be real: the first hardware GPU, else the CPU.
+    /// A software adapter is never chosen. The choice and the reason are logged.
+    pub fn best() -> Device {
+        #[cfg(feature = "wgpu")]
+        {
+            for (i, adapter) in self::wgpu::adapters().iter().enumerate() {
+                let info = adapter.get_info();
+                if info.device_type == ::wgpu::DeviceType::Cpu {
+                    tracing::info!(adapter = info.name, "passed over: a software adapter");
+                    continue;
+                }
+                match self::wgpu::WgpuDevice::open(adapter, DeviceOptions::default()) {
+                    Ok(device) => {
+                        tracing::info!(
+                            adapter = info.name,
+                            index = i,
+                            "chosen: a hardware adapter"
+                        );
+                        return Device(Arc::new(Backend::Wgpu(Arc::new(device))));
+                    }
+                    Err(e) => tracing::warn!(adapter = info.name, "passed over: {e}"),
+                }
+            }
+        }
+        tracing::info!("chosen: the CPU; no hardware GPU was found");
+        Device::cpu()
+    }
+
+    /// The device of a name: `auto` ([`Device::best`]), `cpu`, `wgpu` or `wgpu:<index>`.
+    ///
+    /// # Errors
+    /// [`Error::NoDevice`] if the name is unknown or the device is not there.
+    pub fn by_name(name: &str) -> Result<Device> {
+        match name {
+            "auto" => Ok(Device::best()),
+            "cpu" => Ok(Device::cpu()),
+            _ if name == "wgpu" || name.starts_with("wgpu:") => {
+                let index = name.strip_prefix("wgpu:").unwrap_or("0");
+                let _index: usize = index.parse().map_err(|_| Error::NoDevice {
+                    backend: name.into(),
+                    reason: format!("'{index}' is not a number; wgpu:0 is the first adapter"),
+                })?;
+                #[cfg(feature = "wgpu")]
+                return Device::wgpu(_index);
+                #[cfg(not(feature = "wgpu"))]
+                Err(Error::NoDevice {
+                    backend: name.into(),
+                    reason: "this build lacks the feature 'wgpu'".into(),
+                })
+            }
+            _ => Err(Error::NoDevice {
+                backend: name.into(),
+                reason: "unknown name; known are auto, cpu, wgpu and wgpu:<index>".into(),
+            }),
+        }
+    }
+
+    /// Every device there is, without opening any.
+    pub fn all() -> Vec<DeviceInfo> {
+        let mut all = vec![DeviceInfo {
+            id: "cpu".into(),
+            name: cpu_name(),
+            kind: "cpu".into(),
+            backend: "rust".into(),
+            driver: format!("{} threads", rayon::current_num_threads()),
+            memory: physical_memory(),
+            features: cpu_features(),
+            best: false,
+        }];
+        #[cfg(feature = "wgpu")]
+        for (i, adapter) in self::wgpu::adapters().iter().enumerate() {
+            let info = adapter.get_info();
+            let features = adapter.features();
+            let mut names = Vec::new();
+            if features.contains(::wgpu::Features::SHADER_F16) {
+                names.push("f16".into());
+            }
+            if features.contains(::wgpu::Features::SUBGROUP) {
+                names.push(format!(
+                    "subgroups {}-{}",
+                    info.subgroup_min_size, info.subgroup_max_size
+                ));
+            }
+            names.push(format!(
+                "bindings to {} MiB",
+                adapter.limits().max_storage_buffer_binding_size >> 20
+            ));
+            all.push(DeviceInfo {
+                id: format!("wgpu:{i}"),
+                name: info.name,
+                kind: match info.device_type {
+                    ::wgpu::DeviceType::DiscreteGpu => "discrete",
+                    ::wgpu::DeviceType::IntegratedGpu => "integrated",
+                    ::wgpu::DeviceType::VirtualGpu => "virtual",
+                    ::wgpu::DeviceType::Cpu => "software",
+                    ::wgpu::DeviceType::Other => "other",
+                }
+                .into(),
+                backend: info.backend.to_str().into(),
+                driver: format!("{} {}", info.driver, info.driver_info).trim().into(),
+                memory: Some(adapter.limits().max_buffer_size),
+                features: names,
+                best: false,
+            });
+        }
+        let best = all.iter().position(|d| d.kind != "cpu" && d.kind != "software").unwrap_or(0);
+        all[best].best = true;
+        all
+    }
+
+    pub(crate) fn backend(&self) -> &Backend {
+        &self.0
+    }
+
+    /// `cpu` or the adapter's name.
+    pub fn name(&self) -> String {
+        match &*self.0 {
+            Backend::Cpu(_) => "cpu".into(),
+            #[cfg(feature = "wgpu")]
+            Backend::Wgpu(d) => d.info.name.clone(),
+        }
+    }
+
+    /// `cpu` or `wgpu`.
+    pub fn kind(&self) -> &'static str {
+        match &*self.0 {
+            Backend::Cpu(_) => "cpu",
+            #[cfg(feature = "wgpu")]
+            Backend::Wgpu(_) => "wgpu",
+        }
+    }
+
+    /// Whether this is the CPU device.
+    pub fn is_cpu(&self) -> bool {
+        matches!(&*self.0, Backend::Cpu(_))
+    }
+
+    /// What tile policies know about the wgpu device, if it is one.
+    #[cfg(feature = "wgpu")]
+    pub fn wgpu_facts(&self) -> Option<WgpuFacts> {
+        match &*self.0 {
+            Backend::Wgpu(d) => Some(d.facts),
+            Backend::Cpu(_) => None,
+        }
+    }
+
+    /// Bytes that tensors on this device hold now, pooled free buffers not counted.
+    pub fn memory_in_use(&self) -> u64 {
+        match &*self.0 {
+            Backend::Cpu(d) => d.used_bytes(),
+            #[cfg(feature = "wgpu")]
+            Backend::Wgpu(d) => d.used_bytes(),
+        }
+    }
+
+    /// Gives pooled free buffers back to the system.
+    pub fn trim(&self) {
+        match &*self.0 {
+            Backend::Cpu(d) => d.trim(),
+            #[cfg(feature = "wgpu")]
+            Backend::Wgpu(d) => d.trim(),
+        }
+    }
+
+    /// Submits recorded work without waiting. The CPU has none.
+    pub fn flush(&self) -> Result<()> {
+        match &*self.0 {
+            Backend::Cpu(_) => Ok(()),
+            #[cfg(feature = "wgpu")]
+            Backend::Wgpu(d) => d.flush(),
+        }
+    }
+
+    /// Submits recorded work and waits until the device has done it.
+    pub fn synchronize(&self) -> Result<()> {
+        match &*self.0 {
+            Backend::Cpu(_) => Ok(()),
+            #[cfg(feature = "wgpu")]
+            Backend::Wgpu(d) => d.wait(),
+        }
+    }
+
+    /// Kernel launches so far; 0 on the CPU, where an operation is a function call.
+    pub fn launches(&self) -> u64 {
+        match &*self.0 {
+            Backend::Cpu(_) => 0,
+            #[cfg(feature = "wgpu")]
+            Backend::Wgpu(d) => d.launches(),
+        }
+    }
+}
+
+impl PartialEq for Device {
+    /// Whether both are the same opened device.
+    fn eq(&self, other: &Device) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl std::fmt::Debug for Device {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Device({}: {})", self.kind(), self.name())
+    }
+}
+
+fn proc_field(file: &str, field: &str) -> Option<String> {
+    let text = std::fs::read_to_string(file).ok()?;
+    let line = text.lines().find(|l| l.starts_with(field))?;
+    Some(line.split_once(':')?.1.trim().to_string())
+}
+
+fn cpu_name() -> String {
+    proc_field("/proc/cpuinfo", "model name").unwrap_or_else(|| std::env::consts::ARCH.into())
+}
+
+fn physical_memory() -> Option<u64> {
+    let text = proc_field("/proc/meminfo", "MemTotal")?;
+    text.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib << 10)
+}
+
+fn cpu_features() -> Vec<String> {
+    #[allow(unused_mut)]
+    let mut names: Vec<String> = Vec::new();
+    #[cfg(target_arch = "x86_64")]
+    {
+        macro_rules! push {
+            ($($f:tt),*) => {$( if std::arch::is_x86_feature_detected!($f) { names.push($f.into()); } )*};
+        }
+        push!("avx2", "fma", "f16c", "avx512f", "avx512bf16", "avx512fp16");
+    }
+    #[cfg(target_arch = "aarch64")]
+    names.push("neon".into());
+    names
+}

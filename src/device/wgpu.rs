@@ -1,0 +1,701 @@
+//! The wgpu device: adapter choice, pooled buffers, the pipeline cache, the queue of launches, read-back.
+//!
+//! Launches are recorded and submitted together: when enough have gathered, before an upload, and before a
+//! read-back. Nothing here waits except [`WgpuDevice::read`].
+
+use std::any::{Any, TypeId};
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::Poll;
+
+use crate::device::DeviceOptions;
+use crate::template::{Access, Rendered, Spec, render};
+use crate::{Error, Result};
+
+/// Launches recorded before they are submitted on their own.
+const SUBMIT_AFTER: usize = 64;
+/// Bytes of the ring that holds the params of recorded launches.
+const RING_BYTES: u64 = 64 << 10;
+/// The pool never keeps more than this.
+const POOL_LIMIT: u64 = 2 << 30;
+
+/// What a kernel's tile policy may know about a wgpu device.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct WgpuFacts {
+    /// Arithmetic and storage in f16 (`SHADER_F16`).
+    pub f16: bool,
+    /// The least and greatest subgroup size, where subgroup operations exist.
+    pub subgroups: Option<(u32, u32)>,
+    /// Bytes one storage binding may span.
+    pub max_binding: u64,
+    /// Bytes one buffer may have.
+    pub max_buffer: u64,
+    /// Bytes of workgroup memory.
+    pub workgroup_storage: u32,
+    /// Threads of a workgroup.
+    pub workgroup_threads: u32,
+    /// Alignment of a binding's offset in bytes.
+    pub offset_alignment: u64,
+    /// Whether the adapter runs on the CPU.
+    pub software: bool,
+}
+
+pub(crate) struct WgpuDevice {
+    device: wgpu::Device,
+    queue: wgpu::Queue,
+    pub(crate) info: wgpu::AdapterInfo,
+    pub(crate) facts: WgpuFacts,
+    limit: Option<u64>,
+    kernels: Mutex<HashMap<TypeId, Box<dyn Any + Send>>>,
+    pool: Arc<Pool>,
+    recorded: Mutex<Recorded>,
+    lost: Arc<Mutex<Option<String>>>,
+    launches: AtomicU64,
+}
+
+/// A compiled kernel.
+pub(crate) struct Kernel {
+    pipeline: wgpu::ComputePipeline,
+    layout: wgpu::BindGroupLayout,
+    buffers: Vec<(String, Access)>,
+    name: String,
+}
+
+/// A range of a buffer, bound to a kernel.
+pub(crate) struct Binding<'a> {
+    pub(crate) buffer: &'a WgpuBuffer,
+    pub(crate) offset: u64,
+    pub(crate) bytes: u64,
+}
+
+impl<'a> From<&'a WgpuBuffer> for Binding<'a> {
+    fn from(buffer: &'a WgpuBuffer) -> Self {
+        Binding { buffer, offset: 0, bytes: buffer.bytes }
+    }
+}
+
+struct Launch {
+    kernel: Arc<Kernel>,
+    group: wgpu::BindGroup,
+    workgroups: [u32; 3],
+}
+
+struct Recorded {
+    launches: Vec<Launch>,
+    params: Vec<u8>,
+    ring: wgpu::Buffer,
+}
+
+#[derive(Default)]
+struct Pool {
+    state: Mutex<PoolState>,
+}
+
+#[derive(Default)]
+struct PoolState {
+    free: HashMap<u64, Vec<wgpu::Buffer>>,
+    free_bytes: u64,
+    used_bytes: u64,
+}
+
+/// Device memory that returns to its device's pool when dropped.
+pub(crate) struct WgpuBuffer {
+    buffer: Option<wgpu::Buffer>,
+    /// Bytes in use, a multiple of four.
+    bytes: u64,
+    /// The size class, or 0 for a caller's buffer, which is never pooled.
+    class: u64,
+    pool: Arc<Pool>,
+}
+
+impl WgpuBuffer {
+    pub(crate) fn raw(&self) -> &wgpu::Buffer {
+        self.buffer.as_ref().expect("a buffer is there until it is dropped")
+    }
+}
+
+impl Drop for WgpuBuffer {
+    fn drop(&mut self) {
+        if self.class == 0 {
+            return;
+        }
+        let Some(buffer) = self.buffer.take() else { return };
+        let mut pool = lock(&self.pool.state);
+        pool.used_bytes -= self.class;
+        if pool.free_bytes + self.class <= POOL_LIMIT {
+            pool.free_bytes += self.class;
+            pool.free.entry(self.class).or_default().push(buffer);
+        }
+    }
+}
+
+fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|e| e.into_inner())
+}
+
+/// All adapters, the ones `Device::wgpu(i)` counts through: discrete, integrated, virtual, unknown, software.
+pub(crate) fn adapters() -> Vec<wgpu::Adapter> {
+    let mut desc = wgpu::InstanceDescriptor::new_without_display_handle().with_env();
+    desc.backends &= wgpu::Backends::PRIMARY;
+    if desc.backends.is_empty() {
+        return Vec::new();
+    }
+    let backends = desc.backends;
+    let instance = wgpu::Instance::new(desc);
+    let mut adapters = pollster::block_on(instance.enumerate_adapters(backends));
+    adapters.retain(|a| a.get_downlevel_capabilities().is_webgpu_compliant());
+    adapters.sort_by_key(|a| rank(a.get_info().device_type));
+    adapters
+}
+
+fn rank(kind: wgpu::DeviceType) -> u8 {
+    match kind {
+        wgpu::DeviceType::DiscreteGpu => 0,
+        wgpu::DeviceType::IntegratedGpu => 1,
+        wgpu::DeviceType::VirtualGpu => 2,
+        wgpu::DeviceType::Other => 3,
+        wgpu::DeviceType::Cpu => 4,
+    }
+}
+
+impl WgpuDevice {
+    pub(crate) fn open(adapter: &wgpu::Adapter, options: DeviceOptions) -> Result<Self> {
+        let info = adapter.get_info();
+        let mut features =
+            adapter.features() & (wgpu::Features::SUBGROUP | wgpu::Features::SHADER_F16);
+        if options.no_subgroups {
+            features.remove(wgpu::Features::SUBGROUP);
+        }
+        if options.no_f16 {
+            features.remove(wgpu::Features::SHADER_F16);
+        }
+        let (device, queue) = pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor {
+            label: Some("nearkin"),
+            required_features: features,
+            required_limits: adapter.limits(),
+            ..Default::default()
+        }))
+        .map_err(|e| Error::NoDevice {
+            backend: "wgpu".into(),
+            reason: format!("{} refused to open: {e}", info.name),
+        })?;
+        let lost = Arc::new(Mutex::new(None));
+        let seen = lost.clone();
+        device.set_device_lost_callback(move |reason, message| {
+            if reason != wgpu::DeviceLostReason::Destroyed || !message.is_empty() {
+                *lock(&seen) = Some(format!("{reason:?} {message}"));
+            }
+        });
+        Ok(Self::adopt(device, queue, info, options, lost))
+    }
+
+    /// Wraps a device and queue that the caller made. Its callbacks stay the caller's.
+    pub(crate) fn from_raw(
+        device: wgpu::Device,
+        queue: wgpu::Queue,
+        options: DeviceOptions,
+    ) -> Self {
+        let info = device.adapter_info();
+        Self::adopt(device, queue, info, options, Arc::default())
+    }
+
+    fn adopt(
+        device: wgpu::Device,
+        queue: wgpu::Queue,
+        info: wgpu::AdapterInfo,
+        options: DeviceOptions,
+        lost: Arc<Mutex<Option<String>>>,
+    ) -> Self {
+        let limits = device.limits();
+        let features = device.features();
+        let mut max_binding = limits.max_storage_buffer_binding_size;
+        if let Some(max) = options.max_binding {
+            max_binding = max_binding.min(max);
+        }
+        let facts = WgpuFacts {
+            f16: features.contains(wgpu::Features::SHADER_F16) && !options.no_f16,
+            subgroups: (features.contains(wgpu::Features::SUBGROUP) && !options.no_subgroups)
+                .then_some((info.subgroup_min_size, info.subgroup_max_size)),
+            max_binding,
+            max_buffer: limits.max_buffer_size,
+            workgroup_storage: limits.max_compute_workgroup_storage_size,
+            workgroup_threads: limits.max_compute_invocations_per_workgroup,
+            offset_alignment: limits.min_storage_buffer_offset_alignment as u64,
+            software: info.device_type == wgpu::DeviceType::Cpu,
+        };
+        let ring = device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some("nearkin params"),
+            size: RING_BYTES,
+            usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
+            mapped_at_creation: false,
+        });
+        WgpuDevice {
+            device,
+            queue,
+            info,
+            facts,
+            limit: options.memory_limit,
+            kernels: Mutex::default(),
+            pool: Arc::default(),
+            recorded: Mutex::new(Recorded { launches: Vec::new(), params: Vec::new(), ring }),
+            lost,
+            launches: AtomicU64::new(0),
+        }
+    }
+
+    pub(crate) fn raw(&self) -> (&wgpu::Device, &wgpu::Queue) {
+        (&self.device, &self.queue)
+    }
+
+    pub(crate) fn used_bytes(&self) -> u64 {
+        lock(&self.pool.state).used_bytes
+    }
+
+    pub(crate) fn trim(&self) {
+        let mut pool = lock(&self.pool.state);
+        pool.free.clear();
+        pool.free_bytes = 0;
+    }
+
+    /// Kernel launches since the device was opened.
+    pub(crate) fn launches(&self) -> u64 {
+        self.launches.load(Ordering::Relaxed)
+    }
+
+    /// Runs `f` under error scopes and turns what the driver reports into a typed error.
+    fn checked<T>(&self, requested: u64, f: impl FnOnce() -> T) -> Result<T> {
+        self.alive()?;
+        let memory = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+        let validation = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
+        let internal = self.device.push_error_scope(wgpu::ErrorFilter::Internal);
+        let value = f();
+        let internal = pollster::block_on(internal.pop());
+        let validation = pollster::block_on(validation.pop());
+        let memory = pollster::block_on(memory.pop());
+        self.alive()?;
+        if memory.is_some() {
+            let free = self.limit.map(|l| l.saturating_sub(self.used_bytes()));
+            return Err(Error::OutOfMemory { device: self.info.name.clone(), requested, free });
+        }
+        match validation.or(internal) {
+            Some(e) => {
+                Err(Error::Driver { device: self.info.name.clone(), problem: e.to_string() })
+            }
+            None => Ok(value),
+        }
+    }
+
+    fn alive(&self) -> Result<()> {
+        match &*lock(&self.lost) {
+            Some(reason) => {
+                Err(Error::DeviceLost { device: self.info.name.clone(), reason: reason.clone() })
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// A buffer of `bytes` bytes (rounded up to four) with arbitrary contents.
+    pub(crate) fn alloc(&self, bytes: u64) -> Result<WgpuBuffer> {
+        let bytes = bytes.next_multiple_of(4).max(4);
+        if bytes > self.facts.max_buffer {
+            return Err(Error::OutOfMemory {
+                device: format!("{} (one buffer)", self.info.name),
+                requested: bytes,
+                free: Some(self.facts.max_buffer),
+            });
+        }
+        // One size class per eighth of a power of two; never beyond the largest buffer.
+        let step = (bytes.next_power_of_two() / 16).max(256);
+        let class = bytes.next_multiple_of(step).min(self.facts.max_buffer & !3);
+        {
+            let mut pool = lock(&self.pool.state);
+            if let Some(limit) = self.limit
+                && pool.used_bytes + class > limit
+            {
+                return Err(Error::OutOfMemory {
+                    device: self.info.name.clone(),
+                    requested: bytes,
+                    free: Some(limit.saturating_sub(pool.used_bytes)),
+                });
+            }
+            if let Some(buffer) = pool.free.get_mut(&class).and_then(Vec::pop) {
+                pool.free_bytes -= class;
+                pool.used_bytes += class;
+                return Ok(self.wrap(buffer, bytes, class));
+            }
+        }
+        let buffer = match self.create(class) {
+            Err(Error::OutOfMemory { .. }) => {
+                self.trim();
+                self.create(class)?
+            }
+            other => other?,
+        };
+        lock(&self.pool.state).used_bytes += class;
+        Ok(self.wrap(buffer, bytes, class))
+    }
+
+    fn create(&self, size: u64) -> Result<wgpu::Buffer> {
+        self.checked(size, || {
+            self.device.create_buffer(&wgpu::BufferDescriptor {
+                label: Some("nearkin"),
+                size,
+                usage: wgpu::BufferUsages::STORAGE
+                    | wgpu::BufferUsages::COPY_SRC
+                    | wgpu::BufferUsages::COPY_DST,
+                mapped_at_creation: false,
+            })
+        })
+    }
+
+    fn wrap(&self, buffer: wgpu::Buffer, bytes: u64, class: u64) -> WgpuBuffer {
+        WgpuBuffer { buffer: Some(buffer), bytes, class, pool: self.pool.clone() }
+    }
+
+    /// Wraps a caller's buffer of at least `bytes` bytes.
+    pub(crate) fn adopt_buffer(&self, buffer: wgpu::Buffer, bytes: u64) -> WgpuBuffer {
+        self.wrap(buffer, bytes.next_multiple_of(4), 0)
+    }
+
+    /// Copies host bytes to the start of a buffer.
+    pub(crate) fn upload(&self, buffer: &WgpuBuffer, data: &[u8]) -> Result<()> {
+        if data.is_empty() {
+            return Ok(());
+        }
+        // `write_buffer` happens before anything not submitted yet, and the buffer may come from the pool.
+        let mut recorded = lock(&self.recorded);
+        self.submit(&mut recorded, None)?;
+        self.checked(data.len() as u64, || {
+            let whole = data.len() & !3;
+            self.queue.write_buffer(buffer.raw(), 0, &data[..whole]);
+            if whole < data.len() {
+                let mut last = [0u8; 4];
+                last[..data.len() - whole].copy_from_slice(&data[whole..]);
+                self.queue.write_buffer(buffer.raw(), whole as u64, &last);
+            }
+        })
+    }
+
+    /// The compiled kernel of a specialisation, from the cache or compiled now.
+    pub(crate) fn kernel<S: Spec>(&self, spec: S) -> Result<Arc<Kernel>> {
+        let mut kernels = lock(&self.kernels);
+        let cache = kernels
+            .entry(TypeId::of::<S>())
+            .or_insert_with(|| Box::<HashMap<S, Arc<Kernel>>>::default())
+            .downcast_mut::<HashMap<S, Arc<Kernel>>>()
+            .expect("the cache of a spec type holds that type");
+        if let Some(kernel) = cache.get(&spec) {
+            return Ok(kernel.clone());
+        }
+        let kernel = Arc::new(self.compile(&spec)?);
+        cache.insert(spec, kernel.clone());
+        Ok(kernel)
+    }
+
+    #[allow(unsafe_code)]
+    fn compile<S: Spec>(&self, spec: &S) -> Result<Kernel> {
+        let Rendered { text, header } = render(spec)?;
+        tracing::trace!(family = S::FAMILY, ?spec, "compiling\n{text}");
+        let name = format!("{} {spec:?}", S::FAMILY);
+        let entry = |binding: usize, ty| wgpu::BindGroupLayoutEntry {
+            binding: binding as u32,
+            visibility: wgpu::ShaderStages::COMPUTE,
+            ty: wgpu::BindingType::Buffer { ty, has_dynamic_offset: false, min_binding_size: None },
+            count: None,
+        };
+        let mut entries: Vec<_> = header
+            .buffers
+            .iter()
+            .enumerate()
+            .map(|(i, (_, access))| {
+                let read_only = *access == Access::Read;
+                entry(i, wgpu::BufferBindingType::Storage { read_only })
+            })
+            .collect();
+        entries.push(entry(entries.len(), wgpu::BufferBindingType::Uniform));
+        let built = self.checked(0, || {
+            // SAFETY: the kernels index only inside what their launches bind: every launch passes the extents in
+            // its params, and the kernels guard partial tiles with them. Contract and conformance tests run every
+            // kernel at tile sizes ± 1. Clamps in inner loops would cost what the kernels are written to save.
+            let module = unsafe {
+                self.device.create_shader_module_trusted(
+                    wgpu::ShaderModuleDescriptor {
+                        label: Some(&name),
+                        source: wgpu::ShaderSource::Wgsl(text.as_str().into()),
+                    },
+                    wgpu::ShaderRuntimeChecks::unchecked(),
+                )
+            };
+            let layout = self.device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
+                label: Some(&name),
+                entries: &entries,
+            });
+            let pipeline_layout =
+                self.device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+                    label: Some(&name),
+                    bind_group_layouts: &[Some(&layout)],
+                    immediate_size: 0,
+                });
+            let pipeline = self.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+                label: Some(&name),
+                layout: Some(&pipeline_layout),
+                module: &module,
+                entry_point: Some(&header.entry),
+                compilation_options: wgpu::PipelineCompilationOptions {
+                    zero_initialize_workgroup_memory: false,
+                    ..Default::default()
+                },
+                cache: None,
+            });
+            (pipeline, layout)
+        });
+        match built {
+            Ok((pipeline, layout)) => {
+                Ok(Kernel { pipeline, layout, buffers: header.buffers, name })
+            }
+            Err(Error::Driver { problem, .. }) => Err(Error::Compile {
+                kernel: name,
+                target: self.info.name.clone(),
+                log: format!("{problem}\n{text}"),
+            }),
+            Err(other) => Err(other),
+        }
+    }
+
+    /// Records a launch. The bindings are in the order of the kernel's `//@ buffers`; `params` is bound after them.
+    pub(crate) fn launch<P: bytemuck::Pod>(
+        &self,
+        kernel: &Arc<Kernel>,
+        bindings: &[Binding<'_>],
+        params: &P,
+        workgroups: [u32; 3],
+    ) -> Result<()> {
+        if workgroups.contains(&0) {
+            return Ok(());
+        }
+        let limits = self.device.limits();
+        if workgroups.iter().any(|&n| n > limits.max_compute_workgroups_per_dimension) {
+            return Err(self.refused(&kernel.name, format!("{workgroups:?} workgroups")));
+        }
+        if bindings.len() != kernel.buffers.len() {
+            return Err(self.refused(&kernel.name, format!("{} bindings", bindings.len())));
+        }
+        for (binding, (name, _)) in bindings.iter().zip(&kernel.buffers) {
+            let end = binding.offset + binding.bytes;
+            let aligned =
+                binding.offset % self.facts.offset_alignment == 0 && binding.bytes % 4 == 0;
+            if binding.bytes == 0
+                || binding.bytes > limits.max_storage_buffer_binding_size
+                || end > binding.buffer.raw().size()
+                || !aligned
+            {
+                let what = format!("buffer {name} bound at {}..{end}", binding.offset);
+                return Err(self.refused(&kernel.name, what));
+            }
+        }
+        let mut recorded = lock(&self.recorded);
+        let slot = (size_of::<P>() as u64).next_multiple_of(256);
+        if recorded.launches.len() >= SUBMIT_AFTER
+            || recorded.params.len() as u64 + slot > RING_BYTES
+        {
+            self.submit(&mut recorded, None)?;
+        }
+        let at = recorded.params.len() as u64;
+        let mut entries: Vec<_> = bindings
+            .iter()
+            .enumerate()
+            .map(|(i, b)| wgpu::BindGroupEntry {
+                binding: i as u32,
+                resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+                    buffer: b.buffer.raw(),
+                    offset: b.offset,
+                    size: std::num::NonZeroU64::new(b.bytes),
+                }),
+            })
+            .collect();
+        entries.push(wgpu::BindGroupEntry {
+            binding: bindings.len() as u32,
+            resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+                buffer: &recorded.ring,
+                offset: at,
+                size: std::num::NonZeroU64::new((size_of::<P>() as u64).next_multiple_of(16)),
+            }),
+        });
+        let group = self.checked(0, || {
+            self.device.create_bind_group(&wgpu::BindGroupDescriptor {
+                label: Some(&kernel.name),
+                layout: &kernel.layout,
+                entries: &entries,
+            })
+        })?;
+        recorded.params.extend_from_slice(bytemuck::bytes_of(params));
+        recorded.params.resize((at + slot) as usize, 0);
+        recorded.launches.push(Launch { kernel: kernel.clone(), group, workgroups });
+        self.launches.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn refused(&self, kernel: &str, what: String) -> Error {
+        Error::Unsupported {
+            what: format!("{what} for kernel {kernel}"),
+            device: self.info.name.clone(),
+        }
+    }
+
+    /// Splits `rows` rows into windows that one binding can hold and whose starts are aligned for every stored type,
+    /// where a row has `row_bytes` bytes in the widest buffer bound by rows.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] if not even the smallest aligned window fits.
+    pub(crate) fn windows(
+        &self,
+        rows: usize,
+        row_bytes: usize,
+    ) -> Result<impl Iterator<Item = std::ops::Range<usize>> + use<>> {
+        // A start at a multiple of this many rows is aligned even for 2-byte elements of an odd width.
+        let align = self.facts.offset_alignment as usize;
+        let fit = (self.facts.max_binding as usize) / row_bytes.max(1);
+        let step = if rows <= fit { rows.max(1) } else { fit / align * align };
+        if step == 0 {
+            return Err(Error::Unsupported {
+                what: format!(
+                    "rows of {row_bytes} bytes: {align} of them exceed its binding limit of {} bytes",
+                    self.facts.max_binding
+                ),
+                device: self.info.name.clone(),
+            });
+        }
+        Ok((0..rows).step_by(step).map(move |start| start..(start + step).min(rows)))
+    }
+
+    /// The binding of a window of rows, from [`windows`](Self::windows), of a tensor with `width` elements a row.
+    pub(crate) fn rows<'a>(
+        &self,
+        tensor: &'a crate::Tensor,
+        rows: &std::ops::Range<usize>,
+        width: usize,
+    ) -> Binding<'a> {
+        let row = (width * tensor.dtype().size()) as u64;
+        Binding {
+            buffer: tensor.wgpu(),
+            offset: rows.start as u64 * row,
+            bytes: (rows.len() as u64 * row).next_multiple_of(4),
+        }
+    }
+
+    /// Submits what has been recorded.
+    pub(crate) fn flush(&self) -> Result<()> {
+        self.submit(&mut lock(&self.recorded), None)
+    }
+
+    /// Submits what has been recorded, then the copy, if any: (source, its offset, destination, bytes).
+    fn submit(
+        &self,
+        recorded: &mut Recorded,
+        copy: Option<(&wgpu::Buffer, u64, &wgpu::Buffer, u64)>,
+    ) -> Result<()> {
+        if recorded.launches.is_empty() && copy.is_none() {
+            return Ok(());
+        }
+        let launches = std::mem::take(&mut recorded.launches);
+        let params = std::mem::take(&mut recorded.params);
+        self.checked(0, || {
+            if !params.is_empty() {
+                self.queue.write_buffer(&recorded.ring, 0, &params);
+            }
+            let mut encoder = self.device.create_command_encoder(&Default::default());
+            if !launches.is_empty() {
+                let mut pass = encoder.begin_compute_pass(&Default::default());
+                for launch in &launches {
+                    pass.set_pipeline(&launch.kernel.pipeline);
+                    pass.set_bind_group(0, &launch.group, &[]);
+                    let [x, y, z] = launch.workgroups;
+                    pass.dispatch_workgroups(x, y, z);
+                }
+            }
+            if let Some((from, offset, to, bytes)) = copy {
+                encoder.copy_buffer_to_buffer(from, offset, to, 0, bytes);
+            }
+            self.queue.submit([encoder.finish()]);
+        })
+    }
+
+    /// Copies `bytes` bytes from `offset` of a buffer to the host, after everything recorded before this call.
+    pub(crate) fn read(
+        self: &Arc<Self>,
+        buffer: &WgpuBuffer,
+        offset: u64,
+        bytes: u64,
+    ) -> impl Future<Output = Result<Vec<u8>>> + use<> {
+        let started = self.start_read(buffer, offset, bytes.next_multiple_of(4));
+        let this = self.clone();
+        async move {
+            let Some((staging, done)) = started? else { return Ok(Vec::new()) };
+            std::future::poll_fn(|cx| {
+                if lock(&done).is_some() {
+                    return Poll::Ready(());
+                }
+                // Without a driver thread, waiting is polling; the blocking wrapper waits in the driver instead.
+                let _ = this.device.poll(wgpu::PollType::Poll);
+                if lock(&done).is_some() {
+                    return Poll::Ready(());
+                }
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            })
+            .await;
+            this.alive()?;
+            let driver =
+                |problem: String| Error::Driver { device: this.info.name.clone(), problem };
+            lock(&done).take().unwrap_or(Ok(())).map_err(|e| driver(e.to_string()))?;
+            let mut data =
+                staging.get_mapped_range(..).map_err(|e| driver(e.to_string()))?.to_vec();
+            data.truncate(bytes as usize);
+            Ok(data)
+        }
+    }
+
+    /// Waits for everything submitted.
+    pub(crate) fn wait(&self) -> Result<()> {
+        self.flush()?;
+        self.device.poll(wgpu::PollType::wait_indefinitely()).map_err(|e| Error::Driver {
+            device: self.info.name.clone(),
+            problem: e.to_string(),
+        })?;
+        self.alive()
+    }
+
+    #[allow(clippy::type_complexity)]
+    fn start_read(
+        &self,
+        buffer: &WgpuBuffer,
+        offset: u64,
+        bytes: u64,
+    ) -> Result<Option<(wgpu::Buffer, Arc<Mutex<Option<Result<(), wgpu::BufferAsyncError>>>>)>>
+    {
+        if bytes == 0 {
+            return Ok(None);
+        }
+        let staging = self.checked(bytes, || {
+            self.device.create_buffer(&wgpu::BufferDescriptor {
+                label: Some("nearkin read-back"),
+                size: bytes,
+                usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
+                mapped_at_creation: false,
+            })
+        })?;
+        self.submit(&mut lock(&self.recorded), Some((buffer.raw(), offset, &staging, bytes)))?;
+        let done = Arc::new(Mutex::new(None));
+        let seen = done.clone();
+        staging.map_async(wgpu::MapMode::Read, .., move |result| *lock(&seen) = Some(result));
+        Ok(Some((staging, done)))
+    }
+}
+
+/// Workgroup counts for `n` workgroups in a row; kernels count `y * num_workgroups.x + x`.
+pub(crate) fn spread(n: usize) -> [u32; 3] {
+    const WIDTH: usize = 65_535;
+    if n <= WIDTH { [n as u32, 1, 1] } else { [WIDTH as u32, n.div_ceil(WIDTH) as u32, 1] }
+}

@@ -1,0 +1,1 @@
+//! Ragged scaled-dot-product attention.

@@ -1,0 +1,97 @@
+//! Operations: public functions on tensors, one folder a family.
+//!
+//! In each folder `mod.rs` is the contract (formula, shapes, checks, dispatch), `cpu.rs` the CPU backend,
+//! `wgpu.rs` the choice of specialisation and launch shape for the shader of the same stem. Operations only
+//! enqueue on GPUs; waiting is in [`Tensor::to_vec`](crate::Tensor::to_vec). Inputs live on one device.
+
+pub mod attention;
+pub mod embed;
+pub mod gemm;
+pub mod norm;
+pub mod pool;
+pub mod topk;
+
+pub(crate) mod math;
+
+use crate::template::Family;
+use crate::{Error, Result, Tensor};
+
+/// Every family with a shader, for the contract test.
+#[doc(hidden)]
+pub const FAMILIES: &[Family] = &[
+    #[cfg(feature = "wgpu")]
+    norm::wgpu::FAMILY,
+];
+
+/// The stored type of a tensor as kernels name it: `f16p` is f16 on an adapter that lacks `SHADER_F16`.
+#[cfg(feature = "wgpu")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Stored {
+    F32,
+    F16,
+    F16P,
+    BF16,
+}
+
+#[cfg(feature = "wgpu")]
+impl Stored {
+    pub(crate) fn of(tensor: &Tensor, facts: &crate::device::WgpuFacts) -> Stored {
+        match tensor.dtype() {
+            crate::DType::F16 if facts.f16 => Stored::F16,
+            crate::DType::F16 => Stored::F16P,
+            crate::DType::BF16 => Stored::BF16,
+            _ => Stored::F32,
+        }
+    }
+}
+
+/// Checks that a tensor is a float.
+pub(crate) fn check_float(op: &'static str, name: &str, tensor: &Tensor) -> Result<()> {
+    if tensor.dtype().is_float() {
+        Ok(())
+    } else {
+        Err(Error::shape(op, format!("{name} of f32, f16 or bf16"), tensor.dtype().name()))
+    }
+}
+
+/// Checks a tensor's dtype and shape.
+pub(crate) fn check(
+    op: &'static str,
+    name: &str,
+    tensor: &Tensor,
+    dtype: crate::DType,
+    shape: &[usize],
+) -> Result<()> {
+    if tensor.dtype() == dtype && tensor.shape() == shape {
+        Ok(())
+    } else {
+        Err(Error::shape(
+            op,
+            format!("{name} {shape:?} of {dtype}"),
+            format!("{:?} of {}", tensor.shape(), tensor.dtype()),
+        ))
+    }
+}
+
+/// Checks that all tensors are on the first one's device.
+pub(crate) fn check_devices(op: &'static str, tensors: &[&Tensor]) -> Result<()> {
+    for tensor in &tensors[1..] {
+        if tensor.device() != tensors[0].device() {
+            return Err(Error::shape(
+                op,
+                format!("all tensors on {:?}", tensors[0].device()),
+                format!("one on {:?}", tensor.device()),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Checks that a tensor has two dimensions and gives them.
+pub(crate) fn matrix(op: &'static str, name: &str, tensor: &Tensor) -> Result<(usize, usize)> {
+    match tensor.shape() {
+        &[rows, columns] => Ok((rows, columns)),
+        other => Err(Error::shape(op, format!("{name} with 2 dimensions"), format!("{other:?}"))),
+    }
+}

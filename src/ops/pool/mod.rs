@@ -1,0 +1,1 @@
+//! Pooling of token vectors to one vector a sequence.

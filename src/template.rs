@@ -1,0 +1,213 @@
+//! Kernel text: a [`Spec`] rendered through a template into PTX or WGSL.
+//!
+//! The delimiters are chosen so that unrendered files still read as PTX and WGSL: `//%` starts a line statement,
+//! `{{ }}` prints, `<% %>` is an inline statement, `<# #>` a comment. Undefined names are errors. Templates loop,
+//! include and branch on the spec's values; they never choose a policy.
+//!
+//! Every kernel file carries a machine-read header, checked by `tests/contract.rs`:
+//! ```text
+//! //@ family  norm
+//! //@ entry   norm
+//! //@ buffers x:read weight:read y:write
+//! //@ params  NormParams
+//! //@ spec    T=f32,f16,bf16 SUBGROUPS=false,true
+//! //@ where   not (T == "f16" and SUBGROUPS)      (optional: which combinations exist)
+//! //@ needs   f16                                 (optional, after rendering)
+//! ```
+
+use std::fmt::Debug;
+use std::hash::Hash;
+use std::sync::LazyLock;
+
+use minijinja::syntax::SyntaxConfig;
+use minijinja::{Environment, UndefinedBehavior};
+
+use crate::{Error, Result};
+
+/// The key of one specialisation: the only input to rendering, and the key of the pipeline cache.
+/// Its fields serialise in SCREAMING_SNAKE_CASE and are the template's variables.
+pub trait Spec: Copy + Eq + Hash + Debug + serde::Serialize + Send + Sync + 'static {
+    /// The stem of the kernel file.
+    const FAMILY: &'static str;
+}
+
+/// The shader files, by name, with the includes they share.
+pub const SHADERS: &[(&str, &str)] = &[
+    ("include/numbers.wgsl", include_str!("../shaders/include/numbers.wgsl")),
+    ("include/reduce.wgsl", include_str!("../shaders/include/reduce.wgsl")),
+    ("norm.wgsl", include_str!("../shaders/norm.wgsl")),
+];
+
+static ENVIRONMENT: LazyLock<Environment<'static>> = LazyLock::new(|| {
+    let mut env = Environment::new();
+    let syntax = SyntaxConfig::builder()
+        .line_statement_prefix("//%")
+        .variable_delimiters("{{", "}}")
+        .block_delimiters("<%", "%>")
+        .comment_delimiters("<#", "#>")
+        .keep_trailing_newline(true)
+        .build()
+        .expect("the delimiters are distinct");
+    env.set_syntax(syntax);
+    env.set_undefined_behavior(UndefinedBehavior::Strict);
+    for (name, text) in SHADERS {
+        // A template that does not parse is reported by `render`, where a kernel's name can be given.
+        let _ = env.add_template(name, text);
+    }
+    env
+});
+
+/// A rendered kernel: its text and what its header says.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rendered {
+    /// The WGSL or PTX text.
+    pub text: String,
+    /// The header of the rendered text.
+    pub header: Header,
+}
+
+/// Renders the WGSL of a family for one specialisation.
+pub fn render<S: Spec>(spec: &S) -> Result<Rendered> {
+    render_file(&format!("{}.wgsl", S::FAMILY), spec).map_err(|log| Error::Compile {
+        kernel: format!("{} {spec:?}", S::FAMILY),
+        target: "WGSL".into(),
+        log,
+    })
+}
+
+/// Renders a kernel file with any serialisable set of variables; the error is the engine's text.
+pub fn render_file(name: &str, spec: impl serde::Serialize) -> Result<Rendered, String> {
+    let source =
+        SHADERS.iter().find(|(n, _)| *n == name).ok_or(format!("no kernel file {name}"))?;
+    let text = ENVIRONMENT
+        .get_template(name)
+        .or_else(|_| ENVIRONMENT.template_from_named_str(name, source.1))
+        .and_then(|t| t.render(minijinja::value::Serde(spec)))
+        .map_err(|e| format!("{e:#}"))?;
+    let header = Header::parse(&text)?;
+    Ok(Rendered { text, header })
+}
+
+/// Whether a template's `//@ where` expression holds for a set of variables.
+pub fn holds(expression: &str, spec: impl serde::Serialize) -> Result<bool, String> {
+    ENVIRONMENT
+        .compile_expression(expression)
+        .and_then(|e| e.eval(minijinja::value::Serde(spec)))
+        .map(|v| v.is_true())
+        .map_err(|e| format!("{e:#}"))
+}
+
+/// How a kernel uses a buffer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Only read.
+    Read,
+    /// Written, and perhaps read.
+    Write,
+}
+
+/// The machine-read `//@` lines of a kernel file.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Header {
+    /// The family; equal to the file's stem.
+    pub family: String,
+    /// The entry point.
+    pub entry: String,
+    /// Storage buffers in the order of their bindings; the params uniform comes after them.
+    pub buffers: Vec<(String, Access)>,
+    /// The params struct's name.
+    pub params: String,
+    /// The spec's keys and the values each may take.
+    pub spec: Vec<(String, Vec<String>)>,
+    /// An expression that says which combinations of values exist.
+    pub only: Option<String>,
+    /// Device features this rendering needs: `f16`, `subgroups`.
+    pub needs: Vec<String>,
+}
+
+impl Header {
+    /// Reads the `//@` lines of a kernel text, rendered or not.
+    pub fn parse(text: &str) -> Result<Header, String> {
+        let mut header = Header::default();
+        for line in text.lines().filter_map(|l| l.trim_start().strip_prefix("//@")) {
+            let (key, rest) =
+                line.trim().split_once(char::is_whitespace).unwrap_or((line.trim(), ""));
+            let rest = rest.trim();
+            match key {
+                "family" => header.family = rest.into(),
+                "entry" => header.entry = rest.into(),
+                "params" => header.params = rest.into(),
+                "where" => header.only = Some(rest.into()),
+                "needs" => header.needs = rest.split_whitespace().map(Into::into).collect(),
+                "buffers" => {
+                    for item in rest.split_whitespace().filter(|i| i.contains(':')) {
+                        let (name, access) =
+                            item.split_once(':').ok_or(format!("buffers: {item}"))?;
+                        let access = match access {
+                            "read" => Access::Read,
+                            "write" => Access::Write,
+                            other => {
+                                return Err(format!("buffers: {name} has unknown access {other}"));
+                            }
+                        };
+                        header.buffers.push((name.into(), access));
+                    }
+                }
+                "spec" => {
+                    for item in rest.split_whitespace() {
+                        let (name, values) =
+                            item.split_once('=').ok_or(format!("spec: {item} has no '='"))?;
+                        header
+                            .spec
+                            .push((name.into(), values.split(',').map(Into::into).collect()));
+                    }
+                }
+                other => return Err(format!("unknown header line //@ {other}")),
+            }
+        }
+        if header.family.is_empty() || header.entry.is_empty() {
+            return Err("the header lacks //@ family or //@ entry".into());
+        }
+        Ok(header)
+    }
+}
+
+/// A member of a params struct: its name and byte offset.
+pub type Member = (&'static str, usize);
+
+/// What `tests/contract.rs` compares with a family's shader.
+#[derive(Debug, Clone, Copy)]
+pub struct Family {
+    /// The file's stem.
+    pub name: &'static str,
+    /// The names of the spec's fields, as the template sees them.
+    pub spec_keys: fn() -> Vec<String>,
+    /// The params struct's members.
+    pub params: &'static [Member],
+    /// The params struct's size in bytes.
+    pub params_size: usize,
+}
+
+/// The serialised field names of a spec.
+pub(crate) fn keys<S: Spec>(spec: S) -> Vec<String> {
+    match serde_json::to_value(spec) {
+        Ok(serde_json::Value::Object(map)) => map.keys().cloned().collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// Declares a `#[repr(C)]` params struct of 4-byte members and the table of their offsets.
+/// The struct is the WGSL uniform and the by-value PTX parameter.
+macro_rules! params {
+    ($(#[$meta:meta])* struct $name:ident { $($field:ident: $t:ty),* $(,)? }) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, Default, bytemuck::Pod, bytemuck::Zeroable)]
+        #[repr(C)]
+        pub(crate) struct $name { $(pub(crate) $field: $t),* }
+        impl $name {
+            pub(crate) const MEMBERS: &'static [$crate::template::Member] =
+                &[$((stringify!($field), core::mem::offset_of!($name, $field))),*];
+        }
+    };
+}
+pub(crate) use params;

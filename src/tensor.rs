@@ -1,0 +1,441 @@
+//! Tensors: a shape, a dtype and memory on one device.
+
+use std::sync::Arc;
+
+use half::{bf16, f16};
+
+use crate::device::cpu::CpuBuffer;
+use crate::device::{Backend, Device};
+use crate::dtype::with_float;
+use crate::{DType, Element, Error, Float, Result};
+
+/// A dense, row-major tensor on one device. Immutable once made; cloning shares the memory.
+#[derive(Clone)]
+pub struct Tensor {
+    device: Device,
+    dtype: DType,
+    shape: Vec<usize>,
+    storage: Storage,
+}
+
+#[derive(Clone)]
+pub(crate) enum Storage {
+    Cpu(Arc<CpuBuffer>),
+    #[cfg(feature = "wgpu")]
+    Wgpu(Arc<crate::device::wgpu::WgpuBuffer>),
+}
+
+/// The number of elements of a shape, or an error where it overflows.
+fn elements(shape: &[usize]) -> Result<usize> {
+    shape
+        .iter()
+        .try_fold(1usize, |n, &d| n.checked_mul(d))
+        .filter(|n| *n <= isize::MAX as usize / 8)
+        .ok_or_else(|| {
+            Error::shape("tensor", "a size below 2^60 elements", format!("shape {shape:?}"))
+        })
+}
+
+impl Tensor {
+    /// Copies `data` to `device` as a tensor of `shape`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the lengths differ, [`Error::OutOfMemory`] if the device is full.
+    pub fn from_slice<T: Element>(device: &Device, shape: &[usize], data: &[T]) -> Result<Tensor> {
+        if elements(shape)? != data.len() {
+            return Err(Error::shape(
+                "tensor",
+                format!("{} elements for shape {shape:?}", elements(shape)?),
+                format!("{}", data.len()),
+            ));
+        }
+        Self::from_bytes(device, T::DTYPE, shape, bytemuck::cast_slice(data))
+    }
+
+    /// Copies little-endian bytes to `device`.
+    pub fn from_bytes(
+        device: &Device,
+        dtype: DType,
+        shape: &[usize],
+        data: &[u8],
+    ) -> Result<Tensor> {
+        let bytes = elements(shape)? * dtype.size();
+        if bytes != data.len() {
+            return Err(Error::shape(
+                "tensor",
+                format!("{bytes} bytes for shape {shape:?} of {dtype}"),
+                format!("{}", data.len()),
+            ));
+        }
+        let storage = match device.backend() {
+            Backend::Cpu(cpu) => {
+                let mut buffer = cpu.alloc(bytes)?;
+                buffer.bytes_mut().copy_from_slice(data);
+                Storage::Cpu(Arc::new(buffer))
+            }
+            #[cfg(feature = "wgpu")]
+            Backend::Wgpu(gpu) => {
+                let buffer = gpu.alloc(bytes as u64)?;
+                gpu.upload(&buffer, data)?;
+                Storage::Wgpu(Arc::new(buffer))
+            }
+        };
+        Ok(Tensor { device: device.clone(), dtype, shape: shape.to_vec(), storage })
+    }
+
+    /// A tensor of f32 values, rounded to `dtype` (a float) on the way.
+    pub fn from_f32(
+        device: &Device,
+        dtype: DType,
+        shape: &[usize],
+        data: &[f32],
+    ) -> Result<Tensor> {
+        match dtype {
+            DType::F32 => Tensor::from_slice(device, shape, data),
+            DType::F16 => {
+                let data: Vec<f16> = data.iter().map(|&x| f16::from_f32(x)).collect();
+                Tensor::from_slice(device, shape, &data)
+            }
+            DType::BF16 => {
+                let data: Vec<bf16> = data.iter().map(|&x| bf16::from_f32(x)).collect();
+                Tensor::from_slice(device, shape, &data)
+            }
+            other => Err(Error::shape("tensor", "f32, f16 or bf16", other.name())),
+        }
+    }
+
+    /// A tensor of zeros.
+    pub fn zeros(device: &Device, dtype: DType, shape: &[usize]) -> Result<Tensor> {
+        let bytes = elements(shape)? * dtype.size();
+        Tensor::from_bytes(device, dtype, shape, &vec![0; bytes])
+    }
+
+    /// Fills fresh CPU memory through `fill`, whose slice starts with arbitrary values.
+    pub(crate) fn cpu_with<T: Element>(
+        device: &Device,
+        shape: &[usize],
+        fill: impl FnOnce(&mut [T]),
+    ) -> Result<Tensor> {
+        let Backend::Cpu(cpu) = device.backend() else { unreachable!("called for a CPU device") };
+        let mut buffer = cpu.alloc(elements(shape)? * size_of::<T>())?;
+        fill(buffer.as_mut_slice());
+        Ok(Tensor {
+            device: device.clone(),
+            dtype: T::DTYPE,
+            shape: shape.to_vec(),
+            storage: Storage::Cpu(Arc::new(buffer)),
+        })
+    }
+
+    /// Device memory with arbitrary contents, for an operation to fill before anyone else sees it.
+    #[cfg(feature = "wgpu")]
+    pub(crate) fn wgpu_uninit(device: &Device, dtype: DType, shape: &[usize]) -> Result<Tensor> {
+        let Backend::Wgpu(gpu) = device.backend() else { unreachable!("called for a wgpu device") };
+        let buffer = gpu.alloc((elements(shape)? * dtype.size()) as u64)?;
+        Ok(Tensor {
+            device: device.clone(),
+            dtype,
+            shape: shape.to_vec(),
+            storage: Storage::Wgpu(Arc::new(buffer)),
+        })
+    }
+
+    /// Wraps a caller's wgpu buffer (usages `STORAGE | COPY_SRC | COPY_DST`) without copying.
+    /// Work the caller submitted before is seen; the buffer is not pooled, and is only read by operations.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the buffer is smaller than the shape, [`Error::NoDevice`] if `device` is not wgpu,
+    /// [`Error::Unsupported`] if a usage is missing.
+    #[cfg(feature = "wgpu")]
+    pub fn from_wgpu_buffer(
+        device: &Device,
+        dtype: DType,
+        shape: &[usize],
+        buffer: ::wgpu::Buffer,
+    ) -> Result<Tensor> {
+        let Backend::Wgpu(gpu) = device.backend() else {
+            return Err(Error::NoDevice {
+                backend: "wgpu".into(),
+                reason: format!("a wgpu buffer was given for {device:?}"),
+            });
+        };
+        let bytes = (elements(shape)? * dtype.size()).next_multiple_of(4).max(4) as u64;
+        if buffer.size() < bytes {
+            return Err(Error::shape(
+                "tensor",
+                format!("a buffer of {bytes} bytes for shape {shape:?} of {dtype}"),
+                format!("{} bytes", buffer.size()),
+            ));
+        }
+        let needed = ::wgpu::BufferUsages::STORAGE | ::wgpu::BufferUsages::COPY_SRC;
+        if !buffer.usage().contains(needed) {
+            return Err(Error::Unsupported {
+                what: format!("a buffer of usage {:?}; {needed:?} are needed", buffer.usage()),
+                device: device.name(),
+            });
+        }
+        Ok(Tensor {
+            device: device.clone(),
+            dtype,
+            shape: shape.to_vec(),
+            storage: Storage::Wgpu(Arc::new(gpu.adopt_buffer(buffer, bytes))),
+        })
+    }
+
+    /// The wgpu buffer behind this tensor, if it is on wgpu. Call [`Device::flush`] before using it on the queue:
+    /// until then the work that fills it may only be recorded.
+    #[cfg(feature = "wgpu")]
+    pub fn as_wgpu_buffer(&self) -> Option<&::wgpu::Buffer> {
+        match &self.storage {
+            Storage::Wgpu(b) => Some(b.raw()),
+            Storage::Cpu(_) => None,
+        }
+    }
+
+    /// The elements, if the tensor is on the CPU and of this type.
+    pub fn as_slice<T: Element>(&self) -> Option<&[T]> {
+        match &self.storage {
+            Storage::Cpu(b) if T::DTYPE == self.dtype => Some(b.as_slice()),
+            _ => None,
+        }
+    }
+
+    /// The device.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// The element type.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// The extents, outermost first.
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// The number of elements.
+    pub fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// Whether there are no elements.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Bytes of the elements.
+    pub fn bytes(&self) -> usize {
+        self.len() * self.dtype.size()
+    }
+
+    /// The same memory under another shape of as many elements.
+    pub fn reshape(&self, shape: &[usize]) -> Result<Tensor> {
+        if elements(shape)? != self.len() {
+            return Err(Error::shape(
+                "reshape",
+                format!("{} elements", self.len()),
+                format!("shape {shape:?}"),
+            ));
+        }
+        Ok(Tensor { shape: shape.to_vec(), ..self.clone() })
+    }
+
+    pub(crate) fn storage(&self) -> &Storage {
+        &self.storage
+    }
+
+    /// The elements of a CPU tensor whose device and dtype the caller has checked.
+    pub(crate) fn cpu<T: Element>(&self) -> &[T] {
+        self.as_slice().unwrap_or_else(|| unreachable!("the contract checked device and dtype"))
+    }
+
+    /// The buffer of a wgpu tensor whose device the caller has checked.
+    #[cfg(feature = "wgpu")]
+    pub(crate) fn wgpu(&self) -> &crate::device::wgpu::WgpuBuffer {
+        match &self.storage {
+            Storage::Wgpu(b) => b,
+            Storage::Cpu(_) => unreachable!("the contract checked the device"),
+        }
+    }
+
+    /// Copies the elements to the host, waiting for the device.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if `T` is not the dtype, [`Error::DeviceLost`] if the device is gone.
+    pub fn to_vec<T: Element>(&self) -> Result<Vec<T>> {
+        #[cfg(feature = "wgpu")]
+        if let (Storage::Wgpu(_), Backend::Wgpu(gpu)) = (&self.storage, self.device.backend()) {
+            let read = self.to_vec_async();
+            gpu.wait()?;
+            return pollster::block_on(read);
+        }
+        match &self.storage {
+            Storage::Cpu(b) => self.check_element::<T>().map(|()| b.as_slice().to_vec()),
+            #[cfg(feature = "wgpu")]
+            Storage::Wgpu(_) => unreachable!("handled above"),
+        }
+    }
+
+    /// Copies the elements to the host without blocking a thread. The copy is ordered after everything enqueued
+    /// before this call, and starts with the call, not with the first poll.
+    pub fn to_vec_async<T: Element>(&self) -> impl Future<Output = Result<Vec<T>>> + Send + use<T> {
+        let ready = self.check_element::<T>();
+        let storage = self.storage.clone();
+        #[cfg(feature = "wgpu")]
+        let read = match (&storage, self.device.backend()) {
+            (Storage::Wgpu(b), Backend::Wgpu(gpu)) if ready.is_ok() => {
+                Some(gpu.read(b, 0, self.bytes() as u64))
+            }
+            _ => None,
+        };
+        async move {
+            ready?;
+            #[cfg(feature = "wgpu")]
+            if let Some(read) = read {
+                return Ok(bytemuck::pod_collect_to_vec(&read.await?));
+            }
+            match &storage {
+                Storage::Cpu(b) => Ok(b.as_slice().to_vec()),
+                #[cfg(feature = "wgpu")]
+                Storage::Wgpu(_) => unreachable!("a read was started"),
+            }
+        }
+    }
+
+    fn check_element<T: Element>(&self) -> Result<()> {
+        if T::DTYPE == self.dtype {
+            Ok(())
+        } else {
+            Err(Error::shape("read-back", self.dtype.name(), T::DTYPE.name()))
+        }
+    }
+
+    /// Copies the elements of a float tensor to the host as f32.
+    pub fn to_f32_vec(&self) -> Result<Vec<f32>> {
+        if !self.dtype.is_float() {
+            return Err(Error::shape("read-back as f32", "a float tensor", self.dtype.name()));
+        }
+        with_float!(self.dtype, T => {
+            Ok(self.to_vec::<T>()?.into_iter().map(Float::to_f32).collect())
+        })
+    }
+
+    /// A copy on another device; the same tensor if it is there already.
+    pub fn to_device(&self, device: &Device) -> Result<Tensor> {
+        if *device == self.device {
+            return Ok(self.clone());
+        }
+        match &self.storage {
+            Storage::Cpu(b) => Tensor::from_bytes(device, self.dtype, &self.shape, b.bytes()),
+            #[cfg(feature = "wgpu")]
+            Storage::Wgpu(b) => {
+                let Backend::Wgpu(gpu) = self.device.backend() else {
+                    unreachable!("storage and device agree")
+                };
+                let read = gpu.read(b, 0, self.bytes() as u64);
+                gpu.wait()?;
+                Tensor::from_bytes(device, self.dtype, &self.shape, &pollster::block_on(read)?)
+            }
+        }
+    }
+
+    /// A copy as another float dtype, rounded to nearest even; the same tensor if it has that dtype already.
+    /// The conversion happens on the host.
+    pub fn to_dtype(&self, dtype: DType) -> Result<Tensor> {
+        if dtype == self.dtype {
+            return Ok(self.clone());
+        }
+        Tensor::from_f32(&self.device, dtype, &self.shape, &self.to_f32_vec()?)
+    }
+}
+
+impl std::fmt::Debug for Tensor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Tensor {:?} of {} on {}", self.shape, self.dtype, self.device.name())
+    }
+}
+
+/// Sequences of different lengths, one after the other without padding: row boundaries into a data tensor
+/// (`cu_seqlens`). Sequence `i` is rows `bounds[i]..bounds[i + 1]`.
+#[derive(Clone, Debug)]
+pub struct Offsets {
+    host: Arc<[u32]>,
+    device: Tensor,
+}
+
+impl Offsets {
+    /// Offsets from the lengths of the sequences.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the total exceeds 2^32 - 1 rows.
+    pub fn from_lengths(device: &Device, lengths: &[usize]) -> Result<Offsets> {
+        let mut bounds = Vec::with_capacity(lengths.len() + 1);
+        bounds.push(0u32);
+        let mut total = 0u64;
+        for &n in lengths {
+            total += n as u64;
+            let total = u32::try_from(total).map_err(|_| {
+                Error::shape("offsets", "at most 4294967295 rows in all", format!("{total}"))
+            })?;
+            bounds.push(total);
+        }
+        Offsets::new(device, &bounds)
+    }
+
+    /// Offsets given as bounds: the first is 0, each at least the one before.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if they are empty, do not start at 0 or decrease.
+    pub fn new(device: &Device, bounds: &[u32]) -> Result<Offsets> {
+        if bounds.first() != Some(&0) {
+            return Err(Error::shape(
+                "offsets",
+                "bounds that start with 0",
+                format!("{:?}", bounds.first()),
+            ));
+        }
+        if let Some(i) = bounds.windows(2).position(|w| w[0] > w[1]) {
+            let got = format!("{} after {} at {}", bounds[i + 1], bounds[i], i + 1);
+            return Err(Error::shape("offsets", "bounds that do not decrease", got));
+        }
+        let tensor = Tensor::from_slice(device, &[bounds.len()], bounds)?;
+        Ok(Offsets { host: bounds.into(), device: tensor })
+    }
+
+    /// The bounds; one more than there are sequences.
+    pub fn bounds(&self) -> &[u32] {
+        &self.host
+    }
+
+    /// The bounds as a u32 tensor on the device.
+    pub fn tensor(&self) -> &Tensor {
+        &self.device
+    }
+
+    /// The number of sequences.
+    pub fn len(&self) -> usize {
+        self.host.len() - 1
+    }
+
+    /// Whether there are no sequences.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The rows of all sequences together.
+    pub fn total(&self) -> usize {
+        self.host[self.host.len() - 1] as usize
+    }
+
+    /// The longest sequence's length.
+    pub fn max_len(&self) -> usize {
+        self.host.windows(2).map(|w| (w[1] - w[0]) as usize).max().unwrap_or(0)
+    }
+
+    /// The rows of sequence `i`.
+    pub fn range(&self, i: usize) -> std::ops::Range<usize> {
+        self.host[i] as usize..self.host[i + 1] as usize
+    }
+}

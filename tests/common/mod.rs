@@ -1,0 +1,114 @@
+//! What every test binary shares: the devices there are, random data, tolerances.
+#![allow(dead_code)]
+
+use std::sync::OnceLock;
+
+use nearkin::{DType, Device, DeviceOptions, Tensor};
+
+/// The devices operations are tested on, each with a name for messages. On wgpu also the paths an adapter with
+/// fewer features would take, and one whose bindings are so small that operations must split their work.
+///
+/// A device that is missing is reported and skipped; `NEARKIN_REQUIRE=cpu,wgpu` makes that a failure.
+pub fn devices() -> &'static [(&'static str, Device)] {
+    static DEVICES: OnceLock<Vec<(&'static str, Device)>> = OnceLock::new();
+    DEVICES.get_or_init(|| {
+        let mut all = vec![("cpu", Device::cpu())];
+        if let Some(device) = wgpu_with(DeviceOptions::default()) {
+            all.push(("wgpu", device));
+            let plain = DeviceOptions { no_subgroups: true, no_f16: true, ..Default::default() };
+            all.extend(wgpu_with(plain).map(|d| ("wgpu without subgroups and f16", d)));
+            let small = DeviceOptions { max_binding: Some(SMALL_BINDING), ..Default::default() };
+            all.extend(wgpu_with(small).map(|d| ("wgpu with small bindings", d)));
+        }
+        all
+    })
+}
+
+/// Bytes a binding may span on the device that makes operations split.
+pub const SMALL_BINDING: u64 = 1 << 20;
+
+/// The CPU and the first wgpu adapter, for tests too slow for every variant.
+pub fn main_devices() -> &'static [(&'static str, Device)] {
+    let all = devices();
+    &all[..all.len().min(2)]
+}
+
+fn wgpu_with(options: DeviceOptions) -> Option<Device> {
+    match Device::wgpu_with(0, options) {
+        Ok(device) => Some(device),
+        Err(e) => {
+            let required = std::env::var("NEARKIN_REQUIRE").unwrap_or_default();
+            assert!(
+                !required.split(',').any(|d| d == "wgpu"),
+                "NEARKIN_REQUIRE names wgpu, but: {e}"
+            );
+            eprintln!("skipped on wgpu: {e}");
+            None
+        }
+    }
+}
+
+/// A small fast generator (SplitMix64), so that data of any size comes from one seed.
+#[derive(Clone)]
+pub struct Rng(pub u64);
+
+impl Rng {
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    pub fn below(&mut self, n: usize) -> usize {
+        (self.next() % n.max(1) as u64) as usize
+    }
+
+    pub fn unit(&mut self) -> f32 {
+        (self.next() >> 40) as f32 / (1u64 << 24) as f32
+    }
+
+    /// Standard normal.
+    pub fn normal(&mut self) -> f32 {
+        let u = (self.unit() as f64).max(1e-12);
+        let v = self.unit() as f64;
+        ((-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos()) as f32
+    }
+
+    pub fn normals(&mut self, n: usize) -> Vec<f32> {
+        (0..n).map(|_| self.normal()).collect()
+    }
+}
+
+/// A tensor of standard normals and, in f64, the values it really holds after rounding to its dtype.
+pub fn normals(
+    device: &Device,
+    dtype: DType,
+    shape: &[usize],
+    rng: &mut Rng,
+) -> (Tensor, Vec<f64>) {
+    let data = rng.normals(shape.iter().product());
+    tensor(device, dtype, shape, &data)
+}
+
+/// A tensor of the given values and, in f64, the values it really holds.
+pub fn tensor(device: &Device, dtype: DType, shape: &[usize], data: &[f32]) -> (Tensor, Vec<f64>) {
+    let t = Tensor::from_f32(device, dtype, shape, data).unwrap();
+    let exact = t.to_f32_vec().unwrap().into_iter().map(f64::from).collect();
+    (t, exact)
+}
+
+/// Asserts |got - want| <= tolerance(i) for all elements, and that NaN is where NaN is wanted.
+#[track_caller]
+pub fn assert_close(what: &str, got: &[f32], want: &[f64], tolerance: impl Fn(usize) -> f64) {
+    assert_eq!(got.len(), want.len(), "{what}: length");
+    for (i, (&g, &w)) in got.iter().zip(want).enumerate() {
+        let same =
+            (g.is_nan() && w.is_nan()) || (g as f64 - w).abs() <= tolerance(i) || g as f64 == w;
+        assert!(same, "{what}: element {i} is {g}, expected {w}, tolerance {:e}", tolerance(i));
+    }
+}
+
+/// Every float dtype.
+pub const FLOATS: [DType; 3] = [DType::F32, DType::F16, DType::BF16];
