@@ -184,9 +184,7 @@ impl WgpuDevice {
         let lost = Arc::new(Mutex::new(None));
         let seen = lost.clone();
         device.set_device_lost_callback(move |reason, message| {
-            if reason != wgpu::DeviceLostReason::Destroyed || !message.is_empty() {
-                *lock(&seen) = Some(format!("{reason:?} {message}"));
-            }
+            *lock(&seen) = Some(format!("{reason:?} {message}"));
         });
         Ok(Self::adopt(device, queue, info, options, lost))
     }
@@ -280,6 +278,13 @@ impl WgpuDevice {
             return Err(Error::OutOfMemory { device: self.info.name.clone(), requested, free });
         }
         match validation.or(internal) {
+            // The driver may call back about a lost device only when polled.
+            Some(_) if self.device.poll(wgpu::PollType::Poll).is_err() || self.alive().is_err() => {
+                self.alive().and(Err(Error::DeviceLost {
+                    device: self.info.name.clone(),
+                    reason: "polling failed".into(),
+                }))
+            }
             Some(e) => {
                 Err(Error::Driver { device: self.info.name.clone(), problem: e.to_string() })
             }
@@ -639,7 +644,7 @@ impl WgpuDevice {
                 }
                 // Without a driver thread, waiting is polling; the blocking wrapper waits in the driver instead.
                 let _ = this.device.poll(wgpu::PollType::Poll);
-                if lock(&done).is_some() {
+                if lock(&done).is_some() || this.alive().is_err() {
                     return Poll::Ready(());
                 }
                 cx.waker().wake_by_ref();
@@ -689,7 +694,9 @@ impl WgpuDevice {
         self.submit(&mut lock(&self.recorded), Some((buffer.raw(), offset, &staging, bytes)))?;
         let done = Arc::new(Mutex::new(None));
         let seen = done.clone();
-        staging.map_async(wgpu::MapMode::Read, .., move |result| *lock(&seen) = Some(result));
+        self.checked(0, || {
+            staging.map_async(wgpu::MapMode::Read, .., move |result| *lock(&seen) = Some(result));
+        })?;
         Ok(Some((staging, done)))
     }
 }

@@ -1,0 +1,248 @@
+//! Devices and tensors: choice, transfer, limits, adoption, errors.
+
+#[path = "common/mod.rs"]
+mod common;
+
+use common::{FLOATS, Rng, devices, main_devices};
+use nearkin::ops::norm::l2_normalize;
+use nearkin::{DType, Device, DeviceOptions, Error, Offsets, Tensor, bf16, f16};
+
+#[test]
+fn round_trips_keep_every_bit() {
+    for (name, device) in devices() {
+        for n in [0usize, 1, 2, 3, 17, 1023] {
+            let f: Vec<f32> = Rng(n as u64).normals(n);
+            let h: Vec<f16> = f.iter().map(|&x| f16::from_f32(x)).collect();
+            let b: Vec<bf16> = f.iter().map(|&x| bf16::from_f32(x)).collect();
+            let u: Vec<u32> = (0..n as u32).map(|x| x.wrapping_mul(2_654_435_761)).collect();
+            let i: Vec<i64> = (0..n as i64).map(|x| -x << 33).collect();
+            assert_eq!(
+                Tensor::from_slice(device, &[n], &f).unwrap().to_vec::<f32>().unwrap(),
+                f,
+                "{name}"
+            );
+            assert_eq!(
+                Tensor::from_slice(device, &[n], &h).unwrap().to_vec::<f16>().unwrap(),
+                h,
+                "{name}"
+            );
+            assert_eq!(
+                Tensor::from_slice(device, &[1, n], &b).unwrap().to_vec::<bf16>().unwrap(),
+                b,
+                "{name}"
+            );
+            assert_eq!(
+                Tensor::from_slice(device, &[n, 1], &u).unwrap().to_vec::<u32>().unwrap(),
+                u,
+                "{name}"
+            );
+            let t = Tensor::from_slice(device, &[n], &i).unwrap();
+            assert_eq!(t.to_vec::<i64>().unwrap(), i, "{name}");
+            assert_eq!(pollster::block_on(t.to_vec_async::<i64>()).unwrap(), i, "{name} async");
+            let moved = t.to_device(&Device::cpu()).unwrap().to_device(device).unwrap();
+            assert_eq!(moved.to_vec::<i64>().unwrap(), i, "{name} moved");
+        }
+    }
+}
+
+#[test]
+fn a_slice_of_the_wrong_length_or_type_is_refused() {
+    for (_, device) in main_devices() {
+        assert!(matches!(
+            Tensor::from_slice(device, &[2, 3], &[0f32; 5]),
+            Err(Error::Shape { .. })
+        ));
+        assert!(matches!(
+            Tensor::zeros(device, DType::F32, &[usize::MAX, 2]),
+            Err(Error::Shape { .. })
+        ));
+        let t = Tensor::zeros(device, DType::F32, &[4]).unwrap();
+        assert!(matches!(t.to_vec::<u32>(), Err(Error::Shape { .. })));
+        assert!(matches!(t.reshape(&[5]), Err(Error::Shape { .. })));
+        assert!(matches!(Offsets::new(device, &[]), Err(Error::Shape { .. })));
+        assert!(matches!(Offsets::new(device, &[1, 2]), Err(Error::Shape { .. })));
+        assert!(matches!(Offsets::new(device, &[0, 3, 2]), Err(Error::Shape { .. })));
+        let lengths = [u32::MAX as usize, 1];
+        assert!(matches!(Offsets::from_lengths(device, &lengths), Err(Error::Shape { .. })));
+    }
+}
+
+#[test]
+fn conversion_rounds_to_nearest_even() {
+    for (name, device) in main_devices() {
+        let x = [1.0, 1.0 + f32::EPSILON, 65504.0, 1e-8, -2.5, f32::INFINITY];
+        for dtype in FLOATS {
+            let t = Tensor::from_slice(device, &[6], &x).unwrap().to_dtype(dtype).unwrap();
+            let want: Vec<f32> = x
+                .iter()
+                .map(|&v| match dtype {
+                    DType::F16 => f16::from_f32(v).to_f32(),
+                    DType::BF16 => bf16::from_f32(v).to_f32(),
+                    _ => v,
+                })
+                .collect();
+            assert_eq!(t.to_f32_vec().unwrap(), want, "{name} {dtype}");
+        }
+    }
+}
+
+#[test]
+fn unknown_devices_are_named_and_best_is_never_software() {
+    for name in ["", "gpu", "cuda:0", "wgpu:x", "wgpu:-1", "wgpu:999"] {
+        let error = Device::by_name(name).unwrap_err();
+        assert!(matches!(&error, Error::NoDevice { backend, .. } if backend == name), "{error}");
+    }
+    assert!(Device::by_name("cpu").unwrap().is_cpu());
+    let all = Device::all();
+    assert_eq!(all.iter().filter(|d| d.best).count(), 1);
+    let best = all.iter().find(|d| d.best).unwrap();
+    assert_ne!(best.kind, "software");
+    assert_eq!(Device::best().is_cpu(), best.id == "cpu");
+}
+
+#[test]
+fn a_memory_limit_is_out_of_memory_and_the_device_goes_on() {
+    let options = DeviceOptions { memory_limit: Some(1 << 20), ..Default::default() };
+    let mut limited = vec![("cpu", Device::cpu_with(options))];
+    if let Ok(device) = Device::wgpu_with(0, options) {
+        limited.push(("wgpu", device));
+    }
+    for (name, device) in limited {
+        let small = Tensor::zeros(&device, DType::F32, &[1000]).unwrap();
+        let error = Tensor::zeros(&device, DType::F32, &[1 << 20]).unwrap_err();
+        let Error::OutOfMemory { requested, free, .. } = error else { panic!("{name}: {error}") };
+        assert_eq!(requested, 4 << 20, "{name}");
+        assert!(free.unwrap() < 1 << 20, "{name}");
+        assert_eq!(small.to_vec::<f32>().unwrap(), vec![0.0; 1000], "{name}");
+        let used = device.memory_in_use();
+        assert!(used >= 4000 && used < 1 << 20, "{name}: {used}");
+        drop(small);
+        assert_eq!(device.memory_in_use(), 0, "{name}");
+        for _ in 0..100 {
+            Tensor::zeros(&device, DType::F32, &[100_000]).unwrap();
+        }
+    }
+}
+
+/// A buffer that returns to the pool may still be read by launches that are only recorded; an upload into it must
+/// not overtake them.
+#[test]
+fn pooled_buffers_do_not_race_with_recorded_work() {
+    for (name, device) in devices() {
+        let mut rng = Rng(11);
+        let mut results = Vec::new();
+        for i in 0..200 {
+            let data = rng.normals(64);
+            let x = Tensor::from_slice(device, &[1, 64], &data).unwrap();
+            let length = data.iter().map(|v| v * v).sum::<f32>().sqrt();
+            results.push((i, data[0] / length, l2_normalize(&x, 1e-12).unwrap()));
+        }
+        for (i, want, y) in results {
+            let got = y.to_vec::<f32>().unwrap()[0];
+            assert!((got - want).abs() < 1e-6, "{name}: {i}: {got} {want}");
+        }
+    }
+}
+
+#[test]
+fn one_device_serves_two_threads() {
+    for (name, device) in main_devices() {
+        std::thread::scope(|scope| {
+            for t in 0..2u64 {
+                scope.spawn(move || {
+                    for i in 0..30 {
+                        let data = Rng(t * 1000 + i).normals(33);
+                        let x = Tensor::from_slice(device, &[1, 33], &data).unwrap();
+                        let y = l2_normalize(&x, 1e-12).unwrap().to_vec::<f32>().unwrap();
+                        let length = data.iter().map(|v| v * v).sum::<f32>().sqrt();
+                        assert!((y[32] - data[32] / length).abs() < 1e-6, "{name}");
+                    }
+                });
+            }
+        });
+    }
+}
+
+#[test]
+fn tensors_of_two_devices_do_not_mix() {
+    let (a, b) = (Device::cpu(), Device::cpu());
+    let x = Tensor::zeros(&a, DType::F32, &[1, 2]).unwrap();
+    let w = Tensor::zeros(&b, DType::F32, &[2]).unwrap();
+    let error = nearkin::ops::norm::rms_norm(&x, None, &w, 1e-5).unwrap_err();
+    assert!(matches!(error, Error::Shape { .. }), "{error}");
+}
+
+#[cfg(feature = "wgpu")]
+mod adopted {
+    use super::*;
+
+    /// An engine's device, its buffer as input, and its own commands reading our output.
+    #[test]
+    fn an_engine_shares_its_device_and_buffers() {
+        let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
+        let options = wgpu::RequestAdapterOptions::default();
+        let Ok(adapter) = pollster::block_on(instance.request_adapter(&options)) else {
+            assert!(!std::env::var("NEARKIN_REQUIRE").unwrap_or_default().contains("wgpu"));
+            eprintln!("skipped: no wgpu adapter");
+            return;
+        };
+        let (device, queue) =
+            pollster::block_on(adapter.request_device(&Default::default())).unwrap();
+        let ours = Device::from_wgpu(device.clone(), queue.clone(), DeviceOptions::default());
+        assert_eq!(ours.wgpu_facts().unwrap().f16, false, "the engine did not ask for SHADER_F16");
+        let usage = wgpu::BufferUsages::STORAGE
+            | wgpu::BufferUsages::COPY_SRC
+            | wgpu::BufferUsages::COPY_DST;
+        let make = |size, usage| {
+            device.create_buffer(&wgpu::BufferDescriptor {
+                label: None,
+                size,
+                usage,
+                mapped_at_creation: false,
+            })
+        };
+        let theirs = make(24, usage);
+        queue.write_buffer(&theirs, 0, bytemuck::cast_slice(&[3f32, 4.0, 0.0, 0.0, 6.0, 8.0]));
+        let x = Tensor::from_wgpu_buffer(&ours, DType::F32, &[2, 3], theirs.clone()).unwrap();
+        let y = l2_normalize(&x, 1e-12).unwrap();
+        ours.flush().unwrap();
+        let out = make(24, wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST);
+        let mut encoder = device.create_command_encoder(&Default::default());
+        encoder.copy_buffer_to_buffer(y.as_wgpu_buffer().unwrap(), 0, &out, 0, 24);
+        queue.submit([encoder.finish()]);
+        out.map_async(wgpu::MapMode::Read, .., |r| r.unwrap());
+        device.poll(wgpu::PollType::wait_indefinitely()).unwrap();
+        let bytes = out.get_mapped_range(..).unwrap().to_vec();
+        let got: Vec<f32> = bytemuck::pod_collect_to_vec(&bytes);
+        for (g, w) in got.iter().zip([0.6, 0.8, 0.0, 0.0, 0.6, 0.8]) {
+            assert!((g - w).abs() < 1e-6, "{got:?}");
+        }
+
+        let short = Tensor::from_wgpu_buffer(&ours, DType::F32, &[7], theirs.clone());
+        assert!(matches!(short, Err(Error::Shape { .. })));
+        let unusable = make(24, wgpu::BufferUsages::COPY_DST);
+        let error = Tensor::from_wgpu_buffer(&ours, DType::F32, &[6], unusable);
+        assert!(matches!(error, Err(Error::Unsupported { .. })));
+        let on_cpu = Tensor::from_wgpu_buffer(&Device::cpu(), DType::F32, &[6], theirs);
+        assert!(matches!(on_cpu, Err(Error::NoDevice { .. })));
+    }
+
+    #[test]
+    fn a_lost_device_is_a_typed_error() {
+        let Ok(device) = Device::wgpu(0) else {
+            eprintln!("skipped: no wgpu adapter");
+            return;
+        };
+        let x = Tensor::from_slice(&device, &[1, 2], &[3f32, 4.0]).unwrap();
+        device.as_wgpu().unwrap().0.destroy();
+        let result = l2_normalize(&x, 1e-12).and_then(|y| y.to_vec::<f32>());
+        assert!(
+            matches!(result, Err(Error::DeviceLost { .. } | Error::Driver { .. })),
+            "{result:?}"
+        );
+        // The process, and a new device, go on.
+        let again = Device::wgpu(0).unwrap();
+        let x = Tensor::from_slice(&again, &[1, 2], &[3f32, 4.0]).unwrap();
+        assert_eq!(l2_normalize(&x, 1e-12).unwrap().to_vec::<f32>().unwrap(), [0.6, 0.8]);
+    }
+}
