@@ -56,7 +56,7 @@ mod sealed {
     pub trait Sealed {}
 }
 
-/// A Rust type that a tensor can hold: `f32`, [`f16`], [`bf16`], `u32`, `i64`.
+/// A Rust type that a tensor can hold: `f32`, [`struct@f16`], [`bf16`], `u32`, `i64`.
 pub trait Element: bytemuck::Pod + Send + Sync + sealed::Sealed {
     /// The matching [`DType`].
     const DTYPE: DType;

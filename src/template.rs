@@ -36,6 +36,8 @@ pub const SHADERS: &[(&str, &str)] = &[
     ("include/numbers.wgsl", include_str!("../shaders/include/numbers.wgsl")),
     ("include/reduce.wgsl", include_str!("../shaders/include/reduce.wgsl")),
     ("norm.wgsl", include_str!("../shaders/norm.wgsl")),
+    ("embed.wgsl", include_str!("../shaders/embed.wgsl")),
+    ("pool.wgsl", include_str!("../shaders/pool.wgsl")),
 ];
 
 static ENVIRONMENT: LazyLock<Environment<'static>> = LazyLock::new(|| {

@@ -5,7 +5,11 @@ mod common;
 
 mod oracle {
     //! The specification: naive, f64, a few lines an operation, independent of the crate's own code.
+    pub mod embed;
     pub mod norm;
+    pub mod pool;
 }
 
+mod embed;
 mod norm;
+mod pool;

@@ -52,8 +52,15 @@ fn typed<T: Float>(args: &Args<'_>) -> Result<Tensor> {
     })
 }
 
+/// Normalises one row in place.
 #[inline(always)]
-fn row(kind: Kind, eps: f32, weight: Option<&[f32]>, bias: Option<&[f32]>, y: &mut [f32]) {
+pub(crate) fn row(
+    kind: Kind,
+    eps: f32,
+    weight: Option<&[f32]>,
+    bias: Option<&[f32]>,
+    y: &mut [f32],
+) {
     let n = y.len() as f32;
     let mean = if kind == Kind::Layer { sum_by(y, |v| v) / n } else { 0.0 };
     let squares = sum_by(y, |v| (v - mean) * (v - mean));

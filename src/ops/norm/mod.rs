@@ -1,6 +1,6 @@
 //! Row normalisation: LayerNorm, RMSNorm, L2.
 
-mod cpu;
+pub(crate) mod cpu;
 #[cfg(feature = "wgpu")]
 pub(crate) mod wgpu;
 

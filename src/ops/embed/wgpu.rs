@@ -1,0 +1,186 @@
+//! Lookups through `shaders/embed.wgsl`: a workgroup a token.
+//!
+//! Where all tables have one type and each fits one binding, a single launch looks up, adds and normalises. Otherwise
+//! the tables are bound one at a time in windows of rows, and a launch for each window adds what it holds; every
+//! token's row is in one window, so the additions and their order are the same, and so are the bits.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::{Args, Lookup, MISSING};
+use crate::device::wgpu::{Binding, WgpuDevice, spread};
+use crate::ops::Stored;
+use crate::template::{Family, Spec, keys, params};
+use crate::{DType, Result, Tensor};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+struct EmbedSpec {
+    t: Stored,
+    tables: u32,
+    window: bool,
+    norm: bool,
+    subgroups: bool,
+    wg: u32,
+}
+
+impl Spec for EmbedSpec {
+    const FAMILY: &'static str = "embed";
+}
+
+params! {
+    struct EmbedParams {
+        tokens: u32,
+        width: u32,
+        stride: u32,
+        lookup: u32,
+        first: u32,
+        count: u32,
+        add: u32,
+        eps: f32,
+    }
+}
+
+pub(crate) const FAMILY: Family = Family {
+    name: EmbedSpec::FAMILY,
+    spec_keys: || {
+        keys(EmbedSpec {
+            t: Stored::F32,
+            tables: 1,
+            window: false,
+            norm: false,
+            subgroups: false,
+            wg: 64,
+        })
+    },
+    params: EmbedParams::MEMBERS,
+    params_size: size_of::<EmbedParams>(),
+};
+
+pub(crate) fn embed(gpu: &Arc<WgpuDevice>, args: &Args<'_>) -> Result<Tensor> {
+    let device = args.lookups[0].table.device();
+    let y = Tensor::wgpu_uninit(device, DType::F32, &[args.tokens, args.width])?;
+    if y.is_empty() {
+        return Ok(y);
+    }
+    let stride = args.lookups.len();
+    // Token after token, so that a window of tokens is a window of row numbers; one upload.
+    let rows: Vec<u32> =
+        (0..args.tokens).flat_map(|t| args.lookups.iter().map(move |l| l.rows[t])).collect();
+    let rows = Tensor::from_slice(device, &[args.tokens, stride], &rows)?;
+    let work = Work { gpu, args, rows: &rows, y: &y };
+    let stored = Stored::of(args.lookups[0].table, &gpu.facts);
+    let whole = args.lookups.iter().all(|l| {
+        l.table.bytes() as u64 <= gpu.facts.max_binding && Stored::of(l.table, &gpu.facts) == stored
+    });
+    for tokens in gpu.windows(args.tokens, args.width.max(stride) * size_of::<u32>())? {
+        if whole {
+            work.fused(stored, &tokens)?;
+        } else {
+            for i in 0..stride {
+                work.windowed(i, &tokens)?;
+            }
+            work.normalize(&tokens)?;
+        }
+    }
+    Ok(y)
+}
+
+struct Work<'a> {
+    gpu: &'a Arc<WgpuDevice>,
+    args: &'a Args<'a>,
+    rows: &'a Tensor,
+    y: &'a Tensor,
+}
+
+impl<'a> Work<'a> {
+    fn spec(&self, t: Stored, tables: usize, norm: bool) -> EmbedSpec {
+        EmbedSpec {
+            t,
+            tables: tables as u32,
+            window: false,
+            norm,
+            subgroups: norm && self.gpu.facts.subgroups.is_some(),
+            wg: if self.args.width <= 512 { 64 } else { 256 },
+        }
+    }
+
+    fn params(&self, tokens: &Range<usize>) -> EmbedParams {
+        EmbedParams {
+            tokens: tokens.len() as u32,
+            width: self.args.width as u32,
+            stride: self.args.lookups.len() as u32,
+            eps: self.args.norm.map_or(0.0, |n| n.eps),
+            ..Default::default()
+        }
+    }
+
+    /// Everything in one launch.
+    fn fused(&self, stored: Stored, tokens: &Range<usize>) -> Result<()> {
+        let lookups = self.args.lookups;
+        let tables = lookups.iter().map(|l| self.table(l, &(0..l.table.shape()[0])));
+        let mut bindings: Vec<Binding<'_>> = tables.collect();
+        bindings.push(self.gpu.rows(self.rows, tokens, lookups.len()));
+        let spec = self.spec(stored, lookups.len(), self.args.norm.is_some());
+        self.launch(spec, bindings, &self.params(tokens), tokens)
+    }
+
+    /// One lookup, a launch for each window of its table that holds a row of these tokens.
+    fn windowed(&self, i: usize, tokens: &Range<usize>) -> Result<()> {
+        let lookup = &self.args.lookups[i];
+        let (size, row_bytes) =
+            (lookup.table.shape()[0], self.args.width * lookup.table.dtype().size());
+        for window in self.gpu.windows(size, row_bytes)? {
+            let wanted = |&r: &u32| window.contains(&(r as usize)) || r == MISSING;
+            if !lookup.rows[tokens.clone()].iter().any(wanted) {
+                continue;
+            }
+            let bindings = vec![
+                self.table(lookup, &window),
+                self.gpu.rows(self.rows, tokens, self.args.lookups.len()),
+            ];
+            let params = EmbedParams {
+                lookup: i as u32,
+                first: window.start as u32,
+                count: window.len() as u32,
+                add: (i > 0) as u32,
+                ..self.params(tokens)
+            };
+            let stored = Stored::of(lookup.table, &self.gpu.facts);
+            let spec = EmbedSpec { window: true, ..self.spec(stored, 1, false) };
+            self.launch(spec, bindings, &params, tokens)?;
+        }
+        Ok(())
+    }
+
+    /// The norm of sums that are complete, in place.
+    fn normalize(&self, tokens: &Range<usize>) -> Result<()> {
+        match self.args.norm {
+            None => Ok(()),
+            Some(_) => {
+                let spec = self.spec(Stored::F32, 0, true);
+                self.launch(spec, Vec::new(), &self.params(tokens), tokens)
+            }
+        }
+    }
+
+    fn table(&self, lookup: &Lookup<'a>, rows: &Range<usize>) -> Binding<'a> {
+        self.gpu.rows(lookup.table, rows, self.args.width)
+    }
+
+    fn launch(
+        &self,
+        spec: EmbedSpec,
+        mut bindings: Vec<Binding<'a>>,
+        params: &EmbedParams,
+        tokens: &Range<usize>,
+    ) -> Result<()> {
+        if spec.norm
+            && let Some(norm) = self.args.norm
+        {
+            bindings.extend([norm.weight.wgpu().into(), norm.bias.wgpu().into()]);
+        }
+        bindings.push(self.gpu.rows(self.y, tokens, self.args.width));
+        self.gpu.launch(&self.gpu.kernel(spec)?, &bindings, params, spread(tokens.len()))
+    }
+}
