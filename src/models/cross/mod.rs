@@ -91,6 +91,14 @@ impl CrossEncoder {
         &self.encoder.device
     }
 
+    /// The token ids that each pair becomes, special ones included.
+    ///
+    /// # Errors
+    /// [`Error::Tokenizer`] if a text gives a token that the model does not have.
+    pub fn token_ids<S: AsRef<str> + Sync>(&self, pairs: &[(S, S)]) -> Result<Vec<Vec<u32>>> {
+        Ok(self.tokenizer.pairs(pairs)?.into_iter().map(|e| e.ids).collect())
+    }
+
     /// The raw logits of each pair: \[pairs, labels\] in the caller's order.
     ///
     /// # Errors

@@ -110,6 +110,14 @@ impl TextEncoder {
         &self.encoder.device
     }
 
+    /// The token ids that each text becomes, special ones included.
+    ///
+    /// # Errors
+    /// [`Error::Tokenizer`] if a text gives a token that the model does not have.
+    pub fn token_ids<S: AsRef<str> + Sync>(&self, texts: &[S]) -> Result<Vec<Vec<u32>>> {
+        Ok(self.tokenizer.texts(texts)?.into_iter().map(|e| e.ids).collect())
+    }
+
     /// A vector for each text: \[texts, [`dim`](Self::dim)\] in the caller's order.
     ///
     /// # Errors
