@@ -4,6 +4,7 @@
 pub mod device;
 mod dtype;
 mod error;
+pub mod models;
 pub mod ops;
 pub mod template;
 mod tensor;

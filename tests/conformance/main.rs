@@ -6,10 +6,12 @@ mod common;
 mod oracle {
     //! The specification: naive, f64, a few lines an operation, independent of the crate's own code.
     pub mod embed;
+    pub mod attention;
     pub mod norm;
     pub mod pool;
 }
 
 mod embed;
+mod attention;
 mod norm;
 mod pool;

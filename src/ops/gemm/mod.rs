@@ -1,1 +1,115 @@
 //! Matrix products with fused epilogues.
+
+pub mod cpu;
+
+use super::{check, check_devices, check_float};
+use crate::device::Backend;
+use crate::{DType, Error, Result, Tensor};
+
+/// The function applied to each element after scale and bias.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Activation {
+    /// x.
+    #[default]
+    None,
+    /// x Φ(x) = x (1 + erf(x / √2)) / 2 (Hendrycks, Gimpel, arXiv:1606.08415).
+    Gelu,
+    /// The tanh approximation of GELU in the same paper: x (1 + tanh(√(2/π) (x + 0.044715 x³))) / 2.
+    GeluTanh,
+    /// The sigmoid approximation of GELU in the same paper: x / (1 + exp(-1.702 x)).
+    QuickGelu,
+    /// max(x, 0); NaN stays NaN.
+    Relu,
+    /// x / (1 + exp(-x)).
+    Silu,
+    /// The hyperbolic tangent.
+    Tanh,
+}
+
+/// What happens to a product before it is stored; the default stores it as it is.
+#[derive(Clone, Copy, Debug)]
+pub struct Epilogue<'a> {
+    /// A factor on the product. 1 by default.
+    pub scale: f32,
+    /// A number for each column: \[N\] f32.
+    pub bias: Option<&'a Tensor>,
+    /// Applied after scale and bias.
+    pub activation: Activation,
+    /// Added last; shaped as the result, f32.
+    pub residual: Option<&'a Tensor>,
+}
+
+impl Default for Epilogue<'_> {
+    fn default() -> Self {
+        Epilogue { scale: 1.0, bias: None, activation: Activation::None, residual: None }
+    }
+}
+
+/// The inputs after the checks.
+struct Args<'a> {
+    a: &'a Tensor,
+    b: &'a Tensor,
+    epilogue: &'a Epilogue<'a>,
+    /// Products: 1 where `b` is shared, all rows of `a` being one matrix then.
+    batch: usize,
+    m: usize,
+    n: usize,
+    k: usize,
+    /// The result's shape.
+    shape: &'a [usize],
+}
+
+/// The product with the transpose of `b`: `activation(scale · a bᵀ + bias) + residual`.
+///
+/// `a` \[M, K\] and `b` \[N, K\], as linear layers store their weights, give \[M, N\]. With `a` \[B, M, K\],
+/// `b` is \[B, N, K\], or \[N, K\] shared by all, and the result is \[B, M, N\]. `a` and `b` are f32, f16 or bf16
+/// each; the result is f32. With K = 0 the product is zero.
+///
+/// Each element is one chain of additions over k in f32, fused with the multiplications where the device can:
+/// a row's bits depend neither on M nor on the rows beside it.
+///
+/// # Errors
+/// [`Error::Shape`] if shapes, dtypes or devices do not fit.
+pub fn gemm(a: &Tensor, b: &Tensor, epilogue: &Epilogue<'_>) -> Result<Tensor> {
+    const OP: &str = "gemm";
+    let unfit = || {
+        Error::shape(
+            OP,
+            "a [M, K] and b [N, K], or a [B, M, K] and b [B, N, K] or [N, K]",
+            format!("a {:?} and b {:?}", a.shape(), b.shape()),
+        )
+    };
+    let (batch, m, shape) = match (a.shape(), b.shape()) {
+        (&[m, _], &[n, _]) => (1, m, vec![m, n]),
+        (&[batch, m, _], &[n, _]) => {
+            let rows = batch.checked_mul(m).ok_or_else(unfit)?;
+            (1, rows, vec![batch, m, n])
+        }
+        (&[batch, m, _], &[other, n, _]) if batch == other => (batch, m, vec![batch, m, n]),
+        _ => return Err(unfit()),
+    };
+    let (n, k) = (shape[shape.len() - 1], a.shape()[a.shape().len() - 1]);
+    if b.shape().last() != Some(&k) {
+        return Err(unfit());
+    }
+    check_float(OP, "a", a)?;
+    check_float(OP, "b", b)?;
+    if let Some(bias) = epilogue.bias {
+        check(OP, "bias", bias, DType::F32, &[n])?;
+    }
+    if let Some(residual) = epilogue.residual {
+        check(OP, "residual", residual, DType::F32, &shape)?;
+    }
+    let all: Vec<&Tensor> =
+        [Some(a), Some(b), epilogue.bias, epilogue.residual].into_iter().flatten().collect();
+    check_devices(OP, &all)?;
+    let args = Args { a, b, epilogue, batch, m, n, k, shape: &shape };
+    match a.device().backend() {
+        Backend::Cpu(cpu) => cpu::gemm(cpu, &args),
+        #[cfg(feature = "wgpu")]
+        Backend::Wgpu(_) => Err(Error::Unsupported { what: "gemm".into(), device: a.device().name() }),
+    }
+}

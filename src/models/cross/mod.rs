@@ -1,0 +1,146 @@
+//! Cross-encoders: a score for a pair of texts that the encoder read together.
+
+use std::path::Path;
+
+use super::batch::Rows;
+use super::config::{Architecture, Config};
+use super::modules::Reading;
+use super::text::{Encoder, Hidden, Linear, Loader};
+use super::tokenizer::Tokenizer;
+use super::weights::Weights;
+use super::{EmbedOptions, WINDOW, check_dtype};
+use crate::ops::gemm::Activation;
+use crate::ops::pool::{Pooling, pool};
+use crate::{DType, Device, Error, Result, Tensor};
+
+/// An encoder with a sequence-classification head.
+pub struct CrossEncoder {
+    encoder: Encoder,
+    tokenizer: Tokenizer,
+    head: Head,
+}
+
+/// `logits = out tanh(dense x)` on the first token. transformers: `BertPooler` with the `classifier` of
+/// `BertForSequenceClassification`; `RobertaClassificationHead`.
+struct Head {
+    dense: Linear,
+    out: Linear,
+}
+
+impl Head {
+    fn load(config: &Config, loader: &Loader) -> Result<Head> {
+        let (prefix, root) = (&loader.prefix, &loader.root);
+        let (dense, out) = match config.architecture {
+            Architecture::Bert => (format!("{prefix}pooler.dense"), format!("{root}classifier")),
+            Architecture::Roberta => {
+                (format!("{root}classifier.dense"), format!("{root}classifier.out_proj"))
+            }
+            other => {
+                let problem = format!(
+                    "no cross-encoder is known for {other:?}; known are BERT, RoBERTa, XLM-RoBERTa \
+                     and CamemBERT"
+                );
+                return Err(Error::Config { file: config.file.clone(), problem });
+            }
+        };
+        let hidden = config.hidden;
+        Ok(Head {
+            dense: loader.linear(&dense, hidden, hidden)?,
+            out: loader.linear(&out, config.labels.len(), hidden)?,
+        })
+    }
+
+    fn logits(&self, hidden: &Hidden) -> Result<Tensor> {
+        let first = pool(&hidden.states, &hidden.offsets, Pooling::Cls, None)?;
+        let inner = self.dense.apply(&first, Activation::Tanh, None)?;
+        self.out.apply(&inner, Activation::None, None)
+    }
+}
+
+impl CrossEncoder {
+    /// Loads a folder with a sequence-classification checkpoint. Matrices and embedding tables are kept as `dtype`.
+    ///
+    /// A pair is cut at the `model_max_length` of `tokenizer_config.json`, at the model's last position in any case: token
+    /// by token from the longer text, as transformers' `longest_first` does.
+    ///
+    /// # Errors
+    /// As [`TextEncoder::load`](super::TextEncoder::load); also [`Error::Config`] if the architecture is known but its
+    /// classification head is not, and [`Error::Weights`] if the head is missing or has not one row a label.
+    pub fn load(folder: &Path, device: &Device, dtype: DType) -> Result<CrossEncoder> {
+        check_dtype(dtype)?;
+        let config = Config::open(folder)?;
+        let tokenizer = Tokenizer::open(folder, &config, &Reading::open(folder)?)?;
+        let weights = Weights::open(folder)?;
+        let loader = Loader::new(&weights, &config, device, dtype)?;
+        let head = Head::load(&config, &loader)?;
+        Ok(CrossEncoder { encoder: Encoder::load(config, &loader)?, tokenizer, head })
+    }
+
+    /// Names of the classes; one for a model that gives a single score.
+    pub fn labels(&self) -> &[String] {
+        &self.encoder.config.labels
+    }
+
+    /// Tokens, special ones included, at which a pair is cut.
+    pub fn max_tokens(&self) -> usize {
+        self.tokenizer.limit()
+    }
+
+    /// The device that the model is on.
+    pub fn device(&self) -> &Device {
+        &self.encoder.device
+    }
+
+    /// The token ids that each pair becomes, special ones included.
+    ///
+    /// # Errors
+    /// [`Error::Tokenizer`] if a text gives a token that the model does not have.
+    pub fn token_ids<S: AsRef<str> + Sync>(&self, pairs: &[(S, S)]) -> Result<Vec<Vec<u32>>> {
+        Ok(self.tokenizer.pairs(pairs)?.into_iter().map(|e| e.ids).collect())
+    }
+
+    /// The raw logits of each pair: \[pairs, labels\] in the caller's order.
+    ///
+    /// # Errors
+    /// As [`TextEncoder::embed`](super::TextEncoder::embed).
+    pub fn score<S: AsRef<str> + Sync>(&self, pairs: &[(S, S)]) -> Result<Vec<f32>> {
+        self.score_with(pairs, &EmbedOptions::default())
+    }
+
+    /// [`score`](Self::score) with a budget and a report of progress.
+    ///
+    /// # Errors
+    /// As [`score`](Self::score).
+    pub fn score_with<S: AsRef<str> + Sync>(
+        &self,
+        pairs: &[(S, S)],
+        options: &EmbedOptions<'_>,
+    ) -> Result<Vec<f32>> {
+        let width = self.labels().len();
+        let mut logits = vec![0.0; pairs.len() * width];
+        for (i, (pairs, out)) in
+            pairs.chunks(WINDOW).zip(logits.chunks_mut(WINDOW * width)).enumerate()
+        {
+            let encoded = self.tokenizer.pairs(pairs)?;
+            let report = |done| options.report(i * WINDOW + done);
+            let mut rows = Rows::new(out, width, &report);
+            self.encoder.run(&encoded, options.budget(self.device()), |hidden| {
+                rows.put(self.head.logits(&hidden)?, hidden.members)
+            })?;
+            rows.finish()?;
+        }
+        Ok(logits)
+    }
+}
+
+impl std::fmt::Debug for CrossEncoder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let config = &self.encoder.config;
+        f.debug_struct("CrossEncoder")
+            .field("folder", &config.file.parent())
+            .field("architecture", &config.architecture)
+            .field("labels", &config.labels)
+            .field("device", &self.encoder.device)
+            .finish()
+    }
+}

@@ -1,0 +1,91 @@
+//! Models: folders as Hugging Face and sentence-transformers write them, run through [`ops`](crate::ops).
+//!
+//! A folder has `config.json`, `tokenizer.json` and `model.safetensors` (or shards with
+//! `model.safetensors.index.json`); an embedding model may have `modules.json` with the pooling it names. Known are
+//! BERT, RoBERTa, XLM-RoBERTa, CamemBERT, DistilBERT and MPNet as [`TextEncoder`], and the sequence-classification
+//! heads of BERT, RoBERTa, XLM-RoBERTa and CamemBERT as [`CrossEncoder`]. Anything else is refused by name.
+//!
+//! Sequences run in batches, one after the other without padding. What a text gives never depends on what else is in
+//! its batch, to the bit, on one device.
+//!
+//! # Memory
+//! Weights in the dtype asked for, plus the workspace of one batch. With T the tokens of a batch (`batch_tokens`, or the
+//! longest text if that is longer), H the hidden and I the intermediate size, that is at most
+//! `4 T max(5 H, 2 H + I)` bytes of activations. Results and token ids are on the host.
+
+mod batch;
+mod config;
+mod cross;
+mod modules;
+mod text;
+mod tokenizer;
+mod weights;
+
+pub use cross::CrossEncoder;
+pub use text::{Embeddings, TextEncoder, TokenEmbeddings};
+
+use std::path::Path;
+
+use crate::{DType, Device, Error, Result};
+
+/// How much to run at once, and whom to tell.
+#[derive(Clone, Copy, Default)]
+pub struct EmbedOptions<'a> {
+    /// Tokens of a batch at most; a longer text is a batch of its own. 0 is the device's default.
+    pub batch_tokens: usize,
+    /// Called with the number of texts done so far.
+    pub progress: Option<&'a (dyn Fn(usize) + Sync)>,
+}
+
+impl std::fmt::Debug for EmbedOptions<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EmbedOptions")
+            .field("batch_tokens", &self.batch_tokens)
+            .field("progress", &self.progress.is_some())
+            .finish()
+    }
+}
+
+impl EmbedOptions<'_> {
+    /// The budget for a device. On a CPU the activations of a batch should stay in its cache; a GPU should be filled.
+    fn budget(&self, device: &Device) -> usize {
+        match self.batch_tokens {
+            0 if device.is_cpu() => 1024,
+            0 => 8192,
+            n => n,
+        }
+    }
+
+    fn report(&self, done: usize) {
+        if let Some(progress) = self.progress {
+            progress(done);
+        }
+    }
+}
+
+/// Texts tokenized at a time, so that a corpus of any size needs little besides its result.
+const WINDOW: usize = 16 << 10;
+
+fn check_dtype(dtype: DType) -> Result<()> {
+    match dtype.is_float() {
+        true => Ok(()),
+        false => Err(Error::argument("dtype of weights", "f32, f16 or bf16", dtype.name())),
+    }
+}
+
+/// Parses a safetensors file in memory and reads every float in it, for tests with hostile bytes.
+#[doc(hidden)]
+pub fn check_weights(bytes: &[u8]) -> Result<usize> {
+    let weights = weights::Weights::from_bytes("memory", bytes.to_vec())?;
+    let mut floats = 0;
+    for (name, shape) in weights.shapes() {
+        floats += weights.floats(name, shape)?.len();
+    }
+    Ok(floats)
+}
+
+/// Parses a `config.json`, for tests with hostile text.
+#[doc(hidden)]
+pub fn check_config(json: &str) -> Result<()> {
+    config::Config::parse(json, Path::new("config.json")).map(|_| ())
+}

@@ -1,0 +1,198 @@
+//! The sentence-transformers side of a folder: which modules there are, how they pool, how long a text may be.
+
+use std::path::{Component, Path, PathBuf};
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+use crate::ops::pool::Pooling;
+use crate::{Error, Result};
+
+/// What follows the encoder, and where the encoder is.
+#[derive(Debug)]
+pub(crate) struct Modules {
+    pub(crate) transformer: PathBuf,
+    pub(crate) pooling: Pooling<'static>,
+    /// The width that the pooling module states, and the file that does.
+    pub(crate) width: Option<(usize, PathBuf)>,
+    pub(crate) normalize: bool,
+}
+
+#[derive(Deserialize)]
+struct Module {
+    #[serde(rename = "type")]
+    class: String,
+    #[serde(default)]
+    path: String,
+}
+
+impl Modules {
+    /// Reads `modules.json` and the pooling it names. A folder without is mean-pooled and not normalised, as
+    /// sentence-transformers does.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if a module or a way of pooling is unknown, with what is known, or a path leaves the folder.
+    pub(crate) fn open(folder: &Path) -> Result<Modules> {
+        let file = folder.join("modules.json");
+        let bad = |problem: String| Error::Config { file: file.clone(), problem };
+        let Some(modules) = read_json::<Vec<Module>>(&file)? else {
+            return Ok(Modules {
+                transformer: folder.into(),
+                pooling: Pooling::Mean,
+                width: None,
+                normalize: false,
+            });
+        };
+        let (mut transformer, mut pooling, mut normalize) = (None, None, false);
+        for module in modules {
+            let inside = |part| matches!(part, Component::Normal(_) | Component::CurDir);
+            if !Path::new(&module.path).components().all(inside) {
+                return Err(bad(format!("the path '{}' leaves the folder", module.path)));
+            }
+            let path = folder.join(&module.path);
+            // The class may stand in any Python module: they moved with version 6.
+            let name = module.class.rsplit('.').next().unwrap_or_default();
+            match name {
+                "Transformer" if transformer.is_none() => transformer = Some(path),
+                "Pooling" if transformer.is_some() && pooling.is_none() && !normalize => {
+                    pooling = Some(read_pooling(&path.join("config.json"))?);
+                }
+                "Normalize" if pooling.is_some() => normalize = true,
+                "Transformer" | "Pooling" | "Normalize" => {
+                    return Err(bad(format!(
+                        "the module {name} is out of order; expected Transformer, Pooling and \
+                         perhaps Normalize"
+                    )));
+                }
+                _ => {
+                    return Err(bad(format!(
+                        "unknown module '{}'; known are Transformer, Pooling and Normalize (Dense is \
+                         not supported yet)",
+                        module.class
+                    )));
+                }
+            }
+        }
+        let transformer = transformer.ok_or_else(|| bad("names no Transformer".into()))?;
+        let (pooling, width) = pooling.ok_or_else(|| bad("names no Pooling".into()))?;
+        Ok(Modules { transformer, pooling, width, normalize })
+    }
+}
+
+/// Ways of pooling by the name that version 6 writes and by the flag that earlier ones set.
+const POOLINGS: [(&str, &str, Option<Pooling<'static>>); 6] = [
+    ("cls", "pooling_mode_cls_token", Some(Pooling::Cls)),
+    ("max", "pooling_mode_max_tokens", Some(Pooling::Max)),
+    ("mean", "pooling_mode_mean_tokens", Some(Pooling::Mean)),
+    ("lasttoken", "pooling_mode_lasttoken", Some(Pooling::Last)),
+    ("mean_sqrt_len_tokens", "pooling_mode_mean_sqrt_len_tokens", None),
+    ("weightedmean", "pooling_mode_weightedmean_tokens", None),
+];
+
+type PoolingAndWidth = (Pooling<'static>, Option<(usize, PathBuf)>);
+
+fn read_pooling(file: &Path) -> Result<PoolingAndWidth> {
+    let bad = |problem: String| Error::Config { file: file.into(), problem };
+    let Some(json) = read_json::<Map<String, Value>>(file)? else {
+        return Err(bad("is missing".into()));
+    };
+    let modes: Vec<String> = match json.get("pooling_mode") {
+        Some(Value::String(name)) => vec![name.clone()],
+        Some(Value::Array(names)) => {
+            names.iter().map(|n| n.as_str().map_or_else(|| n.to_string(), Into::into)).collect()
+        }
+        Some(Value::Null) | None => POOLINGS
+            .iter()
+            .filter(|(name, flag, _)| match json.get(*flag) {
+                Some(value) => value.as_bool() == Some(true),
+                // The one flag that is set where it is absent.
+                None => *name == "mean",
+            })
+            .map(|(name, ..)| name.to_string())
+            .collect(),
+        Some(other) => return Err(bad(format!("pooling_mode is {other}, not a name"))),
+    };
+    let known = "known are cls, max, mean and lasttoken";
+    let [mode] = &modes[..] else {
+        let problem = format!("asks for {} ways of pooling ({})", modes.len(), modes.join(", "));
+        return Err(bad(format!("{problem}, expected one; {known}")));
+    };
+    let pooling = POOLINGS
+        .iter()
+        .find(|(name, ..)| name == mode)
+        .and_then(|(.., pooling)| *pooling)
+        .ok_or_else(|| bad(format!("unknown pooling '{mode}'; {known}")))?;
+    let width = ["embedding_dimension", "word_embedding_dimension"]
+        .iter()
+        .find_map(|key| json.get(*key).and_then(Value::as_u64))
+        .map(|width| (width as usize, file.into()));
+    Ok((pooling, width))
+}
+
+/// What sentence-transformers and the tokenizer say about reading a text.
+#[derive(Debug, Default)]
+pub(crate) struct Reading {
+    /// Tokens at most, where one of the files says so.
+    pub(crate) limit: Option<usize>,
+    /// Whether to lower the case before the tokenizer sees the text.
+    pub(crate) lower_case: bool,
+    /// Whether a text that is too long loses its beginning.
+    pub(crate) cut_left: bool,
+}
+
+/// The file had the name of the encoder's family in the days of version 1.
+const SENTENCE_CONFIGS: [&str; 5] = [
+    "sentence_bert_config.json",
+    "sentence_roberta_config.json",
+    "sentence_distilbert_config.json",
+    "sentence_camembert_config.json",
+    "sentence_xlm-roberta_config.json",
+];
+
+impl Reading {
+    /// Reads `sentence_bert_config.json` (`max_seq_length`, `do_lower_case`) and `tokenizer_config.json`
+    /// (`model_max_length` where the former has no length, `truncation_side`).
+    pub(crate) fn open(folder: &Path) -> Result<Reading> {
+        #[derive(Default, Deserialize)]
+        #[serde(default)]
+        struct Sentence {
+            max_seq_length: Option<usize>,
+            do_lower_case: Option<bool>,
+        }
+        #[derive(Default, Deserialize)]
+        #[serde(default)]
+        struct TokenizerConfig {
+            model_max_length: Option<f64>,
+            truncation_side: Option<String>,
+        }
+        let mut sentence = Sentence::default();
+        for name in SENTENCE_CONFIGS {
+            if let Some(found) = read_json(&folder.join(name))? {
+                sentence = found;
+                break;
+            }
+        }
+        let file = folder.join("tokenizer_config.json");
+        let tokenizer: TokenizerConfig = read_json(&file)?.unwrap_or_default();
+        // transformers writes 1e30 where there is no limit.
+        let length = tokenizer.model_max_length.filter(|n| (1.0..1e9).contains(n));
+        Ok(Reading {
+            limit: sentence.max_seq_length.or(length.map(|n| n as usize)),
+            lower_case: sentence.do_lower_case.unwrap_or(false),
+            cut_left: tokenizer.truncation_side.as_deref() == Some("left"),
+        })
+    }
+}
+
+/// A JSON file, or nothing where there is none.
+fn read_json<T: DeserializeOwned>(file: &Path) -> Result<Option<T>> {
+    let text = match std::fs::read(file) {
+        Ok(text) => text,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(Error::io(file, e)),
+    };
+    serde_json::from_slice(&text)
+        .map(Some)
+        .map_err(|e| Error::Config { file: file.into(), problem: e.to_string() })
+}

@@ -1,0 +1,275 @@
+//! The encoder that all text models share: embeddings, then post-norm layers of attention and a feed-forward net.
+//!
+//! Vaswani et al., arXiv:1706.03762, as Devlin et al., arXiv:1810.04805, arranged it:
+//! `y = norm(x + attention(x))`, `x' = norm(y + down(f(up(y))))`. Activations are f32; matrices and tables are stored
+//! as the caller chose.
+
+use crate::models::batch::pack;
+use crate::models::config::{Architecture, Config};
+use crate::models::tokenizer::Encoded;
+use crate::models::weights::Weights;
+use crate::ops::attention::{Attention, Heads, attention};
+use crate::ops::embed::{EmbedNorm, Lookup, embed};
+use crate::ops::gemm::{Activation, Epilogue, gemm};
+use crate::ops::norm::layer_norm;
+use crate::{DType, Device, Offsets, Result, Tensor};
+
+use super::{bert, distilbert, mpnet, roberta};
+
+pub(super) const WORDS: &str = "embeddings.word_embeddings";
+
+/// Where a family keeps its tensors, and how it numbers positions.
+pub(super) struct Layout {
+    /// What its own checkpoints of larger models put before the encoder's names.
+    pub(super) prefix: &'static str,
+    /// Where the layers are, each behind its number.
+    pub(super) layers: &'static str,
+    pub(super) query: &'static str,
+    pub(super) key: &'static str,
+    pub(super) value: &'static str,
+    pub(super) output: &'static str,
+    pub(super) output_norm: &'static str,
+    pub(super) up: &'static str,
+    pub(super) down: &'static str,
+    pub(super) down_norm: &'static str,
+    /// Whether token types are embedded.
+    pub(super) types: bool,
+    /// Appends the row of the position table of each token of one sequence.
+    pub(super) positions: fn(&Config, &[u32], &mut Vec<u32>),
+}
+
+fn layout(architecture: Architecture) -> &'static Layout {
+    match architecture {
+        Architecture::Bert => &bert::LAYOUT,
+        Architecture::Roberta => &roberta::LAYOUT,
+        Architecture::DistilBert => &distilbert::LAYOUT,
+        Architecture::Mpnet => &mpnet::LAYOUT,
+    }
+}
+
+/// What a checkpoint is read with.
+pub(crate) struct Loader<'a> {
+    pub(crate) weights: &'a Weights,
+    pub(crate) device: &'a Device,
+    /// The dtype of matrices and tables.
+    pub(crate) dtype: DType,
+    /// What stands before the names of the encoder's tensors.
+    pub(crate) prefix: String,
+    /// What stands before the names of what is built on the encoder.
+    pub(crate) root: String,
+}
+
+impl<'a> Loader<'a> {
+    /// Finds where in the checkpoint the encoder is.
+    pub(crate) fn new(
+        weights: &'a Weights,
+        config: &Config,
+        device: &'a Device,
+        dtype: DType,
+    ) -> Result<Loader<'a>> {
+        let prefix = weights.prefix(&format!("{WORDS}.weight"))?;
+        let own = layout(config.architecture).prefix;
+        let root = prefix.strip_suffix(own).unwrap_or(&prefix).to_string();
+        Ok(Loader { weights, device, dtype, prefix, root })
+    }
+
+    fn table(&self, name: &str, rows: usize, width: usize) -> Result<Tensor> {
+        let name = format!("{}{name}.weight", self.prefix);
+        self.weights.tensor(self.device, self.dtype, &name, &[rows, width])
+    }
+
+    /// A linear map `[out, in]` with its bias, given by its full name.
+    pub(crate) fn linear(&self, name: &str, rows: usize, columns: usize) -> Result<Linear> {
+        self.linears(&[name.to_string()], rows, columns)
+    }
+
+    /// Linear maps of one input, fused into one.
+    fn linears(&self, names: &[String], rows: usize, columns: usize) -> Result<Linear> {
+        let named = |part: &str| -> Vec<String> {
+            names.iter().map(|name| format!("{name}.{part}")).collect()
+        };
+        let (device, weights) = (self.device, self.weights);
+        Ok(Linear {
+            weight: weights.stacked(device, self.dtype, &named("weight"), &[rows, columns])?,
+            bias: weights.stacked(device, DType::F32, &named("bias"), &[rows])?,
+        })
+    }
+
+    fn norm(&self, name: &str, config: &Config) -> Result<Norm> {
+        let name = format!("{}{name}", self.prefix);
+        // The oldest checkpoints have the names TensorFlow gave.
+        let old = self.weights.has(&format!("{name}.gamma"));
+        let (weight, bias) = if old { ("gamma", "beta") } else { ("weight", "bias") };
+        let vector = |part| {
+            let name = format!("{name}.{part}");
+            self.weights.tensor(self.device, DType::F32, &name, &[config.hidden])
+        };
+        Ok(Norm { weight: vector(weight)?, bias: vector(bias)?, eps: config.eps })
+    }
+}
+
+/// `x Wᵀ + b`.
+pub(crate) struct Linear {
+    weight: Tensor,
+    bias: Tensor,
+}
+
+impl Linear {
+    pub(crate) fn apply(
+        &self,
+        x: &Tensor,
+        activation: Activation,
+        residual: Option<&Tensor>,
+    ) -> Result<Tensor> {
+        let bias = Some(&self.bias);
+        gemm(x, &self.weight, &Epilogue { bias, activation, residual, ..Epilogue::default() })
+    }
+}
+
+struct Norm {
+    weight: Tensor,
+    bias: Tensor,
+    eps: f32,
+}
+
+impl Norm {
+    fn apply(&self, x: &Tensor) -> Result<Tensor> {
+        layer_norm(x, None, &self.weight, Some(&self.bias), self.eps)
+    }
+}
+
+struct Layer {
+    /// Query, key and value one below the other.
+    qkv: Linear,
+    output: Linear,
+    output_norm: Norm,
+    up: Linear,
+    down: Linear,
+    down_norm: Norm,
+}
+
+/// An encoder on a device.
+pub(crate) struct Encoder {
+    pub(crate) config: Config,
+    pub(crate) device: Device,
+    words: Tensor,
+    positions: Tensor,
+    types: Option<Tensor>,
+    norm: Norm,
+    layers: Vec<Layer>,
+    /// MPNet's bias by head and distance.
+    bias: Option<Tensor>,
+}
+
+/// The last hidden states of a batch.
+pub(crate) struct Hidden {
+    /// \[T, H\].
+    pub(crate) states: Tensor,
+    pub(crate) offsets: Offsets,
+    /// Which of the sequences given are in the batch, in its order.
+    pub(crate) members: Vec<usize>,
+}
+
+impl Encoder {
+    pub(crate) fn load(config: Config, loader: &Loader) -> Result<Encoder> {
+        let names = layout(config.architecture);
+        let (hidden, inner) = (config.hidden, config.intermediate);
+        let layer = |i: usize| {
+            let at = |name: &str| format!("{}.{i}.{name}", names.layers);
+            let full = |name: &str| format!("{}{}", loader.prefix, at(name));
+            let qkv = [names.query, names.key, names.value].map(full);
+            Ok(Layer {
+                qkv: loader.linears(&qkv, hidden, hidden)?,
+                output: loader.linear(&full(names.output), hidden, hidden)?,
+                output_norm: loader.norm(&at(names.output_norm), &config)?,
+                up: loader.linear(&full(names.up), inner, hidden)?,
+                down: loader.linear(&full(names.down), hidden, inner)?,
+                down_norm: loader.norm(&at(names.down_norm), &config)?,
+            })
+        };
+        let types = match names.types {
+            true => Some(loader.table("embeddings.token_type_embeddings", config.types, hidden)?),
+            false => None,
+        };
+        let bias = match config.architecture {
+            Architecture::Mpnet => Some(mpnet::bias(loader, &config)?),
+            _ => None,
+        };
+        Ok(Encoder {
+            words: loader.table(WORDS, config.vocab, hidden)?,
+            positions: loader.table("embeddings.position_embeddings", config.positions, hidden)?,
+            types,
+            norm: loader.norm("embeddings.LayerNorm", &config)?,
+            layers: (0..config.layers).map(layer).collect::<Result<_>>()?,
+            bias,
+            device: loader.device.clone(),
+            config,
+        })
+    }
+
+    /// Runs sequences in batches of at most `budget` tokens and gives each batch to `each`.
+    pub(crate) fn run(
+        &self,
+        sequences: &[Encoded],
+        budget: usize,
+        mut each: impl FnMut(Hidden) -> Result<()>,
+    ) -> Result<()> {
+        let lengths: Vec<usize> = sequences.iter().map(|s| s.ids.len()).collect();
+        for members in pack(&lengths, budget) {
+            each(self.forward(sequences, members)?)?;
+        }
+        Ok(())
+    }
+
+    fn forward(&self, sequences: &[Encoded], members: Vec<usize>) -> Result<Hidden> {
+        let names = layout(self.config.architecture);
+        let (mut ids, mut types, mut positions) = (Vec::new(), Vec::new(), Vec::new());
+        let mut lengths = Vec::with_capacity(members.len());
+        for &i in &members {
+            let sequence = &sequences[i];
+            (names.positions)(&self.config, &sequence.ids, &mut positions);
+            ids.extend_from_slice(&sequence.ids);
+            types.extend_from_slice(&sequence.types);
+            lengths.push(sequence.ids.len());
+        }
+        types.resize(ids.len(), 0);
+        let offsets = Offsets::from_lengths(&self.device, &lengths)?;
+
+        let mut lookups = vec![
+            Lookup { table: &self.words, rows: &ids },
+            Lookup { table: &self.positions, rows: &positions },
+        ];
+        if let Some(table) = &self.types {
+            lookups.push(Lookup { table, rows: &types });
+        }
+        let Norm { weight, bias, eps } = &self.norm;
+        let mut x = embed(&lookups, Some(EmbedNorm { weight, bias, eps: *eps }))?;
+        for layer in &self.layers {
+            x = self.layer(layer, &x, &offsets)?;
+        }
+        Ok(Hidden { states: x, offsets, members })
+    }
+
+    fn layer(&self, layer: &Layer, x: &Tensor, offsets: &Offsets) -> Result<Tensor> {
+        let Config { hidden, heads, activation, .. } = self.config;
+        let dim = hidden / heads;
+        let how = Attention {
+            heads,
+            dim,
+            scale: 1.0 / (dim as f32).sqrt(),
+            causal: false,
+            bias: self.bias.as_ref(),
+        };
+        let qkv = layer.qkv.apply(x, Activation::None, None)?;
+        let part = |i| Heads { tensor: &qkv, start: i * hidden };
+        let context = attention(part(0), part(1), part(2), offsets, offsets, &how)?;
+        drop(qkv);
+        let y = layer.output.apply(&context, Activation::None, Some(x))?;
+        drop(context);
+        let y = layer.output_norm.apply(&y)?;
+        let inner = layer.up.apply(&y, activation, None)?;
+        let z = layer.down.apply(&inner, Activation::None, Some(&y))?;
+        drop((inner, y));
+        layer.down_norm.apply(&z)
+    }
+}

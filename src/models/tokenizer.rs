@@ -1,0 +1,115 @@
+//! `tokenizer.json` through the `tokenizers` crate, cut at the length the model's folder asks for.
+
+use std::borrow::Cow;
+use std::path::{Path, PathBuf};
+
+use rayon::prelude::*;
+use tokenizers::{
+    EncodeInput, PostProcessor, TruncationDirection, TruncationParams, TruncationStrategy,
+};
+
+use super::config::{Architecture, Config};
+use super::modules::Reading;
+use crate::{Error, Result};
+
+/// A tokenizer that gives what the model it was loaded with can read.
+pub(crate) struct Tokenizer {
+    inner: tokenizers::Tokenizer,
+    file: PathBuf,
+    limit: usize,
+    lower_case: bool,
+    vocab: usize,
+    /// Rows of the token-type table, or 0 where the model is not given types.
+    types: usize,
+}
+
+/// A tokenized text or pair, with its special tokens.
+pub(crate) struct Encoded {
+    pub(crate) ids: Vec<u32>,
+    /// One token type an id; empty where the model is not given types.
+    pub(crate) types: Vec<u32>,
+}
+
+impl Tokenizer {
+    /// Reads `tokenizer.json`. Truncation and padding that are baked into it are training settings and ignored: a text
+    /// is cut where `reading` says, at most at the model's last position, and a pair by cutting its longer text first.
+    pub(crate) fn open(folder: &Path, config: &Config, reading: &Reading) -> Result<Tokenizer> {
+        let file = folder.join("tokenizer.json");
+        let bad = |problem: String| Error::Tokenizer { file: file.clone(), problem };
+        if !file.is_file() {
+            return Err(bad(
+                "is missing; a tokenizer without it (vocab.txt, sentencepiece.bpe.model) has to be \
+                 saved again by transformers' fast tokenizer"
+                    .into(),
+            ));
+        }
+        let mut inner = tokenizers::Tokenizer::from_file(&file).map_err(|e| bad(e.to_string()))?;
+        let limit = reading.limit.unwrap_or(usize::MAX).min(config.max_tokens());
+        // The crate subtracts the special tokens from the limit without looking.
+        let special = inner.get_post_processor().map_or(0, |p| p.added_tokens(true));
+        if limit <= special {
+            return Err(bad(format!(
+                "expected room for more than the {special} special tokens of a pair, got a limit of \
+                 {limit} tokens"
+            )));
+        }
+        inner.with_padding(None);
+        inner
+            .with_truncation(Some(TruncationParams {
+                max_length: limit,
+                strategy: TruncationStrategy::LongestFirst,
+                stride: 0,
+                direction: match reading.cut_left {
+                    true => TruncationDirection::Left,
+                    false => TruncationDirection::Right,
+                },
+            }))
+            .map_err(|e| bad(e.to_string()))?;
+        // transformers' RoBERTa tokenizers do not give types; its models then use type 0.
+        let types = match config.architecture {
+            Architecture::Bert => config.types,
+            _ => 0,
+        };
+        let vocab = config.vocab;
+        Ok(Tokenizer { inner, file, limit, lower_case: reading.lower_case, vocab, types })
+    }
+
+    /// Tokens of the longest sequence this gives.
+    pub(crate) fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// Tokenizes texts in parallel.
+    pub(crate) fn texts<S: AsRef<str> + Sync>(&self, texts: &[S]) -> Result<Vec<Encoded>> {
+        texts.par_iter().map(|text| self.encode(self.text(text.as_ref()).into())).collect()
+    }
+
+    /// Tokenizes pairs in parallel.
+    pub(crate) fn pairs<S: AsRef<str> + Sync>(&self, pairs: &[(S, S)]) -> Result<Vec<Encoded>> {
+        pairs
+            .par_iter()
+            .map(|(a, b)| self.encode((self.text(a.as_ref()), self.text(b.as_ref())).into()))
+            .collect()
+    }
+
+    fn text<'t>(&self, text: &'t str) -> Cow<'t, str> {
+        if self.lower_case { text.to_lowercase().into() } else { text.into() }
+    }
+
+    fn encode(&self, input: EncodeInput) -> Result<Encoded> {
+        let bad = |problem: String| Error::Tokenizer { file: self.file.clone(), problem };
+        let encoding = self.inner.encode_fast(input, true).map_err(|e| bad(e.to_string()))?;
+        let ids = encoding.get_ids().to_vec();
+        if ids.is_empty() {
+            return Err(bad("gives no token, not even a special one, for an empty text".into()));
+        }
+        if let Some(id) = ids.iter().find(|id| **id as usize >= self.vocab) {
+            return Err(bad(format!("gives the token {id}; the model knows {}", self.vocab)));
+        }
+        let types = if self.types > 0 { encoding.get_type_ids().to_vec() } else { Vec::new() };
+        if let Some(t) = types.iter().find(|t| **t as usize >= self.types) {
+            return Err(bad(format!("gives the token type {t}; the model knows {}", self.types)));
+        }
+        Ok(Encoded { ids, types })
+    }
+}

@@ -1,0 +1,347 @@
+//! Weights: safetensors files, mapped, checked before use and converted on the way to a device.
+
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::ops::{Deref, Range};
+use std::path::{Component, Path, PathBuf};
+
+use half::slice::HalfFloatSliceExt;
+use half::{bf16, f16};
+use safetensors::{Dtype, SafeTensors};
+use serde::Deserialize;
+use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
+
+use crate::device::mapping::Mapping;
+use crate::{DType, Device, Error, Result, Tensor};
+
+const SINGLE: &str = "model.safetensors";
+const INDEX: &str = "model.safetensors.index.json";
+/// Elements converted at a time, so that a conversion needs little besides its result.
+const CHUNK: usize = 16 << 10;
+
+/// The tensors of a checkpoint by name: one safetensors file, or shards behind an index.
+pub(crate) struct Weights {
+    files: Vec<File>,
+    entries: HashMap<String, Entry>,
+    /// What errors about tensors that are nowhere point to.
+    source: PathBuf,
+}
+
+struct File {
+    path: PathBuf,
+    bytes: Bytes,
+}
+
+enum Bytes {
+    Mapped(Mapping),
+    Owned(Vec<u8>),
+}
+
+impl Deref for Bytes {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        match self {
+            Bytes::Mapped(map) => map,
+            Bytes::Owned(vec) => vec,
+        }
+    }
+}
+
+struct Entry {
+    file: usize,
+    dtype: Dtype,
+    shape: Vec<usize>,
+    range: Range<usize>,
+}
+
+impl Weights {
+    /// Opens `model.safetensors` of a folder, or the shards that `model.safetensors.index.json` names.
+    pub(crate) fn open(folder: &Path) -> Result<Weights> {
+        let (single, index) = (folder.join(SINGLE), folder.join(INDEX));
+        if single.is_file() {
+            let file = File { bytes: Bytes::Mapped(Mapping::open(&single)?), path: single };
+            return Weights::of_file(file);
+        }
+        if index.is_file() {
+            return Weights::open_shards(folder, index);
+        }
+        let problem = match folder.join("pytorch_model.bin").is_file() {
+            true => format!(
+                "is missing; this folder has only pytorch_model.bin, which may run code when it is \
+                 read: save the model again as safetensors ({SINGLE})"
+            ),
+            false => format!("is missing, and so is {INDEX}"),
+        };
+        Err(Error::Weights { file: single, tensor: "*".into(), problem })
+    }
+
+    /// A checkpoint of one file in memory.
+    pub(crate) fn from_bytes(name: &str, bytes: Vec<u8>) -> Result<Weights> {
+        Weights::of_file(File { path: name.into(), bytes: Bytes::Owned(bytes) })
+    }
+
+    fn of_file(file: File) -> Result<Weights> {
+        let entries = file.entries(0)?;
+        Ok(Weights { source: file.path.clone(), files: vec![file], entries })
+    }
+
+    fn open_shards(folder: &Path, index: PathBuf) -> Result<Weights> {
+        #[derive(Deserialize)]
+        struct Index {
+            weight_map: Unique<String>,
+        }
+        let bad = |tensor: &str, problem: String| Error::Weights {
+            file: index.clone(),
+            tensor: tensor.into(),
+            problem,
+        };
+        let text = std::fs::read(&index).map_err(|e| Error::io(&index, e))?;
+        let Index { weight_map: Unique(map) } =
+            serde_json::from_slice(&text).map_err(|e| bad("*", e.to_string()))?;
+        let mut files: Vec<File> = Vec::new();
+        let mut shards: HashMap<String, HashMap<String, Entry>> = HashMap::new();
+        let mut entries = HashMap::with_capacity(map.len());
+        for (tensor, shard) in map {
+            if !shards.contains_key(&shard) {
+                if !is_plain_name(&shard) {
+                    let problem =
+                        format!("its shard '{shard}' is not the plain name of a file beside");
+                    return Err(bad(&tensor, problem));
+                }
+                let path = folder.join(&shard);
+                let file = File { bytes: Bytes::Mapped(Mapping::open(&path)?), path };
+                shards.insert(shard.clone(), file.entries(files.len())?);
+                files.push(file);
+            }
+            let entry = shards
+                .get_mut(&shard)
+                .and_then(|s| s.remove(&tensor))
+                .ok_or_else(|| bad(&tensor, format!("the shard '{shard}' does not have it")))?;
+            entries.insert(tensor, entry);
+        }
+        Ok(Weights { files, entries, source: index })
+    }
+
+    /// What stands before `name` in this checkpoint: an encoder saved inside a larger model carries a prefix
+    /// (`bert.`, `roberta.`, `0.auto_model.`, …).
+    ///
+    /// # Errors
+    /// [`Error::Weights`] if no tensor, or more than one, ends with the name.
+    pub(crate) fn prefix(&self, name: &str) -> Result<String> {
+        let mut prefixes: Vec<&str> = self
+            .entries
+            .keys()
+            .filter_map(|full| full.strip_suffix(name))
+            .filter(|prefix| prefix.is_empty() || prefix.ends_with('.'))
+            .collect();
+        prefixes.sort_unstable();
+        match prefixes[..] {
+            [one] => Ok(one.to_string()),
+            [] => Err(self.missing(name)),
+            _ => Err(Error::Weights {
+                file: self.source.clone(),
+                tensor: name.into(),
+                problem: format!("is there more than once, under the prefixes {prefixes:?}"),
+            }),
+        }
+    }
+
+    /// Whether a tensor of this name is there.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.entries.contains_key(name)
+    }
+
+    /// A tensor of the given name and shape, stored as any float, on `device` as `dtype`.
+    ///
+    /// # Errors
+    /// [`Error::Weights`] if it is missing, has another shape, is no float, or holds a value that is not finite
+    /// or that `dtype` cannot hold.
+    pub(crate) fn tensor(
+        &self,
+        device: &Device,
+        dtype: DType,
+        name: &str,
+        shape: &[usize],
+    ) -> Result<Tensor> {
+        Tensor::from_bytes(device, dtype, shape, &self.read(dtype, name, shape)?)
+    }
+
+    /// Tensors of one shape, one below the other.
+    pub(crate) fn stacked(
+        &self,
+        device: &Device,
+        dtype: DType,
+        names: &[String],
+        shape: &[usize],
+    ) -> Result<Tensor> {
+        let mut bytes = Vec::new();
+        for name in names {
+            bytes.extend_from_slice(&self.read(dtype, name, shape)?);
+        }
+        let mut shape = shape.to_vec();
+        shape[0] *= names.len();
+        Tensor::from_bytes(device, dtype, &shape, &bytes)
+    }
+
+    /// The checked values of a tensor on the host.
+    pub(crate) fn floats(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+        Ok(bytemuck::pod_collect_to_vec(&self.read(DType::F32, name, shape)?))
+    }
+
+    /// Every tensor with its shape.
+    pub(crate) fn shapes(&self) -> impl Iterator<Item = (&str, &[usize])> {
+        self.entries.iter().map(|(name, entry)| (name.as_str(), &entry.shape[..]))
+    }
+
+    fn missing(&self, name: &str) -> Error {
+        Error::Weights {
+            file: self.source.clone(),
+            tensor: name.into(),
+            problem: format!("is missing among {} tensors", self.entries.len()),
+        }
+    }
+
+    /// The bytes of a tensor as `dtype`, borrowed from the file where it is stored so.
+    fn read(&self, dtype: DType, name: &str, shape: &[usize]) -> Result<Cow<'_, [u8]>> {
+        let entry = self.entries.get(name).ok_or_else(|| self.missing(name))?;
+        let file = &self.files[entry.file];
+        let bad =
+            |problem| Error::Weights { file: file.path.clone(), tensor: name.into(), problem };
+        let stored = match entry.dtype {
+            Dtype::F32 => DType::F32,
+            Dtype::F16 => DType::F16,
+            Dtype::BF16 => DType::BF16,
+            other => return Err(bad(format!("expected f32, f16 or bf16, got {other:?}"))),
+        };
+        if entry.shape != shape {
+            return Err(bad(format!("expected shape {shape:?}, got {:?}", entry.shape)));
+        }
+        let bytes = &file.bytes[entry.range.clone()];
+        let mut converted =
+            if dtype == stored { None } else { Some(Vec::with_capacity(bytes.len())) };
+        let mut values = Vec::with_capacity(CHUNK);
+        for (i, chunk) in bytes.chunks(CHUNK * stored.size()).enumerate() {
+            decode(stored, chunk, &mut values);
+            if let Some(j) = values.iter().position(|v| !v.is_finite()) {
+                let at = i * CHUNK + j;
+                return Err(bad(format!("element {at} is {}, not a finite number", values[j])));
+            }
+            if let Some(out) = &mut converted
+                && let Err(j) = encode(dtype, &values, out)
+            {
+                let at = i * CHUNK + j;
+                return Err(bad(format!("element {at} is {:e}, beyond {dtype}", values[j])));
+            }
+        }
+        Ok(converted.map_or(Cow::Borrowed(bytes), Cow::Owned))
+    }
+}
+
+impl File {
+    /// The checked entries of this file's header, as entries of the file numbered `number`.
+    fn entries(&self, number: usize) -> Result<HashMap<String, Entry>> {
+        let bad = |tensor: &str, problem: String| Error::Weights {
+            file: self.path.clone(),
+            tensor: tensor.into(),
+            problem,
+        };
+        // The crate checks lengths, offsets and overlaps, but takes the last of two tensors of one name.
+        let (header, metadata) =
+            SafeTensors::read_metadata(&self.bytes).map_err(|e| bad("*", e.to_string()))?;
+        let data = 8 + header;
+        serde_json::from_slice::<Unique<IgnoredAny>>(&self.bytes[8..data])
+            .map_err(|e| bad("*", e.to_string()))?;
+        let tensors = metadata.tensors();
+        Ok(tensors
+            .into_iter()
+            .map(|(name, info)| {
+                let (start, end) = info.data_offsets;
+                let entry = Entry {
+                    file: number,
+                    dtype: info.dtype,
+                    shape: info.shape.clone(),
+                    range: data + start..data + end,
+                };
+                (name, entry)
+            })
+            .collect())
+    }
+}
+
+/// Whether joining this to a folder stays directly inside the folder, on every system.
+fn is_plain_name(name: &str) -> bool {
+    let mut parts = Path::new(name).components();
+    matches!((parts.next(), parts.next()), (Some(Component::Normal(part)), None) if part == name)
+        && !name.contains(['/', '\\', ':'])
+}
+
+/// Little-endian floats of any alignment to f32.
+fn decode(stored: DType, bytes: &[u8], values: &mut Vec<f32>) {
+    values.clear();
+    let half = |pair: &[u8]| u16::from_le_bytes([pair[0], pair[1]]);
+    match stored {
+        DType::F16 => {
+            let halves: Vec<f16> = bytes.chunks_exact(2).map(|b| f16::from_bits(half(b))).collect();
+            values.resize(halves.len(), 0.0);
+            halves.convert_to_f32_slice(values);
+        }
+        DType::BF16 => {
+            values.extend(bytes.chunks_exact(2).map(|b| f32::from_bits((half(b) as u32) << 16)))
+        }
+        _ => values
+            .extend(bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))),
+    }
+}
+
+/// Appends finite f32 values as `dtype`, or gives the first that became infinite.
+fn encode(dtype: DType, values: &[f32], out: &mut Vec<u8>) -> Result<(), usize> {
+    match dtype {
+        DType::F16 => {
+            let mut halves = vec![f16::ZERO; values.len()];
+            halves.convert_from_f32_slice(values);
+            if let Some(i) = halves.iter().position(|h| h.is_infinite()) {
+                return Err(i);
+            }
+            out.extend_from_slice(bytemuck::cast_slice(&halves));
+        }
+        DType::BF16 => {
+            let halves: Vec<bf16> = values.iter().map(|&v| bf16::from_f32(v)).collect();
+            if let Some(i) = halves.iter().position(|h| h.is_infinite()) {
+                return Err(i);
+            }
+            out.extend_from_slice(bytemuck::cast_slice(&halves));
+        }
+        _ => out.extend_from_slice(bytemuck::cast_slice(values)),
+    }
+    Ok(())
+}
+
+/// A JSON object whose keys are told apart: a name that comes twice is an error, not the last value.
+struct Unique<V>(Vec<(String, V)>);
+
+impl<'de, V: Deserialize<'de>> Deserialize<'de> for Unique<V> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Pairs<V>(std::marker::PhantomData<V>);
+        impl<'de, V: Deserialize<'de>> Visitor<'de> for Pairs<V> {
+            type Value = Unique<V>;
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str("an object")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut seen = HashSet::new();
+                let mut pairs = Vec::new();
+                while let Some((name, value)) = map.next_entry::<String, V>()? {
+                    if !seen.insert(name.clone()) {
+                        return Err(serde::de::Error::custom(format!(
+                            "the name '{name}' comes twice"
+                        )));
+                    }
+                    pairs.push((name, value));
+                }
+                Ok(Unique(pairs))
+            }
+        }
+        deserializer.deserialize_map(Pairs(std::marker::PhantomData))
+    }
+}

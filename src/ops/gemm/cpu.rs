@@ -1,0 +1,336 @@
+//! Matrix products on the CPU: a register-tiled kernel over panels of B packed for it.
+//!
+//! Each element is one chain of multiply-adds over k, in order, whatever tile it falls in, so a row's bits depend
+//! on nothing but the row and B. (faer's product, which other crates build on, is not that: it takes a matrix-vector
+//! path for one row, another kernel for small products and cuts long rows by its own rules.)
+
+use faer::MatMut;
+use pulp::{Simd, WithSimd};
+use rayon::prelude::*;
+
+use super::{Activation, Args};
+use crate::device::cpu::CpuDevice;
+use crate::dtype::with_float;
+use crate::ops::math::{erf, sigmoid, tanh};
+use crate::{DType, Float, Result, Tensor};
+
+/// Vectors of columns in a tile; with 8 rows, 24 of AVX-512's 32 registers hold sums.
+const VECTORS: usize = 3;
+/// Rows that a task takes together, so that a panel of B comes from outer caches once for all of them.
+const ROWS: usize = 64;
+/// Steps over k between visits to the sums: a panel's part of that depth stays in the first-level cache.
+pub static DEPTH: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(192);
+/// Packed floats of B held at a time, unless one panel needs more: the workspace is
+/// `4 min(N K, max(BLOCK, 48 K))` bytes, rounded up to whole panels.
+const BLOCK: usize = 2 << 20;
+
+pub(super) fn gemm(cpu: &CpuDevice, args: &Args<'_>) -> Result<Tensor> {
+    with_float!(args.a.dtype(), A => with_float!(args.b.dtype(), B => typed::<A, B>(cpu, args)))
+}
+
+fn typed<A: Float, B: Float>(cpu: &CpuDevice, args: &Args<'_>) -> Result<Tensor> {
+    let &Args { m, n, k, .. } = args;
+    let (a, b) = (args.a.cpu::<A>(), args.b.cpu::<B>());
+    let residual = args.epilogue.residual.map(|r| r.cpu::<f32>());
+    let mut done = Ok(());
+    let y = Tensor::cpu_with(args.a.device(), args.shape, |y: &mut [f32]| {
+        if y.is_empty() {
+            return;
+        }
+        done = y.par_chunks_mut(m * n).enumerate().try_for_each(|(i, y)| {
+            let product = Product {
+                a: &a[i * m * k..][..m * k],
+                b: &b[i * n * k..][..n * k],
+                n,
+                k,
+                scale: args.epilogue.scale,
+                bias: args.epilogue.bias.map(|b| b.cpu::<f32>()),
+                activation: args.epilogue.activation,
+                residual: residual.map(|r| &r[i * m * n..][..m * n]),
+            };
+            product.run(cpu, y)
+        });
+    })?;
+    done.map(|()| y)
+}
+
+/// One product of matrices.
+#[derive(Clone, Copy)]
+struct Product<'a, A, B> {
+    a: &'a [A],
+    b: &'a [B],
+    n: usize,
+    k: usize,
+    scale: f32,
+    bias: Option<&'a [f32]>,
+    activation: Activation,
+    residual: Option<&'a [f32]>,
+}
+
+impl<A: Float, B: Float> Product<'_, A, B> {
+    fn run(&self, cpu: &CpuDevice, y: &mut [f32]) -> Result<()> {
+        let (n, k, m) = (self.n, self.k, y.len() / self.n);
+        let arch = pulp::Arch::new();
+        let width = arch.dispatch(Width);
+        let panels = n.div_ceil(width);
+        let panel = width * k;
+        let block = (BLOCK / panel.max(1)).clamp(1, panels);
+        let mut packed = cpu.alloc(block * panel * size_of::<f32>())?;
+        let mut y = MatMut::from_row_major_slice_mut(y, m, n);
+        for first in (0..panels).step_by(block) {
+            let columns = first * width..((first + block) * width).min(n);
+            let count = columns.len().div_ceil(width);
+            let packed = &mut packed.as_mut_slice::<f32>()[..count * panel];
+            let y = y.as_mut().subcols_mut(columns.start, columns.len());
+            // A few tasks for each thread: first all rows of a chunk, then fewer columns.
+            let tasks = 4 * rayon::current_num_threads();
+            let group = count.div_ceil(tasks.div_ceil(m.div_ceil(ROWS)).min(count));
+            if m <= ROWS {
+                // Each panel is used once, at once, while it is in cache.
+                packed
+                    .par_chunks_mut((group * panel).max(1))
+                    .zip(y.par_col_chunks_mut(group * width))
+                    .enumerate()
+                    .for_each(|(i, (packed, y))| {
+                        let column = columns.start + i * group * width;
+                        arch.dispatch(Pack { product: self, column, packed: &mut *packed });
+                        arch.dispatch(Tiles { product: self, row: 0, column, packed, y });
+                    });
+                continue;
+            }
+            packed.par_chunks_mut(panel.max(1)).enumerate().for_each(|(i, packed)| {
+                arch.dispatch(Pack { product: self, column: columns.start + i * width, packed });
+            });
+            let packed = &*packed;
+            y.par_row_chunks_mut(ROWS).enumerate().for_each(|(i, y)| {
+                y.par_col_chunks_mut(group * width).enumerate().for_each(|(j, y)| {
+                    let packed = &packed[j * group * panel..];
+                    let column = columns.start + j * group * width;
+                    arch.dispatch(Tiles { product: self, row: i * ROWS, column, packed, y });
+                });
+            });
+        }
+        Ok(())
+    }
+}
+
+/// The columns of a panel on this CPU.
+struct Width;
+
+impl WithSimd for Width {
+    type Output = usize;
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) -> usize {
+        VECTORS * S::F32_LANES
+    }
+}
+
+/// Packs rows of B from `column` on into whole panels: element k of the panel's row j at `k · width + j`, zeros
+/// where B has no more rows.
+struct Pack<'a, A, B> {
+    product: &'a Product<'a, A, B>,
+    column: usize,
+    packed: &'a mut [f32],
+}
+
+impl<A: Float, B: Float> WithSimd for Pack<'_, A, B> {
+    type Output = ();
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let Product { b, n, k, .. } = *self.product;
+        let width = VECTORS * S::F32_LANES;
+        if k == 0 {
+            return;
+        }
+        for (p, panel) in self.packed.chunks_exact_mut(width * k).enumerate() {
+            let from = self.column + p * width;
+            let rows = width.min(n - from);
+            if rows < width {
+                panel.fill(0.0);
+            }
+            let b = &b[from * k..][..rows * k];
+            let whole = rows & !3;
+            for j in (0..whole).step_by(4) {
+                let row = |i: usize| &b[(j + i) * k..][..k];
+                let (r0, r1, r2, r3) = (row(0), row(1), row(2), row(3));
+                let mut out = panel.chunks_exact_mut(width);
+                for c in 0..k {
+                    let Some(out) = out.next() else { break };
+                    let out = &mut out[j..j + 4];
+                    out[0] = r0[c].to_f32();
+                    out[1] = r1[c].to_f32();
+                    out[2] = r2[c].to_f32();
+                    out[3] = r3[c].to_f32();
+                }
+            }
+            for j in whole..rows {
+                for (c, x) in b[j * k..][..k].iter().enumerate() {
+                    panel[c * width + j] = x.to_f32();
+                }
+            }
+        }
+    }
+}
+
+/// Computes a part of the result, of at most [`ROWS`] rows, from packed panels.
+struct Tiles<'a, 'y, A, B> {
+    product: &'a Product<'a, A, B>,
+    row: usize,
+    column: usize,
+    packed: &'a [f32],
+    y: MatMut<'y, f32>,
+}
+
+impl<A: Float, B: Float> WithSimd for Tiles<'_, '_, A, B> {
+    type Output = ();
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Product { a, k, .. } = *self.product;
+        let rows = self.y.nrows();
+        let a = &a[self.row * k..][..rows * k];
+        if A::DTYPE == DType::F32 {
+            self.panels(simd, bytemuck::cast_slice(a));
+        } else {
+            let a: Vec<f32> = a.iter().map(|x| x.to_f32()).collect();
+            self.panels(simd, &a);
+        }
+    }
+}
+
+impl<A: Float, B: Float> Tiles<'_, '_, A, B> {
+    #[inline(always)]
+    fn panels<S: Simd>(mut self, simd: S, a: &[f32]) {
+        let k = self.product.k;
+        let depth = DEPTH.load(std::sync::atomic::Ordering::Relaxed);
+        let width = VECTORS * S::F32_LANES;
+        let rows = self.y.nrows();
+        let mut sums = [[simd.splat_f32s(0.0); VECTORS]; ROWS];
+        let sums = &mut sums[..rows];
+        for column in (0..self.y.ncols()).step_by(width) {
+            sums.fill([simd.splat_f32s(0.0); VECTORS]);
+            let panel = &self.packed[column * k..][..width * k];
+            for from in (0..k).step_by(depth) {
+                let depth = depth.min(k - from);
+                let (panel, _) = S::as_simd_f32s(&panel[from * width..][..depth * width]);
+                let mut row = 0;
+                if S::REGISTER_COUNT >= 32 {
+                    row = tiles::<S, 8>(simd, a, k, from, depth, panel, sums, row);
+                }
+                row = tiles::<S, 4>(simd, a, k, from, depth, panel, sums, row);
+                tiles::<S, 1>(simd, a, k, from, depth, panel, sums, row);
+            }
+            let here = width.min(self.y.ncols() - column);
+            for (i, sums) in sums.iter().enumerate() {
+                let sums = &bytemuck::cast_slice::<_, f32>(sums)[..here];
+                let at = (self.row + i, self.column + column);
+                let y = self.y.as_mut().row_mut(i).subcols_mut(column, here);
+                if let Some(y) = y.try_as_row_major_mut() {
+                    self.product.finish(at, sums, y.as_slice_mut());
+                }
+            }
+        }
+    }
+}
+
+/// Adds `depth` steps from step `from` on to the sums of rows, `R` rows at a time while there are as many, and gives
+/// the first row left.
+#[inline(always)]
+#[allow(clippy::too_many_arguments)]
+fn tiles<S: Simd, const R: usize>(
+    simd: S,
+    a: &[f32],
+    k: usize,
+    from: usize,
+    depth: usize,
+    panel: &[S::f32s],
+    sums: &mut [[S::f32s; VECTORS]],
+    mut row: usize,
+) -> usize {
+    const STEPS: usize = 8;
+    while row + R <= sums.len() {
+        let sums: &mut [[S::f32s; VECTORS]] = &mut sums[row..row + R];
+        let a: [&[f32]; R] = std::array::from_fn(|i| &a[(row + i) * k + from..][..depth]);
+        let mut acc: [[S::f32s; VECTORS]; R] = std::array::from_fn(|i| sums[i]);
+        let (blocks, rest) = panel.as_chunks::<VECTORS>().0.as_chunks::<STEPS>();
+        // Several steps for one check of bounds.
+        for (at, b) in blocks.iter().enumerate() {
+            let a: [&[f32; STEPS]; R] = std::array::from_fn(|i| &a[i].as_chunks::<STEPS>().0[at]);
+            for step in 0..STEPS {
+                acc = fused(simd, acc, std::array::from_fn(|i| a[i][step]), b[step]);
+            }
+        }
+        for (at, b) in rest.iter().enumerate() {
+            acc = fused(simd, acc, std::array::from_fn(|i| a[i][blocks.len() * STEPS + at]), *b);
+        }
+        for (sums, acc) in sums.iter_mut().zip(acc) {
+            *sums = acc;
+        }
+        row += R;
+    }
+    row
+}
+
+/// One step over k.
+#[inline(always)]
+fn fused<S: Simd, const R: usize>(
+    simd: S,
+    mut acc: [[S::f32s; VECTORS]; R],
+    a: [f32; R],
+    b: [S::f32s; VECTORS],
+) -> [[S::f32s; VECTORS]; R] {
+    for i in 0..R {
+        let x = simd.splat_f32s(a[i]);
+        for v in 0..VECTORS {
+            acc[i][v] = simd.mul_add_e_f32s(x, b[v], acc[i][v]);
+        }
+    }
+    acc
+}
+
+impl<A, B> Product<'_, A, B> {
+    /// The epilogue of part of a row, which starts at (row, column).
+    #[inline(always)]
+    fn finish(&self, (row, column): (usize, usize), sums: &[f32], y: &mut [f32]) {
+        match self.bias {
+            Some(bias) => {
+                for ((y, s), b) in y.iter_mut().zip(sums).zip(&bias[column..]) {
+                    *y = s.mul_add(self.scale, *b);
+                }
+            }
+            None => {
+                for (y, s) in y.iter_mut().zip(sums) {
+                    *y = s * self.scale;
+                }
+            }
+        }
+        match self.activation {
+            Activation::None => {}
+            Activation::Gelu => map(y, |x| {
+                let half = 0.5 * x;
+                half.mul_add(erf(x * std::f32::consts::FRAC_1_SQRT_2), half)
+            }),
+            Activation::GeluTanh => map(y, |x| {
+                let inner = 0.797_884_6 * (0.044_715 * x * x).mul_add(x, x);
+                let half = 0.5 * x;
+                half.mul_add(tanh(inner), half)
+            }),
+            Activation::QuickGelu => map(y, |x| x * sigmoid(1.702 * x)),
+            // Not `max`, which would turn a NaN into 0.
+            Activation::Relu => map(y, |x| if x < 0.0 { 0.0 } else { x }),
+            Activation::Silu => map(y, |x| x * sigmoid(x)),
+            Activation::Tanh => map(y, tanh),
+        }
+        if let Some(residual) = self.residual {
+            for (y, r) in y.iter_mut().zip(&residual[row * self.n + column..]) {
+                *y += r;
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn map(y: &mut [f32], f: impl Fn(f32) -> f32) {
+    for y in y {
+        *y = f(*y);
+    }
+}

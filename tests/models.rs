@@ -1,0 +1,297 @@
+//! Models against what transformers and sentence-transformers compute: `tests/goldens`, made by `generate.py`.
+
+mod common;
+
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use common::{devices, main_devices};
+use nearkin::models::{CrossEncoder, EmbedOptions, TextEncoder};
+use nearkin::{DType, Device};
+use safetensors::SafeTensors;
+use serde_json::Value;
+
+const TEXT_FOLDERS: [&str; 10] = [
+    "bert",
+    "bert-sharded",
+    "bert-f16",
+    "bert-prefix",
+    "bert-st6",
+    "roberta",
+    "xlm-roberta",
+    "xlm-roberta-bf16",
+    "distilbert",
+    "mpnet",
+];
+const CROSS_FOLDERS: [&str; 2] = ["bert-cross", "xlm-roberta-cross"];
+
+/// Absolute, on values of the order of 1.
+const TOLERANCE: f32 = 1e-4;
+
+fn goldens() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens")
+}
+
+/// A golden's inputs and what the reference computed.
+struct Golden {
+    folder: PathBuf,
+    info: Value,
+    bytes: Vec<u8>,
+}
+
+impl Golden {
+    fn open(name: &str) -> Golden {
+        let folder = goldens().join(name);
+        Golden::of(&folder, &folder.join("golden"))
+    }
+
+    fn of(folder: &Path, stem: &Path) -> Golden {
+        let info = std::fs::read_to_string(stem.with_extension("json")).unwrap();
+        let bytes = std::fs::read(stem.with_extension("safetensors")).unwrap();
+        Golden { folder: folder.into(), info: serde_json::from_str(&info).unwrap(), bytes }
+    }
+
+    fn texts(&self) -> Vec<String> {
+        serde_json::from_value(self.info["texts"].clone()).unwrap()
+    }
+
+    fn pairs(&self) -> Vec<(String, String)> {
+        serde_json::from_value(self.info["pairs"].clone()).unwrap()
+    }
+
+    fn max_length(&self) -> usize {
+        self.info["max_length"].as_u64().unwrap() as usize
+    }
+
+    fn data(&self, name: &str) -> Vec<u8> {
+        SafeTensors::deserialize(&self.bytes).unwrap().tensor(name).unwrap().data().to_vec()
+    }
+
+    fn f32s(&self, name: &str) -> Vec<f32> {
+        bytemuck::pod_collect_to_vec(&self.data(name))
+    }
+
+    fn i64s(&self, name: &str) -> Vec<i64> {
+        bytemuck::pod_collect_to_vec(&self.data(name))
+    }
+
+    fn ids(&self) -> Vec<u32> {
+        self.i64s("ids").into_iter().map(|id| id as u32).collect()
+    }
+}
+
+#[track_caller]
+fn assert_near(what: &str, got: &[f32], want: &[f32]) {
+    assert_eq!(got.len(), want.len(), "{what}: length");
+    let (at, error) = got
+        .iter()
+        .zip(want)
+        .map(|(g, w)| (g - w).abs())
+        .enumerate()
+        .max_by(|a, b| a.1.total_cmp(&b.1))
+        .unwrap_or((0, 0.0));
+    assert!(error <= TOLERANCE, "{what}: element {at} is {}, expected {}", got[at], want[at]);
+    println!("{what}: at most {error:.1e} off");
+}
+
+fn cosine(a: &[f32], b: &[f32]) -> f64 {
+    let dot =
+        |x: &[f32], y: &[f32]| -> f64 { x.iter().zip(y).map(|(&x, &y)| x as f64 * y as f64).sum() };
+    dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
+}
+
+/// Hidden states, embeddings and ids of a folder on a device in f32.
+fn check_text(golden: &Golden, name: &str, device: &Device) {
+    let model = TextEncoder::load(&golden.folder, device, DType::F32).unwrap();
+    assert_eq!(model.max_tokens(), golden.max_length(), "{name}");
+    assert_eq!(model.dim() as u64, golden.info["dimension"].as_u64().unwrap(), "{name}");
+    let got = model.embed_tokens(&golden.texts(), &EmbedOptions::default()).unwrap();
+    assert_eq!(got.ids, golden.ids(), "{name}: ids");
+    assert_eq!(got.offsets, golden.i64s("offsets"), "{name}: offsets");
+    assert_near(&format!("{name}: hidden states"), &got.tokens, &golden.f32s("hidden"));
+    assert_near(&format!("{name}: embeddings"), &got.embeddings, &golden.f32s("embeddings"));
+    assert_eq!(model.embed(&golden.texts()).unwrap(), got.embeddings, "{name}: embed");
+}
+
+#[test]
+fn text_encoders_match_transformers() {
+    for folder in TEXT_FOLDERS {
+        let golden = Golden::open(folder);
+        for (device, d) in main_devices() {
+            check_text(&golden, &format!("{folder} on {device}"), d);
+        }
+    }
+}
+
+#[test]
+fn devices_with_fewer_features_match_transformers() {
+    let golden = Golden::open("mpnet");
+    for (device, d) in &devices()[main_devices().len()..] {
+        check_text(&golden, &format!("mpnet on {device}"), d);
+    }
+}
+
+#[test]
+fn text_encoders_in_half_precision_keep_the_direction() {
+    for folder in TEXT_FOLDERS {
+        let golden = Golden::open(folder);
+        let want = golden.f32s("embeddings");
+        for (device, d) in main_devices() {
+            for dtype in [DType::F16, DType::BF16] {
+                let model = TextEncoder::load(&golden.folder, d, dtype).unwrap();
+                let got = model.embed(&golden.texts()).unwrap();
+                let least = got
+                    .chunks(model.dim())
+                    .zip(want.chunks(model.dim()))
+                    .map(|(g, w)| cosine(g, w))
+                    .fold(1.0, f64::min);
+                assert!(least > 0.999, "{folder} as {dtype} on {device}: cosine {least}");
+                println!("{folder} as {dtype} on {device}: cosine at least {least:.6}");
+            }
+        }
+    }
+}
+
+#[test]
+fn cross_encoders_match_transformers() {
+    for folder in CROSS_FOLDERS {
+        let golden = Golden::open(folder);
+        let want = golden.f32s("logits");
+        for (device, d) in main_devices() {
+            let name = format!("{folder} on {device}");
+            let model = CrossEncoder::load(&golden.folder, d, DType::F32).unwrap();
+            assert_eq!(model.labels(), ["LABEL_0"], "{name}");
+            assert_eq!(model.max_tokens(), golden.max_length(), "{name}");
+            let ids = model.token_ids(&golden.pairs()).unwrap();
+            assert_eq!(ids.concat(), golden.ids(), "{name}: ids");
+            assert_near(&name, &model.score(&golden.pairs()).unwrap(), &want);
+            for dtype in [DType::F16, DType::BF16] {
+                let model = CrossEncoder::load(&golden.folder, d, dtype).unwrap();
+                let least = cosine(&model.score(&golden.pairs()).unwrap(), &want);
+                assert!(least > 0.999, "{name} as {dtype}: cosine {least}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_result_does_not_depend_on_its_batch() {
+    let bits = |v: Vec<f32>| -> Vec<u32> { v.into_iter().map(f32::to_bits).collect() };
+    for (device, d) in main_devices() {
+        for folder in ["bert", "mpnet"] {
+            let golden = Golden::open(folder);
+            let texts = golden.texts();
+            let model = TextEncoder::load(&golden.folder, d, DType::F32).unwrap();
+            let alone: Vec<f32> =
+                texts.iter().flat_map(|text| model.embed(&[text]).unwrap()).collect();
+            let alone = bits(alone);
+            for batch_tokens in [1, 30, 77, 100_000] {
+                let options = EmbedOptions { batch_tokens, ..Default::default() };
+                let together = model.embed_with(&texts, &options).unwrap();
+                assert_eq!(together.tokens, golden.ids().len());
+                let what = format!("{folder} on {device} in batches of {batch_tokens}");
+                assert!(bits(together.values) == alone, "{what}");
+            }
+            let mut turned: Vec<&String> = texts.iter().collect();
+            turned.rotate_left(5);
+            let mut back = model.embed(&turned).unwrap();
+            back.rotate_right(5 * model.dim());
+            assert!(bits(back) == alone, "{folder} on {device} in another order");
+        }
+        let golden = Golden::open("bert-cross");
+        let pairs = golden.pairs();
+        let model = CrossEncoder::load(&golden.folder, d, DType::F32).unwrap();
+        let alone: Vec<f32> = pairs
+            .iter()
+            .flat_map(|pair| model.score(std::slice::from_ref(pair)).unwrap())
+            .collect();
+        assert!(bits(model.score(&pairs).unwrap()) == bits(alone), "bert-cross on {device}");
+    }
+}
+
+#[test]
+fn no_texts_give_no_vectors() {
+    let none: [&str; 0] = [];
+    for (_, d) in main_devices() {
+        let model = TextEncoder::load(&goldens().join("bert"), d, DType::F32).unwrap();
+        assert!(model.embed(&none).unwrap().is_empty());
+        let tokens = model.embed_tokens(&none, &EmbedOptions::default()).unwrap();
+        assert_eq!((tokens.tokens.len(), tokens.offsets), (0, vec![0]));
+        let model = CrossEncoder::load(&goldens().join("bert-cross"), d, DType::F32).unwrap();
+        assert!(model.score::<&str>(&[]).unwrap().is_empty());
+    }
+}
+
+#[test]
+fn progress_counts_every_text_once() {
+    let golden = Golden::open("bert");
+    for (_, d) in main_devices() {
+        let model = TextEncoder::load(&golden.folder, d, DType::F32).unwrap();
+        let seen = Mutex::new(Vec::new());
+        let progress = |done| seen.lock().unwrap().push(done);
+        let options = EmbedOptions { batch_tokens: 40, progress: Some(&progress) };
+        model.embed_with(&golden.texts(), &options).unwrap();
+        let seen = seen.into_inner().unwrap();
+        assert!(seen.windows(2).all(|w| w[0] < w[1]), "{seen:?}");
+        assert_eq!(seen.last(), Some(&golden.texts().len()));
+    }
+}
+
+#[test]
+fn a_folder_without_modules_is_mean_pooled() {
+    let golden = Golden::open("bert-f16");
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"] {
+        std::fs::copy(golden.folder.join(name), folder.path().join(name)).unwrap();
+    }
+    let model = TextEncoder::load(folder.path(), &Device::cpu(), DType::F32).unwrap();
+    assert_near("bare folder", &model.embed(&golden.texts()).unwrap(), &golden.f32s("embeddings"));
+}
+
+#[test]
+fn the_transformer_may_have_its_own_folder() {
+    let golden = Golden::open("bert");
+    let folder = tempfile::tempdir().unwrap();
+    let transformer = folder.path().join("0_Transformer");
+    std::fs::create_dir_all(&transformer).unwrap();
+    std::fs::create_dir_all(folder.path().join("1_Pooling")).unwrap();
+    for name in [
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "sentence_bert_config.json",
+    ] {
+        std::fs::copy(golden.folder.join(name), transformer.join(name)).unwrap();
+    }
+    let pooling = "1_Pooling/config.json";
+    std::fs::copy(golden.folder.join(pooling), folder.path().join(pooling)).unwrap();
+    let modules = std::fs::read_to_string(golden.folder.join("modules.json")).unwrap();
+    let modules = modules.replacen(r#""path": """#, r#""path": "0_Transformer""#, 1);
+    std::fs::write(folder.path().join("modules.json"), modules).unwrap();
+    let model = TextEncoder::load(folder.path(), &Device::cpu(), DType::F32).unwrap();
+    assert_eq!(model.max_tokens(), golden.max_length());
+    assert_near("own folder", &model.embed(&golden.texts()).unwrap(), &golden.f32s("embeddings"));
+}
+
+#[test]
+fn all_minilm_l6_v2_matches_sentence_transformers() {
+    let folder = std::env::var_os("NEARKIN_MINILM").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("target/models/all-MiniLM-L6-v2"),
+        PathBuf::from,
+    );
+    if !folder.join("model.safetensors").is_file() {
+        println!("skipped: no model in {}; `cargo xtask demo` fetches it", folder.display());
+        return;
+    }
+    let golden = Golden::of(&folder, &goldens().join("minilm"));
+    let texts = golden.texts();
+    let want = golden.f32s("embeddings");
+    for (device, d) in main_devices() {
+        let name = format!("MiniLM on {device}");
+        let model = TextEncoder::load(&folder, d, DType::F32).unwrap();
+        assert_eq!(model.max_tokens(), golden.max_length());
+        assert_eq!(model.token_ids(&texts).unwrap().concat(), golden.ids(), "{name}: ids");
+        assert_near(&name, &model.embed(&texts).unwrap(), &want);
+    }
+}
