@@ -1,1 +1,150 @@
-fn main() {}
+//! `nearkin`: embed texts, search them, rerank pairs and evaluate a model, from the shell.
+
+mod beir;
+mod devices;
+mod embed;
+mod eval;
+mod input;
+mod progress;
+mod rerank;
+mod search;
+
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use nearkin::{DType, Device, Error};
+
+/// Transformer encoders and exact similarity search on CPU and GPU.
+#[derive(Parser)]
+#[command(version, about, max_term_width = 100)]
+struct Cli {
+    /// Print results for machines: one JSON object instead of a table.
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// List the devices there are, and which one `--device auto` takes.
+    Devices,
+    /// Embed the texts of a file into a safetensors file.
+    Embed(embed::Options),
+    /// Find the nearest vectors of one safetensors file for each vector of another.
+    Search(search::Options),
+    /// Score pairs of texts with a cross-encoder.
+    Rerank(rerank::Options),
+    /// Measure a model's retrieval quality and speed on a collection in BEIR layout.
+    Eval(eval::Options),
+}
+
+/// Where to compute, and in which precision to keep a model's matrices.
+#[derive(Args)]
+struct Compute {
+    /// auto, cpu, wgpu or wgpu:<index>, as `nearkin devices` lists them.
+    #[arg(long, default_value = "auto")]
+    device: String,
+    /// How matrices are stored; arithmetic is in f32.
+    #[arg(long, value_enum, default_value_t = Precision::F32)]
+    dtype: Precision,
+    /// Tokens computed at a time; bounds the memory for activations. Chosen by device unless given.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    batch_tokens: Option<u32>,
+}
+
+impl Compute {
+    fn device(&self) -> nearkin::Result<Device> {
+        Device::by_name(&self.device)
+    }
+
+    /// 0 is the library's "chosen by device".
+    fn batch_tokens(&self) -> usize {
+        self.batch_tokens.unwrap_or(0) as usize
+    }
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Precision {
+    F32,
+    F16,
+    Bf16,
+}
+
+impl From<Precision> for DType {
+    fn from(precision: Precision) -> DType {
+        match precision {
+            Precision::F32 => DType::F32,
+            Precision::F16 => DType::F16,
+            Precision::Bf16 => DType::BF16,
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(e) => return usage(&e),
+    };
+    let filter = tracing_subscriber::EnvFilter::try_from_env("NEARKIN_LOG").unwrap_or_default();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let result = match &cli.command {
+        Command::Devices => devices::run(cli.json),
+        Command::Embed(options) => embed::run(options, cli.json),
+        Command::Search(options) => search::run(options),
+        Command::Rerank(options) => rerank::run(options),
+        Command::Eval(options) => eval::run(options, cli.json),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        // A reader that has seen enough (`nearkin search … | head`) is no fault.
+        Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::BrokenPipe => {
+            ExitCode::SUCCESS
+        }
+        Err(e) => {
+            eprintln!("nearkin: {}", e.to_string().trim_end().replace('\n', "\n  "));
+            ExitCode::from(exit_code(&e))
+        }
+    }
+}
+
+/// 2 where the input or the request is at fault, 1 where the machine is.
+fn exit_code(error: &Error) -> u8 {
+    match error {
+        Error::OutOfMemory { .. }
+        | Error::DeviceLost { .. }
+        | Error::Driver { .. }
+        | Error::Compile { .. } => 1,
+        _ => 2,
+    }
+}
+
+/// Help and version go out as they are; a usage error becomes one line.
+fn usage(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() {
+        let _ = error.print();
+        return ExitCode::SUCCESS;
+    }
+    let text = error.to_string();
+    let message: Vec<&str> = text
+        .lines()
+        .map(str::trim)
+        .take_while(|l| !l.starts_with("Usage:") && !l.starts_with("For more information"))
+        .filter(|l| !l.is_empty())
+        .collect();
+    let message = message.join(" ");
+    let message = message.strip_prefix("error: ").unwrap_or(&message);
+    if error.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        eprint!("{text}");
+    } else {
+        eprintln!("nearkin: {message}");
+    }
+    ExitCode::from(2)
+}
+
+/// Writes a line to stdout; a closed pipe is an [`Error::Io`].
+fn print_line(line: &str) -> nearkin::Result<()> {
+    use std::io::Write;
+    writeln!(std::io::stdout().lock(), "{line}")
+        .map_err(|source| Error::Io { path: "stdout".into(), source })
+}

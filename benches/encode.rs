@@ -1,0 +1,49 @@
+//! MiniLM end to end: tokenizer, encoder, pooling, read-back.
+//!
+//! The corpus is `NEARKIN_BENCH_CORPUS` (.jsonl with `text` and perhaps `title`), else the demo's passages; the model is
+//! `NEARKIN_MINILM`, else where `cargo xtask model` puts it.
+
+use std::path::{Path, PathBuf};
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use nearkin::models::TextEncoder;
+use nearkin::{DType, Device};
+
+fn path(variable: &str, default: &str) -> PathBuf {
+    let default = Path::new(env!("CARGO_MANIFEST_DIR")).join(default);
+    std::env::var_os(variable).map_or(default, PathBuf::from)
+}
+
+fn encode(criterion: &mut Criterion) {
+    let model = path("NEARKIN_MINILM", "target/models/all-MiniLM-L6-v2");
+    if !model.exists() {
+        eprintln!("skipped: {} is not there; `cargo xtask model` fetches it", model.display());
+        return;
+    }
+    let corpus = path("NEARKIN_BENCH_CORPUS", "examples/data/passages.jsonl");
+    let texts: Vec<String> = std::fs::read_to_string(&corpus)
+        .expect("the corpus is readable")
+        .lines()
+        .map(|line| {
+            let line: serde_json::Value = serde_json::from_str(line).expect("the corpus is .jsonl");
+            let part = |key: &str| line[key].as_str().unwrap_or_default().to_string();
+            format!("{} {}", part("title"), part("text")).trim().to_string()
+        })
+        .collect();
+    let case = format!("minilm_{}", corpus.file_stem().and_then(|s| s.to_str()).unwrap_or("corpus"));
+    let mut devices = vec![("cpu", Device::cpu())];
+    if std::env::var_os("NEARKIN_BENCH_WGPU").is_some() {
+        devices.push(("wgpu", Device::wgpu(0).expect("NEARKIN_BENCH_WGPU asks for an adapter")));
+    }
+    for (name, device) in devices {
+        let encoder = TextEncoder::load(&model, &device, DType::F32).expect("the model loads");
+        let mut group = criterion.benchmark_group(format!("encode/{name}"));
+        group.sample_size(10);
+        group.throughput(Throughput::Elements(texts.len() as u64));
+        group.bench_function(&case, |b| b.iter(|| encoder.embed(&texts).expect("texts embed")));
+        group.finish();
+    }
+}
+
+criterion_group!(benches, encode);
+criterion_main!(benches);

@@ -1,0 +1,57 @@
+//! `nearkin search`
+
+use std::path::PathBuf;
+
+use clap::ValueEnum;
+use nearkin::Result;
+use nearkin::ops::topk::Metric;
+use nearkin::search::FlatIndex;
+
+use crate::print_line;
+
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// The vectors to search: a file of `nearkin embed` or of `FlatIndex::save`.
+    #[arg(long, value_name = "FILE")]
+    index: PathBuf,
+    /// The query vectors, in the same format.
+    #[arg(long, value_name = "FILE")]
+    queries: PathBuf,
+    /// Results per query; more than there are vectors gives all.
+    #[arg(short, value_name = "K", default_value_t = 10)]
+    k: usize,
+    /// The score; larger is nearer (l2 is the negated squared distance).
+    #[arg(long, value_enum, default_value_t = By::Cosine)]
+    metric: By,
+    /// auto, cpu, wgpu or wgpu:<index>.
+    #[arg(long, default_value = "auto")]
+    device: String,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum By {
+    Cosine,
+    Dot,
+    L2,
+}
+
+pub(crate) fn run(options: &Options) -> Result<()> {
+    let device = nearkin::Device::by_name(&options.device)?;
+    let index = FlatIndex::load(&options.index, &device)?;
+    let queries = FlatIndex::load(&options.queries, &nearkin::Device::cpu())?;
+    let metric = match options.metric {
+        By::Cosine => Metric::Cosine,
+        By::Dot => Metric::Dot,
+        By::L2 => Metric::L2,
+    };
+    let found = index.search(&queries.to_f32_vec()?, options.k, metric, None)?;
+    for (query, hits) in queries.ids().iter().zip(found) {
+        let line = serde_json::json!({
+            "query": query,
+            "ids": hits.iter().map(|h| h.id.as_str()).collect::<Vec<_>>(),
+            "scores": hits.iter().map(|h| h.score).collect::<Vec<_>>(),
+        });
+        print_line(&line.to_string())?;
+    }
+    Ok(())
+}

@@ -1,0 +1,305 @@
+//! The program as a user runs it: outputs, exit codes, one clear line for bad input, nothing half-written.
+#![cfg(feature = "cli")]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+const GOLDENS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/goldens");
+
+fn golden(name: &str) -> String {
+    format!("{GOLDENS}/{name}")
+}
+
+fn nearkin(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_nearkin")).args(args).output().unwrap()
+}
+
+#[track_caller]
+fn succeed(args: &[&str]) -> String {
+    let out = nearkin(args);
+    let stderr = String::from_utf8_lossy(&out.stderr);
+    assert!(out.status.success(), "{args:?}: {stderr}");
+    String::from_utf8(out.stdout).unwrap()
+}
+
+/// Exit code 2, nothing on stdout, and one line on stderr that contains each of `says`.
+#[track_caller]
+fn refuse(args: &[&str], says: &[&str]) {
+    let out = nearkin(args);
+    let stderr = String::from_utf8_lossy(&out.stderr);
+    assert_eq!(out.status.code(), Some(2), "{args:?}: {stderr}");
+    assert_eq!(stderr.lines().count(), 1, "{args:?}: {stderr}");
+    assert!(out.stdout.is_empty(), "{args:?}");
+    for say in says {
+        assert!(stderr.contains(say), "{args:?}: '{say}' is not in: {stderr}");
+    }
+}
+
+struct Folder(tempfile::TempDir);
+
+impl Folder {
+    fn new() -> Folder {
+        Folder(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.0.path().join(name).to_str().unwrap().to_string()
+    }
+
+    fn write(&self, name: &str, text: impl AsRef<[u8]>) -> String {
+        let path = self.path(name);
+        if let Some(parent) = Path::new(&path).parent() {
+            std::fs::create_dir_all(parent).unwrap();
+        }
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        let mut all: Vec<_> =
+            std::fs::read_dir(self.0.path()).unwrap().map(|e| e.unwrap().path()).collect();
+        all.sort();
+        all
+    }
+}
+
+fn numbers(file: &safetensors::SafeTensors<'_>, name: &str) -> (Vec<usize>, Vec<f32>) {
+    let view = file.tensor(name).unwrap();
+    assert_eq!(view.dtype(), safetensors::Dtype::F32);
+    let data = view.data().chunks(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
+    (view.shape().to_vec(), data)
+}
+
+#[test]
+fn devices_lists_the_cpu_and_one_choice() {
+    let text = succeed(&["devices"]);
+    assert!(text.starts_with("cpu "), "{text}");
+    assert_eq!(text.matches("<- auto").count(), 1, "{text}");
+    let json: Value = serde_json::from_str(&succeed(&["devices", "--json"])).unwrap();
+    let devices = json["devices"].as_array().unwrap();
+    assert_eq!(devices[0]["id"], "cpu");
+    assert!(devices.iter().any(|d| d["id"] == json["best"] && d["best"] == true));
+}
+
+#[test]
+fn embed_then_search_finds_each_text_itself() {
+    let folder = Folder::new();
+    let lines = ["the wing stalls", "Grüße aus Köln", "", "heat transfer in a boundary layer", "42"];
+    let txt = folder.write("a.txt", lines.join("\n"));
+    let out = folder.path("a.safetensors");
+    let model = golden("bert");
+    let json = succeed(&[
+        "embed", "--model", &model, "--input", &txt, "--output", &out, "--device", "cpu", "--tokens", "--json",
+    ]);
+    let json: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((json["texts"].as_u64(), json["dim"].as_u64()), (Some(5), Some(40)));
+
+    let bytes = std::fs::read(&out).unwrap();
+    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let (shape, embeddings) = numbers(&file, "embeddings");
+    assert_eq!(shape, [5, 40]);
+    let (shape, tokens) = numbers(&file, "tokens");
+    let offsets = file.tensor("offsets").unwrap();
+    assert_eq!((offsets.dtype(), offsets.shape()), (safetensors::Dtype::I64, &[6][..]));
+    let offsets: Vec<i64> =
+        offsets.data().chunks(8).map(|b| i64::from_le_bytes(b.try_into().unwrap())).collect();
+    assert_eq!((offsets[0], offsets[5] as usize), (0, shape[0]));
+    assert_eq!(offsets[3] - offsets[2], 2, "an empty text has its two special tokens");
+    // This model means over tokens and normalises, so the embedding follows from the tokens.
+    for i in 0..5 {
+        let rows = offsets[i] as usize..offsets[i + 1] as usize;
+        let mut mean = vec![0f64; 40];
+        for row in rows {
+            for (m, t) in mean.iter_mut().zip(&tokens[row * 40..]) {
+                *m += *t as f64;
+            }
+        }
+        let length = mean.iter().map(|m| m * m).sum::<f64>().sqrt();
+        for (m, e) in mean.iter().zip(&embeddings[i * 40..]) {
+            assert!((m / length - *e as f64).abs() < 1e-5);
+        }
+    }
+    let (_, header) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
+    let ids: Vec<String> =
+        serde_json::from_str(&header.metadata().as_ref().unwrap()["ids"]).unwrap();
+    assert_eq!(ids, ["0", "1", "2", "3", "4"]);
+
+    for metric in ["cosine", "dot", "l2"] {
+        let found = succeed(&[
+            "search", "--index", &out, "--queries", &out, "-k", "3", "--metric", metric, "--device", "cpu",
+        ]);
+        assert_eq!(found.lines().count(), 5);
+        for (i, line) in found.lines().enumerate() {
+            let line: Value = serde_json::from_str(line).unwrap();
+            assert_eq!(line["query"], i.to_string());
+            assert_eq!(line["ids"][0], i.to_string(), "{metric}");
+            let scores: Vec<f64> =
+                line["scores"].as_array().unwrap().iter().map(|s| s.as_f64().unwrap()).collect();
+            assert_eq!(scores.len(), 3);
+            assert!(scores.windows(2).all(|w| w[0] >= w[1]));
+            assert!((scores[0] - if metric == "l2" { 0.0 } else { 1.0 }).abs() < 1e-5, "{metric}");
+        }
+    }
+    let all = succeed(&["search", "--index", &out, "--queries", &out, "-k", "99", "--device", "cpu"]);
+    let line: Value = serde_json::from_str(all.lines().next().unwrap()).unwrap();
+    assert_eq!(line["ids"].as_array().unwrap().len(), 5);
+    assert_eq!(folder.files().len(), 2, "no temporary file is left: {:?}", folder.files());
+}
+
+#[test]
+fn jsonl_keeps_ids_and_joins_titles() {
+    let folder = Folder::new();
+    let jsonl = folder.write(
+        "c.jsonl",
+        "{\"_id\":\"d1\",\"title\":\"Wings\",\"text\":\"and lift\"}\r\n\n{\"_id\":7,\"text\":\"Wings and lift\"}\n{\"text\":\"x\"}",
+    );
+    let out = folder.path("c.safetensors");
+    succeed(&["embed", "--model", &golden("mpnet"), "--input", &jsonl, "--output", &out, "--device", "cpu"]);
+    let found = succeed(&["search", "--index", &out, "--queries", &out, "-k", "2", "--device", "cpu"]);
+    let lines: Vec<Value> = found.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    assert_eq!(lines[0]["query"], "d1");
+    // Title and text joined are the same text as the second, so both score 1 and the tie goes to the first.
+    assert_eq!(lines[1]["ids"], serde_json::json!(["d1", "7"]));
+    assert_eq!(lines[2]["query"], "2");
+}
+
+#[test]
+fn rerank_gives_the_golden_logits() {
+    let folder = Folder::new();
+    for name in ["bert-cross", "xlm-roberta-cross"] {
+        let json: Value =
+            serde_json::from_str(&std::fs::read_to_string(golden(name) + "/golden.json").unwrap()).unwrap();
+        let mut text = String::new();
+        for pair in json["pairs"].as_array().unwrap() {
+            let line = serde_json::json!({ "text": pair[0], "text_pair": pair[1] });
+            text += &format!("{line}\n");
+        }
+        let pairs = folder.write("pairs.jsonl", text);
+        let out = succeed(&["rerank", "--model", &golden(name), "--pairs", &pairs, "--device", "cpu"]);
+        let bytes = std::fs::read(golden(name) + "/golden.safetensors").unwrap();
+        let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+        let (_, logits) = numbers(&file, "logits");
+        assert_eq!(out.lines().count(), logits.len());
+        for (line, want) in out.lines().zip(logits) {
+            let got = serde_json::from_str::<Value>(line).unwrap()["score"].as_f64().unwrap();
+            assert!((got - want as f64).abs() < 1e-4, "{name}: {got} {want}");
+        }
+    }
+}
+
+#[test]
+fn eval_reports_every_figure() {
+    let folder = Folder::new();
+    folder.write(
+        "data/corpus.jsonl",
+        "{\"_id\":\"a\",\"title\":\"\",\"text\":\"wing lift\"}\n{\"_id\":\"b\",\"text\":\"heat\"}\n{\"_id\":\"c\",\"text\":\"\"}\n",
+    );
+    folder.write(
+        "data/queries.jsonl",
+        "{\"_id\":\"1\",\"text\":\"wing lift\"}\n{\"_id\":\"2\",\"text\":\"heat\"}\n{\"_id\":\"3\",\"text\":\"unjudged\"}\n",
+    );
+    folder.write("data/qrels/test.tsv", "query-id\tcorpus-id\tscore\n1\ta\t4\n1\tb\t0\n2\tb\t1\n3\tb\t0\n");
+    let data = folder.path("data");
+    let args = ["eval", "--model", &golden("bert"), "--data", &data, "--device", "cpu", "--json"];
+    let json: Value = serde_json::from_str(&succeed(&args)).unwrap();
+    for key in ["ndcg@10", "recall@10", "recall@100", "mrr@10"] {
+        assert_eq!(json[key], 1.0, "{key}: the query is the document");
+    }
+    assert_eq!(json["queries"], 2, "a query without a relevant document does not count");
+    assert!(json["documents_per_s"].as_f64().unwrap() > 0.0);
+    assert!(json["queries_per_s"].as_f64().unwrap() > 0.0);
+    assert_eq!(json["device"], "cpu");
+    assert!(json["method"].is_string());
+    let text = succeed(&args[..args.len() - 1]);
+    assert!(text.contains("nDCG@10     1.0000"), "{text}");
+}
+
+#[test]
+fn bad_input_is_one_line_exit_code_2_and_no_output() {
+    let folder = Folder::new();
+    let good = folder.write("good.txt", "a\nb\n");
+    let out = folder.path("out.safetensors");
+    let model = golden("bert");
+    let embed = |model: &str, input: &str, output: &str, says: &[&str]| {
+        refuse(
+            &["embed", "--model", model, "--input", input, "--output", output, "--device", "cpu"],
+            says,
+        );
+        assert!(!Path::new(&out).exists(), "nothing half-written");
+    };
+    embed("/nowhere", &good, &out, &["/nowhere"]);
+    embed(&model, "/nowhere.txt", &out, &["/nowhere.txt"]);
+    embed(&model, &folder.write("a.csv", "x"), &out, &[".csv", ".txt", ".jsonl"]);
+    embed(&model, &folder.write("a.jsonl", "{\"text\":\"x\"}\n{\"txt\":\"y\"}\n"), &out, &["a.jsonl:2", "'text'", "txt"]);
+    embed(&model, &folder.write("b.jsonl", "{\"text\":\"x\"\n"), &out, &["b.jsonl:1", "not JSON"]);
+    embed(&model, &folder.write("c.jsonl", "[1]\n"), &out, &["c.jsonl:1", "expected a JSON object"]);
+    embed(&model, &folder.write("d.jsonl", "{\"text\":3}\n"), &out, &["d.jsonl:1", "expected a string"]);
+    let twice = "{\"_id\":\"x\",\"text\":\"a\"}\n{\"_id\":\"x\",\"text\":\"b\"}\n";
+    embed(&model, &folder.write("e.jsonl", twice), &out, &["'x'", "twice"]);
+    embed(&model, &folder.write("f.txt", b"fine\n\xff\xfe\n"), &out, &["f.txt:2", "UTF-8"]);
+    embed(&model, &good, &folder.path("no/such/out.safetensors"), &["folder does not exist"]);
+    embed(&model, &good, folder.0.path().to_str().unwrap(), &["is a directory"]);
+    embed(&golden("bert-cross").replace("bert-cross", "nothing"), &good, &out, &["nothing"]);
+
+    let queries = folder.path("q.safetensors");
+    succeed(&["embed", "--model", &model, "--input", &good, "--output", &queries, "--device", "cpu"]);
+    let other = folder.path("o.safetensors");
+    let mpnet = golden("mpnet");
+    succeed(&["embed", "--model", &mpnet, "--input", &good, "--output", &other, "--device", "cpu"]);
+    let search = |index: &str, queries: &str, extra: &[&str], says: &[&str]| {
+        let mut args = vec!["search", "--index", index, "--queries", queries, "--device", "cpu"];
+        args.extend(extra);
+        refuse(&args, says);
+    };
+    search(&queries, &queries, &["-k", "0"], &["at least 1", "0"]);
+    search(&queries, &other, &[], &["40", "36"]);
+    search("/nowhere", &queries, &[], &["/nowhere"]);
+    search(&good, &queries, &[], &["good.txt"]);
+    let mut cut = std::fs::read(&queries).unwrap();
+    cut.truncate(cut.len() - 7);
+    search(&folder.write("cut.safetensors", cut), &queries, &[], &["cut.safetensors"]);
+    search(&queries, &queries, &["--metric", "manhattan"], &["manhattan"]);
+    search(&queries, &queries, &["-k", "-3"], &["-3"]);
+
+    refuse(&["embed", "--model", &model], &["--input", "--output"]);
+    refuse(&["devices", "--what"], &["--what"]);
+    refuse(&["embed", "--model", &model, "--input", &good, "--output", &out, "--device", "gpu"], &["gpu", "auto"]);
+    refuse(&["embed", "--model", &model, "--input", &good, "--output", &out, "--batch-tokens", "0"], &["0"]);
+    let pairs = folder.write("p.jsonl", "{\"text\":\"a\"}\n");
+    refuse(&["rerank", "--model", &golden("bert-cross"), "--pairs", &pairs, "--device", "cpu"], &["text_pair", "p.jsonl:1"]);
+    let pairs = folder.write("p2.jsonl", "{\"text\":\"a\",\"text_pair\":\"b\"}\n");
+    refuse(&["rerank", "--model", &model, "--pairs", &pairs, "--device", "cpu"], &["bert"]);
+    refuse(&["eval", "--model", &model, "--data", "/nowhere", "--device", "cpu"], &["/nowhere"]);
+    folder.write("data/corpus.jsonl", "{\"_id\":\"a\",\"text\":\"x\"}\n");
+    folder.write("data/queries.jsonl", "{\"_id\":\"1\",\"text\":\"x\"}\n");
+    let data = folder.path("data");
+    refuse(&["eval", "--model", &model, "--data", &data, "--device", "cpu"], &["test.tsv"]);
+    folder.write("data/qrels/test.tsv", "1\ta\tmuch\n1\ta\tmuch\n");
+    refuse(&["eval", "--model", &model, "--data", &data, "--device", "cpu"], &["test.tsv:2", "much"]);
+    folder.write("data/qrels/test.tsv", "query-id\tcorpus-id\tscore\n9\ta\t1\n");
+    refuse(&["eval", "--model", &model, "--data", &data, "--device", "cpu"], &["relevant"]);
+}
+
+#[test]
+fn an_existing_output_survives_a_failed_run() {
+    let folder = Folder::new();
+    let good = folder.write("good.txt", "a\n");
+    let out = folder.path("out.safetensors");
+    succeed(&["embed", "--model", &golden("bert"), "--input", &good, "--output", &out, "--device", "cpu"]);
+    let before = std::fs::read(&out).unwrap();
+    let bad = folder.write("bad.txt", b"\xff\n");
+    refuse(&["embed", "--model", &golden("bert"), "--input", &bad, "--output", &out, "--device", "cpu"], &["bad.txt:1"]);
+    assert_eq!(std::fs::read(&out).unwrap(), before);
+}
+
+#[test]
+fn an_empty_file_gives_an_empty_index() {
+    let folder = Folder::new();
+    let empty = folder.write("e.txt", "");
+    let out = folder.path("e.safetensors");
+    succeed(&["embed", "--model", &golden("bert"), "--input", &empty, "--output", &out, "--device", "cpu", "--tokens"]);
+    let found = succeed(&["search", "--index", &out, "--queries", &out, "--device", "cpu"]);
+    assert_eq!(found, "");
+}
