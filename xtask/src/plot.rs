@@ -27,8 +27,9 @@ pub fn bars(title: &str, bars: &[Bar]) -> String {
          <text x=\"12\" y=\"20\" font-size=\"14\">{}</text>\n",
         escape(title)
     );
-    let reach = reach as i32;
-    for power in (-reach..=reach).step_by((reach as usize).div_ceil(4)) {
+    // At most nine lines, the one at 1 among them.
+    let (reach, step) = (reach as i32, (reach / 4.0).ceil() as i32);
+    for power in (-(reach / step)..=reach / step).map(|line| line * step) {
         let (x, ratio) = (at(2f64.powi(power)), 2f64.powi(power));
         let stroke = if power == 0 { "#222" } else { "#ddd" };
         svg += &format!(

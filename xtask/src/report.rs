@@ -251,7 +251,7 @@ fn table(machine: &Machine, device: &str, ours: &[&Measured], peers: &[Peer]) ->
     names.sort();
     names.dedup();
     let mut text = format!(
-        "# {device}, {}\n\nnearkin {} ({}), {}; {}, {} cores. Medians",
+        "# {device}, {}\n\nnearkin {} ({}), {}; {}, {} cores. Times are medians",
         machine.date, machine.version, machine.commit, machine.rustc, machine.cpu, machine.cores
     );
     text += if names.is_empty() {
