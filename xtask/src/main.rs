@@ -1,1 +1,67 @@
-fn main() {}
+//! `cargo xtask`: the project's own commands. See [`USAGE`].
+
+mod command;
+mod demo;
+mod kernels;
+mod model;
+mod plot;
+mod python;
+mod report;
+mod test;
+mod vulkan;
+
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+usage: cargo xtask <command>
+
+  demo      fetch all-MiniLM-L6-v2, embed examples/data on every device and answer its queries
+  test      install what the tests need and run everything a change must pass
+  kernels   render and check every kernel
+  report    run the benchmarks and the peers, and write tables and plots to benches/results
+  model     fetch and verify all-MiniLM-L6-v2, and print where it is
+
+options of report:
+  --only <family>   only this family's benchmarks (gemm, topk, …)
+  --skip-peers      do not run the Python peers
+  --corpus <file>   texts for the end-to-end comparison, .jsonl or .txt (default: examples/data/passages.jsonl)
+  --wgpu            measure the first wgpu adapter too";
+
+/// What a command fails with: a line for the person at the terminal.
+type Result<T = ()> = std::result::Result<T, String>;
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = args.iter().map(String::as_str).collect();
+    let result = match words.as_slice() {
+        ["demo"] => demo::run(),
+        ["test"] => test::run(),
+        ["kernels"] => kernels::run(),
+        ["model"] => model::fetch().map(|folder| println!("{}", folder.display())),
+        ["report", options @ ..] => match report::Options::parse(options) {
+            Ok(options) => report::run(&options),
+            Err(problem) => return usage(&problem),
+        },
+        ["help" | "--help" | "-h"] => {
+            println!("{USAGE}");
+            Ok(())
+        }
+        [] => return usage("no command"),
+        [known @ ("demo" | "test" | "kernels" | "model"), rest @ ..] => {
+            return usage(&format!("{known} takes no arguments, got '{}'", rest.join(" ")));
+        }
+        [other, ..] => return usage(&format!("unknown command '{other}'")),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => {
+            eprintln!("cargo xtask {}: {problem}", words[0]);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn usage(problem: &str) -> ExitCode {
+    eprintln!("cargo xtask: {problem}\n\n{USAGE}");
+    ExitCode::from(2)
+}

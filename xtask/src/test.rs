@@ -1,0 +1,114 @@
+//! `cargo xtask test`: everything a change must pass, in the order in which it fails soonest.
+
+use std::process::Command;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use crate::command::{cargo, run as run_command, succeeds};
+use crate::{Result, kernels, model, vulkan};
+
+pub fn has_nextest() -> bool {
+    static FOUND: OnceLock<bool> = OnceLock::new();
+    *FOUND.get_or_init(|| succeeds(cargo(["nextest", "--version"])))
+}
+
+pub fn run() -> Result {
+    let mut steps = Steps { started: Instant::now(), passed: 0 };
+
+    let mut adapter = vulkan::available();
+    if !adapter {
+        match vulkan::install() {
+            Ok(()) => adapter = true,
+            Err(advice) => println!("{advice}"),
+        }
+    }
+    // The model's tests use a folder the user names, else the one we fetch.
+    let minilm = match std::env::var_os("NEARKIN_MINILM") {
+        Some(folder) => folder,
+        None => steps.step("model", || model::fetch().map(Into::into))?,
+    };
+    // On other systems than Linux an adapter is likely, not certain: there CI decides.
+    let required = std::env::var_os("CI").is_some() || (cfg!(target_os = "linux") && adapter);
+    let test = |mut command: Command| {
+        command.env("NEARKIN_MINILM", &minilm);
+        if required && std::env::var_os("NEARKIN_REQUIRE").is_none() {
+            command.env("NEARKIN_REQUIRE", "cpu,wgpu");
+        }
+        command
+    };
+
+    steps.run("format", cargo(["fmt", "--all", "--check"]))?;
+    let clippy = ["clippy", "--workspace", "--all-targets", "--all-features", "--"];
+    steps.run("clippy", with(cargo(clippy), &["-D", "warnings"]))?;
+    let clippy = ["clippy", "-p", "nearkin", "--lib", "--no-default-features", "--"];
+    steps.run("clippy, CPU only", with(cargo(clippy), &["-D", "warnings"]))?;
+    let mut doc = cargo(["doc", "--no-deps", "-p", "nearkin", "--all-features"]);
+    doc.env("RUSTDOCFLAGS", "-D warnings");
+    steps.run("documentation", doc)?;
+    steps.step("kernels", kernels::run)?;
+    let everything = ["--workspace", "--all-features"];
+    if has_nextest() {
+        steps.run("tests", test(with(cargo(["nextest", "run"]), &everything)))?;
+    } else {
+        println!("cargo-nextest is not installed: cargo test runs the tests, one binary at a time");
+        let targets = ["--lib", "--bins", "--tests"];
+        steps.run("tests", test(with(with(cargo(["test"]), &everything), &targets)))?;
+    }
+    let doctests = ["test", "--doc", "-p", "nearkin", "--all-features"];
+    steps.run("documentation tests", test(cargo(doctests)))?;
+    if succeeds(cargo(["deny", "--version"])) {
+        steps.run("licences and advisories", cargo(["deny", "check"]))?;
+    } else {
+        println!("cargo-deny is not installed: licences and advisories were not checked");
+    }
+    if !adapter {
+        println!("no Vulkan adapter was found: tests of the WGSL kernels were skipped");
+    }
+    println!(
+        "cargo xtask test: all {} steps passed in {}",
+        steps.passed,
+        duration(steps.started.elapsed())
+    );
+    Ok(())
+}
+
+struct Steps {
+    started: Instant,
+    passed: usize,
+}
+
+impl Steps {
+    fn run(&mut self, name: &str, command: Command) -> Result {
+        println!("── {name}: {}", crate::command::words(&command));
+        self.timed(name, || run_command(command))
+    }
+
+    fn step<T>(&mut self, name: &str, f: impl FnOnce() -> Result<T>) -> Result<T> {
+        println!("── {name}");
+        self.timed(name, f)
+    }
+
+    fn timed<T>(&mut self, name: &str, f: impl FnOnce() -> Result<T>) -> Result<T> {
+        let start = Instant::now();
+        let result = f();
+        let took = duration(start.elapsed());
+        let value = result
+            .map_err(|problem| format!("the step '{name}' failed after {took}: {problem}"))?;
+        println!("── {name}: passed in {took}\n");
+        self.passed += 1;
+        Ok(value)
+    }
+}
+
+fn with(mut command: Command, args: &[&str]) -> Command {
+    command.args(args);
+    command
+}
+
+/// `12.3 s` or `4 min 5 s`.
+pub fn duration(d: Duration) -> String {
+    match d.as_secs() {
+        0..60 => format!("{:.1} s", d.as_secs_f64()),
+        seconds => format!("{} min {} s", seconds / 60, seconds % 60),
+    }
+}
