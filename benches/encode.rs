@@ -1,6 +1,6 @@
 //! MiniLM end to end: tokenizer, encoder, pooling, read-back.
 //!
-//! The corpus is `NEARKIN_BENCH_CORPUS` (.jsonl with `text` and perhaps `title`), else the demo's passages; the model is
+//! The corpus is `NEARKIN_CORPUS` (.jsonl with `text` and perhaps `title`), else the demo's passages; the model is
 //! `NEARKIN_MINILM`, else where `cargo xtask model` puts it.
 
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ fn encode(criterion: &mut Criterion) {
         eprintln!("skipped: {} is not there; `cargo xtask model` fetches it", model.display());
         return;
     }
-    let corpus = path("NEARKIN_BENCH_CORPUS", "examples/data/passages.jsonl");
+    let corpus = path("NEARKIN_CORPUS", "examples/data/passages.jsonl");
     let texts: Vec<String> = std::fs::read_to_string(&corpus)
         .expect("the corpus is readable")
         .lines()

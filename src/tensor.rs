@@ -107,7 +107,20 @@ impl Tensor {
     /// A tensor of zeros.
     pub fn zeros(device: &Device, dtype: DType, shape: &[usize]) -> Result<Tensor> {
         let bytes = elements(shape)? * dtype.size();
-        Tensor::from_bytes(device, dtype, shape, &vec![0; bytes])
+        let storage = match device.backend() {
+            Backend::Cpu(cpu) => {
+                let mut buffer = cpu.alloc(bytes)?;
+                buffer.bytes_mut().fill(0);
+                Storage::Cpu(Arc::new(buffer))
+            }
+            #[cfg(feature = "wgpu")]
+            Backend::Wgpu(gpu) => {
+                let buffer = gpu.alloc(bytes as u64)?;
+                gpu.clear(&buffer)?;
+                Storage::Wgpu(Arc::new(buffer))
+            }
+        };
+        Ok(Tensor { device: device.clone(), dtype, shape: shape.to_vec(), storage })
     }
 
     /// Fills fresh CPU memory through `fill`, whose slice starts with arbitrary values.

@@ -118,6 +118,8 @@ fn a_memory_limit_is_out_of_memory_and_the_device_goes_on() {
         assert!(used >= 4000 && used < 1 << 20, "{name}: {used}");
         drop(small);
         assert_eq!(device.memory_in_use(), 0, "{name}");
+        let error = Tensor::zeros(&device, DType::F32, &[1 << 50]).unwrap_err();
+        assert!(matches!(error, Error::OutOfMemory { .. }), "{name}: {error}");
         for _ in 0..100 {
             Tensor::zeros(&device, DType::F32, &[100_000]).unwrap();
         }

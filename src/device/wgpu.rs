@@ -47,6 +47,7 @@ pub(crate) struct WgpuDevice {
     queue: wgpu::Queue,
     pub(crate) info: wgpu::AdapterInfo,
     pub(crate) facts: WgpuFacts,
+    limits: wgpu::Limits,
     limit: Option<u64>,
     kernels: Mutex<HashMap<TypeId, Box<dyn Any + Send>>>,
     pool: Arc<Pool>,
@@ -234,6 +235,7 @@ impl WgpuDevice {
             queue,
             info,
             facts,
+            limits,
             limit: options.memory_limit,
             kernels: Mutex::default(),
             pool: Arc::default(),
@@ -383,6 +385,18 @@ impl WgpuDevice {
         })
     }
 
+    /// Fills a buffer with zeros.
+    pub(crate) fn clear(&self, buffer: &WgpuBuffer) -> Result<()> {
+        // The buffer may come from the pool, and recorded launches may still use it.
+        let mut recorded = lock(&self.recorded);
+        self.submit(&mut recorded, None)?;
+        self.checked(0, || {
+            let mut encoder = self.device.create_command_encoder(&Default::default());
+            encoder.clear_buffer(buffer.raw(), 0, None);
+            self.queue.submit([encoder.finish()]);
+        })
+    }
+
     /// The compiled kernel of a specialisation, from the cache or compiled now.
     pub(crate) fn kernel<S: Spec>(&self, spec: S) -> Result<Arc<Kernel>> {
         let mut kernels = lock(&self.kernels);
@@ -480,7 +494,7 @@ impl WgpuDevice {
         if workgroups.contains(&0) {
             return Ok(());
         }
-        let limits = self.device.limits();
+        let limits = &self.limits;
         if workgroups.iter().any(|&n| n > limits.max_compute_workgroups_per_dimension) {
             return Err(self.refused(&kernel.name, format!("{workgroups:?} workgroups")));
         }

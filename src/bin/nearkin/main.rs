@@ -81,7 +81,24 @@ impl From<Precision> for DType {
     }
 }
 
+/// Mesa's device-select layer complains on stderr about every headless Linux. Only the environment a process starts with
+/// turns it off, so the program starts itself once more with it.
+#[cfg(target_os = "linux")]
+fn quiet_headless_mesa() {
+    use std::os::unix::process::CommandExt;
+    const OFF: &str = "NODEVICE_SELECT";
+    let headless = std::env::var_os("XDG_RUNTIME_DIR").is_none();
+    if let (true, None, Ok(program)) = (headless, std::env::var_os(OFF), std::env::current_exe()) {
+        let _ = std::process::Command::new(program)
+            .args(std::env::args_os().skip(1))
+            .env(OFF, "1")
+            .exec();
+    }
+}
+
 fn main() -> ExitCode {
+    #[cfg(target_os = "linux")]
+    quiet_headless_mesa();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(e) => return usage(&e),
