@@ -6,6 +6,8 @@ mod common;
 mod oracle {
     //! The specification: naive, f64, a few lines an operation, independent of the crate's own code.
     pub mod norm;
+    pub mod topk;
 }
 
 mod norm;
+mod topk;

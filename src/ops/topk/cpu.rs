@@ -16,8 +16,8 @@ use rayon::prelude::*;
 use super::corpus::Chunk;
 use super::select::{Selector, entry, key, score};
 use super::{Args, Hits, Metric, inverse_length};
-use crate::DType;
 use crate::ops::math::vectorize;
+use crate::{DType, Float};
 
 /// Rows scored together: as many accumulators as AVX-512 and NEON have registers for, with two vectors a panel.
 const BLOCK: usize = 12;
@@ -162,7 +162,11 @@ impl<'a> Worker<'a> {
                 &buffer
             }
             DType::BF16 => {
-                tile.chunk.rows.cpu::<bf16>()[values].convert_to_f32_slice(stored);
+                let from = &tile.chunk.rows.cpu::<bf16>()[values];
+                vectorize(
+                    #[inline(always)]
+                    || stored.iter_mut().zip(from).for_each(|(to, &x)| *to = Float::to_f32(x)),
+                );
                 rest.fill(0.0);
                 &buffer
             }
@@ -304,6 +308,17 @@ impl Block<'_> {
     }
 }
 
+/// A loop over literals, written out.
+macro_rules! unroll {
+    ($i:ident in $($n:literal)* => $body:block) => {
+        $({
+            #[allow(non_upper_case_globals)]
+            const $i: usize = $n;
+            $body
+        })*
+    };
+}
+
 /// `V` vectors of queries against `R` rows, accumulated in registers over all dimensions.
 #[inline(always)]
 fn micro<S: Simd, const V: usize, const R: usize, const SQUARES: bool>(
@@ -317,17 +332,22 @@ fn micro<S: Simd, const V: usize, const R: usize, const SQUARES: bool>(
     let rows: [&[f32]; R] = std::array::from_fn(|r| &rows[r * dim..][..dim]);
     let mut sums = [[simd.splat_f32s(0.0); V]; R];
     for d in 0..dim {
-        for r in 0..R {
-            let x = simd.splat_f32s(rows[r][d]);
-            for v in 0..V {
-                sums[r][v] = if SQUARES {
-                    let difference = simd.sub_f32s(panel[d][v], x);
-                    simd.mul_add_f32s(difference, difference, sums[r][v])
-                } else {
-                    simd.mul_add_f32s(panel[d][v], x, sums[r][v])
-                };
+        // Unrolled in the source: only accumulators with constant indices are sure to live in registers.
+        unroll!(r in 0 1 2 3 4 5 6 7 8 9 10 11 => {
+            if r < R {
+                let x = simd.splat_f32s(rows[r][d]);
+                unroll!(v in 0 1 => {
+                    if v < V {
+                        sums[r][v] = if SQUARES {
+                            let difference = simd.sub_f32s(panel[d][v], x);
+                            simd.mul_add_f32s(difference, difference, sums[r][v])
+                        } else {
+                            simd.mul_add_f32s(panel[d][v], x, sums[r][v])
+                        };
+                    }
+                });
             }
-        }
+        });
     }
     let scores = S::as_mut_simd_f32s(scores).0.as_chunks_mut::<V>().0;
     for (to, from) in scores.iter_mut().zip(sums) {
