@@ -27,15 +27,20 @@ fn bench(c: &mut Criterion) {
             Err(e) => eprintln!("skipped on wgpu: {e}"),
         }
     }
-    let sizes =
-        [(100_000, 384, 64, 10), (100_000, 384, 1, 10), (100_000, 384, 64, 100), (100_000, 768, 64, 10)];
+    let sizes = [
+        (100_000, 384, 64, 10),
+        (100_000, 384, 1, 10),
+        (100_000, 384, 64, 100),
+        (100_000, 768, 64, 10),
+    ];
     for (name, device) in &devices {
         let mut group = c.benchmark_group(format!("topk/{name}"));
         group.sample_size(20);
         for (n, d, q, k) in sizes {
             let rows = Tensor::from_slice(device, &[n, d], &values(n * d, 1)).expect("the corpus");
             let corpus = Corpus::from_tensor(&rows).expect("the corpus");
-            let queries = Tensor::from_slice(device, &[q, d], &values(q * d, 2)).expect("the queries");
+            let queries =
+                Tensor::from_slice(device, &[q, d], &values(q * d, 2)).expect("the queries");
             group.throughput(Throughput::Elements((n * q) as u64));
             group.bench_function(format!("n{n}_d{d}_q{q}_k{k}"), |b| {
                 let search = Search::new(Metric::Dot, k);
@@ -49,7 +54,8 @@ fn bench(c: &mut Criterion) {
     let mut group = c.benchmark_group("topk/cpu");
     group.sample_size(20);
     let data = values(100_000 * 384, 1);
-    let queries = Tensor::from_slice(&device, &[64, 384], &values(64 * 384, 2)).expect("the queries");
+    let queries =
+        Tensor::from_slice(&device, &[64, 384], &values(64 * 384, 2)).expect("the queries");
     let one = Tensor::from_slice(&device, &[1, 384], &values(384, 2)).expect("the query");
     for dtype in [DType::F32, DType::F16, DType::BF16] {
         let mut corpus = Corpus::new(&device, dtype, 384).expect("the corpus");

@@ -159,12 +159,12 @@ fn place(side: u32, list: u32, i: u32) -> u32 {
     return select(list * (2u * params.k + 1u) + 1u, other + list * 2u * params.k, side == 1u) + 2u * i;
 }
 
-fn get(side: u32, list: u32, i: u32) -> vec2<u32> {
+fn entry_at(side: u32, list: u32, i: u32) -> vec2<u32> {
     let at = place(side, list, i);
     return vec2<u32>(found[at], found[at + 1u]);
 }
 
-fn put(side: u32, list: u32, i: u32, entry: vec2<u32>) {
+fn set_entry(side: u32, list: u32, i: u32, entry: vec2<u32>) {
     let at = place(side, list, i);
     found[at] = entry.x;
     found[at + 1u] = entry.y;
@@ -180,12 +180,12 @@ fn merge(thread: u32, first_list: u32) {
     let side = sides[q];
     if fresh > 0u {
         for (var i = lane; i < length; i += {{ LANES }}u) {
-            let entry = get(side, list, i);
+            let entry = entry_at(side, list, i);
             var rank = i;
             for (var j = 0u; j < fresh; j++) {
                 rank += select(0u, 1u, before(candidates[q * {{ ROOM }}u + j], entry));
             }
-            if rank < params.k { put(1u - side, list, rank, entry); }
+            if rank < params.k { set_entry(1u - side, list, rank, entry); }
         }
         for (var i = lane; i < fresh; i += {{ LANES }}u) {
             let entry = candidates[q * {{ ROOM }}u + i];
@@ -194,12 +194,12 @@ fn merge(thread: u32, first_list: u32) {
             var high = length;
             while low < high {
                 let middle = (low + high) / 2u;
-                if before(get(side, list, middle), entry) { low = middle + 1u; } else { high = middle; }
+                if before(entry_at(side, list, middle), entry) { low = middle + 1u; } else { high = middle; }
             }
             for (var j = 0u; j < fresh; j++) {
                 low += select(0u, 1u, before(candidates[q * {{ ROOM }}u + j], entry));
             }
-            if low < params.k { put(1u - side, list, low, entry); }
+            if low < params.k { set_entry(1u - side, list, low, entry); }
         }
     }
     storageBarrier();
@@ -209,7 +209,7 @@ fn merge(thread: u32, first_list: u32) {
         lengths[q] = now;
         sides[q] = 1u - side;
         atomicStore(&counts[q], 0u);
-        if now == params.k { worst[q] = get(1u - side, list, now - 1u); }
+        if now == params.k { worst[q] = entry_at(1u - side, list, now - 1u); }
     }
     workgroupBarrier();
 }
@@ -234,7 +234,7 @@ fn topk(
         if params.resume == 1u && first_query + thread < params.queries {
             let length = found[(first_list + thread) * (2u * params.k + 1u)];
             lengths[thread] = length;
-            if length == params.k { worst[thread] = get(0u, first_list + thread, length - 1u); }
+            if length == params.k { worst[thread] = entry_at(0u, first_list + thread, length - 1u); }
         }
     }
     if thread == 0u { atomicStore(&waiting, 0u); }
@@ -363,7 +363,7 @@ fn topk(
     if first_query + q < params.queries {
         let list = first_list + q;
         if sides[q] == 1u {
-            for (var i = thread % {{ LANES }}u; i < lengths[q]; i += {{ LANES }}u) { put(0u, list, i, get(1u, list, i)); }
+            for (var i = thread % {{ LANES }}u; i < lengths[q]; i += {{ LANES }}u) { set_entry(0u, list, i, entry_at(1u, list, i)); }
         }
         if thread % {{ LANES }}u == 0u { found[list * (2u * params.k + 1u)] = lengths[q]; }
     }

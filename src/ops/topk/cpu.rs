@@ -212,7 +212,8 @@ impl<'a> Worker<'a> {
             vectorize(
                 #[inline(always)]
                 || {
-                    for (r, scores) in scores.chunks_exact_mut(panel.width).enumerate().take(count) {
+                    for (r, scores) in scores.chunks_exact_mut(panel.width).enumerate().take(count)
+                    {
                         match args.search.metric {
                             Metric::Dot => {}
                             Metric::Cosine => {
