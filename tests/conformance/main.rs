@@ -9,9 +9,11 @@ mod oracle {
     pub mod attention;
     pub mod norm;
     pub mod pool;
+    pub mod topk;
 }
 
 mod embed;
 mod attention;
 mod norm;
 mod pool;
+mod topk;

@@ -1,1 +1,168 @@
-//! Exact top-k similarity search.
+//! Exact top-k similarity search: scores fused with selection, so that no matrix of all scores ever exists.
+
+mod bitmap;
+mod corpus;
+mod cpu;
+mod select;
+#[cfg(feature = "wgpu")]
+pub(crate) mod wgpu;
+
+pub use bitmap::Bitmap;
+pub use corpus::Corpus;
+pub use select::Hits;
+
+use super::{check_float, matrix};
+use crate::device::Backend;
+use crate::{Error, Result, Tensor};
+
+/// How alike a query `q` and a corpus row `x` are; larger is always better.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Metric {
+    /// `q · x`.
+    Dot,
+    /// `q · x / (|q| |x|)`; 0 where either is zero.
+    Cosine,
+    /// The negated squared Euclidean distance, `-|q - x|^2`, so that the nearest row has the largest score.
+    ///
+    /// It is summed from the differences rather than expanded to `|q|^2 - 2 q · x + |x|^2`: the expansion cancels
+    /// far from the origin, and no margin of candidates to score again would make its order certain. The price
+    /// is one subtraction a term, which a search bound by memory does not feel. Equal vectors score exactly 0.
+    L2,
+}
+
+/// Rows that may not be found. Set bits are excluded.
+#[derive(Clone, Copy, Debug)]
+pub enum Exclude<'a> {
+    /// All rows take part.
+    None,
+    /// The same rows are excluded for all queries.
+    Shared(&'a Bitmap),
+    /// One bitmap for each query.
+    PerQuery(&'a [Bitmap]),
+}
+
+impl Exclude<'_> {
+    /// Whether row `row` is excluded for query `query`.
+    fn contains(&self, query: usize, row: usize) -> bool {
+        match self {
+            Exclude::None => false,
+            Exclude::Shared(map) => map.contains(row),
+            Exclude::PerQuery(maps) => maps[query].contains(row),
+        }
+    }
+
+    /// Whether the `rows` are excluded for all of the `queries`.
+    fn covers(&self, queries: std::ops::Range<usize>, rows: std::ops::Range<usize>) -> bool {
+        match self {
+            Exclude::None => false,
+            Exclude::Shared(map) => map.covers(rows),
+            Exclude::PerQuery(maps) => maps[queries].iter().all(|m| m.covers(rows.clone())),
+        }
+    }
+}
+
+/// What to search for.
+#[derive(Clone, Copy, Debug)]
+pub struct Search<'a> {
+    /// The score.
+    pub metric: Metric,
+    /// How many rows to find for each query; more than there are gives all.
+    pub k: usize,
+    /// Added to the score of each corpus row: \[N\].
+    pub bias: Option<&'a [f32]>,
+    /// Rows to leave out.
+    pub exclude: Exclude<'a>,
+}
+
+impl<'a> Search<'a> {
+    /// A search without bias or exclusions.
+    pub fn new(metric: Metric, k: usize) -> Search<'a> {
+        Search { metric, k, bias: None, exclude: Exclude::None }
+    }
+}
+
+/// The inputs after the checks.
+struct Args<'a> {
+    /// The queries \[Q, D\] on the host.
+    queries: &'a [f32],
+    count: usize,
+    corpus: &'a Corpus,
+    search: &'a Search<'a>,
+    /// `min(k, N)`.
+    k: usize,
+}
+
+impl Args<'_> {
+    fn query(&self, q: usize) -> &[f32] {
+        &self.queries[q * self.corpus.dim()..][..self.corpus.dim()]
+    }
+}
+
+/// The `k` best rows of `corpus` \[N, D\] for each of the `queries` \[Q, D\] (f32, f16 or bf16, on the corpus's
+/// device), exactly: score descending, equal scores (0 and -0 are equal) by ascending row number.
+///
+/// A score is an f32 whatever the storage, and has the same bits whatever other queries are asked and however the
+/// corpus is chunked. A score that is NaN never enters, so a query with a NaN finds nothing; infinite scores are
+/// ordinary. A query finds fewer than `k` rows only where fewer remain.
+///
+/// The call waits for the device, because it returns host data. Beyond queries and hits its workspace is
+/// - on the CPU, a thread: `min(Q k 16, 32 MiB)` bytes of candidates, and a tile of the corpus (256 KiB);
+/// - on wgpu, up to `k = 256`: `16 k` bytes for each query and split of the corpus, at most 64 MiB, of which half is
+///   read back; above, a slab of scores of at most 32 MiB, read back and selected from on the host.
+///
+/// Where that does not hold all queries, they are searched in groups, each reading the corpus again.
+///
+/// # Errors
+/// [`Error::Argument`] if `k` is 0 or the bias or a bitmap has not one entry a row; [`Error::Shape`] if the queries
+/// are not \[Q, D\] floats on the corpus's device; [`Error::OutOfMemory`] if the workspace does not fit.
+pub fn topk(queries: &Tensor, corpus: &Corpus, search: &Search<'_>) -> Result<Hits> {
+    let (count, dim) = matrix("topk", "queries", queries)?;
+    check_float("topk", "queries", queries)?;
+    if dim != corpus.dim() {
+        let expected = format!("queries of dimension {}", corpus.dim());
+        return Err(Error::shape("topk", expected, format!("{dim}")));
+    }
+    if queries.device() != corpus.device() {
+        let expected = format!("queries on {:?}", corpus.device());
+        return Err(Error::shape("topk", expected, format!("{:?}", queries.device())));
+    }
+    if search.k == 0 {
+        return Err(Error::argument("k", "at least 1", "0"));
+    }
+    let rows = corpus.len();
+    if let Some(bias) = search.bias
+        && bias.len() != rows
+    {
+        return Err(Error::argument("bias", format!("{rows} values"), bias.len().to_string()));
+    }
+    let maps = match search.exclude {
+        Exclude::None => &[],
+        Exclude::Shared(map) => std::slice::from_ref(map),
+        Exclude::PerQuery(maps) if maps.len() != count => {
+            let got = maps.len().to_string();
+            return Err(Error::argument("exclude", format!("{count} bitmaps"), got));
+        }
+        Exclude::PerQuery(maps) => maps,
+    };
+    if let Some(map) = maps.iter().find(|m| m.len() != rows) {
+        let got = map.len().to_string();
+        return Err(Error::argument("exclude", format!("bitmaps of {rows} rows"), got));
+    }
+    if count == 0 || rows == 0 {
+        return Ok(Hits::none(count));
+    }
+    let host = queries.to_f32_vec()?;
+    let args = Args { queries: &host, count, corpus, search, k: search.k.min(rows) };
+    match corpus.device().backend() {
+        Backend::Cpu(_) => Ok(cpu::topk(&args)),
+        #[cfg(feature = "wgpu")]
+        Backend::Wgpu(gpu) => wgpu::topk(gpu, &args),
+    }
+}
+
+/// `1 / |x|`, or 0 for a zero vector; NaN if an element is. In f64, so that the squares neither overflow nor vanish.
+fn inverse_length(x: &[f32]) -> f32 {
+    let squares: f64 = x.iter().map(|&v| v as f64 * v as f64).sum();
+    if squares == 0.0 { 0.0 } else { (1.0 / squares.sqrt()) as f32 }
+}

@@ -1,0 +1,357 @@
+//! Top-k on the CPU: workers draw tiles of the corpus, score them against panels of queries with a register-tiled
+//! kernel, and keep what beats each query's current k-th score.
+//!
+//! A panel is a group of queries, transposed, so that vector lanes are queries and a corpus element is broadcast: a
+//! score is one chain of fused multiply-adds over the dimensions, whichever lane, block or tile it is computed in.
+//! That makes results independent of batch, chunks and threads, and no sum across lanes is needed.
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use half::slice::HalfFloatSliceExt;
+use half::{bf16, f16};
+use pulp::{Simd, WithSimd};
+use rayon::prelude::*;
+
+use super::corpus::Chunk;
+use super::select::{Selector, entry, key, score};
+use super::{Args, Hits, Metric, inverse_length};
+use crate::ops::math::vectorize;
+use crate::{DType, Float};
+
+/// Rows scored together: as many accumulators as AVX-512 and NEON have registers for, with two vectors a panel.
+const BLOCK: usize = 12;
+/// Bytes of a tile of the corpus as f32; with the panels it stays in the second-level cache.
+const TILE: usize = 256 << 10;
+/// Bytes of candidates a worker may hold; queries beyond them wait for another pass over the corpus.
+const CANDIDATES: usize = 32 << 20;
+
+pub(crate) fn topk(args: &Args<'_>) -> Hits {
+    let group = (CANDIDATES / Selector::bytes(args.k)).clamp(1, args.count);
+    let mut hits = Hits::new();
+    for first in (0..args.count).step_by(group) {
+        let queries = first..(first + group).min(args.count);
+        for entries in pass(args, queries) {
+            hits.push(&entries);
+        }
+    }
+    hits
+}
+
+/// Consecutive rows of a chunk.
+struct Tile<'a> {
+    chunk: &'a Chunk,
+    rows: Range<usize>,
+}
+
+/// Queries side by side: `data[d * width + lane]`, lanes beyond the queries are zero.
+struct Panel {
+    queries: Range<usize>,
+    width: usize,
+    data: Vec<f32>,
+    /// 1 / |q|, for the cosine.
+    inverse: Vec<f32>,
+}
+
+/// One pass over the corpus for some of the queries.
+fn pass(args: &Args<'_>, queries: Range<usize>) -> Vec<Vec<u64>> {
+    let panels = panels(args, &queries);
+    let block = BLOCK * args.corpus.dim() * size_of::<f32>();
+    let step = BLOCK * (TILE / block).max(1);
+    let tiles: Vec<Tile<'_>> = args
+        .corpus
+        .parts()
+        .iter()
+        .flat_map(|chunk| {
+            let n = chunk.len();
+            (0..n).step_by(step).map(move |s| Tile { chunk, rows: s..(s + step).min(n) })
+        })
+        .collect();
+    // Workers draw tiles in order, so each sees rows in ascending order; the merge is under a total order, so it does
+    // not matter who drew which.
+    let next = AtomicUsize::new(0);
+    let workers = rayon::current_num_threads().min(tiles.len());
+    let found: Vec<Vec<Selector>> = (0..workers)
+        .into_par_iter()
+        .with_max_len(1)
+        .map(|_| {
+            let mut worker = Worker::new(args, &queries, &panels);
+            while let Some(tile) = tiles.get(next.fetch_add(1, Ordering::Relaxed)) {
+                worker.tile(tile);
+            }
+            worker.found
+        })
+        .collect();
+    (0..queries.len())
+        .into_par_iter()
+        .map(|q| {
+            let mut all = found[0][q].clone();
+            found[1..].iter().for_each(|f| all.merge(&f[q]));
+            all.finish()
+        })
+        .collect()
+}
+
+fn panels(args: &Args<'_>, queries: &Range<usize>) -> Vec<Panel> {
+    let lanes = pulp::Arch::new().dispatch(Lanes);
+    let dim = args.corpus.dim();
+    let mut panels = Vec::new();
+    let mut first = queries.start;
+    while first < queries.end {
+        let left = queries.end - first;
+        let width = if left <= lanes { lanes } else { 2 * lanes };
+        let queries = first..first + left.min(width);
+        let mut data = vec![0.0; dim * width];
+        let mut inverse = vec![0.0; width];
+        for (lane, q) in queries.clone().enumerate() {
+            for (d, &v) in args.query(q).iter().enumerate() {
+                data[d * width + lane] = v;
+            }
+            inverse[lane] = inverse_length(args.query(q));
+        }
+        first = queries.end;
+        panels.push(Panel { queries, width, data, inverse });
+    }
+    panels
+}
+
+/// What a worker keeps between tiles.
+struct Worker<'a> {
+    args: &'a Args<'a>,
+    panels: &'a [Panel],
+    /// The first query of this pass.
+    first: usize,
+    found: Vec<Selector>,
+    /// For each panel and lane the score to beat: NaN while any score may enter, infinity in lanes without a query.
+    thresholds: Vec<Vec<f32>>,
+    rows: Vec<f32>,
+    scores: Vec<f32>,
+}
+
+impl<'a> Worker<'a> {
+    fn new(args: &'a Args<'a>, queries: &Range<usize>, panels: &'a [Panel]) -> Self {
+        let lane = |p: &Panel, i| if i < p.queries.len() { f32::NAN } else { f32::INFINITY };
+        Worker {
+            args,
+            panels,
+            first: queries.start,
+            found: vec![Selector::new(args.k); queries.len()],
+            thresholds: panels.iter().map(|p| (0..p.width).map(|i| lane(p, i)).collect()).collect(),
+            rows: Vec::new(),
+            scores: Vec::new(),
+        }
+    }
+
+    fn tile(&mut self, tile: &Tile<'_>) {
+        let args = self.args;
+        let queries = self.first..self.first + self.found.len();
+        let start = tile.chunk.start + tile.rows.start;
+        if args.search.exclude.covers(queries, start..start + tile.rows.len()) {
+            return;
+        }
+        let dim = args.corpus.dim();
+        let values = tile.rows.start * dim..tile.rows.end * dim;
+        let padded = tile.rows.len().next_multiple_of(BLOCK) * dim;
+        let mut buffer = std::mem::take(&mut self.rows);
+        buffer.resize(padded, 0.0);
+        let (stored, rest) = buffer.split_at_mut(values.len());
+        let rows: &[f32] = match args.corpus.dtype() {
+            DType::F16 => {
+                tile.chunk.rows.cpu::<f16>()[values].convert_to_f32_slice(stored);
+                rest.fill(0.0);
+                &buffer
+            }
+            DType::BF16 => {
+                let from = &tile.chunk.rows.cpu::<bf16>()[values];
+                vectorize(
+                    #[inline(always)]
+                    || stored.iter_mut().zip(from).for_each(|(to, &x)| *to = Float::to_f32(x)),
+                );
+                rest.fill(0.0);
+                &buffer
+            }
+            // Whole blocks are read where they lie; only the last tile of a chunk is padded.
+            _ if padded == values.len() => &tile.chunk.rows.cpu::<f32>()[values],
+            _ => {
+                stored.copy_from_slice(&tile.chunk.rows.cpu::<f32>()[values]);
+                rest.fill(0.0);
+                &buffer
+            }
+        };
+        for p in 0..self.panels.len() {
+            self.panel(p, tile, rows);
+        }
+        self.rows = buffer;
+    }
+
+    /// Scores a tile against a panel, block by block, and offers what beats the thresholds.
+    fn panel(&mut self, p: usize, tile: &Tile<'_>, rows: &[f32]) {
+        let args = self.args;
+        let panel = &self.panels[p];
+        let dim = args.corpus.dim();
+        let inverse = tile.chunk.inverse.cpu::<f32>();
+        for (b, block) in rows.chunks_exact(BLOCK * dim).enumerate() {
+            let at = tile.rows.start + b * BLOCK;
+            let count = BLOCK.min(tile.rows.end - at);
+            let row = tile.chunk.start + at;
+            if args.search.exclude.covers(panel.queries.clone(), row..row + count) {
+                continue;
+            }
+            self.scores.resize(BLOCK * panel.width, 0.0);
+            let arch = pulp::Arch::new();
+            arch.dispatch(Block {
+                panel,
+                rows: block,
+                dim,
+                squares: args.search.metric == Metric::L2,
+                scores: &mut self.scores,
+            });
+            let thresholds = &self.thresholds[p];
+            let mut hot = [false; BLOCK];
+            let scores = &mut self.scores;
+            vectorize(
+                #[inline(always)]
+                || {
+                    for (r, scores) in scores.chunks_exact_mut(panel.width).enumerate().take(count)
+                    {
+                        match args.search.metric {
+                            Metric::Dot => {}
+                            Metric::Cosine => {
+                                for (s, i) in scores.iter_mut().zip(&panel.inverse) {
+                                    *s = *s * i * inverse[at + r];
+                                }
+                            }
+                            Metric::L2 => scores.iter_mut().for_each(|s| *s = -*s),
+                        }
+                        if let Some(bias) = args.search.bias {
+                            scores.iter_mut().for_each(|s| *s += bias[row + r]);
+                        }
+                        // A NaN threshold lets everything pass; a NaN score passes here and is turned away below.
+                        let beaten = scores.iter().zip(thresholds).map(|(s, t)| (*t >= *s) as u32);
+                        hot[r] = beaten.sum::<u32>() < panel.width as u32;
+                    }
+                },
+            );
+            for r in 0..count {
+                if hot[r] {
+                    self.offer(p, row + r, r);
+                }
+            }
+        }
+    }
+
+    /// Offers row `row`, whose scores are row `r` of the block's, to the queries of a panel.
+    #[inline(never)]
+    fn offer(&mut self, p: usize, row: usize, r: usize) {
+        let panel = &self.panels[p];
+        let scores = &self.scores[r * panel.width..][..panel.queries.len()];
+        for (lane, (q, &s)) in panel.queries.clone().zip(scores).enumerate() {
+            let threshold = &mut self.thresholds[p][lane];
+            let key = key(s);
+            if *threshold >= s || key == 0 || self.args.search.exclude.contains(q, row) {
+                continue;
+            }
+            let selector = &mut self.found[q - self.first];
+            selector.push(entry(key, row as u32));
+            if selector.threshold() > 0 {
+                *threshold = score((selector.threshold() >> 32) as u32);
+            }
+        }
+    }
+}
+
+/// The number of f32 lanes of this CPU's vectors.
+struct Lanes;
+
+impl WithSimd for Lanes {
+    type Output = usize;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) -> usize {
+        S::F32_LANES
+    }
+}
+
+/// `scores[r, lane]`: the dot products, or the sums of squared differences, of a block of rows and a panel.
+struct Block<'a> {
+    panel: &'a Panel,
+    rows: &'a [f32],
+    dim: usize,
+    squares: bool,
+    scores: &'a mut [f32],
+}
+
+impl WithSimd for Block<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        // AVX2 has half the registers of the others.
+        match (self.panel.width / S::F32_LANES, S::F32_LANES == 8) {
+            (1, _) => self.tiles::<S, 1, BLOCK>(simd),
+            (_, false) => self.tiles::<S, 2, BLOCK>(simd),
+            (_, true) => self.tiles::<S, 2, { BLOCK / 2 }>(simd),
+        }
+    }
+}
+
+impl Block<'_> {
+    #[inline(always)]
+    fn tiles<S: Simd, const V: usize, const R: usize>(self, simd: S) {
+        let scores = self.scores.chunks_exact_mut(R * V * S::F32_LANES);
+        for (rows, scores) in self.rows.chunks_exact(R * self.dim).zip(scores) {
+            if self.squares {
+                micro::<S, V, R, true>(simd, &self.panel.data, rows, self.dim, scores);
+            } else {
+                micro::<S, V, R, false>(simd, &self.panel.data, rows, self.dim, scores);
+            }
+        }
+    }
+}
+
+/// A loop over literals, written out.
+macro_rules! unroll {
+    ($i:ident in $($n:literal)* => $body:block) => {
+        $({
+            #[allow(non_upper_case_globals)]
+            const $i: usize = $n;
+            $body
+        })*
+    };
+}
+
+/// `V` vectors of queries against `R` rows, accumulated in registers over all dimensions.
+#[inline(always)]
+fn micro<S: Simd, const V: usize, const R: usize, const SQUARES: bool>(
+    simd: S,
+    panel: &[f32],
+    rows: &[f32],
+    dim: usize,
+    scores: &mut [f32],
+) {
+    let panel = &S::as_simd_f32s(panel).0.as_chunks::<V>().0[..dim];
+    let rows: [&[f32]; R] = std::array::from_fn(|r| &rows[r * dim..][..dim]);
+    let mut sums = [[simd.splat_f32s(0.0); V]; R];
+    for d in 0..dim {
+        // Unrolled in the source: only accumulators with constant indices are sure to live in registers.
+        unroll!(r in 0 1 2 3 4 5 6 7 8 9 10 11 => {
+            if r < R {
+                let x = simd.splat_f32s(rows[r][d]);
+                unroll!(v in 0 1 => {
+                    if v < V {
+                        sums[r][v] = if SQUARES {
+                            let difference = simd.sub_f32s(panel[d][v], x);
+                            simd.mul_add_f32s(difference, difference, sums[r][v])
+                        } else {
+                            simd.mul_add_f32s(panel[d][v], x, sums[r][v])
+                        };
+                    }
+                });
+            }
+        });
+    }
+    let scores = S::as_mut_simd_f32s(scores).0.as_chunks_mut::<V>().0;
+    for (to, from) in scores.iter_mut().zip(sums) {
+        *to = from;
+    }
+}

@@ -1,0 +1,378 @@
+use nearkin::ops::topk::{Bitmap, Corpus, Exclude, Hits, Metric, Search, topk};
+use nearkin::{DType, Device, Error, Tensor};
+use proptest::prelude::*;
+
+use crate::common::{FLOATS, Rng, devices, main_devices, normals, tensor};
+use crate::oracle::topk as oracle;
+
+const METRICS: [(Metric, oracle::Metric); 3] = [
+    (Metric::Dot, oracle::Metric::Dot),
+    (Metric::Cosine, oracle::Metric::Cosine),
+    (Metric::L2, oracle::Metric::L2),
+];
+
+/// Checks one query's hits against the oracle's ranking of all that may be found. Reported scores must be right within
+/// the rounding of a sum, in order, and no row left out may be better than the last one found by more than that.
+#[track_caller]
+fn check(what: &str, hits: (&[u64], &[f32]), k: usize, ranked: &[(u64, f64, f64)], dim: usize) {
+    let (ids, scores) = hits;
+    assert_eq!(ids.len(), k.min(ranked.len()), "{what}: number of hits");
+    assert_eq!(ids.len(), scores.len(), "{what}");
+    let tolerance = |magnitude: f64| {
+        (4.0 + (dim as f64).sqrt()) * 2.0 * f32::EPSILON as f64 * magnitude + 1e-30
+    };
+    let by_row: std::collections::HashMap<u64, (f64, f64)> =
+        ranked.iter().map(|r| (r.0, (r.1, r.2))).collect();
+    for i in 0..ids.len() {
+        let (want, magnitude) = *by_row
+            .get(&ids[i])
+            .unwrap_or_else(|| panic!("{what}: row {} is not to be found", ids[i]));
+        let error = (scores[i] as f64 - want).abs();
+        assert!(
+            error <= tolerance(magnitude) || scores[i] as f64 == want,
+            "{what}: row {} scores {}, expected {want}, magnitude {magnitude}",
+            ids[i],
+            scores[i]
+        );
+        let ordered = i == 0
+            || scores[i - 1] > scores[i]
+            || (scores[i - 1] == scores[i] && ids[i - 1] < ids[i]);
+        assert!(ordered, "{what}: hits {} and {i}: {ids:?} {scores:?}", i.wrapping_sub(1));
+    }
+    if let Some(&last) = scores.last() {
+        let found: std::collections::HashSet<u64> = ids.iter().copied().collect();
+        for (row, score, magnitude) in ranked.iter().filter(|r| !found.contains(&r.0)) {
+            let beyond = *score <= last as f64 + tolerance(*magnitude) * 2.0;
+            assert!(beyond, "{what}: row {row} with {score} is missing; the last found has {last}");
+        }
+    }
+}
+
+fn corpus(device: &Device, dtype: DType, dim: usize, parts: &[&[f32]]) -> Corpus {
+    let mut corpus = Corpus::new(device, dtype, dim).unwrap();
+    parts.iter().for_each(|p| corpus.append(p).unwrap());
+    corpus
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..Default::default() })]
+
+    #[test]
+    fn matches_the_oracle(
+        n in prop_oneof![0usize..140, Just(1025)],
+        dim in prop_oneof![1usize..70, Just(384), Just(513)],
+        count in prop_oneof![0usize..7, 30usize..70],
+        k in prop_oneof![1usize..12, Just(64), Just(100), Just(300), Just(2000)],
+        dtype in 0usize..3,
+        metric in 0usize..3,
+        with_bias: bool,
+        exclude in 0usize..3,
+        seed: u64,
+    ) {
+        let (metric, want) = METRICS[metric];
+        for (name, device) in devices() {
+            let mut rng = Rng(seed);
+            let (rows, xs) = normals(device, FLOATS[dtype], &[n, dim], &mut rng);
+            let (queries, qs) = normals(device, FLOATS[(dtype + n) % 3], &[count, dim], &mut rng);
+            let bias = rng.normals(n);
+            let maps: Vec<Bitmap> = (0..count.max(1))
+                .map(|q| Bitmap::from_fn(n, |i| (i / 70 + q).is_multiple_of(2) || rng.unit() < 0.3))
+                .collect();
+            let search = Search {
+                metric,
+                k,
+                bias: with_bias.then_some(&bias),
+                exclude: match exclude {
+                    0 => Exclude::None,
+                    1 => Exclude::Shared(&maps[0]),
+                    _ => Exclude::PerQuery(&maps[..count]),
+                },
+            };
+            let corpus = Corpus::from_tensor(&rows).unwrap();
+            let hits = topk(&queries, &corpus, &search).unwrap();
+            prop_assert_eq!(hits.len(), count);
+            for (q, query) in qs.chunks(dim).enumerate() {
+                let excluded = |i| match exclude {
+                    0 => false,
+                    1 => maps[0].contains(i),
+                    _ => maps[q].contains(i),
+                };
+                let ranked = oracle::rank(want, query, &xs, search.bias, excluded);
+                check(&format!("{metric:?} on {name}, query {q}"), hits.get(q), k, &ranked, dim);
+            }
+        }
+    }
+
+    /// Small integers, whose scores are exact in f32: the order must be the oracle's, ties and all.
+    #[test]
+    fn ties_go_to_the_lower_row(
+        n in 1usize..700,
+        dim in prop_oneof![Just(1usize), Just(4), Just(7), Just(40)],
+        count in 1usize..40,
+        k in prop_oneof![1usize..40, Just(130), Just(257), Just(600)],
+        l2: bool,
+        dtype in 0usize..3,
+        seed: u64,
+    ) {
+        let (metric, want) = METRICS[if l2 { 2 } else { 0 }];
+        for (name, device) in devices() {
+            let mut rng = Rng(seed);
+            let mut integers = |n: usize| -> Vec<f32> { (0..n).map(|_| rng.below(3) as f32 - 1.0).collect() };
+            let (rows, xs) = tensor(device, FLOATS[dtype], &[n, dim], &integers(n * dim));
+            let (queries, qs) = tensor(device, DType::F32, &[count, dim], &integers(count * dim));
+            let hits = topk(&queries, &Corpus::from_tensor(&rows).unwrap(), &Search::new(metric, k)).unwrap();
+            for (q, query) in qs.chunks(dim).enumerate() {
+                let ranked = oracle::rank(want, query, &xs, None, |_| false);
+                let ids: Vec<u64> = ranked.iter().take(k).map(|r| r.0).collect();
+                let scores: Vec<f32> = ranked.iter().take(k).map(|r| r.1 as f32).collect();
+                prop_assert_eq!(hits.get(q), (&ids[..], &scores[..]), "{} query {}", name, q);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_large_k_of_many_rows() {
+    for (name, device) in main_devices() {
+        let mut rng = Rng(5);
+        let n = if device.is_cpu() { 100_000 } else { 30_000 };
+        let (rows, xs) = normals(device, DType::F32, &[n, 8], &mut rng);
+        let (queries, qs) = normals(device, DType::F32, &[3, 8], &mut rng);
+        let corpus = Corpus::from_tensor(&rows).unwrap();
+        for k in [5000, n, n + 1] {
+            let hits = topk(&queries, &corpus, &Search::new(Metric::Dot, k)).unwrap();
+            for (q, query) in qs.chunks(8).enumerate() {
+                let ranked = oracle::rank(oracle::Metric::Dot, query, &xs, None, |_| false);
+                check(&format!("{name} k {k}"), hits.get(q), k, &ranked, 8);
+            }
+        }
+    }
+}
+
+/// Hits of the same query in different company and of differently chunked corpora, bit for bit.
+#[test]
+fn neither_batch_nor_chunks_nor_k_change_a_bit() {
+    for (name, device) in devices() {
+        for (dim, dtype) in [(77, DType::F32), (128, DType::F16), (64, DType::BF16)] {
+            for (metric, _) in METRICS {
+                let mut rng = Rng(11);
+                let n = 3001;
+                let rows = rng.normals(n * dim);
+                let queries = rng.normals(70 * dim);
+                let bias = rng.normals(n);
+                let whole = corpus(device, dtype, dim, &[&rows]);
+                let mut parts = Vec::new();
+                let mut rest = &rows[..];
+                for n in [1501, 900, 400, 131, 64] {
+                    let (part, more) = rest.split_at(n * dim);
+                    parts.push(part);
+                    rest = more;
+                }
+                parts.push(rest);
+                let chunked = corpus(device, dtype, dim, &parts);
+                assert!(chunked.chunks().len() > 1);
+                let hits = |corpus: &Corpus, queries: &[f32], k: usize| -> Hits {
+                    let shape = [queries.len() / dim, dim];
+                    let queries = Tensor::from_slice(device, &shape, queries).unwrap();
+                    let search = Search { bias: Some(&bias), ..Search::new(metric, k) };
+                    topk(&queries, corpus, &search).unwrap()
+                };
+                let all = hits(&whole, &queries, 20);
+                assert_eq!(all, hits(&chunked, &queries, 20), "{name} {metric:?}: chunks");
+                let longer = hits(&chunked, &queries, 300);
+                for q in [0, 1, 31, 32, 69] {
+                    let one = hits(&whole, &queries[q * dim..][..dim], 20);
+                    assert_eq!(one.get(0), all.get(q), "{name} {metric:?}: query {q} alone");
+                    let few = hits(&chunked, &queries[q / 2 * dim..][..(q - q / 2 + 1) * dim], 20);
+                    assert_eq!(
+                        few.get(q - q / 2),
+                        all.get(q),
+                        "{name} {metric:?}: query {q} of few"
+                    );
+                    let (ids, scores) = longer.get(q);
+                    assert_eq!((&ids[..20], &scores[..20]), all.get(q), "{name} {metric:?}: k");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_corpus_larger_than_a_binding() {
+    for (name, device) in devices() {
+        let mut rng = Rng(2);
+        // 1.5 MiB.
+        let (rows, xs) = normals(device, DType::F32, &[6144, 64], &mut rng);
+        let (queries, qs) = normals(device, DType::F32, &[5, 64], &mut rng);
+        let corpus = Corpus::from_tensor(&rows).unwrap();
+        for k in [10, 400] {
+            let hits = topk(&queries, &corpus, &Search::new(Metric::Cosine, k)).unwrap();
+            for (q, query) in qs.chunks(64).enumerate() {
+                let ranked = oracle::rank(oracle::Metric::Cosine, query, &xs, None, |_| false);
+                check(name, hits.get(q), k, &ranked, 64);
+            }
+        }
+    }
+}
+
+#[test]
+fn nan_never_enters_and_infinities_are_ordinary() {
+    let (inf, nan) = (f32::INFINITY, f32::NAN);
+    for (name, device) in devices() {
+        for k in [3, 4, 5, 6, 300] {
+            let rows = [-inf, 0.0, nan, 0.0, 1.0, 0.0, inf, 0.0, 2.0, 0.0, nan, nan, 1.0, 0.0];
+            let corpus = corpus(device, DType::F32, 2, &[&rows]);
+            let (queries, _) = tensor(device, DType::F32, &[3, 2], &[1.0, 1.0, nan, 1.0, 0.0, nan]);
+            let hits = topk(&queries, &corpus, &Search::new(Metric::Dot, k)).unwrap();
+            let ids = [3, 4, 2, 6, 0];
+            let scores = [inf, 2.0, 1.0, 1.0, -inf];
+            let n = k.min(5);
+            assert_eq!(hits.get(0), (&ids[..n], &scores[..n]), "{name}");
+            for metric in [Metric::Dot, Metric::Cosine, Metric::L2] {
+                let hits = topk(&queries, &corpus, &Search::new(metric, k)).unwrap();
+                assert!(hits.get(1).0.is_empty() && hits.get(2).0.is_empty(), "{name} {metric:?}");
+            }
+            // A bias may take part: NaN keeps a row out, infinities order.
+            let bias = [0.0, 0.0, nan, -inf, 0.0, 0.0, inf];
+            let search = Search { bias: Some(&bias), ..Search::new(Metric::Dot, k) };
+            let hits = topk(&queries, &corpus, &search).unwrap();
+            let ids = [6, 4, 0];
+            assert_eq!(hits.get(0).0, &ids[..k.min(3)], "{name}");
+        }
+    }
+}
+
+#[test]
+fn signed_zeros_tie_and_zero_vectors_have_cosine_zero() {
+    for (name, device) in devices() {
+        for k in [4, 300] {
+            let rows = [-1.0, 0.0, 0.0, 1.0, 0.0, -1.0, 0.0, 0.0];
+            let corpus = corpus(device, DType::F32, 2, &[&rows]);
+            let (queries, _) = tensor(device, DType::F32, &[2, 2], &[0.0, 0.0, 0.0, -0.0]);
+            for metric in [Metric::Dot, Metric::Cosine] {
+                let hits = topk(&queries, &corpus, &Search::new(metric, k)).unwrap();
+                for q in 0..2 {
+                    assert_eq!(hits.get(q).0, &[0, 1, 2, 3], "{name} {metric:?}");
+                    assert!(hits.get(q).1.iter().all(|s| s.to_bits() == 0), "{name} {metric:?}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn duplicates_far_from_the_origin_are_at_distance_zero() {
+    for (name, device) in devices() {
+        let mut rng = Rng(9);
+        let rows: Vec<f32> = rng.normals(200 * 96).iter().map(|v| v + 5000.0).collect();
+        let corpus = corpus(device, DType::F32, 96, &[&rows]);
+        let (queries, _) = tensor(device, DType::F32, &[200, 96], &rows);
+        let hits = topk(&queries, &corpus, &Search::new(Metric::L2, 2)).unwrap();
+        for q in 0..200 {
+            let (ids, scores) = hits.get(q);
+            assert_eq!((ids[0], scores[0]), (q as u64, 0.0), "{name}");
+            assert!(scores[1] < -50.0, "{name}");
+        }
+        let hits = topk(&queries, &corpus, &Search::new(Metric::L2, 1000)).unwrap();
+        assert!(
+            (0..200).all(|q| hits.get(q).0[0] == q as u64 && hits.get(q).1[0] == 0.0),
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn excluding_everything_and_almost_everything() {
+    for (name, device) in devices() {
+        let mut rng = Rng(4);
+        let (rows, _) = normals(device, DType::F16, &[1000, 33], &mut rng);
+        let (queries, _) = normals(device, DType::F32, &[40, 33], &mut rng);
+        let corpus = Corpus::from_tensor(&rows).unwrap();
+        for k in [5, 500] {
+            let all = Bitmap::from_fn(1000, |_| true);
+            let search = Search { exclude: Exclude::Shared(&all), ..Search::new(Metric::Dot, k) };
+            let hits = topk(&queries, &corpus, &search).unwrap();
+            assert!(hits.len() == 40 && hits.iter().all(|h| h.0.is_empty()), "{name}");
+            // Each query sees one row.
+            let maps: Vec<Bitmap> =
+                (0..40).map(|q| Bitmap::from_fn(1000, |i| i != q * 25)).collect();
+            let search = Search { exclude: Exclude::PerQuery(&maps), ..search };
+            let hits = topk(&queries, &corpus, &search).unwrap();
+            for q in 0..40 {
+                assert_eq!(hits.get(q).0, &[q as u64 * 25], "{name} k {k}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_corpus_grows_and_shrinks() {
+    for (name, device) in devices() {
+        let mut rng = Rng(8);
+        let rows = rng.normals(500 * 24);
+        let mut grown = Corpus::new(device, DType::BF16, 24).unwrap();
+        for row in rows.chunks(24) {
+            grown.append(row).unwrap();
+        }
+        assert!(grown.chunks().len() <= 10, "{name}: {} chunks", grown.chunks().len());
+        grown.retain(|i| i % 3 != 1).unwrap();
+        let kept: Vec<f32> = rows
+            .chunks(24)
+            .enumerate()
+            .filter(|(i, _)| i % 3 != 1)
+            .flat_map(|(_, row)| row.to_vec())
+            .collect();
+        let fresh = corpus(device, DType::BF16, 24, &[&kept]);
+        assert_eq!(grown.len(), fresh.len());
+        assert_eq!(grown.bytes(), fresh.bytes());
+        let (queries, _) = normals(device, DType::BF16, &[4, 24], &mut rng);
+        for (metric, _) in METRICS {
+            let search = Search::new(metric, 30);
+            let grown = topk(&queries, &grown, &search).unwrap();
+            assert_eq!(grown, topk(&queries, &fresh, &search).unwrap(), "{name}");
+        }
+        grown.retain(|_| false).unwrap();
+        assert!(grown.is_empty() && grown.bytes() == 0);
+    }
+}
+
+#[test]
+fn empty_and_wrong_inputs() {
+    for (name, device) in main_devices() {
+        let empty = Corpus::new(device, DType::F32, 3).unwrap();
+        let queries = Tensor::zeros(device, DType::F32, &[2, 3]).unwrap();
+        let hits = topk(&queries, &empty, &Search::new(Metric::Dot, 5)).unwrap();
+        assert!(hits.len() == 2 && hits.iter().all(|h| h.0.is_empty()), "{name}");
+        let some = corpus(device, DType::F32, 3, &[&[1.0; 12]]);
+        let none = Tensor::zeros(device, DType::F32, &[0, 3]).unwrap();
+        assert!(topk(&none, &some, &Search::new(Metric::Dot, 5)).unwrap().is_empty());
+        assert_eq!(hits.get(2), (&[][..], &[][..]));
+        assert_eq!(hits.get(usize::MAX), (&[][..], &[][..]));
+
+        let search = Search::new(Metric::Dot, 5);
+        let argument =
+            |r: Result<Hits, Error>| assert!(matches!(r, Err(Error::Argument { .. })), "{r:?}");
+        let shape =
+            |r: Result<Hits, Error>| assert!(matches!(r, Err(Error::Shape { .. })), "{r:?}");
+        argument(topk(&queries, &some, &Search::new(Metric::Dot, 0)));
+        argument(topk(&queries, &empty, &Search::new(Metric::Dot, 0)));
+        argument(topk(&queries, &some, &Search { bias: Some(&[0.0; 3]), ..search }));
+        let short = Bitmap::new(3);
+        argument(topk(&queries, &some, &Search { exclude: Exclude::Shared(&short), ..search }));
+        let maps = [Bitmap::new(4)];
+        argument(topk(&queries, &some, &Search { exclude: Exclude::PerQuery(&maps), ..search }));
+        shape(topk(&Tensor::zeros(device, DType::F32, &[2, 4]).unwrap(), &some, &search));
+        shape(topk(&Tensor::zeros(device, DType::F32, &[3]).unwrap(), &some, &search));
+        shape(topk(&Tensor::zeros(device, DType::U32, &[2, 3]).unwrap(), &some, &search));
+        shape(topk(&Tensor::zeros(&Device::cpu(), DType::F32, &[2, 3]).unwrap(), &some, &search));
+        assert!(matches!(Corpus::new(device, DType::F32, 0), Err(Error::Argument { .. })));
+        assert!(matches!(Corpus::new(device, DType::U32, 3), Err(Error::Argument { .. })));
+        let mut some = some;
+        assert!(matches!(some.append(&[1.0; 4]), Err(Error::Shape { .. })));
+        assert!(matches!(
+            some.append_tensor(&none.reshape(&[0]).unwrap()),
+            Err(Error::Shape { .. })
+        ));
+        assert_eq!(some.len(), 4);
+    }
+}
