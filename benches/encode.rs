@@ -30,7 +30,8 @@ fn encode(criterion: &mut Criterion) {
             format!("{} {}", part("title"), part("text")).trim().to_string()
         })
         .collect();
-    let case = format!("minilm_{}", corpus.file_stem().and_then(|s| s.to_str()).unwrap_or("corpus"));
+    let case =
+        format!("minilm_{}", corpus.file_stem().and_then(|s| s.to_str()).unwrap_or("corpus"));
     let mut devices = vec![("cpu", Device::cpu())];
     if std::env::var_os("NEARKIN_BENCH_WGPU").is_some() {
         devices.push(("wgpu", Device::wgpu(0).expect("NEARKIN_BENCH_WGPU asks for an adapter")));

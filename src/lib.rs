@@ -4,8 +4,10 @@
 pub mod device;
 mod dtype;
 mod error;
+pub mod metrics;
 pub mod models;
 pub mod ops;
+pub mod search;
 pub mod template;
 mod tensor;
 

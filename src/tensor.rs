@@ -325,6 +325,22 @@ impl Tensor {
         }
     }
 
+    /// Copies the elements to the host as little-endian bytes, whatever the dtype.
+    pub fn to_bytes(&self) -> Result<Vec<u8>> {
+        match &self.storage {
+            Storage::Cpu(b) => Ok(b.bytes().to_vec()),
+            #[cfg(feature = "wgpu")]
+            Storage::Wgpu(b) => {
+                let Backend::Wgpu(gpu) = self.device.backend() else {
+                    unreachable!("storage and device agree")
+                };
+                let read = gpu.read(b, 0, self.bytes() as u64);
+                gpu.wait()?;
+                pollster::block_on(read)
+            }
+        }
+    }
+
     /// Copies the elements of a float tensor to the host as f32.
     pub fn to_f32_vec(&self) -> Result<Vec<f32>> {
         if !self.dtype.is_float() {
@@ -343,13 +359,8 @@ impl Tensor {
         match &self.storage {
             Storage::Cpu(b) => Tensor::from_bytes(device, self.dtype, &self.shape, b.bytes()),
             #[cfg(feature = "wgpu")]
-            Storage::Wgpu(b) => {
-                let Backend::Wgpu(gpu) = self.device.backend() else {
-                    unreachable!("storage and device agree")
-                };
-                let read = gpu.read(b, 0, self.bytes() as u64);
-                gpu.wait()?;
-                Tensor::from_bytes(device, self.dtype, &self.shape, &pollster::block_on(read)?)
+            Storage::Wgpu(_) => {
+                Tensor::from_bytes(device, self.dtype, &self.shape, &self.to_bytes()?)
             }
         }
     }

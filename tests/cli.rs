@@ -86,12 +86,14 @@ fn devices_lists_the_cpu_and_one_choice() {
 #[test]
 fn embed_then_search_finds_each_text_itself() {
     let folder = Folder::new();
-    let lines = ["the wing stalls", "Grüße aus Köln", "", "heat transfer in a boundary layer", "42"];
+    let lines =
+        ["the wing stalls", "Grüße aus Köln", "", "heat transfer in a boundary layer", "42"];
     let txt = folder.write("a.txt", lines.join("\n"));
     let out = folder.path("a.safetensors");
     let model = golden("bert");
     let json = succeed(&[
-        "embed", "--model", &model, "--input", &txt, "--output", &out, "--device", "cpu", "--tokens", "--json",
+        "embed", "--model", &model, "--input", &txt, "--output", &out, "--device", "cpu",
+        "--tokens", "--json",
     ]);
     let json: Value = serde_json::from_str(&json).unwrap();
     assert_eq!((json["texts"].as_u64(), json["dim"].as_u64()), (Some(5), Some(40)));
@@ -128,7 +130,17 @@ fn embed_then_search_finds_each_text_itself() {
 
     for metric in ["cosine", "dot", "l2"] {
         let found = succeed(&[
-            "search", "--index", &out, "--queries", &out, "-k", "3", "--metric", metric, "--device", "cpu",
+            "search",
+            "--index",
+            &out,
+            "--queries",
+            &out,
+            "-k",
+            "3",
+            "--metric",
+            metric,
+            "--device",
+            "cpu",
         ]);
         assert_eq!(found.lines().count(), 5);
         for (i, line) in found.lines().enumerate() {
@@ -142,7 +154,8 @@ fn embed_then_search_finds_each_text_itself() {
             assert!((scores[0] - if metric == "l2" { 0.0 } else { 1.0 }).abs() < 1e-5, "{metric}");
         }
     }
-    let all = succeed(&["search", "--index", &out, "--queries", &out, "-k", "99", "--device", "cpu"]);
+    let all =
+        succeed(&["search", "--index", &out, "--queries", &out, "-k", "99", "--device", "cpu"]);
     let line: Value = serde_json::from_str(all.lines().next().unwrap()).unwrap();
     assert_eq!(line["ids"].as_array().unwrap().len(), 5);
     assert_eq!(folder.files().len(), 2, "no temporary file is left: {:?}", folder.files());
@@ -156,8 +169,19 @@ fn jsonl_keeps_ids_and_joins_titles() {
         "{\"_id\":\"d1\",\"title\":\"Wings\",\"text\":\"and lift\"}\r\n\n{\"_id\":7,\"text\":\"Wings and lift\"}\n{\"text\":\"x\"}",
     );
     let out = folder.path("c.safetensors");
-    succeed(&["embed", "--model", &golden("mpnet"), "--input", &jsonl, "--output", &out, "--device", "cpu"]);
-    let found = succeed(&["search", "--index", &out, "--queries", &out, "-k", "2", "--device", "cpu"]);
+    succeed(&[
+        "embed",
+        "--model",
+        &golden("mpnet"),
+        "--input",
+        &jsonl,
+        "--output",
+        &out,
+        "--device",
+        "cpu",
+    ]);
+    let found =
+        succeed(&["search", "--index", &out, "--queries", &out, "-k", "2", "--device", "cpu"]);
     let lines: Vec<Value> = found.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
     assert_eq!(lines[0]["query"], "d1");
     // Title and text joined are the same text as the second, so both score 1 and the tie goes to the first.
@@ -170,14 +194,16 @@ fn rerank_gives_the_golden_logits() {
     let folder = Folder::new();
     for name in ["bert-cross", "xlm-roberta-cross"] {
         let json: Value =
-            serde_json::from_str(&std::fs::read_to_string(golden(name) + "/golden.json").unwrap()).unwrap();
+            serde_json::from_str(&std::fs::read_to_string(golden(name) + "/golden.json").unwrap())
+                .unwrap();
         let mut text = String::new();
         for pair in json["pairs"].as_array().unwrap() {
             let line = serde_json::json!({ "text": pair[0], "text_pair": pair[1] });
             text += &format!("{line}\n");
         }
         let pairs = folder.write("pairs.jsonl", text);
-        let out = succeed(&["rerank", "--model", &golden(name), "--pairs", &pairs, "--device", "cpu"]);
+        let out =
+            succeed(&["rerank", "--model", &golden(name), "--pairs", &pairs, "--device", "cpu"]);
         let bytes = std::fs::read(golden(name) + "/golden.safetensors").unwrap();
         let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
         let (_, logits) = numbers(&file, "logits");
@@ -200,7 +226,10 @@ fn eval_reports_every_figure() {
         "data/queries.jsonl",
         "{\"_id\":\"1\",\"text\":\"wing lift\"}\n{\"_id\":\"2\",\"text\":\"heat\"}\n{\"_id\":\"3\",\"text\":\"unjudged\"}\n",
     );
-    folder.write("data/qrels/test.tsv", "query-id\tcorpus-id\tscore\n1\ta\t4\n1\tb\t0\n2\tb\t1\n3\tb\t0\n");
+    folder.write(
+        "data/qrels/test.tsv",
+        "query-id\tcorpus-id\tscore\n1\ta\t4\n1\tb\t0\n2\tb\t1\n3\tb\t0\n",
+    );
     let data = folder.path("data");
     let args = ["eval", "--model", &golden("bert"), "--data", &data, "--device", "cpu", "--json"];
     let json: Value = serde_json::from_str(&succeed(&args)).unwrap();
@@ -232,10 +261,25 @@ fn bad_input_is_one_line_exit_code_2_and_no_output() {
     embed("/nowhere", &good, &out, &["/nowhere"]);
     embed(&model, "/nowhere.txt", &out, &["/nowhere.txt"]);
     embed(&model, &folder.write("a.csv", "x"), &out, &[".csv", ".txt", ".jsonl"]);
-    embed(&model, &folder.write("a.jsonl", "{\"text\":\"x\"}\n{\"txt\":\"y\"}\n"), &out, &["a.jsonl:2", "'text'", "txt"]);
+    embed(
+        &model,
+        &folder.write("a.jsonl", "{\"text\":\"x\"}\n{\"txt\":\"y\"}\n"),
+        &out,
+        &["a.jsonl:2", "'text'", "txt"],
+    );
     embed(&model, &folder.write("b.jsonl", "{\"text\":\"x\"\n"), &out, &["b.jsonl:1", "not JSON"]);
-    embed(&model, &folder.write("c.jsonl", "[1]\n"), &out, &["c.jsonl:1", "expected a JSON object"]);
-    embed(&model, &folder.write("d.jsonl", "{\"text\":3}\n"), &out, &["d.jsonl:1", "expected a string"]);
+    embed(
+        &model,
+        &folder.write("c.jsonl", "[1]\n"),
+        &out,
+        &["c.jsonl:1", "expected a JSON object"],
+    );
+    embed(
+        &model,
+        &folder.write("d.jsonl", "{\"text\":3}\n"),
+        &out,
+        &["d.jsonl:1", "expected a string"],
+    );
     let twice = "{\"_id\":\"x\",\"text\":\"a\"}\n{\"_id\":\"x\",\"text\":\"b\"}\n";
     embed(&model, &folder.write("e.jsonl", twice), &out, &["'x'", "twice"]);
     embed(&model, &folder.write("f.txt", b"fine\n\xff\xfe\n"), &out, &["f.txt:2", "UTF-8"]);
@@ -244,7 +288,9 @@ fn bad_input_is_one_line_exit_code_2_and_no_output() {
     embed(&golden("bert-cross").replace("bert-cross", "nothing"), &good, &out, &["nothing"]);
 
     let queries = folder.path("q.safetensors");
-    succeed(&["embed", "--model", &model, "--input", &good, "--output", &queries, "--device", "cpu"]);
+    succeed(&[
+        "embed", "--model", &model, "--input", &good, "--output", &queries, "--device", "cpu",
+    ]);
     let other = folder.path("o.safetensors");
     let mpnet = golden("mpnet");
     succeed(&["embed", "--model", &mpnet, "--input", &good, "--output", &other, "--device", "cpu"]);
@@ -265,10 +311,19 @@ fn bad_input_is_one_line_exit_code_2_and_no_output() {
 
     refuse(&["embed", "--model", &model], &["--input", "--output"]);
     refuse(&["devices", "--what"], &["--what"]);
-    refuse(&["embed", "--model", &model, "--input", &good, "--output", &out, "--device", "gpu"], &["gpu", "auto"]);
-    refuse(&["embed", "--model", &model, "--input", &good, "--output", &out, "--batch-tokens", "0"], &["0"]);
+    refuse(
+        &["embed", "--model", &model, "--input", &good, "--output", &out, "--device", "gpu"],
+        &["gpu", "auto"],
+    );
+    refuse(
+        &["embed", "--model", &model, "--input", &good, "--output", &out, "--batch-tokens", "0"],
+        &["0"],
+    );
     let pairs = folder.write("p.jsonl", "{\"text\":\"a\"}\n");
-    refuse(&["rerank", "--model", &golden("bert-cross"), "--pairs", &pairs, "--device", "cpu"], &["text_pair", "p.jsonl:1"]);
+    refuse(
+        &["rerank", "--model", &golden("bert-cross"), "--pairs", &pairs, "--device", "cpu"],
+        &["text_pair", "p.jsonl:1"],
+    );
     let pairs = folder.write("p2.jsonl", "{\"text\":\"a\",\"text_pair\":\"b\"}\n");
     refuse(&["rerank", "--model", &model, "--pairs", &pairs, "--device", "cpu"], &["bert"]);
     refuse(&["eval", "--model", &model, "--data", "/nowhere", "--device", "cpu"], &["/nowhere"]);
@@ -277,7 +332,10 @@ fn bad_input_is_one_line_exit_code_2_and_no_output() {
     let data = folder.path("data");
     refuse(&["eval", "--model", &model, "--data", &data, "--device", "cpu"], &["test.tsv"]);
     folder.write("data/qrels/test.tsv", "1\ta\tmuch\n1\ta\tmuch\n");
-    refuse(&["eval", "--model", &model, "--data", &data, "--device", "cpu"], &["test.tsv:2", "much"]);
+    refuse(
+        &["eval", "--model", &model, "--data", &data, "--device", "cpu"],
+        &["test.tsv:2", "much"],
+    );
     folder.write("data/qrels/test.tsv", "query-id\tcorpus-id\tscore\n9\ta\t1\n");
     refuse(&["eval", "--model", &model, "--data", &data, "--device", "cpu"], &["relevant"]);
 }
@@ -287,10 +345,33 @@ fn an_existing_output_survives_a_failed_run() {
     let folder = Folder::new();
     let good = folder.write("good.txt", "a\n");
     let out = folder.path("out.safetensors");
-    succeed(&["embed", "--model", &golden("bert"), "--input", &good, "--output", &out, "--device", "cpu"]);
+    succeed(&[
+        "embed",
+        "--model",
+        &golden("bert"),
+        "--input",
+        &good,
+        "--output",
+        &out,
+        "--device",
+        "cpu",
+    ]);
     let before = std::fs::read(&out).unwrap();
     let bad = folder.write("bad.txt", b"\xff\n");
-    refuse(&["embed", "--model", &golden("bert"), "--input", &bad, "--output", &out, "--device", "cpu"], &["bad.txt:1"]);
+    refuse(
+        &[
+            "embed",
+            "--model",
+            &golden("bert"),
+            "--input",
+            &bad,
+            "--output",
+            &out,
+            "--device",
+            "cpu",
+        ],
+        &["bad.txt:1"],
+    );
     assert_eq!(std::fs::read(&out).unwrap(), before);
 }
 
@@ -299,7 +380,18 @@ fn an_empty_file_gives_an_empty_index() {
     let folder = Folder::new();
     let empty = folder.write("e.txt", "");
     let out = folder.path("e.safetensors");
-    succeed(&["embed", "--model", &golden("bert"), "--input", &empty, "--output", &out, "--device", "cpu", "--tokens"]);
+    succeed(&[
+        "embed",
+        "--model",
+        &golden("bert"),
+        "--input",
+        &empty,
+        "--output",
+        &out,
+        "--device",
+        "cpu",
+        "--tokens",
+    ]);
     let found = succeed(&["search", "--index", &out, "--queries", &out, "--device", "cpu"]);
     assert_eq!(found, "");
 }

@@ -5,15 +5,15 @@ mod common;
 
 mod oracle {
     //! The specification: naive, f64, a few lines an operation, independent of the crate's own code.
-    pub mod embed;
     pub mod attention;
+    pub mod embed;
     pub mod norm;
     pub mod pool;
     pub mod topk;
 }
 
-mod embed;
 mod attention;
+mod embed;
 mod norm;
 mod pool;
 mod topk;

@@ -45,7 +45,10 @@ pub(crate) fn load(folder: &Path, split: &str, limit: Option<usize>) -> Result<C
                 Err(_) if number == 1 => return Ok(()),
                 Err(_) => format!("the grade is '{grade}', expected a whole number"),
             },
-            _ => format!("{} fields, expected query, document and grade separated by tabs", fields.len()),
+            _ => format!(
+                "{} fields, expected query, document and grade separated by tabs",
+                fields.len()
+            ),
         };
         Err(Error::Data { file: path.clone(), line: Some(number), problem })
     })?;

@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
+use nearkin::Result;
 use nearkin::models::{EmbedOptions, TextEncoder};
 use nearkin::search::store::{self, Vectors};
-use nearkin::Result;
 
 use crate::{Compute, input, print_line, progress};
 
@@ -52,7 +52,7 @@ pub(crate) fn run(options: &Options, json: bool) -> Result<()> {
         tensors.push(("tokens", Vectors::f32(&[tokens.len() / shape[1].max(1), shape[1]], tokens)));
         tensors.push(("offsets", Vectors::i64(&[offsets.len()], offsets)));
     }
-    store::write(&options.output, &tensors, &texts.ids)?;
+    store::write(&options.output, tensors, &texts.ids)?;
     let rate = shape[0] as f64 / seconds.max(1e-9);
     let summary = serde_json::json!({
         "texts": shape[0], "dim": shape[1], "seconds": seconds, "texts_per_s": rate,

@@ -60,7 +60,7 @@ pub(crate) fn run(options: &Options, json: bool) -> Result<()> {
     let n = found.len() as f64;
     let mean = |f: &dyn Fn(&[&str], &std::collections::HashMap<String, i32>) -> f64| {
         let each = found.iter().zip(&collection.judgements).map(|(hits, judged)| {
-            let ranked: Vec<&str> = hits.iter().map(|h| h.id.as_str()).collect();
+            let ranked: Vec<&str> = hits.iter().map(|h| &*h.id).collect();
             f(&ranked, judged)
         });
         each.sum::<f64>() / n

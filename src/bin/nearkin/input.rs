@@ -33,7 +33,11 @@ pub(crate) fn lines(path: &Path, mut f: impl FnMut(usize, &str) -> Result<()>) -
             break;
         }
         let line = std::str::from_utf8(&bytes).map_err(|e| {
-            fault(path, number, format!("not UTF-8: a wrong byte at column {}", e.valid_up_to() + 1))
+            fault(
+                path,
+                number,
+                format!("not UTF-8: a wrong byte at column {}", e.valid_up_to() + 1),
+            )
         })?;
         let line = line.strip_suffix('\n').unwrap_or(line);
         let line = line.strip_suffix('\r').unwrap_or(line);

@@ -45,10 +45,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         By::L2 => Metric::L2,
     };
     let found = index.search(&queries.to_f32_vec()?, options.k, metric, None)?;
-    for (query, hits) in queries.ids().iter().zip(found) {
+    for (query, hits) in queries.ids().zip(found) {
         let line = serde_json::json!({
             "query": query,
-            "ids": hits.iter().map(|h| h.id.as_str()).collect::<Vec<_>>(),
+            "ids": hits.iter().map(|h| &*h.id).collect::<Vec<_>>(),
             "scores": hits.iter().map(|h| h.score).collect::<Vec<_>>(),
         });
         print_line(&line.to_string())?;

@@ -25,6 +25,12 @@ impl Bitmap {
         Bitmap { words: (0..len.div_ceil(32)).map(word).collect(), len }
     }
 
+    /// Appends `count` clear bits.
+    pub fn extend(&mut self, count: usize) {
+        self.len += count;
+        self.words.resize(self.len.div_ceil(32), 0);
+    }
+
     /// Sets or clears bit `row`.
     ///
     /// # Errors

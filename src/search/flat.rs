@@ -1,0 +1,320 @@
+//! Exact search over all vectors.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::store::{self, Stored, Vectors};
+use crate::device::Device;
+use crate::ops::topk::{Bitmap, Corpus, Exclude, Metric, Search, topk};
+use crate::{DType, Error, Result, Tensor};
+
+/// Bytes of queries on the device at a time.
+const QUERY_BYTES: usize = 32 << 20;
+
+/// A vector that was found.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Hit {
+    /// The vector's id.
+    pub id: Arc<str>,
+    /// Its score under the metric asked for; larger is better.
+    pub score: f32,
+}
+
+/// Vectors with ids on one device, searched exhaustively and exactly.
+///
+/// Results are ordered by score, equal scores by the order in which the vectors were added. Memory on the device is
+/// [`memory_bytes`](Self::memory_bytes); a search adds the workspace of [`topk`] and at most 32 MiB of queries.
+#[derive(Clone)]
+pub struct FlatIndex {
+    corpus: Corpus,
+    /// The id of each row; removed rows keep theirs until they are compacted away.
+    ids: Vec<Arc<str>>,
+    rows: HashMap<Arc<str>, u32>,
+    removed: Bitmap,
+}
+
+impl FlatIndex {
+    /// An empty index of `dim`-dimensional vectors, stored as `dtype` (f32, f16 or bf16).
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if `dim` is 0 or `dtype` is not a float.
+    pub fn new(device: &Device, dtype: DType, dim: usize) -> Result<FlatIndex> {
+        Ok(FlatIndex {
+            corpus: Corpus::new(device, dtype, dim)?,
+            ids: Vec::new(),
+            rows: HashMap::new(),
+            removed: Bitmap::new(0),
+        })
+    }
+
+    /// Adds vectors \[ids.len(), dim\], one after the other, rounded to the stored dtype.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if an id is there already or occurs twice, [`Error::Shape`] if the lengths do not fit,
+    /// [`Error::OutOfMemory`]. Nothing is added then.
+    pub fn add<S: AsRef<str>>(&mut self, ids: &[S], vectors: &[f32]) -> Result<()> {
+        if ids.len().checked_mul(self.dim()) != Some(vectors.len()) {
+            return Err(Error::shape(
+                "FlatIndex::add",
+                format!("{} ids of {} dimensions", ids.len(), self.dim()),
+                format!("{} values", vectors.len()),
+            ));
+        }
+        let fresh = self.check_ids(ids.iter().map(AsRef::as_ref))?;
+        self.corpus.append(vectors)?;
+        self.take_ids(fresh);
+        Ok(())
+    }
+
+    fn check_ids<'a>(&self, ids: impl Iterator<Item = &'a str>) -> Result<Vec<Arc<str>>> {
+        let mut seen = std::collections::HashSet::new();
+        ids.map(|id| {
+            if self.rows.contains_key(id) || !seen.insert(id) {
+                return Err(Error::argument("ids", "ids that differ", format!("'{id}' twice")));
+            }
+            Ok(Arc::from(id))
+        })
+        .collect()
+    }
+
+    fn take_ids(&mut self, fresh: Vec<Arc<str>>) {
+        self.removed.extend(fresh.len());
+        for id in fresh {
+            self.rows.insert(id.clone(), self.ids.len() as u32);
+            self.ids.push(id);
+        }
+    }
+
+    /// Removes vectors by id and gives how many there were; unknown ids are passed over. When more than a third of the
+    /// rows are gone, the others are moved together and the memory is given back.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`] or [`Error::DeviceLost`] while moving; the ids are removed all the same.
+    pub fn remove<S: AsRef<str>>(&mut self, ids: &[S]) -> Result<usize> {
+        let mut count = 0;
+        for id in ids {
+            if let Some(row) = self.rows.remove(id.as_ref()) {
+                self.removed.set(row as usize, true)?;
+                count += 1;
+            }
+        }
+        if (self.ids.len() - self.rows.len()) * 3 > self.ids.len() {
+            self.compact()?;
+        }
+        Ok(count)
+    }
+
+    fn compact(&mut self) -> Result<()> {
+        self.corpus.retain(|row| !self.removed.contains(row))?;
+        let ids = std::mem::take(&mut self.ids);
+        let kept = ids.into_iter().enumerate().filter(|(i, _)| !self.removed.contains(*i));
+        self.ids = kept.map(|(_, id)| id).collect();
+        for (row, id) in self.ids.iter().enumerate() {
+            self.rows.insert(id.clone(), row as u32);
+        }
+        self.removed = Bitmap::new(self.ids.len());
+        Ok(())
+    }
+
+    /// The `k` best vectors for each of the queries, given one after the other: \[queries, dim\].
+    ///
+    /// `filter` keeps the ids for which it holds; it is asked once for each vector, not once for each query. A query with a
+    /// NaN finds nothing. Any number of queries works: they go to the device in groups.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if `k` is 0, [`Error::Shape`] if the length is not a multiple of the dimension,
+    /// [`Error::OutOfMemory`], [`Error::DeviceLost`].
+    pub fn search(
+        &self,
+        queries: &[f32],
+        k: usize,
+        metric: Metric,
+        filter: Option<&dyn Fn(&str) -> bool>,
+    ) -> Result<Vec<Vec<Hit>>> {
+        let dim = self.dim();
+        if !queries.len().is_multiple_of(dim) {
+            return Err(Error::shape(
+                "FlatIndex::search",
+                format!("queries of dimension {dim}"),
+                format!("{} values", queries.len()),
+            ));
+        }
+        if k == 0 {
+            return Err(Error::argument("k", "at least 1", "0"));
+        }
+        let excluded = self.excluded(filter);
+        let group = (QUERY_BYTES / 4 / dim).max(1) * dim;
+        let mut found = Vec::with_capacity(queries.len() / dim);
+        for part in queries.chunks(group) {
+            let part = Tensor::from_slice(self.device(), &[part.len() / dim, dim], part)?;
+            self.collect(&part, k, metric, excluded.as_deref(), &mut found)?;
+        }
+        Ok(found)
+    }
+
+    /// [`search`](Self::search) with queries \[queries, dim\] that are on the index's device already.
+    ///
+    /// # Errors
+    /// As [`search`](Self::search); [`Error::Shape`] if the queries are on another device.
+    pub fn search_tensor(
+        &self,
+        queries: &Tensor,
+        k: usize,
+        metric: Metric,
+        filter: Option<&dyn Fn(&str) -> bool>,
+    ) -> Result<Vec<Vec<Hit>>> {
+        let mut found = Vec::new();
+        self.collect(queries, k, metric, self.excluded(filter).as_deref(), &mut found)?;
+        Ok(found)
+    }
+
+    /// The rows that may not be found, if there are any.
+    fn excluded(&self, filter: Option<&dyn Fn(&str) -> bool>) -> Option<Cow<'_, Bitmap>> {
+        match filter {
+            Some(keep) => Some(Cow::Owned(Bitmap::from_fn(self.ids.len(), |i| {
+                self.removed.contains(i) || !keep(&self.ids[i])
+            }))),
+            None if self.rows.len() < self.ids.len() => Some(Cow::Borrowed(&self.removed)),
+            None => None,
+        }
+    }
+
+    fn collect(
+        &self,
+        queries: &Tensor,
+        k: usize,
+        metric: Metric,
+        excluded: Option<&Bitmap>,
+        found: &mut Vec<Vec<Hit>>,
+    ) -> Result<()> {
+        let exclude = excluded.map_or(Exclude::None, Exclude::Shared);
+        let hits = topk(queries, &self.corpus, &Search { metric, k, bias: None, exclude })?;
+        for q in 0..hits.len() {
+            let (rows, scores) = hits.get(q);
+            let hit = |(&row, &score)| Hit { id: self.ids[row as usize].clone(), score };
+            found.push(rows.iter().zip(scores).map(hit).collect());
+        }
+        Ok(())
+    }
+
+    /// Writes the index to one file: see [`store`]. Removed vectors are left out.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if it cannot be written; a file that was there stays whole.
+    pub fn save(&self, path: &Path) -> Result<()> {
+        let row_bytes = self.dim() * self.dtype().size();
+        let mut start = 0;
+        let parts = self.corpus.chunks().map(move |chunk| {
+            let rows = start..start + chunk.shape()[0];
+            start = rows.end;
+            let bytes = chunk.to_bytes()?;
+            if !rows.clone().any(|row| self.removed.contains(row)) {
+                return Ok(Cow::Owned(bytes));
+            }
+            let kept = bytes
+                .chunks_exact(row_bytes)
+                .zip(rows)
+                .filter(|(_, row)| !self.removed.contains(*row));
+            Ok(Cow::Owned(kept.flat_map(|(bytes, _)| bytes).copied().collect()))
+        });
+        let embeddings = Vectors::parts(self.dtype(), &[self.len(), self.dim()], parts);
+        let ids: Vec<&str> = self.ids().collect();
+        store::write(path, vec![("embeddings", embeddings)], &ids)
+    }
+
+    /// Reads an index that [`save`](Self::save) or `nearkin embed` wrote, or any safetensors file with a matrix
+    /// `embeddings` of f32, f16 or bf16. The stored dtype is kept.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::Weights`] if the file is truncated, damaged or lacks the matrix, [`Error::Data`] if its ids
+    /// do not fit, [`Error::OutOfMemory`].
+    pub fn load(path: &Path, device: &Device) -> Result<FlatIndex> {
+        let stored = Stored::open(path)?;
+        let (dtype, rows, dim, bytes) = stored.matrix(path, "embeddings")?;
+        let ids = stored.ids(path, rows)?;
+        let mut index = FlatIndex::new(device, dtype, dim)?;
+        let fresh = index.check_ids(ids.iter().map(String::as_str)).map_err(|e| Error::Data {
+            file: path.into(),
+            line: None,
+            problem: e.to_string(),
+        })?;
+        let row_bytes = dim * dtype.size();
+        let part = index.corpus.chunk_rows() * row_bytes;
+        for bytes in bytes.chunks(part) {
+            let rows = bytes.len() / row_bytes;
+            index.corpus.append_tensor(&Tensor::from_bytes(device, dtype, &[rows, dim], bytes)?)?;
+        }
+        index.take_ids(fresh);
+        Ok(index)
+    }
+
+    /// The vectors in their order, as f32 on the host: \[len, dim\].
+    ///
+    /// # Errors
+    /// [`Error::DeviceLost`].
+    pub fn to_f32_vec(&self) -> Result<Vec<f32>> {
+        let mut out = Vec::with_capacity(self.len() * self.dim());
+        let mut row = 0;
+        for chunk in self.corpus.chunks() {
+            for values in chunk.to_f32_vec()?.chunks_exact(self.dim()) {
+                if !self.removed.contains(row) {
+                    out.extend_from_slice(values);
+                }
+                row += 1;
+            }
+        }
+        Ok(out)
+    }
+
+    /// The ids in the order in which their vectors were added.
+    pub fn ids(&self) -> impl Iterator<Item = &str> {
+        let all = self.ids.iter().enumerate();
+        all.filter(|(i, _)| !self.removed.contains(*i)).map(|(_, id)| &**id)
+    }
+
+    /// Whether a vector of this id is there.
+    pub fn contains(&self, id: &str) -> bool {
+        self.rows.contains_key(id)
+    }
+
+    /// The number of vectors.
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Whether there are no vectors.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// The dimension of the vectors.
+    pub fn dim(&self) -> usize {
+        self.corpus.dim()
+    }
+
+    /// How vectors are stored.
+    pub fn dtype(&self) -> DType {
+        self.corpus.dtype()
+    }
+
+    /// The device.
+    pub fn device(&self) -> &Device {
+        self.corpus.device()
+    }
+
+    /// Bytes that the vectors hold on the device: rows, removed ones not yet compacted included, times
+    /// (dim · element size + 4).
+    pub fn memory_bytes(&self) -> usize {
+        self.corpus.bytes()
+    }
+}
+
+impl std::fmt::Debug for FlatIndex {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (len, dim, dtype) = (self.len(), self.dim(), self.dtype());
+        write!(f, "FlatIndex of {len} x {dim} {dtype} on {:?}", self.device())
+    }
+}
