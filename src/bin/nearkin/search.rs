@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::ValueEnum;
-use nearkin::Result;
+use nearkin::{Error, Result};
 use nearkin::ops::topk::Metric;
 use nearkin::search::FlatIndex;
 
@@ -39,6 +39,18 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let device = nearkin::Device::by_name(&options.device)?;
     let index = FlatIndex::load(&options.index, &device)?;
     let queries = FlatIndex::load(&options.queries, &nearkin::Device::cpu())?;
+    if queries.dim() != index.dim() {
+        return Err(Error::Data {
+            file: options.queries.clone(),
+            line: None,
+            problem: format!(
+                "its vectors have {} dimensions, those of {} have {}",
+                queries.dim(),
+                options.index.display(),
+                index.dim()
+            ),
+        });
+    }
     let metric = match options.metric {
         By::Cosine => Metric::Cosine,
         By::Dot => Metric::Dot,
