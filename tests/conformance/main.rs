@@ -5,7 +5,9 @@ mod common;
 
 mod oracle {
     //! The specification: naive, f64, a few lines an operation, independent of the crate's own code.
+    pub mod gemm;
     pub mod norm;
 }
 
+mod gemm;
 mod norm;
