@@ -7,11 +7,13 @@ mod oracle {
     //! The specification: naive, f64, a few lines an operation, independent of the crate's own code.
     pub mod embed;
     pub mod attention;
+    pub mod gemm;
     pub mod norm;
     pub mod pool;
 }
 
 mod embed;
 mod attention;
+mod gemm;
 mod norm;
 mod pool;

@@ -1,6 +1,6 @@
 //! Matrix products with fused epilogues.
 
-pub mod cpu;
+mod cpu;
 
 use super::{check, check_devices, check_float};
 use crate::device::Backend;
@@ -110,6 +110,8 @@ pub fn gemm(a: &Tensor, b: &Tensor, epilogue: &Epilogue<'_>) -> Result<Tensor> {
     match a.device().backend() {
         Backend::Cpu(cpu) => cpu::gemm(cpu, &args),
         #[cfg(feature = "wgpu")]
-        Backend::Wgpu(_) => Err(Error::Unsupported { what: "gemm".into(), device: a.device().name() }),
+        Backend::Wgpu(_) => {
+            Err(Error::Unsupported { what: "gemm".into(), device: a.device().name() })
+        }
     }
 }
