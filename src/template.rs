@@ -38,6 +38,7 @@ pub const SHADERS: &[(&str, &str)] = &[
     ("norm.wgsl", include_str!("../shaders/norm.wgsl")),
     ("embed.wgsl", include_str!("../shaders/embed.wgsl")),
     ("pool.wgsl", include_str!("../shaders/pool.wgsl")),
+    ("attention.wgsl", include_str!("../shaders/attention.wgsl")),
 ];
 
 static ENVIRONMENT: LazyLock<Environment<'static>> = LazyLock::new(|| {
