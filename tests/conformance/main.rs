@@ -5,15 +5,15 @@ mod common;
 
 mod oracle {
     //! The specification: naive, f64, a few lines an operation, independent of the crate's own code.
-    pub mod embed;
     pub mod attention;
+    pub mod embed;
     pub mod gemm;
     pub mod norm;
     pub mod pool;
 }
 
-mod embed;
 mod attention;
+mod embed;
 mod gemm;
 mod norm;
 mod pool;
