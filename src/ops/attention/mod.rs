@@ -1,6 +1,7 @@
 //! Ragged scaled-dot-product attention.
 
 mod cpu;
+mod panel;
 #[cfg(feature = "wgpu")]
 pub(crate) mod wgpu;
 

@@ -135,9 +135,6 @@ fn windows(gpu: &WgpuDevice, args: &Args<'_>, out_width: usize) -> Result<Vec<Ra
             && span(gpu, &kv_rows, widest_kv).1 <= gpu.facts.max_binding
     };
     let count = args.q_offsets.len();
-    if fits(0..count) {
-        return Ok(vec![0..count]);
-    }
     let mut all = Vec::new();
     let mut start = 0;
     for s in 0..count {
