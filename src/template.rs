@@ -39,6 +39,7 @@ pub const SHADERS: &[(&str, &str)] = &[
     ("embed.wgsl", include_str!("../shaders/embed.wgsl")),
     ("pool.wgsl", include_str!("../shaders/pool.wgsl")),
     ("topk.wgsl", include_str!("../shaders/topk.wgsl")),
+    ("attention.wgsl", include_str!("../shaders/attention.wgsl")),
 ];
 
 static ENVIRONMENT: LazyLock<Environment<'static>> = LazyLock::new(|| {

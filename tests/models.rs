@@ -7,7 +7,7 @@ use std::sync::Mutex;
 
 use common::{devices, main_devices};
 use nearkin::models::{CrossEncoder, EmbedOptions, TextEncoder};
-use nearkin::{DType, Device};
+use nearkin::{DType, Device, DeviceOptions, Error};
 use safetensors::SafeTensors;
 use serde_json::Value;
 
@@ -238,12 +238,81 @@ fn progress_counts_every_text_once() {
 }
 
 #[test]
-fn a_folder_without_modules_is_mean_pooled() {
-    let golden = Golden::open("bert-f16");
+fn the_workspace_is_what_the_documentation_says() {
+    // Texts so many that activations outweigh everything else.
+    let folder = goldens().join("bert");
+    let texts = vec![LONG; 400];
+    let (hidden, inner) = (40, 72);
+    let load = |limit| {
+        let device = Device::cpu_with(DeviceOptions { memory_limit: limit, ..Default::default() });
+        (TextEncoder::load(&folder, &device, DType::F32).unwrap(), device)
+    };
+    let weights = load(None).1.memory_in_use() as usize;
+    for batch_tokens in [24, 1200, 9600] {
+        let activations = 4 * batch_tokens * (5 * hidden).max(2 * hidden + inner);
+        let rows = 12 * batch_tokens;
+        let packed = 2 * 4 * hidden * 3 * hidden;
+        let options = EmbedOptions { batch_tokens, ..Default::default() };
+
+        let enough = weights + (activations + rows) * 9 / 8 + packed;
+        let (model, _) = load(Some(enough as u64));
+        model.embed_with(&texts, &options).unwrap();
+
+        let (model, device) = load(Some((weights + activations / 2) as u64));
+        let error = model.embed_with(&texts, &options).unwrap_err();
+        assert!(matches!(error, Error::OutOfMemory { .. }), "{error}");
+        assert_eq!(device.memory_in_use() as usize, weights, "after the error");
+    }
+}
+
+/// More tokens than any golden model reads.
+const LONG: &str =
+    "boundary layer flow over a wing in a propeller slipstream was measured at high speed";
+
+#[test]
+fn old_and_wrapped_names_of_tensors_are_understood() {
+    let golden = Golden::open("bert");
+    let bytes = std::fs::read(golden.folder.join("model.safetensors")).unwrap();
+    let n = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let header: Value = serde_json::from_slice(&bytes[8..8 + n]).unwrap();
+    for prefix in ["model.", "0.auto_model.", "model.bert."] {
+        let renamed: serde_json::Map<String, Value> = header
+            .as_object()
+            .unwrap()
+            .iter()
+            .map(|(name, entry)| {
+                let old = name
+                    .replace("LayerNorm.weight", "LayerNorm.gamma")
+                    .replace("LayerNorm.bias", "LayerNorm.beta");
+                let prefix = if name == "__metadata__" { "" } else { prefix };
+                (format!("{prefix}{old}"), entry.clone())
+            })
+            .collect();
+        let renamed = Value::Object(renamed).to_string();
+        let folder = bare_copy(&golden);
+        let mut file = (renamed.len() as u64).to_le_bytes().to_vec();
+        file.extend_from_slice(renamed.as_bytes());
+        file.extend_from_slice(&bytes[8 + n..]);
+        std::fs::write(folder.path().join("model.safetensors"), file).unwrap();
+        let model = TextEncoder::load(folder.path(), &Device::cpu(), DType::F32).unwrap();
+        let got = model.embed_tokens(&golden.texts(), &EmbedOptions::default()).unwrap();
+        assert_near(prefix, &got.tokens, &golden.f32s("hidden"));
+    }
+}
+
+/// The files of a folder that transformers itself writes.
+fn bare_copy(golden: &Golden) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     for name in ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"] {
         std::fs::copy(golden.folder.join(name), folder.path().join(name)).unwrap();
     }
+    folder
+}
+
+#[test]
+fn a_folder_without_modules_is_mean_pooled() {
+    let golden = Golden::open("bert-f16");
+    let folder = bare_copy(&golden);
     let model = TextEncoder::load(folder.path(), &Device::cpu(), DType::F32).unwrap();
     assert_near("bare folder", &model.embed(&golden.texts()).unwrap(), &golden.f32s("embeddings"));
 }

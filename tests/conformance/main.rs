@@ -7,6 +7,7 @@ mod oracle {
     //! The specification: naive, f64, a few lines an operation, independent of the crate's own code.
     pub mod attention;
     pub mod embed;
+    pub mod gemm;
     pub mod norm;
     pub mod pool;
     pub mod topk;
@@ -14,6 +15,7 @@ mod oracle {
 
 mod attention;
 mod embed;
+mod gemm;
 mod norm;
 mod pool;
 mod topk;

@@ -133,8 +133,8 @@ struct Norm {
 }
 
 impl Norm {
-    fn apply(&self, x: &Tensor) -> Result<Tensor> {
-        layer_norm(x, None, &self.weight, Some(&self.bias), self.eps)
+    fn apply(&self, x: Tensor) -> Result<Tensor> {
+        layer_norm(&x, None, &self.weight, Some(&self.bias), self.eps)
     }
 }
 
@@ -245,12 +245,13 @@ impl Encoder {
         let Norm { weight, bias, eps } = &self.norm;
         let mut x = embed(&lookups, Some(EmbedNorm { weight, bias, eps: *eps }))?;
         for layer in &self.layers {
-            x = self.layer(layer, &x, &offsets)?;
+            x = self.layer(layer, x, &offsets)?;
         }
         Ok(Hidden { states: x, offsets, members })
     }
 
-    fn layer(&self, layer: &Layer, x: &Tensor, offsets: &Offsets) -> Result<Tensor> {
+    /// One layer. Each activation is given back as soon as it has been read, as the documented workspace says.
+    fn layer(&self, layer: &Layer, x: Tensor, offsets: &Offsets) -> Result<Tensor> {
         let Config { hidden, heads, activation, .. } = self.config;
         let dim = hidden / heads;
         let how = Attention {
@@ -260,16 +261,16 @@ impl Encoder {
             causal: false,
             bias: self.bias.as_ref(),
         };
-        let qkv = layer.qkv.apply(x, Activation::None, None)?;
+        let qkv = layer.qkv.apply(&x, Activation::None, None)?;
         let part = |i| Heads { tensor: &qkv, start: i * hidden };
         let context = attention(part(0), part(1), part(2), offsets, offsets, &how)?;
         drop(qkv);
-        let y = layer.output.apply(&context, Activation::None, Some(x))?;
-        drop(context);
-        let y = layer.output_norm.apply(&y)?;
+        let y = layer.output.apply(&context, Activation::None, Some(&x))?;
+        drop((context, x));
+        let y = layer.output_norm.apply(y)?;
         let inner = layer.up.apply(&y, activation, None)?;
         let z = layer.down.apply(&inner, Activation::None, Some(&y))?;
         drop((inner, y));
-        layer.down_norm.apply(&z)
+        layer.down_norm.apply(z)
     }
 }

@@ -1,6 +1,9 @@
 //! Ragged scaled-dot-product attention.
 
 mod cpu;
+mod panel;
+#[cfg(feature = "wgpu")]
+pub(crate) mod wgpu;
 
 use super::{check_devices, matrix};
 use crate::device::Backend;
@@ -121,9 +124,7 @@ pub fn attention(
     match q.tensor.device().backend() {
         Backend::Cpu(_) => cpu::attention(&args),
         #[cfg(feature = "wgpu")]
-        Backend::Wgpu(_) => {
-            Err(Error::Unsupported { what: OP.into(), device: q.tensor.device().name() })
-        }
+        Backend::Wgpu(gpu) => wgpu::attention(gpu, &args),
     }
 }
 

@@ -18,8 +18,8 @@ use crate::{DType, Float, Result, Tensor};
 const VECTORS: usize = 3;
 /// Rows that a task takes together, so that a panel of B comes from outer caches once for all of them.
 const ROWS: usize = 64;
-/// Steps over k between visits to the sums: a panel's part of that depth stays in the first-level cache.
-pub static DEPTH: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(192);
+/// Steps over k between checks of bounds.
+const STEPS: usize = 16;
 /// Packed floats of B held at a time, unless one panel needs more: the workspace is
 /// `4 min(N K, max(BLOCK, 48 K))` bytes, rounded up to whole panels.
 const BLOCK: usize = 2 << 20;
@@ -150,24 +150,42 @@ impl<A: Float, B: Float> WithSimd for Pack<'_, A, B> {
             }
             let b = &b[from * k..][..rows * k];
             let whole = rows & !3;
-            for j in (0..whole).step_by(4) {
-                let row = |i: usize| &b[(j + i) * k..][..k];
-                let (r0, r1, r2, r3) = (row(0), row(1), row(2), row(3));
-                let mut out = panel.chunks_exact_mut(width);
-                for c in 0..k {
-                    let Some(out) = out.next() else { break };
-                    let out = &mut out[j..j + 4];
-                    out[0] = r0[c].to_f32();
-                    out[1] = r1[c].to_f32();
-                    out[2] = r2[c].to_f32();
-                    out[3] = r3[c].to_f32();
+            for row in (0..whole).step_by(4) {
+                transpose(&b[row * k..][..4 * k], k, panel, width, row);
+            }
+            for row in whole..rows {
+                for (column, x) in panel.chunks_exact_mut(width).zip(&b[row * k..][..k]) {
+                    column[row] = x.to_f32();
                 }
             }
-            for j in whole..rows {
-                for (c, x) in b[j * k..][..k].iter().enumerate() {
-                    panel[c * width + j] = x.to_f32();
-                }
-            }
+        }
+    }
+}
+
+/// Writes four rows as columns of a panel, in squares that vectorise.
+#[inline(always)]
+fn transpose<B: Float>(rows: &[B], k: usize, panel: &mut [f32], width: usize, at: usize) {
+    let (r0, r) = rows.split_at(k);
+    let (r1, r) = r.split_at(k);
+    let (r2, r3) = r.split_at(k);
+    let (b0, b1) = (r0.as_chunks::<4>().0, r1.as_chunks::<4>().0);
+    let (b2, b3) = (r2.as_chunks::<4>().0, r3.as_chunks::<4>().0);
+    let squares = b0.iter().zip(b1).zip(b2).zip(b3);
+    for ((((x, y), z), w), columns) in squares.zip(panel.chunks_exact_mut(4 * width)) {
+        let mut square = [[0.0f32; 4]; 4];
+        for c in 0..4 {
+            square[c][0] = x[c].to_f32();
+            square[c][1] = y[c].to_f32();
+            square[c][2] = z[c].to_f32();
+            square[c][3] = w[c].to_f32();
+        }
+        for c in 0..4 {
+            columns[c * width + at..][..4].copy_from_slice(&square[c]);
+        }
+    }
+    for c in k / 4 * 4..k {
+        for (i, row) in [r0, r1, r2, r3].iter().enumerate() {
+            panel[c * width + at + i] = row[c].to_f32();
         }
     }
 }
@@ -200,91 +218,88 @@ impl<A: Float, B: Float> WithSimd for Tiles<'_, '_, A, B> {
 impl<A: Float, B: Float> Tiles<'_, '_, A, B> {
     #[inline(always)]
     fn panels<S: Simd>(mut self, simd: S, a: &[f32]) {
-        let k = self.product.k;
-        let depth = DEPTH.load(std::sync::atomic::Ordering::Relaxed);
         let width = VECTORS * S::F32_LANES;
-        let rows = self.y.nrows();
-        let mut sums = [[simd.splat_f32s(0.0); VECTORS]; ROWS];
-        let sums = &mut sums[..rows];
         for column in (0..self.y.ncols()).step_by(width) {
-            sums.fill([simd.splat_f32s(0.0); VECTORS]);
-            let panel = &self.packed[column * k..][..width * k];
-            for from in (0..k).step_by(depth) {
-                let depth = depth.min(k - from);
-                let (panel, _) = S::as_simd_f32s(&panel[from * width..][..depth * width]);
-                let mut row = 0;
-                if S::REGISTER_COUNT >= 32 {
-                    row = tiles::<S, 8>(simd, a, k, from, depth, panel, sums, row);
-                }
-                row = tiles::<S, 4>(simd, a, k, from, depth, panel, sums, row);
-                tiles::<S, 1>(simd, a, k, from, depth, panel, sums, row);
+            let panel = &self.packed[column * self.product.k..][..width * self.product.k];
+            let (panel, _) = S::as_simd_f32s(panel);
+            let mut row = 0;
+            if S::REGISTER_COUNT >= 32 {
+                row = self.tiles::<S, 8>(simd, a, panel, row, column);
             }
-            let here = width.min(self.y.ncols() - column);
+            row = self.tiles::<S, 4>(simd, a, panel, row, column);
+            self.tiles::<S, 1>(simd, a, panel, row, column);
+        }
+    }
+
+    /// Computes tiles of `R` rows from `row` on while there are as many, and gives the first row left.
+    #[inline(always)]
+    fn tiles<S: Simd, const R: usize>(
+        &mut self,
+        simd: S,
+        a: &[f32],
+        panel: &[S::f32s],
+        mut row: usize,
+        column: usize,
+    ) -> usize {
+        let k = self.product.k;
+        let columns = (self.y.ncols() - column).min(VECTORS * S::F32_LANES);
+        while row + R <= self.y.nrows() {
+            let a: [&[f32]; R] = std::array::from_fn(|i| &a[(row + i) * k..][..k]);
+            let mut sums = [[simd.splat_f32s(0.0); VECTORS]; R];
+            tile(simd, a, panel, &mut sums);
             for (i, sums) in sums.iter().enumerate() {
-                let sums = &bytemuck::cast_slice::<_, f32>(sums)[..here];
-                let at = (self.row + i, self.column + column);
-                let y = self.y.as_mut().row_mut(i).subcols_mut(column, here);
+                let sums = &bytemuck::cast_slice::<_, f32>(sums)[..columns];
+                let at = (self.row + row + i, self.column + column);
+                let y = self.y.as_mut().row_mut(row + i).subcols_mut(column, columns);
                 if let Some(y) = y.try_as_row_major_mut() {
                     self.product.finish(at, sums, y.as_slice_mut());
                 }
             }
+            row += R;
         }
+        row
     }
 }
 
-/// Adds `depth` steps from step `from` on to the sums of rows, `R` rows at a time while there are as many, and gives
-/// the first row left.
+/// The products of `R` rows with a panel.
 #[inline(always)]
-#[allow(clippy::too_many_arguments)]
-fn tiles<S: Simd, const R: usize>(
+fn tile<S: Simd, const R: usize>(
     simd: S,
-    a: &[f32],
-    k: usize,
-    from: usize,
-    depth: usize,
+    a: [&[f32]; R],
     panel: &[S::f32s],
-    sums: &mut [[S::f32s; VECTORS]],
-    mut row: usize,
-) -> usize {
-    const STEPS: usize = 8;
-    while row + R <= sums.len() {
-        let sums: &mut [[S::f32s; VECTORS]] = &mut sums[row..row + R];
-        let a: [&[f32]; R] = std::array::from_fn(|i| &a[(row + i) * k + from..][..depth]);
-        let mut acc: [[S::f32s; VECTORS]; R] = std::array::from_fn(|i| sums[i]);
-        let (blocks, rest) = panel.as_chunks::<VECTORS>().0.as_chunks::<STEPS>();
-        // Several steps for one check of bounds.
-        for (at, b) in blocks.iter().enumerate() {
-            let a: [&[f32; STEPS]; R] = std::array::from_fn(|i| &a[i].as_chunks::<STEPS>().0[at]);
-            for step in 0..STEPS {
-                acc = fused(simd, acc, std::array::from_fn(|i| a[i][step]), b[step]);
-            }
+    out: &mut [[S::f32s; VECTORS]; R],
+) {
+    let mut sums = [[simd.splat_f32s(0.0); VECTORS]; R];
+    let (blocks, rest) = panel.as_chunks::<VECTORS>().0.as_chunks::<STEPS>();
+    for (at, b) in blocks.iter().enumerate() {
+        let a: [&[f32; STEPS]; R] = std::array::from_fn(|i| &a[i].as_chunks::<STEPS>().0[at]);
+        for step in 0..STEPS {
+            sums = fused(simd, sums, a.map(|a| a[step]), b[step]);
         }
-        for (at, b) in rest.iter().enumerate() {
-            acc = fused(simd, acc, std::array::from_fn(|i| a[i][blocks.len() * STEPS + at]), *b);
-        }
-        for (sums, acc) in sums.iter_mut().zip(acc) {
-            *sums = acc;
-        }
-        row += R;
     }
-    row
+    for (b, step) in rest.iter().zip(blocks.len() * STEPS..) {
+        sums = fused(simd, sums, a.map(|a| a[step]), *b);
+    }
+    for (out, sums) in out.iter_mut().zip(sums) {
+        *out = sums;
+    }
 }
 
 /// One step over k.
 #[inline(always)]
 fn fused<S: Simd, const R: usize>(
     simd: S,
-    mut acc: [[S::f32s; VECTORS]; R],
+    mut sums: [[S::f32s; VECTORS]; R],
     a: [f32; R],
     b: [S::f32s; VECTORS],
 ) -> [[S::f32s; VECTORS]; R] {
     for i in 0..R {
         let x = simd.splat_f32s(a[i]);
         for v in 0..VECTORS {
-            acc[i][v] = simd.mul_add_e_f32s(x, b[v], acc[i][v]);
+            sums[i][v] = simd.mul_add_e_f32s(x, b[v], sums[i][v]);
         }
     }
-    acc
+    sums
 }
 
 impl<A, B> Product<'_, A, B> {

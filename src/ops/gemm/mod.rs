@@ -1,6 +1,6 @@
 //! Matrix products with fused epilogues.
 
-pub mod cpu;
+mod cpu;
 
 use super::{check, check_devices, check_float};
 use crate::device::Backend;

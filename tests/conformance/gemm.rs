@@ -1,0 +1,231 @@
+use nearkin::ops::gemm::{Activation, Epilogue, gemm};
+use nearkin::{DType, Device, Error, Tensor};
+use proptest::prelude::*;
+
+use crate::common::{FLOATS, Rng, assert_close, devices, main_devices, normals, tensor};
+use crate::oracle::gemm as oracle;
+
+const ACTIVATIONS: [Activation; 7] = [
+    Activation::None,
+    Activation::Gelu,
+    Activation::GeluTanh,
+    Activation::QuickGelu,
+    Activation::Relu,
+    Activation::Silu,
+    Activation::Tanh,
+];
+
+/// One random product, compared with the oracle on one device.
+#[allow(clippy::too_many_arguments)]
+fn compare(
+    (name, device): &(&str, Device),
+    batch: Option<usize>,
+    shared: bool,
+    [m, n, k]: [usize; 3],
+    dtypes: [DType; 2],
+    activation: Activation,
+    [with_bias, with_residual]: [bool; 2],
+    scale: f32,
+    seed: u64,
+) {
+    let mut rng = Rng(seed);
+    let with = |shape: [usize; 2], batched: bool| match batch {
+        Some(b) if batched => vec![b, shape[0], shape[1]],
+        _ => shape.to_vec(),
+    };
+    let shape = with([m, n], true);
+    let (a, av) = normals(device, dtypes[0], &with([m, k], true), &mut rng);
+    let (b, bv) = normals(device, dtypes[1], &with([n, k], !shared), &mut rng);
+    let (bias, biases) = normals(device, DType::F32, &[n], &mut rng);
+    let (residual, residuals) = normals(device, DType::F32, &shape, &mut rng);
+    let epilogue = Epilogue {
+        scale,
+        bias: with_bias.then_some(&bias),
+        activation,
+        residual: with_residual.then_some(&residual),
+    };
+    let got = gemm(&a, &b, &epilogue).unwrap();
+    assert_eq!(got.shape(), shape);
+    let (sums, sizes) = oracle::products(&av, &bv, batch.unwrap_or(1), [m, n, k]);
+    let linear: Vec<f64> = (0..sums.len())
+        .map(|i| scale as f64 * sums[i] + if with_bias { biases[i % n] } else { 0.0 })
+        .collect();
+    let want: Vec<f64> = (0..sums.len())
+        .map(|i| {
+            oracle::activation(activation, linear[i])
+                + if with_residual { residuals[i] } else { 0.0 }
+        })
+        .collect();
+    let what = format!(
+        "{activation:?} of {:?} {} by {:?} {} on {name}",
+        a.shape(),
+        a.dtype(),
+        b.shape(),
+        b.dtype()
+    );
+    const EPS: f64 = f32::EPSILON as f64;
+    // No activation is steeper than 1.13; each is off by a few ulp of its argument.
+    assert_close(&what, &got.to_vec::<f32>().unwrap(), &want, |i| {
+        1.2 * EPS * scale.abs() as f64 * sizes[i]
+            + 6.0 * EPS * (1.0 + linear[i].abs() + want[i].abs())
+    });
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, ..Default::default() })]
+
+    #[test]
+    fn matches_the_oracle(
+        m in prop_oneof![0usize..20, Just(31), Just(33), Just(63), Just(64), Just(65), Just(129)],
+        n in prop_oneof![0usize..70, Just(95), Just(96), Just(127), Just(129), Just(384)],
+        k in prop_oneof![0usize..40, Just(63), Just(64), Just(66), Just(384), Just(1001)],
+        batch in prop_oneof![Just(None), (0usize..4).prop_map(Some)],
+        shared: bool,
+        a in 0usize..3,
+        b in 0usize..3,
+        activation in 0usize..7,
+        options: [bool; 2],
+        scale in prop_oneof![Just(1.0f32), -2.0f32..2.0],
+        seed: u64,
+    ) {
+        for device in &devices()[..1] {
+            compare(
+                device, batch, shared || batch.is_none(), [m, n, k], [FLOATS[a], FLOATS[b]],
+                ACTIVATIONS[activation], options, scale, seed,
+            );
+        }
+    }
+}
+
+#[test]
+fn every_activation_over_a_grid() {
+    let grid: Vec<f32> = (-4000..=4000).map(|i| i as f32 * 0.005).collect();
+    let more =
+        [0.0, -0.0, 1e-30, -1e-30, 1e-42, 100.0, -100.0, 1e4, -1e4, 1e30, f32::INFINITY, f32::NAN];
+    let data: Vec<f32> = grid.into_iter().chain(more).collect();
+    for (name, device) in &devices()[..1] {
+        let (a, exact) = tensor(device, DType::F32, &[data.len(), 1], &data);
+        let (one, _) = tensor(device, DType::F32, &[1, 1], &[1.0]);
+        for activation in ACTIVATIONS {
+            let epilogue = Epilogue { activation, ..Default::default() };
+            let got = gemm(&a, &one, &epilogue).unwrap().to_vec::<f32>().unwrap();
+            let want: Vec<f64> = exact.iter().map(|&x| oracle::activation(activation, x)).collect();
+            // Denormals may be flushed.
+            let tolerance = |i: usize| 4e-7 * (1.0 + want[i].abs()).max(0.5 * exact[i].abs());
+            assert_close(&format!("{activation:?} on {name}"), &got, &want, tolerance);
+        }
+    }
+}
+
+#[test]
+fn nan_and_infinity_stay_in_their_rows() {
+    for (name, device) in &devices()[..1] {
+        let mut rng = Rng(5);
+        let (m, n, k) = (70, 67, 66);
+        let mut data = rng.normals(m * k);
+        data[3 * k + 7] = f32::NAN;
+        data[64 * k] = f32::INFINITY;
+        let (a, _) = tensor(device, DType::F32, &[m, k], &data);
+        let (b, _) = normals(device, DType::F32, &[n, k], &mut rng);
+        let epilogue = Epilogue { activation: Activation::Relu, ..Default::default() };
+        let y = gemm(&a, &b, &epilogue).unwrap().to_vec::<f32>().unwrap();
+        for (row, y) in y.chunks(n).enumerate() {
+            match row {
+                3 => assert!(y.iter().all(|v| v.is_nan()), "{name}: relu must keep NaN"),
+                64 => assert!(y.iter().all(|&v| v == 0.0 || v == f32::INFINITY), "{name}"),
+                _ => assert!(y.iter().all(|v| v.is_finite()), "{name} row {row}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn a_row_gives_the_same_bits_in_any_batch() {
+    for (name, device) in &devices()[..1] {
+        for (k, n, dtype) in [
+            (1, 5, DType::F32),
+            (77, 131, DType::F16),
+            (384, 200, DType::F32),
+            (1001, 64, DType::BF16),
+        ] {
+            let mut rng = Rng(11);
+            let data = rng.normals(200 * k);
+            let (b, _) = normals(device, DType::F32, &[n, k], &mut rng);
+            let (bias, _) = normals(device, DType::F32, &[n], &mut rng);
+            let run = |rows: std::ops::Range<usize>| {
+                let slice = &data[rows.start * k..rows.end * k];
+                let (a, _) = tensor(device, dtype, &[rows.len(), k], slice);
+                let epilogue = Epilogue {
+                    bias: Some(&bias),
+                    activation: Activation::Gelu,
+                    ..Default::default()
+                };
+                gemm(&a, &b, &epilogue).unwrap().to_vec::<f32>().unwrap()
+            };
+            let whole = run(0..200);
+            for rows in [
+                0..1,
+                7..8,
+                199..200,
+                3..5,
+                1..5,
+                2..10,
+                5..22,
+                0..31,
+                1..34,
+                9..73,
+                7..136,
+                1..200,
+            ] {
+                let part = run(rows.clone());
+                assert_eq!(part, whole[rows.start * n..rows.end * n], "{name} k {k} rows {rows:?}");
+            }
+            // As matrices of a batch.
+            let (a, _) = tensor(device, dtype, &[8, 25, k], &data);
+            let epilogue =
+                Epilogue { bias: Some(&bias), activation: Activation::Gelu, ..Default::default() };
+            let batched = gemm(&a, &b, &epilogue).unwrap().to_vec::<f32>().unwrap();
+            assert_eq!(batched, whole, "{name} k {k} batched");
+            let copies: Vec<f32> = b.to_vec::<f32>().unwrap().repeat(8);
+            let (copies, _) = tensor(device, DType::F32, &[8, n, k], &copies);
+            let batched = gemm(&a, &copies, &epilogue).unwrap().to_vec::<f32>().unwrap();
+            assert_eq!(batched, whole, "{name} k {k} batched copies");
+        }
+    }
+}
+
+#[test]
+fn wrong_inputs_are_typed_errors() {
+    for (_, device) in &main_devices()[..1] {
+        let zeros = |shape: &[usize]| Tensor::zeros(device, DType::F32, shape).unwrap();
+        let plain = Epilogue::default();
+        let bad: [(&[usize], &[usize]); 6] = [
+            (&[2, 3], &[4, 5]),
+            (&[2], &[4, 2]),
+            (&[2, 3], &[2, 4, 3]),
+            (&[2, 5, 3], &[3, 4, 3]),
+            (&[1, 2, 5, 3], &[4, 3]),
+            (&[2, 5, 3], &[3]),
+        ];
+        for (a, b) in bad {
+            assert!(
+                matches!(gemm(&zeros(a), &zeros(b), &plain), Err(Error::Shape { .. })),
+                "{a:?} {b:?}"
+            );
+        }
+        let (a, b) = (zeros(&[2, 3]), zeros(&[4, 3]));
+        let ids = Tensor::zeros(device, DType::U32, &[4, 3]).unwrap();
+        assert!(matches!(gemm(&a, &ids, &plain), Err(Error::Shape { .. })));
+        let wrong = zeros(&[3]);
+        let epilogue = Epilogue { bias: Some(&wrong), ..Default::default() };
+        assert!(matches!(gemm(&a, &b, &epilogue), Err(Error::Shape { .. })));
+        let wrong = zeros(&[4, 2]);
+        let epilogue = Epilogue { residual: Some(&wrong), ..Default::default() };
+        assert!(matches!(gemm(&a, &b, &epilogue), Err(Error::Shape { .. })));
+        let half = Tensor::zeros(device, DType::F16, &[2, 4]).unwrap();
+        let epilogue = Epilogue { residual: Some(&half), ..Default::default() };
+        assert!(matches!(gemm(&a, &b, &epilogue), Err(Error::Shape { .. })));
+        let other = Tensor::zeros(&Device::cpu(), DType::F32, &[4, 3]).unwrap();
+        assert!(matches!(gemm(&a, &other, &plain), Err(Error::Shape { .. })));
+    }
+}
