@@ -36,6 +36,7 @@ pub const SHADERS: &[(&str, &str)] = &[
     ("include/numbers.wgsl", include_str!("../shaders/include/numbers.wgsl")),
     ("include/reduce.wgsl", include_str!("../shaders/include/reduce.wgsl")),
     ("norm.wgsl", include_str!("../shaders/norm.wgsl")),
+    ("gemm.wgsl", include_str!("../shaders/gemm.wgsl")),
 ];
 
 static ENVIRONMENT: LazyLock<Environment<'static>> = LazyLock::new(|| {

@@ -21,6 +21,8 @@ use crate::{Error, Result, Tensor};
 pub const FAMILIES: &[Family] = &[
     #[cfg(feature = "wgpu")]
     norm::wgpu::FAMILY,
+    #[cfg(feature = "wgpu")]
+    gemm::wgpu::FAMILY,
 ];
 
 /// The stored type of a tensor as kernels name it: `f16p` is f16 on an adapter that lacks `SHADER_F16`.
