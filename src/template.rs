@@ -40,6 +40,7 @@ pub const SHADERS: &[(&str, &str)] = &[
     ("pool.wgsl", include_str!("../shaders/pool.wgsl")),
     ("topk.wgsl", include_str!("../shaders/topk.wgsl")),
     ("attention.wgsl", include_str!("../shaders/attention.wgsl")),
+    ("gemm.wgsl", include_str!("../shaders/gemm.wgsl")),
 ];
 
 static ENVIRONMENT: LazyLock<Environment<'static>> = LazyLock::new(|| {

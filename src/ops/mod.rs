@@ -27,6 +27,7 @@ pub const FAMILIES: &[Family] = &[
     pool::wgpu::FAMILY,
     topk::wgpu::FAMILY,
     attention::wgpu::FAMILY,
+    gemm::wgpu::FAMILY,
 ];
 
 /// The stored type of a tensor as kernels name it: `f16p` is f16 on an adapter that lacks `SHADER_F16`.
