@@ -1,7 +1,8 @@
 // attention: for each sequence and head, out = softmax(scale Q K^T + bias, masked) V by a streaming softmax
 //
-// One workgroup of 64 threads, 8 by 8 (ty, tx), takes 32 queries of one sequence through one head, in tiles of 32
-// keys. Thread (ty, tx) owns queries 4 ty .. 4 ty + 3. Of a tile of scores it computes keys 4 tx .. 4 tx + 3, a 4 x 4
+// One workgroup takes 32 queries of one sequence through one head.
+//
+// TILED, for GPUs: 64 threads, 8 by 8 (ty, tx), in tiles of 32 keys. Thread (ty, tx) owns queries 4 ty .. 4 ty + 3. Of a tile of scores it computes keys 4 tx .. 4 tx + 3, a 4 x 4
 // block; of the result columns 4 tx .. 4 tx + 3 of every chunk of 32, {{ (D4 + 7) // 8 }} chunks here.
 //     q_tile, kv_tile   a chunk of 32 columns of 32 rows; kv_tile holds K, then V
 //     p_tile            the weights of a tile
@@ -14,13 +15,18 @@
 // Numerics: f32; weights are powers of two, log2(e) being in the scale and bias. Tiles begin at multiples of 32 keys
 // within the sequence, so a query's bits do not depend on the batch. LOWEST stands for -infinity.
 //
+// Not TILED, for software adapters: 8 threads, a vector's lanes there, with queries thread, thread + 8, … + 24 each and
+// four keys at a time; no workgroup memory, no barriers. A load costs such an adapter as much as eight multiplications
+// or more, wherever it is from, so every element of K or V loaded serves four queries.
+//
 // Workgroups find their sequence by a search in q_offsets: sequence s has slots for tiles from q_offsets[s] / 32 + s,
 // which is always enough room and leaves at most one slot empty a sequence.
 //@ family  attention
 //@ entry   attention
 //@ buffers q:read k:read v:read q_offsets:read kv_offsets:read <% if BIAS %>bias:read <% endif %>out:write
 //@ params  AttentionParams
-//@ spec    D4=1,2,6,8,16,20,31,32 VECTOR=false,true CAUSAL=false,true BIAS=false,true
+//@ spec    D4=1,2,6,8,16,20,31,32 VECTOR=false,true CAUSAL=false,true BIAS=false,true TILED=false,true
+//@ where   TILED or D4 <= 8
 
 //% set CHUNKS = (D4 + 7) // 8
 struct AttentionParams {
@@ -47,10 +53,12 @@ struct AttentionParams {
 const LOWEST = -3.4028234e38;
 const LOG2_E = 1.4426950408889634;
 
+//% if TILED
 var<workgroup> q_tile: array<vec4<f32>, 288>;
 var<workgroup> kv_tile: array<vec4<f32>, 288>;
 var<workgroup> p_tile: array<vec4<f32>, 288>;
 var<workgroup> partial: array<f32, 256>;
+//% endif
 
 // Columns 4 c .. 4 c + 3 of a head whose row begins at `at`; zero beyond the dimension.
 //% for m in ["q", "k", "v"]
@@ -66,6 +74,30 @@ fn load_{{ m }}(at: u32, c: u32) -> vec4<f32> {
     //% endif
 }
 //% endfor
+
+// Writes columns 4 c .. 4 c + 3 of a row of the result from weighted values and the sum of weights; a query that sees
+// nothing has no weights.
+fn store(at: u32, c: u32, total: vec4<f32>, sum: f32) {
+    let y = select(total / sum, vec4<f32>(), sum == 0.0);
+    //% if VECTOR
+    out[at + c] = y;
+    //% else
+    for (var e = 0u; e < 4u; e++) {
+        if 4u * c + e < params.dim { out[at + 4u * c + e] = y[e]; }
+    }
+    //% endif
+}
+
+//% if BIAS
+// Scores of query i and keys j with their bias.
+fn biased(s: vec4<f32>, head: u32, i: u32, j: vec4<u32>) -> vec4<f32> {
+    let last = params.reach - 1;
+    let relative = clamp(vec4<i32>(j) - vec4<i32>(i32(i)), vec4<i32>(-last), vec4<i32>(last));
+    let at = vec4<u32>(relative + vec4<i32>(last)) + vec4<u32>(head * u32(2 * last + 1));
+    let sum = s + vec4<f32>(bias[at.x], bias[at.y], bias[at.z], bias[at.w]) * LOG2_E;
+    return select(sum, vec4<f32>(LOWEST), sum < vec4<f32>(LOWEST));
+}
+//% endif
 
 // The first slot of sequence s.
 fn slot(s: u32) -> u32 { return (q_offsets[s] >> 5u) + s; }
@@ -83,7 +115,7 @@ fn slot(s: u32) -> u32 { return (q_offsets[s] >> 5u) + s; }
 //% endmacro
 //% set strided = "((r & 3u) * 8u + (r >> 2u)) * 9u + (n & 7u)"
 
-@compute @workgroup_size(64)
+@compute @workgroup_size({{ 64 if TILED else 8 }})
 fn attention(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(num_workgroups) groups: vec3<u32>,
@@ -110,13 +142,87 @@ fn attention(
     //% if CAUSAL
     let visible = i32(keys) - i32(q_len) + 1;
     let end = u32(max(i32(i0 + queries) - 1 + visible, 0));
-    let all_see = u32(max(i32(i0) + visible, 0));
     //% else
     let end = keys;
     //% endif
     let column = head * params.dim<% if VECTOR %> / 4u<% endif %>;
+
+    //% if not TILED
+//% for i in range(4)
+    let row{{ i }} = i0 + min(8u * {{ i }}u + thread, queries - 1u);
+    //% if CAUSAL
+    let seen{{ i }} = u32(max(i32(row{{ i }}) + visible, 0));
+    //% endif
+    let q{{ i }}_at = params.q_base + (q_start + row{{ i }}) * params.q_width + column;
+    //% for c in range(D4)
+    let q{{ i }}_{{ c }} = load_q(q{{ i }}_at, {{ c }}u) * params.scale;
+    var acc{{ i }}_{{ c }} = vec4<f32>();
+    //% endfor
+    var top{{ i }} = LOWEST;
+    var sum{{ i }} = 0.0;
+    //% endfor
+    for (var tile = 0u; tile < end; tile += 4u) {
+        let j = vec4<u32>(tile) + vec4<u32>(0u, 1u, 2u, 3u);
+        let rows = min(j, vec4<u32>(keys - 1u)) + vec4<u32>(kv_start);
+        let k_at = rows * params.k_width + vec4<u32>(params.k_base + column);
+        let v_at = rows * params.v_width + vec4<u32>(params.v_base + column);
+        //% for i in range(4)
+        var s{{ i }} = vec4<f32>();
+        //% endfor
+        //% for c in range(D4)
+        {
+            //% for e in "xyzw"
+            let k{{ e }} = load_k(k_at.{{ e }}, {{ c }}u);
+            //% endfor
+            //% for i in range(4)
+            s{{ i }} += vec4<f32>(<% for e in "xyzw" %>dot(q{{ i }}_{{ c }}, k{{ e }})<% if not loop.last %>, <% endif %><% endfor %>);
+            //% endfor
+        }
+        //% endfor
+        //% for i in range(4)
+        //% if BIAS
+        s{{ i }} = biased(s{{ i }}, head, row{{ i }}, j);
+        //% endif
+        s{{ i }} = select(vec4<f32>(LOWEST), s{{ i }}, j < vec4<u32>(<% if CAUSAL %>min(keys, seen{{ i }})<% else %>keys<% endif %>));
+        let new_top{{ i }} = max(top{{ i }}, max(max(s{{ i }}.x, s{{ i }}.y), max(s{{ i }}.z, s{{ i }}.w)));
+        let shrink{{ i }} = exp2(top{{ i }} - new_top{{ i }});
+        top{{ i }} = new_top{{ i }};
+        let p{{ i }} = select(exp2(s{{ i }} - vec4<f32>(top{{ i }})), vec4<f32>(), s{{ i }} <= vec4<f32>(LOWEST));
+        sum{{ i }} = sum{{ i }} * shrink{{ i }} + ((p{{ i }}.x + p{{ i }}.y) + (p{{ i }}.z + p{{ i }}.w));
+        //% endfor
+        //% for c in range(D4)
+        {
+            //% for e in "xyzw"
+            let v{{ e }} = load_v(v_at.{{ e }}, {{ c }}u);
+            //% endfor
+            //% for i in range(4)
+            acc{{ i }}_{{ c }} *= shrink{{ i }};
+            //% for e in "xyzw"
+            //% if CAUSAL
+            // A weight of 0 does not silence an infinite or NaN value.
+            acc{{ i }}_{{ c }} += select(vec4<f32>(), p{{ i }}.{{ e }} * v{{ e }}, j.{{ e }} < seen{{ i }});
+            //% else
+            acc{{ i }}_{{ c }} += p{{ i }}.{{ e }} * v{{ e }};
+            //% endif
+            //% endfor
+            //% endfor
+        }
+        //% endfor
+    }
+    //% for i in range(4)
+    if 8u * {{ i }}u + thread < queries {
+        let at = params.out_base + (q_start + row{{ i }}) * params.out_width + column;
+        //% for c in range(D4)
+        store(at, {{ c }}u, acc{{ i }}_{{ c }}, sum{{ i }});
+        //% endfor
+    }
+    //% endfor
+    //% else
     let ty = thread >> 3u;
     let tx = thread & 7u;
+    //% if CAUSAL
+    let all_see = u32(max(i32(i0) + visible, 0));
+    //% endif
 
     //% for i in range(4)
     let row{{ i }} = i0 + 4u * ty + {{ i }}u;
@@ -159,13 +265,7 @@ fn attention(
         let j = vec4<u32>(tile + 4u * tx) + vec4<u32>(0u, 1u, 2u, 3u);
         //% for i in range(4)
         //% if BIAS
-        {
-            let last = params.reach - 1;
-            let relative = clamp(vec4<i32>(j) - vec4<i32>(i32(row{{ i }})), vec4<i32>(-last), vec4<i32>(last));
-            let at = vec4<u32>(relative + vec4<i32>(last)) + vec4<u32>(head * u32(2 * last + 1));
-            s{{ i }} += vec4<f32>(bias[at.x], bias[at.y], bias[at.z], bias[at.w]) * LOG2_E;
-            s{{ i }} = select(s{{ i }}, vec4<f32>(LOWEST), s{{ i }} < vec4<f32>(LOWEST));
-        }
+        s{{ i }} = biased(s{{ i }}, head, row{{ i }}, j);
         //% endif
         s{{ i }} = select(vec4<f32>(LOWEST), s{{ i }}, j < vec4<u32>(<% if CAUSAL %>min(keys, seen{{ i }})<% else %>keys<% endif %>));
         partial[({{ 8 * i }}u + ty) * 8u + tx] = max(max(s{{ i }}.x, s{{ i }}.y), max(s{{ i }}.z, s{{ i }}.w));
@@ -231,18 +331,10 @@ fn attention(
         let at = params.out_base + (q_start + row{{ i }}) * params.out_width + column;
         //% for c in range(CHUNKS)
         if {{ 8 * c }}u + tx < {{ D4 }}u {
-            // A query that sees nothing has no weights.
-            let y = select(acc{{ i }}_{{ c }} / sum, vec4<f32>(), sum == 0.0);
-            //% if VECTOR
-            out[at + {{ 8 * c }}u + tx] = y;
-            //% else
-            for (var e = 0u; e < 4u; e++) {
-                let d = {{ 32 * c }}u + 4u * tx + e;
-                if d < params.dim { out[at + d] = y[e]; }
-            }
-            //% endif
+            store(at, {{ 8 * c }}u + tx, acc{{ i }}_{{ c }}, sum);
         }
         //% endfor
     }
     //% endfor
+    //% endif
 }

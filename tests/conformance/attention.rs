@@ -137,15 +137,15 @@ fn length() -> impl Strategy<Value = usize> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 32, failure_persistence: None, ..Default::default() })]
+    #![proptest_config(ProptestConfig { cases: 20, failure_persistence: None, ..Default::default() })]
 
     #[test]
     fn matches_the_oracle(
         lengths in prop::collection::vec((length(), length()), 0..5),
         cross: bool,
         heads in 1usize..4,
-        dim in prop_oneof![Just(1usize), Just(8), Just(24), Just(32), Just(64), Just(80), Just(128), 1usize..129],
-        start in 0usize..6,
+        dim in prop::sample::select(vec![1usize, 7, 24, 32, 64, 80, 128]),
+        start in prop::sample::select(vec![0usize, 4, 5]),
         causal: bool,
         reach in prop_oneof![3 => Just(0usize), 1 => 1usize..4, 1 => 5usize..90, 1 => Just(400)],
         seed: u64,

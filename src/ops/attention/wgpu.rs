@@ -21,6 +21,8 @@ struct AttentionSpec {
     vector: bool,
     causal: bool,
     bias: bool,
+    /// Tiles in workgroup memory, or queries in threads without any.
+    tiled: bool,
 }
 
 impl Spec for AttentionSpec {
@@ -38,7 +40,9 @@ params! {
 
 pub(crate) const FAMILY: Family = Family {
     name: AttentionSpec::FAMILY,
-    spec_keys: || keys(AttentionSpec { d4: 8, vector: true, causal: false, bias: false }),
+    spec_keys: || {
+        keys(AttentionSpec { d4: 8, vector: true, causal: false, bias: false, tiled: true })
+    },
     params: AttentionParams::MEMBERS,
     params_size: size_of::<AttentionParams>(),
 };
@@ -59,6 +63,7 @@ pub(crate) fn attention(gpu: &Arc<WgpuDevice>, args: &Args<'_>) -> Result<Tensor
         vector,
         causal: args.how.causal,
         bias: args.how.bias.is_some(),
+        tiled: tiled(gpu, dim),
     })?;
     for window in windows(gpu, args, out_width)? {
         let q_rows = rows(args.q_offsets.bounds(), &window);
@@ -105,6 +110,12 @@ pub(crate) fn attention(gpu: &Arc<WgpuDevice>, args: &Args<'_>) -> Result<Tensor
         gpu.launch(&kernel, &bindings, &params, spread(groups))?;
     }
     Ok(out)
+}
+
+/// Whether to take the kernel for GPUs. The software adapters' is unrolled over the dimension, and for large ones
+/// takes a compiler seconds. A software adapter opened without subgroups gets the GPUs' kernel, so that tests run it.
+fn tiled(gpu: &WgpuDevice, dim: usize) -> bool {
+    !gpu.facts.software || gpu.facts.subgroups.is_none() || dim > 32
 }
 
 /// The first of the slots for tiles that sequence `s` has, as in the shader.
