@@ -491,3 +491,18 @@ fn mutated_configurations_never_panic() {
         folder.write(file, bytes);
     }
 }
+
+#[test]
+fn mutated_tokenizers_never_panic() {
+    let mut rng = Rng(3);
+    for name in ["bert", "roberta", "xlm-roberta", "mpnet"] {
+        let folder = Folder::of(name);
+        let bytes = std::fs::read(golden(name).join("tokenizer.json")).unwrap();
+        for _ in 0..100 {
+            folder.write("tokenizer.json", mutate(&bytes, &mut rng));
+            if let Ok(model) = folder.load() {
+                _ = model.embed(&["the lazy dog", "", "Привет 🚀 <pad>"]);
+            }
+        }
+    }
+}
