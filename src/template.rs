@@ -39,6 +39,7 @@ pub const SHADERS: &[(&str, &str)] = &[
     ("embed.wgsl", include_str!("../shaders/embed.wgsl")),
     ("pool.wgsl", include_str!("../shaders/pool.wgsl")),
     ("attention.wgsl", include_str!("../shaders/attention.wgsl")),
+    ("gemm.wgsl", include_str!("../shaders/gemm.wgsl")),
 ];
 
 static ENVIRONMENT: LazyLock<Environment<'static>> = LazyLock::new(|| {

@@ -26,6 +26,7 @@ pub const FAMILIES: &[Family] = &[
     #[cfg(feature = "wgpu")]
     pool::wgpu::FAMILY,
     attention::wgpu::FAMILY,
+    gemm::wgpu::FAMILY,
 ];
 
 /// The stored type of a tensor as kernels name it: `f16p` is f16 on an adapter that lacks `SHADER_F16`.

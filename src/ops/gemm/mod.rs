@@ -1,6 +1,8 @@
 //! Matrix products with fused epilogues.
 
 mod cpu;
+#[cfg(feature = "wgpu")]
+pub(crate) mod wgpu;
 
 use super::{check, check_devices, check_float};
 use crate::device::Backend;
@@ -110,8 +112,6 @@ pub fn gemm(a: &Tensor, b: &Tensor, epilogue: &Epilogue<'_>) -> Result<Tensor> {
     match a.device().backend() {
         Backend::Cpu(cpu) => cpu::gemm(cpu, &args),
         #[cfg(feature = "wgpu")]
-        Backend::Wgpu(_) => {
-            Err(Error::Unsupported { what: "gemm".into(), device: a.device().name() })
-        }
+        Backend::Wgpu(gpu) => wgpu::gemm(gpu, &args),
     }
 }
