@@ -25,7 +25,9 @@ pub const FAMILIES: &[Family] = &[
     embed::wgpu::FAMILY,
     #[cfg(feature = "wgpu")]
     pool::wgpu::FAMILY,
+    #[cfg(feature = "wgpu")]
     attention::wgpu::FAMILY,
+    #[cfg(feature = "wgpu")]
     gemm::wgpu::FAMILY,
 ];
 
