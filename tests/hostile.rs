@@ -406,6 +406,23 @@ fn lower_case_is_done_before_the_tokenizer_where_asked() {
 }
 
 #[test]
+fn a_text_is_cut_on_the_side_that_is_asked_for() {
+    let folder = Folder::of("distilbert");
+    let text = "the fox and the dog and the river and the city and the weather and the evening";
+    let cut = |folder: &Folder| folder.load().unwrap().token_ids(&[text]).unwrap().remove(0);
+    let right = cut(&folder);
+    folder.edit("tokenizer_config.json", |v| v["truncation_side"] = json!("left"));
+    let left = cut(&folder);
+    folder.edit("sentence_bert_config.json", |v| v["max_seq_length"] = json!(40));
+    let whole = cut(&folder);
+    let n = whole.len();
+    assert!(n > 20 && n < 40, "{n}");
+    let (first, last) = (whole[0], whole[n - 1]);
+    assert_eq!(right, [&whole[..19], &[last]].concat());
+    assert_eq!(left, [&[first], &whole[n - 19..]].concat());
+}
+
+#[test]
 fn a_dtype_that_is_no_float_is_refused() {
     for dtype in [DType::U32, DType::I64] {
         let error = TextEncoder::load(&golden("bert"), &Device::cpu(), dtype).map(|_| ());
@@ -489,5 +506,20 @@ fn mutated_configurations_never_panic() {
             }
         }
         folder.write(file, bytes);
+    }
+}
+
+#[test]
+fn mutated_tokenizers_never_panic() {
+    let mut rng = Rng(3);
+    for name in ["bert", "roberta", "xlm-roberta", "mpnet"] {
+        let folder = Folder::of(name);
+        let bytes = std::fs::read(golden(name).join("tokenizer.json")).unwrap();
+        for _ in 0..100 {
+            folder.write("tokenizer.json", mutate(&bytes, &mut rng));
+            if let Ok(model) = folder.load() {
+                _ = model.embed(&["the lazy dog", "", "Привет 🚀 <pad>"]);
+            }
+        }
     }
 }

@@ -8,8 +8,8 @@ use std::sync::Mutex;
 use common::{devices, main_devices};
 use nearkin::models::{CrossEncoder, EmbedOptions, TextEncoder};
 use nearkin::{DType, Device, DeviceOptions, Error};
-use safetensors::SafeTensors;
-use serde_json::Value;
+use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+use serde_json::{Value, json};
 
 const TEXT_FOLDERS: [&str; 10] = [
     "bert",
@@ -171,6 +171,40 @@ fn cross_encoders_match_transformers() {
                 assert!(least > 0.999, "{name} as {dtype}: cosine {least}");
             }
         }
+    }
+}
+
+#[test]
+fn a_cross_encoder_gives_a_logit_for_each_label() {
+    let golden = Golden::open("bert-cross");
+    let folder = bare_copy(&golden);
+    let config = std::fs::read_to_string(golden.folder.join("config.json")).unwrap();
+    let mut config: Value = serde_json::from_str(&config).unwrap();
+    config["id2label"] = json!({"2": "minus", "0": "once", "1": "twice"});
+    std::fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
+    let bytes = std::fs::read(golden.folder.join("model.safetensors")).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let rows = |name: &str| -> Vec<u8> {
+        let row: Vec<f32> = bytemuck::pod_collect_to_vec(file.tensor(name).unwrap().data());
+        let scaled = [1.0, 2.0, -1.0].iter().flat_map(|s| row.iter().map(move |v| s * v));
+        bytemuck::pod_collect_to_vec(&scaled.collect::<Vec<f32>>())
+    };
+    let (weight, bias) = (rows("classifier.weight"), rows("classifier.bias"));
+    let tensors = file.tensors().into_iter().map(|(name, view)| {
+        let view = match name.as_str() {
+            "classifier.weight" => TensorView::new(Dtype::F32, vec![3, 36], &weight).unwrap(),
+            "classifier.bias" => TensorView::new(Dtype::F32, vec![3], &bias).unwrap(),
+            _ => view,
+        };
+        (name, view)
+    });
+    let path = folder.path().join("model.safetensors");
+    std::fs::write(path, safetensors::serialize(tensors, None).unwrap()).unwrap();
+    let want: Vec<f32> = golden.f32s("logits").iter().flat_map(|l| [*l, 2.0 * l, -l]).collect();
+    for (device, d) in main_devices() {
+        let model = CrossEncoder::load(folder.path(), d, DType::F32).unwrap();
+        assert_eq!(model.labels(), ["once", "twice", "minus"]);
+        assert_near(device, &model.score(&golden.pairs()).unwrap(), &want);
     }
 }
 

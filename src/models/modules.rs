@@ -75,9 +75,23 @@ impl Modules {
             }
         }
         let transformer = transformer.ok_or_else(|| bad("names no Transformer".into()))?;
+        warn_of_prompt(folder)?;
         let (pooling, width) = pooling.ok_or_else(|| bad("names no Pooling".into()))?;
         Ok(Modules { transformer, pooling, width, normalize })
     }
+}
+
+/// sentence-transformers puts a default prompt, which few models have, before every text. Here prompts are the caller's.
+fn warn_of_prompt(folder: &Path) -> Result<()> {
+    #[derive(Deserialize)]
+    struct Prompts {
+        default_prompt_name: Option<String>,
+    }
+    let file = folder.join("config_sentence_transformers.json");
+    if let Some(Prompts { default_prompt_name: Some(name) }) = read_json(&file)? {
+        tracing::warn!(prompt = name, "{} has a default prompt; it is not added", file.display());
+    }
+    Ok(())
 }
 
 /// Ways of pooling by the name that version 6 writes and by the flag that earlier ones set.

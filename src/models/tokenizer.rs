@@ -1,9 +1,11 @@
 //! `tokenizer.json` through the `tokenizers` crate, cut at the length the model's folder asks for.
 
 use std::borrow::Cow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
+use serde::de::IgnoredAny;
 use tokenizers::{
     EncodeInput, PostProcessor, TruncationDirection, TruncationParams, TruncationStrategy,
 };
@@ -21,6 +23,22 @@ pub(crate) struct Tokenizer {
     vocab: usize,
     /// Rows of the token-type table, or 0 where the model is not given types.
     types: usize,
+}
+
+/// Parses `tokenizer.json`. A file that was cut off is found before the crate sees it.
+fn parse(text: &[u8]) -> Result<tokenizers::Tokenizer, String> {
+    let text = std::str::from_utf8(text).map_err(|e| e.to_string())?;
+    serde_json::from_str::<IgnoredAny>(text).map_err(|e| e.to_string())?;
+    guarded(|| text.parse())
+}
+
+/// Runs the crate's code. It unwraps and indexes on the word of the file, so that a damaged one can make it panic (a
+/// template that names a special token it does not define); here that is an error like any other.
+fn guarded<T>(run: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> {
+    match catch_unwind(AssertUnwindSafe(run)) {
+        Ok(result) => result.map_err(|e| e.to_string()),
+        Err(_) => Err("contradicts itself: the tokenizers crate panicked on it".into()),
+    }
 }
 
 /// A tokenized text or pair, with its special tokens.
@@ -43,7 +61,8 @@ impl Tokenizer {
                     .into(),
             ));
         }
-        let mut inner = tokenizers::Tokenizer::from_file(&file).map_err(|e| bad(e.to_string()))?;
+        let text = std::fs::read(&file).map_err(|e| Error::io(&file, e))?;
+        let mut inner = parse(&text).map_err(bad)?;
         let limit = reading.limit.unwrap_or(usize::MAX).min(config.max_tokens());
         // The crate subtracts the special tokens from the limit without looking.
         let special = inner.get_post_processor().map_or(0, |p| p.added_tokens(true));
@@ -98,7 +117,7 @@ impl Tokenizer {
 
     fn encode(&self, input: EncodeInput) -> Result<Encoded> {
         let bad = |problem: String| Error::Tokenizer { file: self.file.clone(), problem };
-        let encoding = self.inner.encode_fast(input, true).map_err(|e| bad(e.to_string()))?;
+        let encoding = guarded(|| self.inner.encode_fast(input, true)).map_err(bad)?;
         let ids = encoding.get_ids().to_vec();
         if ids.is_empty() {
             return Err(bad("gives no token, not even a special one, for an empty text".into()));

@@ -26,7 +26,9 @@ pub const FAMILIES: &[Family] = &[
     #[cfg(feature = "wgpu")]
     pool::wgpu::FAMILY,
     topk::wgpu::FAMILY,
+    #[cfg(feature = "wgpu")]
     attention::wgpu::FAMILY,
+    #[cfg(feature = "wgpu")]
     gemm::wgpu::FAMILY,
 ];
 
