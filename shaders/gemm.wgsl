@@ -16,8 +16,8 @@
 //@ entry   gemm
 //@ buffers a:read b:read bias:read residual:read y:write
 //@ params  GemmParams
-//@ spec    A=f32,f16,f16p,bf16 B=f32,f16,f16p,bf16 QUAD=false,true ACTIVATION=none,gelu,gelu_tanh,quick_gelu,relu,silu,tanh BM=8,64,128 BN=32,64 TM=4,8 TN=1,4,8
-//@ where   [BM, BN, TM, TN] in [[128, 64, 8, 8], [64, 64, 4, 4], [8, 32, 8, 1]] and not ("f16" in [A, B] and "f16p" in [A, B]) and (A == B or A == "f32" or (not QUAD and BM < 128))
+//@ spec    A=f32,f16,f16p,bf16 B=f32,f16,f16p,bf16 QUAD=false,true ACTIVATION=none,gelu,gelu_tanh,quick_gelu,relu,silu,tanh BM=8,64,128 BN=64,128 TM=4,8 TN=4,8
+//@ where   [BM, BN, TM, TN] in [[128, 64, 8, 8], [64, 64, 4, 4], [8, 128, 8, 4]] and not ("f16" in [A, B] and "f16p" in [A, B]) and (A == B or A == "f32" or (not QUAD and TM == 4))
 //@ needs   <% if "f16" in [A, B] %>f16<% endif %>
 
 //% from "include/numbers.wgsl" import enable, reader, reader4

@@ -25,6 +25,7 @@ pub const FAMILIES: &[Family] = &[
     embed::wgpu::FAMILY,
     #[cfg(feature = "wgpu")]
     pool::wgpu::FAMILY,
+    #[cfg(feature = "wgpu")]
     topk::wgpu::FAMILY,
     #[cfg(feature = "wgpu")]
     attention::wgpu::FAMILY,

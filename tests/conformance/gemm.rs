@@ -118,6 +118,41 @@ fn every_activation_over_a_grid() {
 }
 
 #[test]
+fn matrices_larger_than_a_binding() {
+    let Some((_, whole)) = devices().get(1) else { return };
+    let (_, small) = &devices()[devices().len() - 1];
+    // Each in turn exceeds a mebibyte: everything, b, a row of y, a batch whose matrices fit, y of a batch.
+    for (batch, m, n, k) in [
+        (1, 600, 700, 520),
+        (1, 3, 5000, 66),
+        (1, 3, 300_001, 2),
+        (5, 30, 1001, 65),
+        (2, 700, 501, 3),
+    ] {
+        for (a, b) in [(DType::F32, DType::BF16), (DType::F16, DType::F16)] {
+            let run = |device: &Device| {
+                let mut rng = Rng(13);
+                let (a, _) = normals(device, a, &[batch, m, k], &mut rng);
+                let (b, _) = normals(device, b, &[batch, n, k], &mut rng);
+                let (bias, _) = normals(device, DType::F32, &[n], &mut rng);
+                let (residual, _) = normals(device, DType::F32, &[batch, m, n], &mut rng);
+                let epilogue = Epilogue {
+                    bias: Some(&bias),
+                    residual: Some(&residual),
+                    activation: Activation::Relu,
+                    ..Default::default()
+                };
+                gemm(&a, &b, &epilogue).unwrap().to_vec::<f32>().unwrap()
+            };
+            let (cpu, whole, small) = (run(&Device::cpu()), run(whole), run(small));
+            assert_eq!(small, whole, "{batch} x {m} x {n} x {k}");
+            let cpu: Vec<f64> = cpu.into_iter().map(f64::from).collect();
+            assert_close("wgpu and cpu", &small, &cpu, |_| 1e-4);
+        }
+    }
+}
+
+#[test]
 fn nan_and_infinity_stay_in_their_rows() {
     for (name, device) in devices() {
         let mut rng = Rng(5);
