@@ -64,11 +64,11 @@ pub(crate) fn erf(x: f32) -> f32 {
     // Least-maximum fits. Below 0.95 an odd polynomial, whose error is relative…
     let t = a * a;
     let near = (-5.701_417e-4_f32)
-        .mul_add(t, 4.927_229_3e-3)
+        .mul_add(t, 4.927_229e-3)
         .mul_add(t, -2.671_205_3e-2)
         .mul_add(t, 1.127_984_3e-1)
         .mul_add(t, -3.761_220_2e-1)
-        .mul_add(t, 1.128_379)
+        .mul_add(t, std::f32::consts::FRAC_2_SQRT_PI)
         * a;
     // … above it 1 - exp(-q), whose error shrinks with exp(-q); from 3.95 on that is 1.
     let s = if a > 3.95 { 3.95 } else { a };
@@ -91,7 +91,7 @@ pub(crate) fn tanh(x: f32) -> f32 {
     let p = (-1.222_487_6e-11_f32)
         .mul_add(t, 3.061_382e-8)
         .mul_add(t, 2.801_941e-5)
-        .mul_add(t, 3.868_919_1e-3)
+        .mul_add(t, 3.868_919e-3)
         .mul_add(t, 1.368_038_7e-1)
         .mul_add(t, 1.0);
     let q = 1.288_202_4e-6_f32

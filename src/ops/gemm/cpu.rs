@@ -1,8 +1,9 @@
 //! Matrix products on the CPU: a register-tiled kernel over panels of B packed for it.
 //!
 //! Each element is one chain of multiply-adds over k, in order, whatever tile it falls in, so a row's bits depend
-//! on nothing but the row and B. (faer's product, which other crates build on, is not that: it takes a matrix-vector
-//! path for one row, another kernel for small products and cuts long rows by its own rules.)
+//! on nothing but the row and B. faer's product is not that: it takes a matrix-vector path for one row, another kernel
+//! for small products, and cuts k by its own rules. From 512 rows on this one was as fast (0.8 to 1.3 times over an
+//! encoder's shapes on two busy AVX-512 cores); below, packing B for few rows costs up to half.
 
 use faer::MatMut;
 use pulp::{Simd, WithSimd};

@@ -96,7 +96,7 @@ fn run(
         return Ok(y);
     }
     let (a, b) = (Stored::of(args.a, &gpu.facts), Stored::of(args.b, &gpu.facts));
-    let quad = args.k % 4 == 0 && args.k > 0 && !mixed;
+    let quad = args.k.is_multiple_of(4) && args.k > 0 && !mixed;
     let activation = args.epilogue.activation;
     let kernel = gpu.kernel(GemmSpec { a, b, quad, activation, bm, bn, tm, tn })?;
     for part in parts(&gpu.facts, args, tile)? {
