@@ -194,6 +194,7 @@ pub struct Family {
 }
 
 /// The serialised field names of a spec.
+#[cfg(feature = "wgpu")]
 pub(crate) fn keys<S: Spec>(spec: S) -> Vec<String> {
     match serde_json::to_value(spec) {
         Ok(serde_json::Value::Object(map)) => map.keys().cloned().collect(),
@@ -203,6 +204,7 @@ pub(crate) fn keys<S: Spec>(spec: S) -> Vec<String> {
 
 /// Declares a `#[repr(C)]` params struct of 4-byte members and the table of their offsets.
 /// The struct is the WGSL uniform and the by-value PTX parameter.
+#[cfg(feature = "wgpu")]
 macro_rules! params {
     ($(#[$meta:meta])* struct $name:ident { $($field:ident: $t:ty),* $(,)? }) => {
         $(#[$meta])*
@@ -215,4 +217,5 @@ macro_rules! params {
         }
     };
 }
+#[cfg(feature = "wgpu")]
 pub(crate) use params;

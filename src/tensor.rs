@@ -19,7 +19,7 @@ pub struct Tensor {
 }
 
 #[derive(Clone)]
-pub(crate) enum Storage {
+enum Storage {
     Cpu(Arc<CpuBuffer>),
     #[cfg(feature = "wgpu")]
     Wgpu(Arc<crate::device::wgpu::WgpuBuffer>),
@@ -129,7 +129,11 @@ impl Tensor {
         shape: &[usize],
         fill: impl FnOnce(&mut [T]),
     ) -> Result<Tensor> {
-        let Backend::Cpu(cpu) = device.backend() else { unreachable!("called for a CPU device") };
+        let cpu = match device.backend() {
+            Backend::Cpu(cpu) => cpu,
+            #[cfg(feature = "wgpu")]
+            Backend::Wgpu(_) => unreachable!("called for a CPU device"),
+        };
         let mut buffer = cpu.alloc(elements(shape)? * size_of::<T>())?;
         fill(buffer.as_mut_slice());
         Ok(Tensor {
@@ -253,10 +257,6 @@ impl Tensor {
             ));
         }
         Ok(Tensor { shape: shape.to_vec(), ..self.clone() })
-    }
-
-    pub(crate) fn storage(&self) -> &Storage {
-        &self.storage
     }
 
     /// The elements of a CPU tensor whose device and dtype the caller has checked.

@@ -13,24 +13,20 @@ pub mod topk;
 
 pub(crate) mod math;
 
+#[cfg(feature = "wgpu")]
 use crate::template::Family;
 use crate::{Error, Result, Tensor};
 
 /// Every family with a shader, for the contract test.
+#[cfg(feature = "wgpu")]
 #[doc(hidden)]
 pub const FAMILIES: &[Family] = &[
-    #[cfg(feature = "wgpu")]
-    norm::wgpu::FAMILY,
-    #[cfg(feature = "wgpu")]
-    embed::wgpu::FAMILY,
-    #[cfg(feature = "wgpu")]
-    pool::wgpu::FAMILY,
-    #[cfg(feature = "wgpu")]
-    topk::wgpu::FAMILY,
-    #[cfg(feature = "wgpu")]
     attention::wgpu::FAMILY,
-    #[cfg(feature = "wgpu")]
+    embed::wgpu::FAMILY,
     gemm::wgpu::FAMILY,
+    norm::wgpu::FAMILY,
+    pool::wgpu::FAMILY,
+    topk::wgpu::FAMILY,
 ];
 
 /// The stored type of a tensor as kernels name it: `f16p` is f16 on an adapter that lacks `SHADER_F16`.

@@ -1,5 +1,6 @@
 //! `nearkin eval`
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -31,6 +32,9 @@ pub(crate) struct Options {
     compute: Compute,
 }
 
+/// The quality of one query's ranking against its judgements.
+type Measure<'a> = &'a dyn Fn(&[&str], &HashMap<String, i32>) -> f64;
+
 pub(crate) fn run(options: &Options, json: bool) -> Result<()> {
     if options.k == 0 {
         return Err(Error::Argument { what: "-k", expected: "at least 1".into(), got: "0".into() });
@@ -58,10 +62,10 @@ pub(crate) fn run(options: &Options, json: bool) -> Result<()> {
     let queries_per_s = collection.queries.ids.len() as f64 / started.elapsed().as_secs_f64();
 
     let n = found.len() as f64;
-    let mean = |f: &dyn Fn(&[&str], &std::collections::HashMap<String, i32>) -> f64| {
+    let mean = |measure: Measure<'_>| {
         let each = found.iter().zip(&collection.judgements).map(|(hits, judged)| {
             let ranked: Vec<&str> = hits.iter().map(|h| &*h.id).collect();
-            f(&ranked, judged)
+            measure(&ranked, judged)
         });
         each.sum::<f64>() / n
     };

@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use clap::ValueEnum;
-use nearkin::{Error, Result};
 use nearkin::ops::topk::Metric;
 use nearkin::search::FlatIndex;
+use nearkin::{Error, Result};
 
 use crate::print_line;
 

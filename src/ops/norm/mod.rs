@@ -25,7 +25,6 @@ pub(crate) struct Args<'a> {
     weight: Option<&'a Tensor>,
     bias: Option<&'a Tensor>,
     eps: f32,
-    rows: usize,
     width: usize,
 }
 
@@ -78,7 +77,7 @@ fn run(
     bias: Option<&Tensor>,
     eps: f32,
 ) -> Result<Tensor> {
-    let (rows, width) = matrix(op, "x", x)?;
+    let (_, width) = matrix(op, "x", x)?;
     check_float(op, "x", x)?;
     if let Some(r) = residual {
         check(op, "residual", r, x.dtype(), x.shape())?;
@@ -93,7 +92,7 @@ fn run(
     if eps.is_nan() || eps < 0.0 {
         return Err(Error::argument("eps", "a number of at least 0", eps.to_string()));
     }
-    let args = Args { kind, x, residual, weight, bias, eps, rows, width };
+    let args = Args { kind, x, residual, weight, bias, eps, width };
     match x.device().backend() {
         Backend::Cpu(_) => cpu::norm(&args),
         #[cfg(feature = "wgpu")]

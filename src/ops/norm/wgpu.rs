@@ -57,7 +57,7 @@ pub(crate) fn norm(gpu: &Arc<WgpuDevice>, args: &Args<'_>) -> Result<Tensor> {
         wg: if args.width <= 512 { 64 } else { 256 },
     })?;
     // Rows are split so that no binding exceeds the device's limit.
-    for rows in gpu.windows(args.rows, args.width * size_of::<f32>())? {
+    for rows in gpu.windows(args.x.shape()[0], args.width * size_of::<f32>())? {
         let mut bindings: Vec<Binding<'_>> = vec![gpu.rows(args.x, &rows, args.width)];
         bindings.extend(args.residual.map(|r| gpu.rows(r, &rows, args.width)));
         bindings.extend([args.weight, args.bias].into_iter().flatten().map(|t| t.wgpu().into()));
