@@ -48,6 +48,12 @@ impl Bitmap {
         row < self.len && self.words[row / 32] >> (row % 32) & 1 == 1
     }
 
+    /// Appends clear bits up to `len`.
+    pub(crate) fn grow(&mut self, len: usize) {
+        self.words.resize(len.div_ceil(32), 0);
+        self.len = len;
+    }
+
     /// The number of bits.
     pub fn len(&self) -> usize {
         self.len

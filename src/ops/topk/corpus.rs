@@ -193,7 +193,7 @@ impl Corpus {
     }
 
     /// The most rows of a chunk: neither they nor their scales exceed a binding.
-    fn chunk_rows(&self) -> usize {
+    pub(crate) fn chunk_rows(&self) -> usize {
         let limit = match self.device.backend() {
             Backend::Cpu(_) => CPU_CHUNK.max(self.row_bytes() as u64),
             #[cfg(feature = "wgpu")]

@@ -83,7 +83,7 @@ impl<'a> Search<'a> {
 }
 
 /// The inputs after the checks.
-struct Args<'a> {
+pub(crate) struct Args<'a> {
     /// The queries \[Q, D\] on the host.
     queries: &'a [f32],
     count: usize,
