@@ -4,7 +4,9 @@
 pub mod device;
 mod dtype;
 mod error;
+pub mod metrics;
 pub mod ops;
+pub mod search;
 pub mod template;
 mod tensor;
 
