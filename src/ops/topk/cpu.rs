@@ -232,10 +232,8 @@ impl<'a> Worker<'a> {
                     }
                 },
             );
-            for r in 0..count {
-                if hot[r] {
-                    self.offer(p, row + r, r);
-                }
+            for (r, _) in hot.iter().enumerate().filter(|(_, hot)| **hot) {
+                self.offer(p, row + r, r);
             }
         }
     }

@@ -83,7 +83,7 @@ impl<'a> Search<'a> {
 }
 
 /// The inputs after the checks.
-struct Args<'a> {
+pub(crate) struct Args<'a> {
     /// The queries \[Q, D\] on the host.
     queries: &'a [f32],
     count: usize,
@@ -107,11 +107,15 @@ impl Args<'_> {
 /// ordinary. A query finds fewer than `k` rows only where fewer remain.
 ///
 /// The call waits for the device, because it returns host data. Beyond queries and hits its workspace is
-/// - on the CPU, a thread: `min(Q k 16, 32 MiB)` bytes of candidates, and a tile of the corpus (256 KiB);
-/// - on wgpu, up to `k = 256`: `16 k` bytes for each query and split of the corpus, at most 64 MiB, of which half is
-///   read back; above, a slab of scores of at most 32 MiB, read back and selected from on the host.
+/// - on the CPU, for each thread: `8 Q (k + max(k, 64))` bytes of candidates, at most 32 MiB, and a tile of the corpus
+///   as f32 (256 KiB);
+/// - on wgpu, up to `k = 256`: `16 k + 4` bytes for each query and split of the corpus (at most 1024 splits in all), at
+///   most 64 MiB, of which half is read back and merged; above, a slab of scores of at most 32 MiB, read back and
+///   selected from on the host, with `16 k` bytes of candidates a query there, at most 64 MiB;
+/// - on wgpu, of what the search asks for, one chunk's part: 4 bytes a row of bias, 1 bit a row and bitmap.
 ///
-/// Where that does not hold all queries, they are searched in groups, each reading the corpus again.
+/// Where that does not hold all queries, they are searched in groups, each reading the corpus again; one query at
+/// least is searched whatever k is.
 ///
 /// # Errors
 /// [`Error::Argument`] if `k` is 0 or the bias or a bitmap has not one entry a row; [`Error::Shape`] if the queries
