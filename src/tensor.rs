@@ -129,6 +129,8 @@ impl Tensor {
         shape: &[usize],
         fill: impl FnOnce(&mut [T]),
     ) -> Result<Tensor> {
+        // Without wgpu there is one kind of device.
+        #[allow(clippy::infallible_destructuring_match)]
         let cpu = match device.backend() {
             Backend::Cpu(cpu) => cpu,
             #[cfg(feature = "wgpu")]

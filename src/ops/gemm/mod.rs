@@ -55,7 +55,8 @@ struct Args<'a> {
     a: &'a Tensor,
     b: &'a Tensor,
     epilogue: &'a Epilogue<'a>,
-    /// Products: 1 where `b` is shared, all rows of `a` being one matrix then.
+    /// Products: 1 where `b` is shared, all rows of `a` being one matrix then. The CPU counts them by the result's size.
+    #[cfg_attr(not(feature = "wgpu"), allow(dead_code))]
     batch: usize,
     m: usize,
     n: usize,
