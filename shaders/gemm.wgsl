@@ -68,7 +68,7 @@ fn quad_{{ x }}(row: u32, quad: u32) -> vec4<f32> {
 fn erf(x: f32) -> f32 {
     let a = abs(x);
     let t = a * a;
-    let near = a * fma(fma(fma(fma(fma(-5.701417e-4, t, 4.9272293e-3), t, -2.6712053e-2), t, 1.1279843e-1), t, -3.7612202e-1), t, 1.128379);
+    let near = a * fma(fma(fma(fma(fma(fma(fma(-9.840833e-6, t, 1.1312766e-4), t, -8.488569e-4), t, 5.221197e-3), t, -2.686543e-2), t, 1.1283781e-1), t, -3.7612638e-1), t, 1.1283792);
     let s = select(a, 3.95, a > 3.95);
     let q = fma(fma(fma(fma(fma(1.2004274e-3, s, -1.5179212e-2), s, 8.989058e-2), s, 6.525662e-1), s, 1.1188773), s, 2.2500365e-3);
     let v = select(1.0 - exp(-q), near, a < 0.95);

@@ -39,7 +39,11 @@ pub(crate) fn sum_by<T: Copy>(xs: &[T], f: impl Fn(T) -> f32) -> f32 {
 pub(crate) fn exp(x: f32) -> f32 {
     let clamped = if x < -87.336_54 { -87.336_54 } else { x };
     let clamped = if clamped > 88.722_83 { 88.722_83 } else { clamped };
-    let n = (clamped * std::f32::consts::LOG2_E + 12_582_912.0) - 12_582_912.0;
+    // Adding 1.5 · 2^23 leaves the nearest integer in the low bits. Neither a cast, which saturates, nor checked
+    // arithmetic would vectorise.
+    let shifted = clamped * std::f32::consts::LOG2_E + 12_582_912.0;
+    let n = shifted - 12_582_912.0;
+    let integer = shifted.to_bits().wrapping_sub(12_582_912.0f32.to_bits()) as i32;
     let r = n.mul_add(-0.693_359_4, clamped);
     let r = n.mul_add(2.121_944_4e-4, r);
     let p = 1.987_569_1e-4_f32
@@ -50,9 +54,9 @@ pub(crate) fn exp(x: f32) -> f32 {
         .mul_add(r, 0.5);
     let y = (p * r).mul_add(r, r) + 1.0;
     // 2^n in two steps, so that n = 128 and n = -126 stay normal numbers.
-    let half = (n as i32) >> 1;
-    let rest = (n as i32) - half;
-    let scale = |k: i32| f32::from_bits(((k + 127) << 23) as u32);
+    let half = integer >> 1;
+    let rest = integer.wrapping_sub(half);
+    let scale = |k: i32| f32::from_bits((k.wrapping_add(127) << 23) as u32);
     let y = y * scale(half) * scale(rest);
     if x < -87.336_54 { 0.0 } else { y }
 }
@@ -63,11 +67,13 @@ pub(crate) fn erf(x: f32) -> f32 {
     let a = x.abs();
     // Least-maximum fits. Below 0.95 an odd polynomial, whose error is relative…
     let t = a * a;
-    let near = (-5.701_417e-4_f32)
-        .mul_add(t, 4.927_229e-3)
-        .mul_add(t, -2.671_205_3e-2)
-        .mul_add(t, 1.127_984_3e-1)
-        .mul_add(t, -3.761_220_2e-1)
+    let near = (-9.840_833e-6_f32)
+        .mul_add(t, 1.131_276_6e-4)
+        .mul_add(t, -8.488_569e-4)
+        .mul_add(t, 5.221_197e-3)
+        .mul_add(t, -2.686_543e-2)
+        .mul_add(t, 1.128_378_14e-1)
+        .mul_add(t, -3.761_263_8e-1)
         .mul_add(t, std::f32::consts::FRAC_2_SQRT_PI)
         * a;
     // … above it 1 - exp(-q), whose error shrinks with exp(-q); from 3.95 on that is 1.

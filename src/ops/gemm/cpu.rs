@@ -253,7 +253,7 @@ impl<A: Float, B: Float> Tiles<'_, '_, A, B> {
                 let at = (self.row + row + i, self.column + column);
                 let y = self.y.as_mut().row_mut(row + i).subcols_mut(column, columns);
                 if let Some(y) = y.try_as_row_major_mut() {
-                    self.product.finish(at, sums, y.as_slice_mut());
+                    self.product.finish(S::F32_LANES, at, sums, y.as_slice_mut());
                 }
             }
             row += R;
@@ -306,7 +306,7 @@ fn fused<S: Simd, const R: usize>(
 impl<A, B> Product<'_, A, B> {
     /// The epilogue of part of a row, which starts at (row, column).
     #[inline(always)]
-    fn finish(&self, (row, column): (usize, usize), sums: &[f32], y: &mut [f32]) {
+    fn finish(&self, lanes: usize, (row, column): (usize, usize), sums: &[f32], y: &mut [f32]) {
         match self.bias {
             Some(bias) => {
                 for ((y, s), b) in y.iter_mut().zip(sums).zip(&bias[column..]) {
@@ -321,20 +321,20 @@ impl<A, B> Product<'_, A, B> {
         }
         match self.activation {
             Activation::None => {}
-            Activation::Gelu => map(y, |x| {
+            Activation::Gelu => map(lanes, y, |x| {
                 let half = 0.5 * x;
                 half.mul_add(erf(x * std::f32::consts::FRAC_1_SQRT_2), half)
             }),
-            Activation::GeluTanh => map(y, |x| {
+            Activation::GeluTanh => map(lanes, y, |x| {
                 let inner = 0.797_884_6 * (0.044_715 * x * x).mul_add(x, x);
                 let half = 0.5 * x;
                 half.mul_add(tanh(inner), half)
             }),
-            Activation::QuickGelu => map(y, |x| x * sigmoid(1.702 * x)),
+            Activation::QuickGelu => map(lanes, y, |x| x * sigmoid(1.702 * x)),
             // Not `max`, which would turn a NaN into 0.
-            Activation::Relu => map(y, |x| if x < 0.0 { 0.0 } else { x }),
-            Activation::Silu => map(y, |x| x * sigmoid(x)),
-            Activation::Tanh => map(y, tanh),
+            Activation::Relu => map(lanes, y, |x| if x < 0.0 { 0.0 } else { x }),
+            Activation::Silu => map(lanes, y, |x| x * sigmoid(x)),
+            Activation::Tanh => map(lanes, y, tanh),
         }
         if let Some(residual) = self.residual {
             for (y, r) in y.iter_mut().zip(&residual[row * self.n + column..]) {
@@ -344,9 +344,17 @@ impl<A, B> Product<'_, A, B> {
     }
 }
 
+/// Applies a function to vectors of `lanes` elements, then to the rest. A plain loop over a tile's few columns would not
+/// vectorise: the compiler unrolls it beyond their number.
 #[inline(always)]
-fn map(y: &mut [f32], f: impl Fn(f32) -> f32) {
-    for y in y {
+fn map(lanes: usize, y: &mut [f32], f: impl Fn(f32) -> f32) {
+    let mut vectors = y.chunks_exact_mut(lanes);
+    for vector in &mut vectors {
+        for y in vector {
+            *y = f(*y);
+        }
+    }
+    for y in vectors.into_remainder() {
         *y = f(*y);
     }
 }
