@@ -1,29 +1,19 @@
 //! Attention at the shapes of MiniLM (12 heads of 32) and BERT base (12 heads of 64), Q, K and V being column ranges
 //! of one projection.
 
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use nearkin::ops::attention::{Attention, Heads, attention};
-use nearkin::{DType, Device, Offsets, Tensor};
+mod common;
 
-fn devices() -> Vec<(&'static str, Device)> {
-    #[allow(unused_mut)]
-    let mut all = vec![("cpu", Device::cpu())];
-    #[cfg(feature = "wgpu")]
-    if std::env::var_os("NEARKIN_BENCH_WGPU").is_some() {
-        all.push(("wgpu", Device::wgpu(0).expect("NEARKIN_BENCH_WGPU asks for a wgpu adapter")));
-    }
-    all
-}
+use common::{devices, normals};
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use nearkin::Offsets;
+use nearkin::ops::attention::{Attention, Heads, attention};
 
 fn benches(c: &mut Criterion) {
-    for (name, device) in devices() {
-        let mut group = c.benchmark_group(format!("attention/{name}"));
+    for device in devices() {
+        let mut group = c.benchmark_group(format!("attention/{}", device.kind()));
         for (sequences, len, heads, dim) in [(16, 128, 12, 32), (4, 512, 12, 64)] {
             let (rows, width) = (sequences * len, 3 * heads * dim);
-            // Any values do, so long as no score is the same as the next.
-            let data: Vec<f32> =
-                (0..rows * width).map(|i| ((i * 37 % 1009) as f32).sin()).collect();
-            let qkv = Tensor::from_f32(&device, DType::F32, &[rows, width], &data).unwrap();
+            let qkv = normals(&device, &[rows, width], 1);
             let offsets = Offsets::from_lengths(&device, &vec![len; sequences]).unwrap();
             let part = |i: usize| Heads { tensor: &qkv, start: i * heads * dim };
             let scale = 1.0 / (dim as f32).sqrt();

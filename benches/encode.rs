@@ -5,9 +5,12 @@
 
 use std::path::{Path, PathBuf};
 
+mod common;
+
+use common::devices;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use nearkin::DType;
 use nearkin::models::TextEncoder;
-use nearkin::{DType, Device};
 
 fn path(variable: &str, default: &str) -> PathBuf {
     let default = Path::new(env!("CARGO_MANIFEST_DIR")).join(default);
@@ -32,13 +35,9 @@ fn encode(criterion: &mut Criterion) {
         .collect();
     let case =
         format!("minilm_{}", corpus.file_stem().and_then(|s| s.to_str()).unwrap_or("corpus"));
-    let mut devices = vec![("cpu", Device::cpu())];
-    if std::env::var_os("NEARKIN_BENCH_WGPU").is_some() {
-        devices.push(("wgpu", Device::wgpu(0).expect("NEARKIN_BENCH_WGPU asks for an adapter")));
-    }
-    for (name, device) in devices {
+    for device in devices() {
         let encoder = TextEncoder::load(&model, &device, DType::F32).expect("the model loads");
-        let mut group = criterion.benchmark_group(format!("encode/{name}"));
+        let mut group = criterion.benchmark_group(format!("encode/{}", device.kind()));
         group.sample_size(10);
         group.throughput(Throughput::Elements(texts.len() as u64));
         group.bench_function(&case, |b| b.iter(|| encoder.embed(&texts).expect("texts embed")));
