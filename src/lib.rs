@@ -1,4 +1,45 @@
-//! GPU kernels for similarity.
+//! GPU kernels for similarity: transformer encoders that turn texts into vectors, and exact search over them.
+//!
+//! The kernels are written by hand, in WGSL for every GPU that wgpu reaches, beside a CPU backend of every operation.
+//! There is no CUDA toolkit, no libtorch, no C compiler and no build script.
+//!
+//! ```
+//! use nearkin::ops::topk::Metric;
+//! use nearkin::search::FlatIndex;
+//! use nearkin::{DType, Device};
+//!
+//! let device = Device::best(); // the first hardware GPU, else the CPU
+//! let mut index = FlatIndex::new(&device, DType::F32, 2)?;
+//! index.add(&["north", "east"], &[0.0, 1.0, 1.0, 0.0])?;
+//! let found = index.search(&[0.6, 0.8], 1, Metric::Cosine, None)?;
+//! assert_eq!(&*found[0][0].id, "north");
+//! # Ok::<(), nearkin::Error>(())
+//! ```
+//!
+//! # Layers
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`search`] | indexes that own vectors on a device and answer queries; [`metrics`] measures them |
+//! | [`models`] | Hugging Face and sentence-transformers folders, run as encoders and cross-encoders |
+//! | [`ops`] | the operations: gemm, attention, norm, embed, pool, topk |
+//! | [`Tensor`], [`Offsets`] | a shape, a dtype and memory on one device; bounds of ragged sequences |
+//! | [`Device`] | the CPU or a GPU, your own wgpu device included |
+//!
+//! # Features
+//!
+//! | feature | default | what it adds |
+//! |---|---|---|
+//! | `wgpu` | yes | GPUs through Vulkan, Metal and DX12 |
+//! | `cli` | yes | the `nearkin` program; libraries turn it off |
+//!
+//! # Promises
+//!
+//! - A result has the same bits whatever batch it rides in, on one device.
+//! - Top-k is exact: score descending, ties to the lower index, NaN never enters, any k.
+//! - Sequences are ragged, never padded; no score matrix exists in attention or search.
+//! - A device asked for by name is that device or an error; every error is an [`Error`] that says what would be right.
+//! - Operations only enqueue on a GPU; [`Tensor::to_vec`] waits, [`Tensor::to_vec_async`] does not block.
 #![deny(missing_docs)]
 
 pub mod device;
@@ -16,3 +57,7 @@ pub use dtype::{DType, Element, Float};
 pub use error::{Error, Result};
 pub use half::{bf16, f16};
 pub use tensor::{Offsets, Tensor};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
