@@ -425,6 +425,64 @@ fn an_existing_output_survives_a_failed_run() {
     assert_eq!(std::fs::read(&out).unwrap(), before);
 }
 
+/// A collection of some size, where the user has it: `NEARKIN_CRANFIELD` names a folder in BEIR layout. The reference is
+/// what sentence-transformers gave (`tests/goldens/cranfield_reference.py`).
+#[test]
+fn minilm_on_cranfield_is_as_good_as_in_sentence_transformers() {
+    let model = std::env::var("NEARKIN_MINILM")
+        .unwrap_or(concat!(env!("CARGO_MANIFEST_DIR"), "/target/models/all-MiniLM-L6-v2").into());
+    let Ok(data) = std::env::var("NEARKIN_CRANFIELD") else {
+        println!("skipped: NEARKIN_CRANFIELD names no folder");
+        return;
+    };
+    if !Path::new(&model).join("model.safetensors").is_file() {
+        println!("skipped: no model in {model}; `cargo xtask model` fetches it");
+        return;
+    }
+    let want = std::fs::read_to_string(golden("cranfield_minilm.json")).unwrap();
+    let want: Value = serde_json::from_str(&want).unwrap();
+    let args = ["eval", "--model", &model, "--data", &data, "--device", "cpu", "--json"];
+    let got: Value = serde_json::from_str(&succeed(&args)).unwrap();
+    assert_eq!(got["documents"], want["documents"]);
+    assert_eq!(got["queries"], want["queries_counted"]);
+    for key in ["ndcg@10", "recall@10", "recall@100", "mrr@10"] {
+        let (got, want) = (&got[key], &want["quality"][key]);
+        println!("{key}: {got}, in sentence-transformers {want}");
+        assert!((got.as_f64().unwrap() - want.as_f64().unwrap()).abs() < 0.002, "{key}");
+    }
+}
+
+/// More queries than are read at a time.
+#[test]
+fn many_queries_are_answered_in_their_order() {
+    use nearkin::{DType, Device, search::FlatIndex};
+    let folder = Folder::new();
+    let n = 9000;
+    let ids: Vec<String> = (0..n).map(|i| format!("q{i}")).collect();
+    let turns: Vec<f32> = (0..n).map(|i| i as f32 * std::f32::consts::TAU / n as f32).collect();
+    let queries: Vec<f32> = turns.iter().flat_map(|t| [t.cos(), t.sin()]).collect();
+    let path = folder.path("q.safetensors");
+    let mut index = FlatIndex::new(&Device::cpu(), DType::F32, 2).unwrap();
+    index.add(&ids, &queries).unwrap();
+    index.save(path.as_ref()).unwrap();
+    let corners = folder.path("corners.safetensors");
+    let mut index = FlatIndex::new(&Device::cpu(), DType::F32, 2).unwrap();
+    index.add(&["e", "n", "w", "s"], &[1.0, 0.0, 0.0, 1.0, -1.0, 0.0, 0.0, -1.0]).unwrap();
+    index.save(corners.as_ref()).unwrap();
+    let out =
+        succeed(&["search", "--index", &corners, "--queries", &path, "-k", "1", "--device", "cpu"]);
+    assert_eq!(out.lines().count(), n);
+    for (i, line) in out.lines().enumerate() {
+        let line: Value = serde_json::from_str(line).unwrap();
+        assert_eq!(line["query"], ids[i]);
+        let eighth = i * 8 / n;
+        // On a diagonal both neighbours are as near; rounding decides.
+        if i % (n / 8) != 0 {
+            assert_eq!(line["ids"][0], ["e", "n", "n", "w", "w", "s", "s", "e"][eighth]);
+        }
+    }
+}
+
 #[test]
 fn an_empty_file_gives_an_empty_index() {
     let folder = Folder::new();
