@@ -6,7 +6,7 @@ mod common;
 use std::collections::HashMap;
 use std::path::Path;
 
-use common::{FLOATS, Rng, devices, main_devices};
+use common::{FLOATS, Rng, devices, main_devices, open_wgpu};
 use nearkin::ops::topk::Metric;
 use nearkin::search::FlatIndex;
 use nearkin::search::store::{self, Stored, Vectors};
@@ -148,7 +148,7 @@ fn wrong_requests_are_typed_and_change_nothing() {
 fn a_full_device_keeps_the_index_as_it_was() {
     let options = DeviceOptions { memory_limit: Some(2 << 20), ..Default::default() };
     let mut limited = vec![Device::cpu_with(options)];
-    limited.extend(Device::wgpu_with(0, options));
+    limited.extend(open_wgpu(options));
     for device in limited {
         let data = Rng(4).normals(1000 * 16);
         let mut index = index(&device, DType::F32, 16, &data);
