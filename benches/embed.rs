@@ -19,7 +19,7 @@ fn lookups(c: &mut Criterion) {
         let at: Vec<u32> = (0..t as u32).map(|i| i % 512).collect();
         let zeros = vec![0; t];
         group.throughput(Throughput::Bytes((4 * t * h * 4) as u64));
-        group.bench_function(format!("t{t}_h{h}_v{v}"), |b| {
+        group.bench_function(format!("t{t}_h{h}_norm"), |b| {
             b.iter(|| {
                 let lookups = [
                     Lookup { table: &words, rows: &ids },

@@ -282,6 +282,8 @@ fn bad_input_is_one_line_exit_code_2_and_no_output() {
     );
     let twice = "{\"_id\":\"x\",\"text\":\"a\"}\n{\"_id\":\"x\",\"text\":\"b\"}\n";
     embed(&model, &folder.write("e.jsonl", twice), &out, &["'x'", "twice"]);
+    let twice = "{\"_id\":\"x\\ny\",\"text\":\"a\"}\n{\"_id\":\"x\\ny\",\"text\":\"b\"}\n";
+    embed(&model, &folder.write("e2.jsonl", twice), &out, &["x\\ny", "twice"]);
     embed(&model, &folder.write("f.txt", b"fine\n\xff\xfe\n"), &out, &["f.txt:2", "UTF-8"]);
     embed(&model, &good, &folder.path("no/such/out.safetensors"), &["folder does not exist"]);
     embed(&model, &good, folder.0.path().to_str().unwrap(), &["is a directory"]);
@@ -325,7 +327,11 @@ fn bad_input_is_one_line_exit_code_2_and_no_output() {
         &["text_pair", "p.jsonl:1"],
     );
     let pairs = folder.write("p2.jsonl", "{\"text\":\"a\",\"text_pair\":\"b\"}\n");
-    refuse(&["rerank", "--model", &model, "--pairs", &pairs, "--device", "cpu"], &["bert"]);
+    refuse(
+        &["rerank", "--model", &model, "--pairs", &pairs, "--device", "cpu"],
+        &["bert", "no sequence-classification head", "expected a cross-encoder"],
+    );
+    embed(&golden("bert-cross"), &good, &out, &["bert-cross", "expected a text encoder"]);
     refuse(&["eval", "--model", &model, "--data", "/nowhere", "--device", "cpu"], &["/nowhere"]);
     folder.write("data/corpus.jsonl", "{\"_id\":\"a\",\"text\":\"x\"}\n");
     folder.write("data/queries.jsonl", "{\"_id\":\"1\",\"text\":\"x\"}\n");
@@ -338,6 +344,50 @@ fn bad_input_is_one_line_exit_code_2_and_no_output() {
     );
     folder.write("data/qrels/test.tsv", "query-id\tcorpus-id\tscore\n9\ta\t1\n");
     refuse(&["eval", "--model", &model, "--data", &data, "--device", "cpu"], &["relevant"]);
+}
+
+/// The tokenizers crate panics on a template that names a special token it does not define; the user sees one line.
+#[test]
+fn a_tokenizer_that_contradicts_itself_is_one_line() {
+    let folder = Folder::new();
+    for name in ["config.json", "model.safetensors"] {
+        std::fs::copy(golden("bert") + "/" + name, folder.path(name)).unwrap();
+    }
+    let text = std::fs::read_to_string(golden("bert") + "/tokenizer.json").unwrap();
+    let mut json: Value = serde_json::from_str(&text).unwrap();
+    json["post_processor"] = serde_json::json!({
+        "type": "TemplateProcessing", "special_tokens": {},
+        "single": [{"SpecialToken": {"id": "[CLS]", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+        "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 0}}],
+    });
+    folder.write("tokenizer.json", json.to_string());
+    let input = folder.write("a.txt", "a dog\n");
+    let (model, out) = (folder.path(""), folder.path("out.safetensors"));
+    refuse(
+        &["embed", "--model", &model, "--input", &input, "--output", &out, "--device", "cpu"],
+        &["tokenizer.json"],
+    );
+    assert!(!Path::new(&out).exists());
+}
+
+#[test]
+fn a_judged_document_that_the_corpus_lacks_counts_as_not_found() {
+    let folder = Folder::new();
+    folder.write(
+        "corpus.jsonl",
+        "{\"_id\":\"a\",\"text\":\"wing\"}\n{\"_id\":\"b\",\"text\":\"heat\"}\n",
+    );
+    folder.write("queries.jsonl", "{\"_id\":\"1\",\"text\":\"wing\"}\n");
+    folder.write("qrels/test.tsv", "query-id\tcorpus-id\tscore\n1\ta\t1\n1\tgone\t1\n");
+    let data = folder.path("");
+    let model = golden("bert");
+    let args = ["eval", "--model", &model, "--data", &data, "--device", "cpu", "--json"];
+    let json: Value = serde_json::from_str(&succeed(&args)).unwrap();
+    assert_eq!(json["recall@10"], 0.5);
+    // A cut collection is judged by what is left of it.
+    let json: Value =
+        serde_json::from_str(&succeed(&[&args[..], &["--limit", "1"]].concat())).unwrap();
+    assert_eq!((&json["recall@10"], &json["documents"]), (&1.0.into(), &1.into()));
 }
 
 #[test]
@@ -373,6 +423,64 @@ fn an_existing_output_survives_a_failed_run() {
         &["bad.txt:1"],
     );
     assert_eq!(std::fs::read(&out).unwrap(), before);
+}
+
+/// A collection of some size, where the user has it: `NEARKIN_CRANFIELD` names a folder in BEIR layout. The reference is
+/// what sentence-transformers gave (`tests/goldens/cranfield_reference.py`).
+#[test]
+fn minilm_on_cranfield_is_as_good_as_in_sentence_transformers() {
+    let model = std::env::var("NEARKIN_MINILM")
+        .unwrap_or(concat!(env!("CARGO_MANIFEST_DIR"), "/target/models/all-MiniLM-L6-v2").into());
+    let Ok(data) = std::env::var("NEARKIN_CRANFIELD") else {
+        println!("skipped: NEARKIN_CRANFIELD names no folder");
+        return;
+    };
+    if !Path::new(&model).join("model.safetensors").is_file() {
+        println!("skipped: no model in {model}; `cargo xtask model` fetches it");
+        return;
+    }
+    let want = std::fs::read_to_string(golden("cranfield_minilm.json")).unwrap();
+    let want: Value = serde_json::from_str(&want).unwrap();
+    let args = ["eval", "--model", &model, "--data", &data, "--device", "cpu", "--json"];
+    let got: Value = serde_json::from_str(&succeed(&args)).unwrap();
+    assert_eq!(got["documents"], want["documents"]);
+    assert_eq!(got["queries"], want["queries_counted"]);
+    for key in ["ndcg@10", "recall@10", "recall@100", "mrr@10"] {
+        let (got, want) = (&got[key], &want["quality"][key]);
+        println!("{key}: {got}, in sentence-transformers {want}");
+        assert!((got.as_f64().unwrap() - want.as_f64().unwrap()).abs() < 0.002, "{key}");
+    }
+}
+
+/// More queries than are read at a time.
+#[test]
+fn many_queries_are_answered_in_their_order() {
+    use nearkin::{DType, Device, search::FlatIndex};
+    let folder = Folder::new();
+    let n = 9000;
+    let ids: Vec<String> = (0..n).map(|i| format!("q{i}")).collect();
+    let turns: Vec<f32> = (0..n).map(|i| i as f32 * std::f32::consts::TAU / n as f32).collect();
+    let queries: Vec<f32> = turns.iter().flat_map(|t| [t.cos(), t.sin()]).collect();
+    let path = folder.path("q.safetensors");
+    let mut index = FlatIndex::new(&Device::cpu(), DType::F32, 2).unwrap();
+    index.add(&ids, &queries).unwrap();
+    index.save(path.as_ref()).unwrap();
+    let corners = folder.path("corners.safetensors");
+    let mut index = FlatIndex::new(&Device::cpu(), DType::F32, 2).unwrap();
+    index.add(&["e", "n", "w", "s"], &[1.0, 0.0, 0.0, 1.0, -1.0, 0.0, 0.0, -1.0]).unwrap();
+    index.save(corners.as_ref()).unwrap();
+    let out =
+        succeed(&["search", "--index", &corners, "--queries", &path, "-k", "1", "--device", "cpu"]);
+    assert_eq!(out.lines().count(), n);
+    for (i, line) in out.lines().enumerate() {
+        let line: Value = serde_json::from_str(line).unwrap();
+        assert_eq!(line["query"], ids[i]);
+        let eighth = i * 8 / n;
+        // On a diagonal both neighbours are as near; rounding decides.
+        if i % (n / 8) != 0 {
+            assert_eq!(line["ids"][0], ["e", "n", "n", "w", "w", "s", "s", "e"][eighth]);
+        }
+    }
 }
 
 #[test]

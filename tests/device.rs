@@ -3,7 +3,7 @@
 #[path = "common/mod.rs"]
 mod common;
 
-use common::{FLOATS, Rng, devices, main_devices};
+use common::{FLOATS, Rng, devices, main_devices, open_wgpu};
 use nearkin::ops::norm::l2_normalize;
 use nearkin::{DType, Device, DeviceOptions, Error, Offsets, Tensor, bf16, f16};
 
@@ -104,7 +104,7 @@ fn unknown_devices_are_named_and_best_is_never_software() {
 fn a_memory_limit_is_out_of_memory_and_the_device_goes_on() {
     let options = DeviceOptions { memory_limit: Some(1 << 20), ..Default::default() };
     let mut limited = vec![("cpu", Device::cpu_with(options))];
-    if let Ok(device) = Device::wgpu_with(0, options) {
+    if let Ok(device) = open_wgpu(options) {
         limited.push(("wgpu", device));
     }
     for (name, device) in limited {

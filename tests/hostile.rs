@@ -433,9 +433,23 @@ fn a_dtype_that_is_no_float_is_refused() {
 }
 
 #[test]
+fn a_cross_encoder_is_no_text_encoder_unless_its_modules_say_so() {
+    let folder = Folder::of("bert-cross");
+    let error = folder.fails(&["config.json", "BertForSequenceClassification", "cross-encoder"]);
+    assert!(matches!(error, Error::Config { .. }), "{error}");
+    for file in ["modules.json", "1_Pooling/config.json"] {
+        let path = folder.0.path().join(file);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::copy(golden("bert").join(file), path).unwrap();
+    }
+    folder.edit("1_Pooling/config.json", |v| *v = json!({"pooling_mode": "mean"}));
+    assert_eq!(folder.load().unwrap().dim(), 36);
+}
+
+#[test]
 fn a_cross_encoder_needs_its_head() {
     let load = |folder: &Path| CrossEncoder::load(folder, &Device::cpu(), DType::F32).map(|_| ());
-    says(load(&golden("bert")), &["classifier.weight", "missing"]);
+    says(load(&golden("bert")), &["model.safetensors", "classifier.weight", "no sequence-class"]);
     says(load(&golden("mpnet")), &["Mpnet", "BERT"]);
     let folder = Folder::of("bert-cross");
     folder.edit("config.json", |v| v["id2label"] = json!({"0": "no", "1": "yes"}));

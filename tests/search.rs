@@ -6,10 +6,10 @@ mod common;
 use std::collections::HashMap;
 use std::path::Path;
 
-use common::{FLOATS, Rng, devices, main_devices};
+use common::{FLOATS, Rng, devices, main_devices, open_wgpu};
 use nearkin::ops::topk::Metric;
 use nearkin::search::FlatIndex;
-use nearkin::search::store::{self, Vectors};
+use nearkin::search::store::{self, Stored, Vectors};
 use nearkin::{DType, Device, DeviceOptions, Error, Tensor};
 use proptest::prelude::*;
 
@@ -148,7 +148,7 @@ fn wrong_requests_are_typed_and_change_nothing() {
 fn a_full_device_keeps_the_index_as_it_was() {
     let options = DeviceOptions { memory_limit: Some(2 << 20), ..Default::default() };
     let mut limited = vec![Device::cpu_with(options)];
-    limited.extend(Device::wgpu_with(0, options));
+    limited.extend(open_wgpu(options));
     for device in limited {
         let data = Rng(4).normals(1000 * 16);
         let mut index = index(&device, DType::F32, 16, &data);
@@ -172,6 +172,20 @@ fn ids_survive_whatever_they_contain() {
     assert_eq!(FlatIndex::load(&path, &Device::cpu()).unwrap().ids().collect::<Vec<_>>(), ids);
 }
 
+/// A safetensors header ends at 100 MB; ids beyond it have to go elsewhere.
+#[test]
+fn ids_longer_than_a_header_survive() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("i.safetensors");
+    let ids = ["a", "\"b"].map(|c| c.repeat(20 << 20));
+    let mut index = FlatIndex::new(&Device::cpu(), DType::F32, 1).unwrap();
+    index.add(&ids, &[1.0, 2.0]).unwrap();
+    index.save(&path).unwrap();
+    let loaded = FlatIndex::load(&path, &Device::cpu()).unwrap();
+    assert!(loaded.ids().eq(ids.iter()));
+    assert_eq!(loaded.to_f32_vec().unwrap(), [1.0, 2.0]);
+}
+
 fn write(
     path: &Path,
     metadata: HashMap<String, String>,
@@ -182,6 +196,29 @@ fn write(
     let view = safetensors::tensor::TensorView::new(dtype, shape, data).unwrap();
     let bytes = safetensors::serialize([("embeddings", view)], Some(metadata)).unwrap();
     std::fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn a_file_is_read_in_parts() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("i.safetensors");
+    let data = Rng(8).normals(3 * 50);
+    for dtype in FLOATS {
+        let index = index(&Device::cpu(), dtype, 3, &data);
+        index.save(&path).unwrap();
+        let stored = Stored::open(&path).unwrap();
+        assert_eq!((stored.len(), stored.dim(), stored.dtype()), (50, 3, dtype));
+        assert!(stored.ids().iter().eq(&names(0..50)));
+        let all = index.to_f32_vec().unwrap();
+        for rows in [0..0, 0..50, 7..8, 20..49, 50..50] {
+            let want = &all[3 * rows.start..3 * rows.end];
+            assert_eq!(stored.to_f32_vec(rows).unwrap(), want);
+        }
+        let reversed = std::ops::Range { start: 3, end: 2 };
+        for rows in [49..51, reversed, 0..usize::MAX] {
+            assert!(matches!(stored.to_f32_vec(rows), Err(Error::Argument { .. })));
+        }
+    }
 }
 
 #[test]
@@ -234,6 +271,10 @@ fn damaged_files_are_refused() {
     assert!(matches!(FlatIndex::load(&path, &cpu), Err(Error::Weights { .. })));
     write(&path, HashMap::new(), safetensors::Dtype::F32, vec![4], &ints);
     assert!(matches!(FlatIndex::load(&path, &cpu), Err(Error::Weights { .. })));
+    // No rows of a width whose bytes overflow.
+    write(&path, HashMap::new(), safetensors::Dtype::F32, vec![0, usize::MAX / 2], &[]);
+    let error = FlatIndex::load(&path, &cpu).unwrap_err();
+    assert!(matches!(error, Error::Argument { .. } | Error::Weights { .. }), "{error}");
     for ids in ["[\"a\"]", "[\"a\",\"a\"]", "nonsense", "{\"a\":1}"] {
         let metadata = HashMap::from([("ids".to_string(), ids.to_string())]);
         write(&path, metadata, safetensors::Dtype::F32, vec![2, 2], &ints);
@@ -267,6 +308,19 @@ fn a_failed_write_leaves_the_old_file() {
         store::write(&path, vec![("embeddings", short)], &["a", "b"]),
         Err(Error::Shape { .. })
     ));
+    let huge = Vectors::parts(DType::F32, &[1, usize::MAX], std::iter::empty());
+    assert!(matches!(
+        store::write(&path, vec![("embeddings", huge)], &["a"]),
+        Err(Error::Shape { .. })
+    ));
+    let two = || ("x", Vectors::f32(&[1], &[0.0]));
+    assert!(matches!(
+        store::write(&path, vec![two(), two()], &["a"; 0]),
+        Err(Error::Argument { .. })
+    ));
+    let other = Vectors::f32(&[2, 2], &[0.0; 4]);
+    let error = store::write(&path, vec![("embeddings", other)], &["a"]).unwrap_err();
+    assert!(matches!(error, Error::Shape { .. }), "{error}");
     assert_eq!(std::fs::read(&path).unwrap(), before);
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "no temporary file is left");
     let nowhere = folder.path().join("no/such/folder.safetensors");

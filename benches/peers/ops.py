@@ -35,6 +35,18 @@ def main() -> None:
         seconds = measure(lambda: F.layer_norm(x, (384,), w, b, 1e-12), args.runs * 5, warmup=20)
         report("torch", "norm", "t2048_h384", args.threads, seconds, version)
 
+        words, positions = torch.randn(30522, 384), torch.randn(512, 384)
+        types = torch.randn(2, 384)
+        ids, places = torch.randint(30522, (2048,)), torch.arange(2048) % 128
+        kinds = torch.zeros(2048, dtype=torch.long)
+
+        def embed():
+            x = F.embedding(ids, words) + F.embedding(places, positions) + F.embedding(kinds, types)
+            return F.layer_norm(x, (384,), w, b, 1e-12)
+
+        seconds = measure(embed, args.runs * 5, warmup=20)
+        report("torch", "embed", "t2048_h384_norm", args.threads, seconds, version)
+
         q, k, v = (torch.randn(16, 12, 128, 32) for _ in range(3))
         seconds = measure(lambda: F.scaled_dot_product_attention(q, k, v), args.runs, warmup=5)
         report("torch", "attention", "s16_l128_h12_d32", args.threads, seconds, version)

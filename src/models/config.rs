@@ -67,6 +67,8 @@ pub(crate) struct Config {
     pub(crate) buckets: usize,
     /// Names of the classes of a sequence-classification head.
     pub(crate) labels: Vec<String>,
+    /// The transformers class that wrote the checkpoint, where the file says.
+    pub(crate) class: Option<String>,
 }
 
 /// A struct whose missing keys take the value that the transformers class of the same name gives them.
@@ -184,8 +186,10 @@ impl Config {
         })?;
         let labels = labels(read(&json).map_err(bad)?).map_err(bad)?;
 
+        let class = json.get("architectures").and_then(|names| names.get(0));
         let mut config = Config {
             file: file.into(),
+            class: class.and_then(Value::as_str).map(Into::into),
             architecture,
             vocab: 0,
             hidden: 0,

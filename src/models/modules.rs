@@ -17,6 +17,8 @@ pub(crate) struct Modules {
     /// The width that the pooling module states, and the file that does.
     pub(crate) width: Option<(usize, PathBuf)>,
     pub(crate) normalize: bool,
+    /// Whether the folder says how its model makes vectors.
+    pub(crate) stated: bool,
 }
 
 #[derive(Deserialize)]
@@ -29,7 +31,7 @@ struct Module {
 
 impl Modules {
     /// Reads `modules.json` and the pooling it names. A folder without is mean-pooled and not normalised, as
-    /// sentence-transformers does.
+    /// sentence-transformers does; `stated` is false then.
     ///
     /// # Errors
     /// [`Error::Config`] if a module or a way of pooling is unknown, with what is known, or a path leaves the folder.
@@ -42,6 +44,7 @@ impl Modules {
                 pooling: Pooling::Mean,
                 width: None,
                 normalize: false,
+                stated: false,
             });
         };
         let (mut transformer, mut pooling, mut normalize) = (None, None, false);
@@ -77,7 +80,7 @@ impl Modules {
         let transformer = transformer.ok_or_else(|| bad("names no Transformer".into()))?;
         warn_of_prompt(folder)?;
         let (pooling, width) = pooling.ok_or_else(|| bad("names no Pooling".into()))?;
-        Ok(Modules { transformer, pooling, width, normalize })
+        Ok(Modules { transformer, pooling, width, normalize, stated: true })
     }
 }
 

@@ -147,6 +147,11 @@ impl Weights {
         }
     }
 
+    /// The checkpoint's one file, or its index.
+    pub(crate) fn source(&self) -> &Path {
+        &self.source
+    }
+
     /// Whether a tensor of this name is there.
     pub(crate) fn has(&self, name: &str) -> bool {
         self.entries.contains_key(name)

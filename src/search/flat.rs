@@ -12,6 +12,8 @@ use crate::{DType, Error, Result, Tensor};
 
 /// Bytes of queries on the device at a time.
 const QUERY_BYTES: usize = 32 << 20;
+/// Beyond any vector there is; within it no size of a row overflows.
+pub(super) const MAX_DIM: usize = 1 << 28;
 
 /// A vector that was found.
 #[derive(Clone, Debug, PartialEq)]
@@ -40,8 +42,12 @@ impl FlatIndex {
     /// An empty index of `dim`-dimensional vectors, stored as `dtype` (f32, f16 or bf16).
     ///
     /// # Errors
-    /// [`Error::Argument`] if `dim` is 0 or `dtype` is not a float.
+    /// [`Error::Argument`] if `dim` is 0 or beyond 2^28, or `dtype` is not a float; [`Error::Unsupported`] if one vector does
+    /// not fit the device's bindings.
     pub fn new(device: &Device, dtype: DType, dim: usize) -> Result<FlatIndex> {
+        if dim > MAX_DIM {
+            return Err(Error::argument("dim", format!("at most {MAX_DIM}"), dim.to_string()));
+        }
         Ok(FlatIndex {
             corpus: Corpus::new(device, dtype, dim)?,
             ids: Vec::new(),
@@ -233,17 +239,14 @@ impl FlatIndex {
     /// do not fit, [`Error::OutOfMemory`].
     pub fn load(path: &Path, device: &Device) -> Result<FlatIndex> {
         let stored = Stored::open(path)?;
-        let (dtype, rows, dim, bytes) = stored.matrix(path, "embeddings")?;
-        let ids = stored.ids(path, rows)?;
+        let (dtype, dim) = (stored.dtype(), stored.dim());
         let mut index = FlatIndex::new(device, dtype, dim)?;
-        let fresh = index.check_ids(ids.iter().map(String::as_str)).map_err(|e| Error::Data {
-            file: path.into(),
-            line: None,
-            problem: e.to_string(),
-        })?;
+        let fresh = index
+            .check_ids(stored.ids().iter().map(String::as_str))
+            .map_err(|e| Error::Data { file: path.into(), line: None, problem: e.to_string() })?;
         let row_bytes = dim * dtype.size();
         let part = index.corpus.chunk_rows() * row_bytes;
-        for bytes in bytes.chunks(part) {
+        for bytes in stored.bytes().chunks(part) {
             let rows = bytes.len() / row_bytes;
             index.corpus.append_tensor(&Tensor::from_bytes(device, dtype, &[rows, dim], bytes)?)?;
         }

@@ -1,22 +1,31 @@
 //! The file of vectors: one safetensors file, with ids and a checksum in its metadata.
 //!
 //! Metadata: `format` (`nearkin 1`), `ids` (a JSON array of strings, one a row of `embeddings`) and `xxh3` (the 64-bit
-//! XXH3 of all tensor data, in hexadecimal). A file is written under another name in the same folder, synced and
-//! renamed, so that a crash never leaves half of one. Files without these entries load too: rows are then numbered.
+//! XXH3 of all tensor data, in hexadecimal). A safetensors header holds at most 100 MB; where the ids take more than half
+//! of that, the same JSON is a tensor `ids` of bytes instead. A file is written under another name in the same folder,
+//! synced and renamed, so that a crash never leaves half of one. Files without these entries load too: rows are then
+//! numbered.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::io::{BufWriter, Seek, SeekFrom, Write};
+use std::ops::Range;
 use std::path::Path;
 
 use safetensors::SafeTensors;
 use serde_json::json;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
+use super::flat::MAX_DIM;
 use crate::device::mapping::Mapping;
-use crate::{DType, Error, Result};
+use crate::{DType, Device, Error, Result, Tensor};
 
 const FORMAT: &str = "nearkin 1";
+/// Bytes of ids that go into the header; escaping them there at most doubles them.
+const HEADER_IDS: usize = 40 << 20;
+/// The matrix of vectors.
+const EMBEDDINGS: &str = "embeddings";
+/// The metadata's entry, or the tensor, that holds the ids.
+const IDS: &str = "ids";
 /// Holds the checksum's place in the header until the data is written.
 const NO_CHECKSUM: &str = "xxh3:...........";
 
@@ -28,6 +37,14 @@ pub struct Vectors<'a> {
 }
 
 impl<'a> Vectors<'a> {
+    /// The bytes that the shape stands for.
+    fn bytes(&self) -> Result<usize> {
+        let size = self.dtype.size();
+        self.shape.iter().try_fold(size, |n, &d| n.checked_mul(d)).ok_or_else(|| {
+            Error::shape("store", "a size that memory can hold", format!("{:?}", self.shape))
+        })
+    }
+
     /// A tensor whose bytes come in parts.
     pub fn parts(
         dtype: DType,
@@ -53,8 +70,8 @@ impl<'a> Vectors<'a> {
 /// Writes tensors and the ids of `embeddings`' rows.
 ///
 /// # Errors
-/// [`Error::Io`] if the folder cannot be written, [`Error::Shape`] if a tensor's parts are not as long as its shape says;
-/// what was at `path` stays then.
+/// [`Error::Io`] if the folder cannot be written, [`Error::Shape`] if a tensor's parts are not as long as its shape says
+/// or `embeddings` has not one row an id, [`Error::Argument`] if two tensors have one name; what was at `path` stays then.
 pub fn write<S: AsRef<str>>(
     path: &Path,
     tensors: Vec<(&str, Vectors<'_>)>,
@@ -66,21 +83,38 @@ pub fn write<S: AsRef<str>>(
         _ => Path::new("."),
     };
     let ids: Vec<&str> = ids.iter().map(AsRef::as_ref).collect();
-    let mut header = serde_json::Map::new();
+    let rows = ids.len();
     let ids = serde_json::to_string(&ids).map_err(|e| io(e.into()))?;
-    header.insert(
-        "__metadata__".into(),
-        json!({ "format": FORMAT, "ids": ids, "xxh3": NO_CHECKSUM }),
-    );
-    let mut end = 0;
-    for (name, tensor) in &tensors {
+    let (in_header, in_data) =
+        if ids.len() <= HEADER_IDS { (Some(ids), None) } else { (None, Some(ids)) };
+    let mut header = serde_json::Map::new();
+    let mut metadata = json!({ "format": FORMAT });
+    if let Some(ids) = in_header {
+        metadata["ids"] = ids.into();
+    }
+    metadata["xxh3"] = NO_CHECKSUM.into();
+    header.insert("__metadata__".into(), metadata);
+    let mut end = 0usize;
+    let mut enter = |name: &str, dtype: &str, shape: &[usize], bytes: usize| {
         let start = end;
-        end += tensor.shape.iter().product::<usize>() * tensor.dtype.size();
-        let dtype = tensor.dtype.name().to_uppercase();
-        header.insert(
-            name.to_string(),
-            json!({ "dtype": dtype, "shape": tensor.shape, "data_offsets": [start, end] }),
-        );
+        end = start.saturating_add(bytes);
+        let entry = json!({ "dtype": dtype, "shape": shape, "data_offsets": [start, end] });
+        match header.insert(name.into(), entry) {
+            None => Ok(()),
+            Some(_) => {
+                Err(Error::argument("tensors", "names that differ", format!("'{name}' twice")))
+            }
+        }
+    };
+    for (name, tensor) in &tensors {
+        if *name == EMBEDDINGS && tensor.shape.first() != Some(&rows) {
+            let expected = format!("embeddings with a row for each of {rows} ids");
+            return Err(Error::shape("store", expected, format!("shape {:?}", tensor.shape)));
+        }
+        enter(name, &tensor.dtype.name().to_uppercase(), &tensor.shape, tensor.bytes()?)?;
+    }
+    if let Some(ids) = &in_data {
+        enter(IDS, "U8", &[ids.len()], ids.len())?;
     }
     let mut header = serde_json::Value::from(header).to_string();
     // The data starts at a multiple of 8 bytes.
@@ -92,7 +126,7 @@ pub fn write<S: AsRef<str>>(
     out.write_all(header.as_bytes()).map_err(io)?;
     let mut hash = Xxh3::new();
     for (_, tensor) in tensors {
-        let expected = tensor.shape.iter().product::<usize>() * tensor.dtype.size();
+        let expected = tensor.bytes()?;
         let mut written = 0;
         for part in tensor.parts {
             let part = part?;
@@ -108,6 +142,10 @@ pub fn write<S: AsRef<str>>(
                 format!("{written}"),
             ));
         }
+    }
+    if let Some(ids) = in_data {
+        hash.update(ids.as_bytes());
+        out.write_all(ids.as_bytes()).map_err(io)?;
     }
     // The ids come before it and contain no such text unescaped twice: the last occurrence is the entry's value.
     let at = header.rfind(NO_CHECKSUM).expect("the header was made with it");
@@ -126,74 +164,125 @@ pub fn write<S: AsRef<str>>(
     Ok(())
 }
 
-/// A file of vectors, mapped and checked.
-pub(crate) struct Stored {
+/// A file of vectors, mapped and checked: its matrix `embeddings`, which is read in parts, and the ids of its rows.
+pub struct Stored {
     map: Mapping,
-    metadata: BTreeMap<String, String>,
-    data: usize,
+    dtype: DType,
+    dim: usize,
+    ids: Vec<String>,
+    data: Range<usize>,
 }
 
 impl Stored {
     /// Maps a file and verifies its header and, if it has one, its checksum.
-    pub(crate) fn open(path: &Path) -> Result<Stored> {
+    ///
+    /// # Errors
+    /// [`Error::Io`]; [`Error::Weights`] if the file is truncated, damaged or lacks a matrix `embeddings` of f32, f16 or
+    /// bf16; [`Error::Data`] if its ids do not fit.
+    pub fn open(path: &Path) -> Result<Stored> {
         let map = Mapping::open(path)?;
-        let fault = |problem: String| weights(path, "*", problem);
-        let (header, metadata) = SafeTensors::read_metadata(&map)
-            .map_err(|e| fault(format!("not a whole safetensors file: {e}")))?;
-        let data = header + 8;
-        let metadata: BTreeMap<String, String> =
-            metadata.metadata().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect();
+        let fault = |tensor: &str, problem| weights(path, tensor, problem);
+        let broken = |e| fault("*", format!("not a whole safetensors file: {e}"));
+        let (header, metadata) = SafeTensors::read_metadata(&map).map_err(broken)?;
+        let metadata = metadata.metadata().clone().unwrap_or_default();
         if let Some(want) = metadata.get("xxh3") {
-            let got = format!("{:016x}", xxh3_64(&map[data..]));
+            let got = format!("{:016x}", xxh3_64(&map[8 + header..]));
             if *want != got {
-                return Err(fault(format!("the checksum is {got}, the file says {want}: damaged")));
+                let problem = format!("the checksum is {got}, the file says {want}: damaged");
+                return Err(fault("*", problem));
             }
         }
-        Ok(Stored { map, metadata, data })
-    }
-
-    /// The matrix of a name: dtype, rows, columns, bytes.
-    pub(crate) fn matrix(&self, path: &Path, name: &str) -> Result<(DType, usize, usize, &[u8])> {
-        let fault = |problem: String| weights(path, name, problem);
-        let file = SafeTensors::deserialize(&self.map)
-            .map_err(|e| fault(format!("not a whole safetensors file: {e}")))?;
-        let view = file.tensor(name).map_err(|_| {
+        let file = SafeTensors::deserialize(&map).map_err(broken)?;
+        let view = file.tensor(EMBEDDINGS).map_err(|_| {
             let mut names = file.names();
             names.sort();
-            fault(format!("missing; the file has {}", names.join(", ")))
+            fault(EMBEDDINGS, format!("missing; the file has {}", names.join(", ")))
         })?;
+        let fault = |problem| fault(EMBEDDINGS, problem);
         let dtype = match view.dtype() {
             safetensors::Dtype::F32 => DType::F32,
             safetensors::Dtype::F16 => DType::F16,
             safetensors::Dtype::BF16 => DType::BF16,
             other => return Err(fault(format!("of {other:?}, expected F32, F16 or BF16"))),
         };
-        let &[rows, columns] = view.shape() else {
+        let &[rows, dim] = view.shape() else {
             return Err(fault(format!("shape {:?}, expected 2 dimensions", view.shape())));
         };
-        if columns == 0 {
-            return Err(fault(format!("shape {:?}, expected at least one column", view.shape())));
+        if !(1..=MAX_DIM).contains(&dim) {
+            let shape = view.shape();
+            return Err(fault(format!("shape {shape:?}, expected 1 to {MAX_DIM} columns")));
         }
+        let ids = ids(path, metadata.get(IDS), &file, rows)?;
         // The view borrows the parsed file; its bytes are the mapping's.
-        let start = view.data().as_ptr() as usize - self.map.as_ptr() as usize;
-        debug_assert!(start >= self.data);
-        Ok((dtype, rows, columns, &self.map[start..start + view.data().len()]))
+        let start = view.data().as_ptr() as usize - map.as_ptr() as usize;
+        let data = start..start + view.data().len();
+        Ok(Stored { map, dtype, dim, ids, data })
     }
 
-    /// The ids of `rows` rows; numbers where the file has none.
-    pub(crate) fn ids(&self, path: &Path, rows: usize) -> Result<Vec<String>> {
-        let fault = |problem: String| Error::Data { file: path.into(), line: None, problem };
-        let Some(text) = self.metadata.get("ids") else {
-            return Ok((0..rows).map(|i| i.to_string()).collect());
-        };
-        let ids: Vec<String> = serde_json::from_str(text).map_err(|e| {
-            fault(format!("the metadata's ids are not a JSON array of strings: {e}"))
-        })?;
-        if ids.len() != rows {
-            return Err(fault(format!("{} ids for {rows} vectors", ids.len())));
-        }
-        Ok(ids)
+    /// The number of vectors.
+    pub fn len(&self) -> usize {
+        self.ids.len()
     }
+
+    /// Whether there are no vectors.
+    pub fn is_empty(&self) -> bool {
+        self.ids.is_empty()
+    }
+
+    /// The dimension of the vectors.
+    pub fn dim(&self) -> usize {
+        self.dim
+    }
+
+    /// How the vectors are stored.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// The ids, one a vector; row numbers where the file has none.
+    pub fn ids(&self) -> &[String] {
+        &self.ids
+    }
+
+    /// The vectors of some rows as f32: \[rows, dim\].
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if there are no such rows.
+    pub fn to_f32_vec(&self, rows: Range<usize>) -> Result<Vec<f32>> {
+        let row = self.dim * self.dtype.size();
+        if rows.start > rows.end || rows.end > self.len() {
+            let expected = format!("a range within {} rows", self.len());
+            return Err(Error::argument("rows", expected, format!("{rows:?}")));
+        }
+        let bytes = &self.bytes()[rows.start * row..rows.end * row];
+        Tensor::from_bytes(&Device::cpu(), self.dtype, &[rows.len(), self.dim], bytes)?.to_f32_vec()
+    }
+
+    /// The vectors as they are stored, row after row.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.map[self.data.clone()]
+    }
+}
+
+/// The ids of `rows` rows; numbers where the file has none.
+fn ids(
+    path: &Path,
+    in_header: Option<&String>,
+    file: &SafeTensors<'_>,
+    rows: usize,
+) -> Result<Vec<String>> {
+    let fault = |problem: String| Error::Data { file: path.into(), line: None, problem };
+    let text = match (in_header, file.tensor(IDS)) {
+        (Some(text), _) => text.as_bytes(),
+        (None, Ok(view)) if view.dtype() == safetensors::Dtype::U8 => view.data(),
+        _ => return Ok((0..rows).map(|i| i.to_string()).collect()),
+    };
+    let ids: Vec<String> = serde_json::from_slice(text)
+        .map_err(|e| fault(format!("its ids are not a JSON array of strings: {e}")))?;
+    if ids.len() != rows {
+        return Err(fault(format!("{} ids for {rows} vectors", ids.len())));
+    }
+    Ok(ids)
 }
 
 fn weights(path: &Path, tensor: &str, problem: String) -> Error {

@@ -3,7 +3,7 @@
 
 use std::sync::OnceLock;
 
-use nearkin::{DType, Device, DeviceOptions, Tensor};
+use nearkin::{DType, Device, DeviceOptions, Error, Tensor};
 
 /// The devices operations are tested on, each with a name for messages. On wgpu also the paths an adapter with
 /// fewer features would take, and one whose bindings are so small that operations must split their work.
@@ -33,8 +33,19 @@ pub fn main_devices() -> &'static [(&'static str, Device)] {
     &all[..all.len().min(2)]
 }
 
+/// [`Device::wgpu_with`] of the first adapter, also in a build that has no wgpu.
+pub fn open_wgpu(options: DeviceOptions) -> Result<Device, Error> {
+    #[cfg(feature = "wgpu")]
+    return Device::wgpu_with(0, options);
+    #[cfg(not(feature = "wgpu"))]
+    {
+        let _ = options;
+        Device::by_name("wgpu")
+    }
+}
+
 fn wgpu_with(options: DeviceOptions) -> Option<Device> {
-    match Device::wgpu_with(0, options) {
+    match open_wgpu(options) {
         Ok(device) => Some(device),
         Err(e) => {
             let required = std::env::var("NEARKIN_REQUIRE").unwrap_or_default();

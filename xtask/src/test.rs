@@ -40,7 +40,7 @@ pub fn run() -> Result {
     steps.run("format", cargo(["fmt", "--all", "--check"]))?;
     let clippy = ["clippy", "--workspace", "--all-targets", "--all-features", "--"];
     steps.run("clippy", with(cargo(clippy), &["-D", "warnings"]))?;
-    let clippy = ["clippy", "-p", "nearkin", "--lib", "--no-default-features", "--"];
+    let clippy = ["clippy", "-p", "nearkin", "--lib", "--tests", "--no-default-features", "--"];
     steps.run("clippy, CPU only", with(cargo(clippy), &["-D", "warnings"]))?;
     let mut doc = cargo(["doc", "--no-deps", "-p", "nearkin", "--all-features"]);
     doc.env("RUSTDOCFLAGS", "-D warnings");

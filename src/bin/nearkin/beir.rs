@@ -15,7 +15,8 @@ pub(crate) struct Collection {
     pub(crate) judgements: Vec<HashMap<String, i32>>,
 }
 
-/// Loads a collection; `limit` keeps the first so many documents and what is judged about them.
+/// Loads a collection; `limit` keeps the first so many documents and what is judged about them. Without it a relevant
+/// document that the corpus lacks counts as one that was not found, as in trec_eval.
 pub(crate) fn load(folder: &Path, split: &str, limit: Option<usize>) -> Result<Collection> {
     if !folder.is_dir() {
         let source = std::io::Error::other("is not a folder; expected a collection in BEIR layout");
@@ -37,7 +38,7 @@ pub(crate) fn load(folder: &Path, split: &str, limit: Option<usize>) -> Result<C
         let problem = match fields[..] {
             [query, document, grade] => match grade.parse::<i32>() {
                 Ok(grade) => {
-                    if known.contains(document) {
+                    if limit.is_none() || known.contains(document) {
                         grades.entry(query.into()).or_default().insert(document.into(), grade);
                     }
                     return Ok(());
@@ -63,7 +64,12 @@ pub(crate) fn load(folder: &Path, split: &str, limit: Option<usize>) -> Result<C
         }
     }
     if queries.ids.is_empty() {
-        let problem = "no query of queries.jsonl has a relevant document of corpus.jsonl".into();
+        let problem = match limit {
+            None => "names no relevant document for any query of queries.jsonl".into(),
+            Some(limit) => format!(
+                "names no relevant document among the first {limit} for any query of queries.jsonl"
+            ),
+        };
         return Err(Error::Data { file: path, line: None, problem });
     }
     Ok(Collection { corpus, queries, judgements })

@@ -74,10 +74,10 @@ pub(crate) fn run(options: &Options, json: bool) -> Result<()> {
     let recall_100 = mean(&|r, j| metrics::recall_at(100, r, j));
     let mrr = mean(&|r, j| metrics::mrr_at(10, r, j));
     let method = format!(
-        "exact cosine top-{} over {} embeddings of {} dimensions",
+        "exact cosine top-{} over f32 embeddings of {} dimensions, weights in {}",
         options.k,
-        DType::from(options.compute.dtype),
-        encoder.dim()
+        encoder.dim(),
+        DType::from(options.compute.dtype)
     );
     if json {
         let line = serde_json::json!({

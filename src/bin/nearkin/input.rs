@@ -126,7 +126,7 @@ pub(crate) fn texts(path: &Path) -> Result<Texts> {
         return Err(Error::Data {
             file: path.into(),
             line: None,
-            problem: format!("the id '{id}' occurs twice; ids must differ"),
+            problem: format!("the id '{}' occurs twice; ids must differ", id.escape_debug()),
         });
     }
     Ok(out)

@@ -96,6 +96,17 @@ fn quiet_headless_mesa() {
     }
 }
 
+/// A tokenizer.json that contradicts itself makes the tokenizers crate panic. The library turns that into an error, which
+/// is all the user need see; other panics are faults of ours and stay loud.
+fn quiet_tokenizers() {
+    let loud = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        if !info.location().is_some_and(|at| at.file().contains("tokenizers-")) {
+            loud(info);
+        }
+    }));
+}
+
 fn main() -> ExitCode {
     #[cfg(target_os = "linux")]
     quiet_headless_mesa();
@@ -103,8 +114,11 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(e) => return usage(&e),
     };
-    let filter = tracing_subscriber::EnvFilter::try_from_env("NEARKIN_LOG").unwrap_or_default();
+    // Unless told otherwise, what the library warns of (a prompt that is not added) is shown and nothing else.
+    let filter = tracing_subscriber::EnvFilter::try_from_env("NEARKIN_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("nearkin=warn"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    quiet_tokenizers();
     let result = match &cli.command {
         Command::Devices => devices::run(cli.json),
         Command::Embed(options) => embed::run(options, cli.json),
@@ -119,8 +133,11 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(e) => {
-            eprintln!("nearkin: {}", e.to_string().trim_end().replace('\n', "\n  "));
-            ExitCode::from(exit_code(&e))
+            let (code, text) = (exit_code(&e), e.to_string());
+            // A fault of the input is one line; a compiler's log keeps its lines.
+            let lines: Vec<&str> = text.trim_end().lines().map(str::trim_end).collect();
+            eprintln!("nearkin: {}", lines.join(if code == 2 { " " } else { "\n  " }));
+            ExitCode::from(code)
         }
     }
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 use nearkin::ops::topk::Metric;
 use nearkin::search::FlatIndex;
+use nearkin::search::store::Stored;
 use nearkin::{Error, Result};
 
 use crate::print_line;
@@ -20,7 +21,7 @@ pub(crate) struct Options {
     /// Results per query; more than there are vectors gives all.
     #[arg(short, value_name = "K", default_value_t = 10)]
     k: usize,
-    /// The score; larger is nearer (l2 is the negated squared distance).
+    /// The score; larger is nearer (l2 is the negated squared distance). One beyond f32 is null.
     #[arg(long, value_enum, default_value_t = By::Cosine)]
     metric: By,
     /// auto, cpu, wgpu or wgpu:<index>.
@@ -35,10 +36,16 @@ enum By {
     L2,
 }
 
+/// Queries read, searched and printed at a time.
+const QUERIES: usize = 4096;
+
 pub(crate) fn run(options: &Options) -> Result<()> {
+    if options.k == 0 {
+        return Err(Error::Argument { what: "-k", expected: "at least 1".into(), got: "0".into() });
+    }
     let device = nearkin::Device::by_name(&options.device)?;
     let index = FlatIndex::load(&options.index, &device)?;
-    let queries = FlatIndex::load(&options.queries, &nearkin::Device::cpu())?;
+    let queries = Stored::open(&options.queries)?;
     if queries.dim() != index.dim() {
         return Err(Error::Data {
             file: options.queries.clone(),
@@ -56,14 +63,18 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         By::Dot => Metric::Dot,
         By::L2 => Metric::L2,
     };
-    let found = index.search(&queries.to_f32_vec()?, options.k, metric, None)?;
-    for (query, hits) in queries.ids().zip(found) {
-        let line = serde_json::json!({
-            "query": query,
-            "ids": hits.iter().map(|h| &*h.id).collect::<Vec<_>>(),
-            "scores": hits.iter().map(|h| h.score).collect::<Vec<_>>(),
-        });
-        print_line(&line.to_string())?;
+    // Group by group, so that neither queries nor results need be in memory at once.
+    for start in (0..queries.len()).step_by(QUERIES) {
+        let rows = start..queries.len().min(start + QUERIES);
+        let found = index.search(&queries.to_f32_vec(rows.clone())?, options.k, metric, None)?;
+        for (query, hits) in queries.ids()[rows].iter().zip(found) {
+            let line = serde_json::json!({
+                "query": query,
+                "ids": hits.iter().map(|h| &*h.id).collect::<Vec<_>>(),
+                "scores": hits.iter().map(|h| h.score).collect::<Vec<_>>(),
+            });
+            print_line(&line.to_string())?;
+        }
     }
     Ok(())
 }

@@ -44,6 +44,15 @@ impl Head {
             }
         };
         let hidden = config.hidden;
+        if !loader.weights.has(&format!("{out}.weight")) {
+            let problem = "is missing: this checkpoint has no sequence-classification head and cannot score pairs; \
+                           expected a cross-encoder";
+            return Err(Error::Weights {
+                file: loader.weights.source().into(),
+                tensor: format!("{out}.weight"),
+                problem: problem.into(),
+            });
+        }
         Ok(Head {
             dense: loader.linear(&dense, hidden, hidden)?,
             out: loader.linear(&out, config.labels.len(), hidden)?,

@@ -69,7 +69,8 @@ impl TextEncoder {
     /// sentence-transformers; prompts are the caller's.
     ///
     /// # Errors
-    /// [`Error::Config`] for what is unknown (architecture, activation, module, pooling) or out of range,
+    /// [`Error::Config`] for what is unknown (architecture, activation, module, pooling) or out of range, and for a
+    /// sequence-classification checkpoint without `modules.json`, which is for [`CrossEncoder`](super::CrossEncoder);
     /// [`Error::Weights`] if a tensor is missing, damaged, of another shape or not finite, [`Error::Tokenizer`],
     /// [`Error::Io`] with the file, [`Error::OutOfMemory`] if the device is full.
     pub fn load(folder: &Path, device: &Device, dtype: DType) -> Result<TextEncoder> {
@@ -77,6 +78,16 @@ impl TextEncoder {
         let modules = Modules::open(folder)?;
         let folder = &modules.transformer;
         let config = Config::open(folder)?;
+        if let Some(class) = &config.class
+            && class.ends_with("ForSequenceClassification")
+            && !modules.stated
+        {
+            let problem = format!(
+                "{class} gives scores (a cross-encoder), and no modules.json says how to make vectors of it; expected \
+                 a text encoder"
+            );
+            return Err(Error::Config { file: config.file, problem });
+        }
         if let Some((width, file)) = modules.width
             && width != config.hidden
         {
