@@ -87,10 +87,10 @@ impl<A: Float, B: Float> Product<'_, A, B> {
             // A few tasks for each thread: first all rows of a chunk, then fewer columns.
             let tasks = 4 * rayon::current_num_threads();
             let group = count.div_ceil(tasks.div_ceil(m.div_ceil(ROWS)).min(count));
-            if m <= ROWS {
-                // Each panel is used once, at once, while it is in cache.
+            if m <= ROWS && k > 0 {
+                // Each panel is used once, at once, while it is in cache. Without a k there are no panels to go by.
                 packed
-                    .par_chunks_mut((group * panel).max(1))
+                    .par_chunks_mut(group * panel)
                     .zip(y.par_col_chunks_mut(group * width))
                     .enumerate()
                     .for_each(|(i, (packed, y))| {

@@ -140,7 +140,7 @@ const GROUPS: usize = 65_535;
 fn parts(facts: &WgpuFacts, args: &Args<'_>, [bm, bn, ..]: Tile) -> Result<Vec<Part>> {
     let &Args { batch, m, n, k, .. } = args;
     // A binding starts at an aligned offset before its first element, and its length is rounded up.
-    let limit = (facts.max_binding - 2 * facts.offset_alignment) as usize;
+    let limit = facts.max_binding.saturating_sub(2 * facts.offset_alignment) as usize;
     let (a_size, b_size, y_size) = (args.a.dtype().size(), args.b.dtype().size(), 4);
     let fit = |bytes: usize| limit / bytes.max(1);
     let (most_rows, most_columns) = (GROUPS * bm as usize, GROUPS * bn as usize);
