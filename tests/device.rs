@@ -4,7 +4,10 @@
 mod common;
 
 use common::{FLOATS, Rng, devices, main_devices};
+use nearkin::ops::embed::gather_rows;
+use nearkin::ops::gemm::{Epilogue, gemm};
 use nearkin::ops::norm::l2_normalize;
+use nearkin::ops::topk::Corpus;
 use nearkin::{DType, Device, DeviceOptions, Error, Offsets, Tensor, bf16, f16};
 
 #[test]
@@ -64,6 +67,44 @@ fn a_slice_of_the_wrong_length_or_type_is_refused() {
         assert!(matches!(Offsets::new(device, &[0, 3, 2]), Err(Error::Shape { .. })));
         let lengths = [u32::MAX as usize, 1];
         assert!(matches!(Offsets::from_lengths(device, &lengths), Err(Error::Shape { .. })));
+        let lengths = [1, usize::MAX];
+        assert!(matches!(Offsets::from_lengths(device, &lengths), Err(Error::Shape { .. })));
+    }
+}
+
+/// No rows of an absurd width are no memory, but operations count in rows.
+#[test]
+fn extents_that_overflow_are_refused_also_beside_a_zero() {
+    for (name, device) in main_devices() {
+        for shape in [[0, usize::MAX], [usize::MAX, 0], [0, 1 << 60]] {
+            let made = Tensor::zeros(device, DType::F32, &shape);
+            assert!(matches!(made, Err(Error::Shape { .. })), "{name} {shape:?}");
+        }
+        let wide = Tensor::zeros(device, DType::F32, &[0, (1 << 60) - 1]).unwrap();
+        assert!(l2_normalize(&wide, 1e-12).unwrap().is_empty(), "{name}");
+        for dim in [0, 1 << 40, usize::MAX] {
+            let made = Corpus::new(device, DType::F32, dim);
+            assert!(matches!(made, Err(Error::Argument { .. })), "{name} {dim}");
+        }
+    }
+}
+
+/// A limit below what the operations need is an error, and never a panic.
+#[test]
+fn bindings_too_small_for_anything_are_unsupported() {
+    for max in [0, 4, 100] {
+        let options = DeviceOptions { max_binding: Some(max), ..Default::default() };
+        let Ok(device) = Device::wgpu_with(0, options) else { return };
+        let x = Tensor::zeros(&device, DType::F32, &[300, 64]).unwrap();
+        let refused = [
+            l2_normalize(&x, 1e-12).map(drop),
+            gemm(&x, &x, &Epilogue::default()).map(drop),
+            Corpus::from_tensor(&x).map(drop),
+            gather_rows(&x, &[3]).map(drop),
+        ];
+        for (i, result) in refused.into_iter().enumerate() {
+            assert!(matches!(result, Err(Error::Unsupported { .. })), "{max} bytes, {i}");
+        }
     }
 }
 
