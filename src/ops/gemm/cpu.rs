@@ -345,8 +345,8 @@ impl<A, B> Product<'_, A, B> {
     }
 }
 
-/// Applies a function to vectors of `lanes` elements, then to the rest. A plain loop over a tile's few columns would not
-/// vectorise: the compiler unrolls it beyond their number.
+/// Applies a function to vectors of `lanes` elements, a constant where this is inlined, then to the rest: a tile has
+/// too few columns to leave to the compiler how many a loop takes at once.
 #[inline(always)]
 fn map(lanes: usize, y: &mut [f32], f: impl Fn(f32) -> f32) {
     let mut vectors = y.chunks_exact_mut(lanes);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{Activation, Args};
 use crate::device::WgpuFacts;
-use crate::device::wgpu::{Binding, WgpuDevice};
+use crate::device::wgpu::{Binding, GROUPS, WgpuDevice};
 use crate::ops::Stored;
 use crate::template::{Family, Spec, keys, params};
 use crate::{DType, Error, Result, Tensor};
@@ -131,9 +131,6 @@ struct Part {
     rows: Range<usize>,
     columns: Range<usize>,
 }
-
-/// Workgroups that WebGPU guarantees in each direction.
-const GROUPS: usize = 65_535;
 
 /// Cuts the result into parts whose operands each fit a binding: whole matrices, as many as fit, or else rows and
 /// columns of one.
