@@ -232,7 +232,7 @@ fn topk(
         sides[thread] = 0u;
         worst[thread] = vec2<u32>(0u, 0u);
         if params.resume == 1u && first_query + thread < params.queries {
-            let length = found[(first_list + thread) * (2u * params.k + 1u)];
+            let length = min(found[(first_list + thread) * (2u * params.k + 1u)], params.k);
             lengths[thread] = length;
             if length == params.k { worst[thread] = entry_at(0u, first_list + thread, length - 1u); }
         }

@@ -25,15 +25,15 @@ enum Storage {
     Wgpu(Arc<crate::device::wgpu::WgpuBuffer>),
 }
 
-/// The number of elements of a shape, or an error where it overflows.
+/// The number of elements of a shape, or an error where it overflows. An extent of 0 counts as 1 for that, so that
+/// products of some of the extents do not overflow either.
 fn elements(shape: &[usize]) -> Result<usize> {
-    shape
-        .iter()
-        .try_fold(1usize, |n, &d| n.checked_mul(d))
-        .filter(|n| *n <= isize::MAX as usize / 8)
-        .ok_or_else(|| {
-            Error::shape("tensor", "a size below 2^60 elements", format!("shape {shape:?}"))
-        })
+    let size = shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d.max(1)));
+    if size.is_none_or(|n| n > isize::MAX as usize / 8) {
+        let got = format!("shape {shape:?}");
+        return Err(Error::shape("tensor", "a size below 2^60 elements", got));
+    }
+    Ok(shape.iter().product())
 }
 
 impl Tensor {
@@ -159,7 +159,7 @@ impl Tensor {
         })
     }
 
-    /// Wraps a caller's wgpu buffer (usages `STORAGE | COPY_SRC | COPY_DST`) without copying.
+    /// Wraps a caller's wgpu buffer (usages `STORAGE | COPY_SRC`) without copying.
     /// Work the caller submitted before is seen; the buffer is not pooled, and is only read by operations.
     ///
     /// # Errors
@@ -401,7 +401,7 @@ impl Offsets {
         bounds.push(0u32);
         let mut total = 0u64;
         for &n in lengths {
-            total += n as u64;
+            total = total.saturating_add(n as u64);
             let total = u32::try_from(total).map_err(|_| {
                 Error::shape("offsets", "at most 4294967295 rows in all", format!("{total}"))
             })?;

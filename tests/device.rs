@@ -4,7 +4,10 @@
 mod common;
 
 use common::{FLOATS, Rng, devices, main_devices, open_wgpu};
+use nearkin::ops::embed::gather_rows;
+use nearkin::ops::gemm::{Epilogue, gemm};
 use nearkin::ops::norm::l2_normalize;
+use nearkin::ops::topk::Corpus;
 use nearkin::{DType, Device, DeviceOptions, Error, Offsets, Tensor, bf16, f16};
 
 #[test]
@@ -64,6 +67,44 @@ fn a_slice_of_the_wrong_length_or_type_is_refused() {
         assert!(matches!(Offsets::new(device, &[0, 3, 2]), Err(Error::Shape { .. })));
         let lengths = [u32::MAX as usize, 1];
         assert!(matches!(Offsets::from_lengths(device, &lengths), Err(Error::Shape { .. })));
+        let lengths = [1, usize::MAX];
+        assert!(matches!(Offsets::from_lengths(device, &lengths), Err(Error::Shape { .. })));
+    }
+}
+
+/// No rows of an absurd width are no memory, but operations count in rows.
+#[test]
+fn extents_that_overflow_are_refused_also_beside_a_zero() {
+    for (name, device) in main_devices() {
+        for shape in [[0, usize::MAX], [usize::MAX, 0], [0, 1 << 60]] {
+            let made = Tensor::zeros(device, DType::F32, &shape);
+            assert!(matches!(made, Err(Error::Shape { .. })), "{name} {shape:?}");
+        }
+        let wide = Tensor::zeros(device, DType::F32, &[0, (1 << 60) - 1]).unwrap();
+        assert!(l2_normalize(&wide, 1e-12).unwrap().is_empty(), "{name}");
+        for dim in [0, 1 << 40, usize::MAX] {
+            let made = Corpus::new(device, DType::F32, dim);
+            assert!(matches!(made, Err(Error::Argument { .. })), "{name} {dim}");
+        }
+    }
+}
+
+/// A limit below what the operations need is an error, and never a panic.
+#[test]
+fn bindings_too_small_for_anything_are_unsupported() {
+    for max in [0, 4, 100] {
+        let options = DeviceOptions { max_binding: Some(max), ..Default::default() };
+        let Ok(device) = open_wgpu(options) else { return };
+        let x = Tensor::zeros(&device, DType::F32, &[300, 64]).unwrap();
+        let refused = [
+            l2_normalize(&x, 1e-12).map(drop),
+            gemm(&x, &x, &Epilogue::default()).map(drop),
+            Corpus::from_tensor(&x).map(drop),
+            gather_rows(&x, &[3]).map(drop),
+        ];
+        for (i, result) in refused.into_iter().enumerate() {
+            assert!(matches!(result, Err(Error::Unsupported { .. })), "{max} bytes, {i}");
+        }
     }
 }
 
@@ -227,6 +268,31 @@ mod adopted {
         assert!(matches!(error, Err(Error::Unsupported { .. })));
         let on_cpu = Tensor::from_wgpu_buffer(&Device::cpu(), DType::F32, &[6], theirs);
         assert!(matches!(on_cpu, Err(Error::NoDevice { .. })));
+    }
+
+    /// A submission that fails takes the launches of others with it; their results must not be read as if they were there.
+    #[test]
+    fn after_a_failed_submission_nothing_is_read() {
+        let Ok(device) = Device::wgpu(0) else {
+            eprintln!("skipped: no wgpu adapter");
+            return;
+        };
+        let ours = Tensor::from_slice(&device, &[1, 2], &[3f32, 4.0]).unwrap();
+        let theirs = device.as_wgpu().unwrap().0.create_buffer(&wgpu::BufferDescriptor {
+            label: None,
+            size: 8,
+            usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC,
+            mapped_at_creation: false,
+        });
+        let x = Tensor::from_wgpu_buffer(&device, DType::F32, &[1, 2], theirs.clone()).unwrap();
+        let innocent = l2_normalize(&ours, 1e-12).unwrap();
+        let guilty = l2_normalize(&x, 1e-12).unwrap();
+        theirs.destroy();
+        assert!(matches!(guilty.to_vec::<f32>(), Err(Error::Driver { .. })));
+        assert!(matches!(innocent.to_vec::<f32>(), Err(Error::Driver { .. })));
+        let again = Device::wgpu(0).unwrap();
+        let x = Tensor::from_slice(&again, &[1, 2], &[3f32, 4.0]).unwrap();
+        assert_eq!(l2_normalize(&x, 1e-12).unwrap().to_vec::<f32>().unwrap(), [0.6, 0.8]);
     }
 
     #[test]

@@ -65,15 +65,13 @@ impl CpuDevice {
             pool.free_bytes -= size;
             data
         } else {
-            let mut data = Vec::new();
-            data.try_reserve_exact(lines).map_err(|_| Error::OutOfMemory {
+            // Asked for as zeros, so that fresh pages come from the system untouched: the lock is not held while they are
+            // written, and an operation's threads write them first.
+            bytemuck::allocation::try_zeroed_vec(lines).map_err(|()| Error::OutOfMemory {
                 device: "cpu".into(),
                 requested: bytes as u64,
                 free: None,
-            })?;
-            // Zeroed pages come from the system untouched.
-            data.resize(lines, Line([0; 64]));
-            data
+            })?
         };
         pool.used_bytes += size as u64;
         Ok(CpuBuffer { data, bytes, pool: self.pool.clone() })

@@ -1,7 +1,7 @@
 //! The wgpu device: adapter choice, pooled buffers, the pipeline cache, the queue of launches, read-back.
 //!
 //! Launches are recorded and submitted together: when enough have gathered, before an upload, and before a
-//! read-back. Nothing here waits except [`WgpuDevice::read`].
+//! read-back. Nothing here waits except [`WgpuDevice::wait`], and an allocation that would else fail.
 
 use std::any::{Any, TypeId};
 use std::collections::HashMap;
@@ -20,6 +20,9 @@ const SUBMIT_AFTER: usize = 64;
 const RING_BYTES: u64 = 64 << 10;
 /// The pool never keeps more than this.
 const POOL_LIMIT: u64 = 2 << 30;
+
+/// Workgroups that WebGPU guarantees in each direction.
+pub(crate) const GROUPS: usize = 65_535;
 
 /// What a kernel's tile policy may know about a wgpu device.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -53,6 +56,8 @@ pub(crate) struct WgpuDevice {
     pool: Arc<Pool>,
     recorded: Mutex<Recorded>,
     lost: Arc<Mutex<Option<String>>>,
+    /// Why a submission failed, if one did.
+    failed: Mutex<Option<String>>,
     launches: AtomicU64,
 }
 
@@ -209,7 +214,8 @@ impl WgpuDevice {
     ) -> Self {
         let limits = device.limits();
         let features = device.features();
-        let mut max_binding = limits.max_storage_buffer_binding_size;
+        // Metal offers more, but kernels count elements in u32.
+        let mut max_binding = limits.max_storage_buffer_binding_size.min(u32::MAX as u64 & !3);
         if let Some(max) = options.max_binding {
             max_binding = max_binding.min(max);
         }
@@ -241,6 +247,7 @@ impl WgpuDevice {
             pool: Arc::default(),
             recorded: Mutex::new(Recorded { launches: Vec::new(), params: Vec::new(), ring }),
             lost,
+            failed: Mutex::default(),
             launches: AtomicU64::new(0),
         }
     }
@@ -276,8 +283,9 @@ impl WgpuDevice {
         let memory = pollster::block_on(memory.pop());
         self.alive()?;
         if memory.is_some() {
-            let free = self.limit.map(|l| l.saturating_sub(self.used_bytes()));
-            return Err(Error::OutOfMemory { device: self.info.name.clone(), requested, free });
+            // The driver does not tell what it had left.
+            let device = self.info.name.clone();
+            return Err(Error::OutOfMemory { device, requested, free: None });
         }
         match validation.or(internal) {
             // The driver may call back about a lost device only when polled.
@@ -294,13 +302,18 @@ impl WgpuDevice {
         }
     }
 
+    /// Fails for good once the device is lost or a submission failed: what recorded launches should have written is not
+    /// there, and may not be read as if it were.
     fn alive(&self) -> Result<()> {
-        match &*lock(&self.lost) {
-            Some(reason) => {
-                Err(Error::DeviceLost { device: self.info.name.clone(), reason: reason.clone() })
-            }
-            None => Ok(()),
+        let device = || self.info.name.clone();
+        if let Some(reason) = &*lock(&self.lost) {
+            return Err(Error::DeviceLost { device: device(), reason: reason.clone() });
         }
+        if let Some(reason) = &*lock(&self.failed) {
+            let problem = format!("an earlier submission failed, open the device again: {reason}");
+            return Err(Error::Driver { device: device(), problem });
+        }
+        Ok(())
     }
 
     /// A buffer of `bytes` bytes (rounded up to four) with arbitrary contents.
@@ -327,21 +340,29 @@ impl WgpuDevice {
                     free: Some(limit.saturating_sub(pool.used_bytes)),
                 });
             }
+            // Counted before it is there, so that two threads cannot exceed the limit together.
+            pool.used_bytes += class;
             if let Some(buffer) = pool.free.get_mut(&class).and_then(Vec::pop) {
                 pool.free_bytes -= class;
-                pool.used_bytes += class;
                 return Ok(self.wrap(buffer, bytes, class));
             }
         }
-        let buffer = match self.create(class) {
-            Err(Error::OutOfMemory { .. }) => {
+        let buffer = self.create(class).or_else(|error| match error {
+            Error::OutOfMemory { .. } => {
+                // The driver has the pool's buffers back once the work that uses them is done.
                 self.trim();
-                self.create(class)?
+                self.wait()?;
+                self.create(class)
             }
-            other => other?,
-        };
-        lock(&self.pool.state).used_bytes += class;
-        Ok(self.wrap(buffer, bytes, class))
+            other => Err(other),
+        });
+        match buffer {
+            Ok(buffer) => Ok(self.wrap(buffer, bytes, class)),
+            Err(error) => {
+                lock(&self.pool.state).used_bytes -= class;
+                Err(error)
+            }
+        }
     }
 
     fn create(&self, size: u64) -> Result<wgpu::Buffer> {
@@ -620,14 +641,34 @@ impl WgpuDevice {
         }
         let launches = std::mem::take(&mut recorded.launches);
         let params = std::mem::take(&mut recorded.params);
+        let result = self.enqueue(&recorded.ring, &launches, &params, copy);
+        if let Err(e) = &result
+            && !launches.is_empty()
+        {
+            // Tensors of any operation and thread now lack what these launches would have written.
+            lock(&self.failed).get_or_insert(e.to_string());
+        }
+        result
+    }
+
+    fn enqueue(
+        &self,
+        ring: &wgpu::Buffer,
+        launches: &[Launch],
+        params: &[u8],
+        copy: Option<(&wgpu::Buffer, u64, &wgpu::Buffer, u64)>,
+    ) -> Result<()> {
+        if !params.is_empty() {
+            // On its own: kernels trust their params, so without these none may run.
+            self.checked(params.len() as u64, || {
+                self.queue.write_buffer(ring, 0, params);
+            })?;
+        }
         self.checked(0, || {
-            if !params.is_empty() {
-                self.queue.write_buffer(&recorded.ring, 0, &params);
-            }
             let mut encoder = self.device.create_command_encoder(&Default::default());
             if !launches.is_empty() {
                 let mut pass = encoder.begin_compute_pass(&Default::default());
-                for launch in &launches {
+                for launch in launches {
                     pass.set_pipeline(&launch.kernel.pipeline);
                     pass.set_bind_group(0, &launch.group, &[]);
                     let [x, y, z] = launch.workgroups;
@@ -717,6 +758,5 @@ impl WgpuDevice {
 
 /// Workgroup counts for `n` workgroups in a row; kernels count `y * num_workgroups.x + x`.
 pub(crate) fn spread(n: usize) -> [u32; 3] {
-    const WIDTH: usize = 65_535;
-    if n <= WIDTH { [n as u32, 1, 1] } else { [WIDTH as u32, n.div_ceil(WIDTH) as u32, 1] }
+    if n <= GROUPS { [n as u32, 1, 1] } else { [GROUPS as u32, n.div_ceil(GROUPS) as u32, 1] }
 }

@@ -97,6 +97,29 @@ proptest! {
     }
 }
 
+/// Without a single step over k there is still the epilogue.
+#[test]
+fn a_product_over_nothing_is_the_epilogue_of_zero() {
+    for device in devices() {
+        for (m, n) in [(1, 1), (5, 70), (64, 33), (65, 100), (200, 3)] {
+            for batch in [None, Some(2)] {
+                let dtypes = [DType::F32, DType::F16];
+                compare(
+                    device,
+                    batch,
+                    false,
+                    [m, n, 0],
+                    dtypes,
+                    Activation::Gelu,
+                    [true; 2],
+                    1.0,
+                    7,
+                );
+            }
+        }
+    }
+}
+
 #[test]
 fn every_activation_over_a_grid() {
     let grid: Vec<f32> = (-4000..=4000).map(|i| i as f32 * 0.005).collect();

@@ -87,10 +87,10 @@ impl<A: Float, B: Float> Product<'_, A, B> {
             // A few tasks for each thread: first all rows of a chunk, then fewer columns.
             let tasks = 4 * rayon::current_num_threads();
             let group = count.div_ceil(tasks.div_ceil(m.div_ceil(ROWS)).min(count));
-            if m <= ROWS {
-                // Each panel is used once, at once, while it is in cache.
+            if m <= ROWS && k > 0 {
+                // Each panel is used once, at once, while it is in cache. Without a k there are no panels to go by.
                 packed
-                    .par_chunks_mut((group * panel).max(1))
+                    .par_chunks_mut(group * panel)
                     .zip(y.par_col_chunks_mut(group * width))
                     .enumerate()
                     .for_each(|(i, (packed, y))| {
@@ -345,8 +345,8 @@ impl<A, B> Product<'_, A, B> {
     }
 }
 
-/// Applies a function to vectors of `lanes` elements, then to the rest. A plain loop over a tile's few columns would not
-/// vectorise: the compiler unrolls it beyond their number.
+/// Applies a function to vectors of `lanes` elements, a constant where this is inlined, then to the rest: a tile has
+/// too few columns to leave to the compiler how many a loop takes at once.
 #[inline(always)]
 fn map(lanes: usize, y: &mut [f32], f: impl Fn(f32) -> f32) {
     let mut vectors = y.chunks_exact_mut(lanes);

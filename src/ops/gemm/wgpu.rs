@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{Activation, Args};
 use crate::device::WgpuFacts;
-use crate::device::wgpu::{Binding, WgpuDevice};
+use crate::device::wgpu::{Binding, GROUPS, WgpuDevice};
 use crate::ops::Stored;
 use crate::template::{Family, Spec, keys, params};
 use crate::{DType, Error, Result, Tensor};
@@ -132,15 +132,12 @@ struct Part {
     columns: Range<usize>,
 }
 
-/// Workgroups that WebGPU guarantees in each direction.
-const GROUPS: usize = 65_535;
-
 /// Cuts the result into parts whose operands each fit a binding: whole matrices, as many as fit, or else rows and
 /// columns of one.
 fn parts(facts: &WgpuFacts, args: &Args<'_>, [bm, bn, ..]: Tile) -> Result<Vec<Part>> {
     let &Args { batch, m, n, k, .. } = args;
     // A binding starts at an aligned offset before its first element, and its length is rounded up.
-    let limit = (facts.max_binding - 2 * facts.offset_alignment) as usize;
+    let limit = facts.max_binding.saturating_sub(2 * facts.offset_alignment) as usize;
     let (a_size, b_size, y_size) = (args.a.dtype().size(), args.b.dtype().size(), 4);
     let fit = |bytes: usize| limit / bytes.max(1);
     let (most_rows, most_columns) = (GROUPS * bm as usize, GROUPS * bn as usize);

@@ -46,11 +46,11 @@ impl Corpus {
     /// An empty corpus of `dim`-dimensional vectors, stored as `dtype`.
     ///
     /// # Errors
-    /// [`Error::Argument`] if `dim` is 0 or `dtype` is not a float, [`Error::Unsupported`] if one row does not fit
+    /// [`Error::Argument`] if `dim` is not within 1 to 2^32 - 1 or `dtype` is not a float, [`Error::Unsupported`] if one row does not fit
     /// the device's bindings.
     pub fn new(device: &Device, dtype: DType, dim: usize) -> Result<Corpus> {
-        if dim == 0 {
-            return Err(Error::argument("dim", "at least 1", "0"));
+        if dim == 0 || u32::try_from(dim).is_err() {
+            return Err(Error::argument("dim", "1 to 4294967295", dim.to_string()));
         }
         if !dtype.is_float() {
             return Err(Error::argument("dtype", "f32, f16 or bf16", dtype.name()));

@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use super::corpus::Chunk;
 use super::select::{Selector, entry};
 use super::{Args, Exclude, Hits, Metric, inverse_length};
-use crate::device::wgpu::{Binding, WgpuBuffer, WgpuDevice};
+use crate::device::wgpu::{Binding, GROUPS, WgpuBuffer, WgpuDevice};
 use crate::ops::Stored;
 use crate::template::{Family, Spec, keys, params};
 use crate::{Result, Tensor};
@@ -97,15 +97,13 @@ pub(crate) fn topk(gpu: &Arc<WgpuDevice>, args: &Args<'_>) -> Result<Hits> {
     let splits = (WORKGROUPS / args.count.div_ceil(WIDE))
         .min(tiles / (args.k / 16).max(1))
         .min(lists)
-        .clamp(1, 65_535);
+        .max(1);
     // Whatever is bound by queries must fit a binding: the queries, their bitmaps, their lists.
     let binding = gpu.facts.max_binding as usize / size_of::<u32>();
     let words = tiles * TILE / 32;
     let mut group = args.count.min(binding / args.corpus.dim()).min(binding / words.max(1));
     group = group.min(if fused { lists / splits } else { CANDIDATES / Selector::bytes(args.k) });
-    if !fused {
-        group = group.min(2 * WIDE);
-    }
+    group = group.min(if fused { GROUPS * WIDE } else { 2 * WIDE });
     let group = group.max(1);
     let mut hits = Hits::new();
     for first in (0..args.count).step_by(group) {
