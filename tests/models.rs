@@ -7,6 +7,8 @@ use std::sync::Mutex;
 
 use common::{devices, main_devices};
 use nearkin::models::{CrossEncoder, EmbedOptions, TextEncoder};
+use nearkin::ops::topk::Metric;
+use nearkin::search::FlatIndex;
 use nearkin::{DType, Device, DeviceOptions, Error};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde_json::{Value, json};
@@ -377,16 +379,22 @@ fn the_transformer_may_have_its_own_folder() {
     assert_near("own folder", &model.embed(&golden.texts()).unwrap(), &golden.f32s("embeddings"));
 }
 
-#[test]
-fn all_minilm_l6_v2_matches_sentence_transformers() {
+/// The folder of the real MiniLM, where it was fetched.
+fn minilm() -> Option<PathBuf> {
     let folder = std::env::var_os("NEARKIN_MINILM").map_or_else(
         || Path::new(env!("CARGO_MANIFEST_DIR")).join("target/models/all-MiniLM-L6-v2"),
         PathBuf::from,
     );
-    if !folder.join("model.safetensors").is_file() {
-        println!("skipped: no model in {}; `cargo xtask demo` fetches it", folder.display());
-        return;
+    if folder.join("model.safetensors").is_file() {
+        return Some(folder);
     }
+    println!("skipped: no model in {}; `cargo xtask model` fetches it", folder.display());
+    None
+}
+
+#[test]
+fn all_minilm_l6_v2_matches_sentence_transformers() {
+    let Some(folder) = minilm() else { return };
     let golden = Golden::of(&folder, &goldens().join("minilm"));
     let texts = golden.texts();
     let want = golden.f32s("embeddings");
@@ -396,5 +404,41 @@ fn all_minilm_l6_v2_matches_sentence_transformers() {
         assert_eq!(model.max_tokens(), golden.max_length());
         assert_eq!(model.token_ids(&texts).unwrap().concat(), golden.ids(), "{name}: ids");
         assert_near(&name, &model.embed(&texts).unwrap(), &want);
+    }
+}
+
+/// The `text` of each line of one of the demo's files.
+fn demo_texts(file: &str) -> Vec<String> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/data").join(file);
+    let lines = std::fs::read_to_string(path).unwrap();
+    let text = |line| serde_json::from_str::<Value>(line).unwrap()["text"].as_str().unwrap().to_string();
+    lines.lines().map(text).collect()
+}
+
+/// From text to ranking, every device alone: the same passages in the same order, wherever the CPU's scores tell them apart.
+#[test]
+fn every_device_ranks_real_passages_alike() {
+    let Some(folder) = minilm() else { return };
+    let passages = &demo_texts("passages.jsonl")[..60];
+    let ids: Vec<String> = (0..passages.len()).map(|i| i.to_string()).collect();
+    let queries = demo_texts("queries.jsonl");
+    let mut rankings = main_devices().iter().map(|(name, device)| {
+        let model = TextEncoder::load(&folder, device, DType::F32).unwrap();
+        let mut index = FlatIndex::new(device, DType::F32, model.dim()).unwrap();
+        index.add(&ids, &model.embed(passages).unwrap()).unwrap();
+        let queries = model.embed(&queries).unwrap();
+        (name, index.search(&queries, passages.len(), Metric::Cosine, None).unwrap())
+    });
+    let (_, cpu) = rankings.next().unwrap();
+    assert!(cpu.iter().all(|hits| hits.len() == passages.len()));
+    for (name, other) in rankings {
+        for (cpu, other) in cpu.iter().zip(&other) {
+            for (rank, (c, o)) in cpu.iter().zip(other).enumerate() {
+                assert!((c.score - o.score).abs() < 1e-5, "{name}: rank {rank}: {c:?} {o:?}");
+                let apart = |i: usize| (cpu[i].score - cpu[i + 1].score).abs() > 1e-5;
+                let alone = (rank == 0 || apart(rank - 1)) && (rank + 1 == cpu.len() || apart(rank));
+                assert!(c.id == o.id || !alone, "{name}: rank {rank}: {c:?} {o:?}");
+            }
+        }
     }
 }

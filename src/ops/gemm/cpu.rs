@@ -151,45 +151,52 @@ impl<A: Float, B: Float> WithSimd for Pack<'_, A, B> {
                 panel.fill(0.0);
             }
             let b = &b[from * k..][..rows * k];
-            let whole = rows & !3;
-            for row in (0..whole).step_by(4) {
-                transpose(&b[row * k..][..4 * k], k, panel, width, row);
-            }
-            for row in whole..rows {
-                for (column, x) in panel.chunks_exact_mut(width).zip(&b[row * k..][..k]) {
-                    column[row] = x.to_f32();
-                }
-            }
+            let row = turn::<B, 8>(b, k, panel, width, 0);
+            let row = turn::<B, 4>(b, k, panel, width, row);
+            turn::<B, 1>(b, k, panel, width, row);
         }
     }
 }
 
-/// Writes four rows as columns of a panel, in squares that vectorise.
+/// Copies rows of `b` from `row` on to their columns of a panel, `R` at a time while there are as many, and gives the
+/// first row left. `R` x 8 elements are turned at a time, in loops of fixed length: those vectorise, where storing a row's
+/// elements one by one does not (2 to 3 times as fast, measured at 8 x 8).
 #[inline(always)]
-fn transpose<B: Float>(rows: &[B], k: usize, panel: &mut [f32], width: usize, at: usize) {
-    let (r0, r) = rows.split_at(k);
-    let (r1, r) = r.split_at(k);
-    let (r2, r3) = r.split_at(k);
-    let (b0, b1) = (r0.as_chunks::<4>().0, r1.as_chunks::<4>().0);
-    let (b2, b3) = (r2.as_chunks::<4>().0, r3.as_chunks::<4>().0);
-    let squares = b0.iter().zip(b1).zip(b2).zip(b3);
-    for ((((x, y), z), w), columns) in squares.zip(panel.chunks_exact_mut(4 * width)) {
-        let mut square = [[0.0f32; 4]; 4];
-        for c in 0..4 {
-            square[c][0] = x[c].to_f32();
-            square[c][1] = y[c].to_f32();
-            square[c][2] = z[c].to_f32();
-            square[c][3] = w[c].to_f32();
+fn turn<B: Float, const R: usize>(
+    b: &[B],
+    k: usize,
+    panel: &mut [f32],
+    width: usize,
+    mut row: usize,
+) -> usize {
+    const DEPTH: usize = 8;
+    while (row + R) * k <= b.len() {
+        let rows: [&[B]; R] = std::array::from_fn(|i| &b[(row + i) * k..][..k]);
+        let mut turned = [[0.0f32; R]; DEPTH];
+        for (block, panel) in panel.chunks_mut(DEPTH * width).enumerate() {
+            let rows: [&[B]; R] = std::array::from_fn(|i| &rows[i][block * DEPTH..]);
+            if rows[0].len() >= DEPTH {
+                let rows: [&[B; DEPTH]; R] =
+                    std::array::from_fn(|i| rows[i].first_chunk().unwrap_or_else(|| unreachable!()));
+                for (c, turned) in turned.iter_mut().enumerate() {
+                    for (out, row) in turned.iter_mut().zip(rows) {
+                        *out = row[c].to_f32();
+                    }
+                }
+            } else {
+                for (c, turned) in turned[..rows[0].len()].iter_mut().enumerate() {
+                    for (out, row) in turned.iter_mut().zip(rows) {
+                        *out = row[c].to_f32();
+                    }
+                }
+            }
+            for (out, turned) in panel.chunks_exact_mut(width).zip(&turned) {
+                out[row..row + R].copy_from_slice(turned);
+            }
         }
-        for c in 0..4 {
-            columns[c * width + at..][..4].copy_from_slice(&square[c]);
-        }
+        row += R;
     }
-    for c in k / 4 * 4..k {
-        for (i, row) in [r0, r1, r2, r3].iter().enumerate() {
-            panel[c * width + at + i] = row[c].to_f32();
-        }
-    }
+    row
 }
 
 /// Computes a part of the result, of at most [`ROWS`] rows, from packed panels.
