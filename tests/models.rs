@@ -411,7 +411,8 @@ fn all_minilm_l6_v2_matches_sentence_transformers() {
 fn demo_texts(file: &str) -> Vec<String> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/data").join(file);
     let lines = std::fs::read_to_string(path).unwrap();
-    let text = |line| serde_json::from_str::<Value>(line).unwrap()["text"].as_str().unwrap().to_string();
+    let text =
+        |line| serde_json::from_str::<Value>(line).unwrap()["text"].as_str().unwrap().to_string();
     lines.lines().map(text).collect()
 }
 
@@ -436,7 +437,8 @@ fn every_device_ranks_real_passages_alike() {
             for (rank, (c, o)) in cpu.iter().zip(other).enumerate() {
                 assert!((c.score - o.score).abs() < 1e-5, "{name}: rank {rank}: {c:?} {o:?}");
                 let apart = |i: usize| (cpu[i].score - cpu[i + 1].score).abs() > 1e-5;
-                let alone = (rank == 0 || apart(rank - 1)) && (rank + 1 == cpu.len() || apart(rank));
+                let alone =
+                    (rank == 0 || apart(rank - 1)) && (rank + 1 == cpu.len() || apart(rank));
                 assert!(c.id == o.id || !alone, "{name}: rank {rank}: {c:?} {o:?}");
             }
         }

@@ -176,8 +176,9 @@ fn turn<B: Float, const R: usize>(
         for (block, panel) in panel.chunks_mut(DEPTH * width).enumerate() {
             let rows: [&[B]; R] = std::array::from_fn(|i| &rows[i][block * DEPTH..]);
             if rows[0].len() >= DEPTH {
-                let rows: [&[B; DEPTH]; R] =
-                    std::array::from_fn(|i| rows[i].first_chunk().unwrap_or_else(|| unreachable!()));
+                let rows: [&[B; DEPTH]; R] = std::array::from_fn(|i| {
+                    rows[i].first_chunk().unwrap_or_else(|| unreachable!())
+                });
                 for (c, turned) in turned.iter_mut().enumerate() {
                     for (out, row) in turned.iter_mut().zip(rows) {
                         *out = row[c].to_f32();
