@@ -21,7 +21,7 @@ use crate::{Error, Result, Tensor};
 pub enum Metric {
     /// `q · x`.
     Dot,
-    /// `q · x / (|q| |x|)`; 0 where either is zero.
+    /// `q · x / (|q| |x|)`; 0 where either is zero, or shorter than the 2.9e-39 whose inverse an f32 still holds.
     Cosine,
     /// The negated squared Euclidean distance, `-|q - x|^2`, so that the nearest row has the largest score.
     ///
@@ -165,8 +165,24 @@ pub fn topk(queries: &Tensor, corpus: &Corpus, search: &Search<'_>) -> Result<Hi
     }
 }
 
-/// `1 / |x|`, or 0 for a zero vector; NaN if an element is. In f64, so that the squares neither overflow nor vanish.
+/// `1 / |x|`, or 0 where that is not an f32; NaN if an element is. In f64, so that the squares neither overflow nor vanish.
 fn inverse_length(x: &[f32]) -> f32 {
     let squares: f64 = x.iter().map(|&v| v as f64 * v as f64).sum();
-    if squares == 0.0 { 0.0 } else { (1.0 / squares.sqrt()) as f32 }
+    let inverse = (1.0 / squares.sqrt()) as f32;
+    if inverse.is_infinite() { 0.0 } else { inverse }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::inverse_length;
+
+    #[test]
+    fn an_inverse_length_is_finite_or_of_a_nan() {
+        assert_eq!(inverse_length(&[3.0, -4.0]), 0.2);
+        assert_eq!(inverse_length(&[0.0, -0.0]), 0.0);
+        assert_eq!(inverse_length(&[1e-40, 0.0]), 0.0);
+        assert!((inverse_length(&[1e30, 0.0]) - 1e-30).abs() < 1e-36);
+        assert_eq!(inverse_length(&[f32::INFINITY, 0.0]), 0.0);
+        assert!(inverse_length(&[f32::NAN, 0.0]).is_nan());
+    }
 }
