@@ -280,16 +280,11 @@ impl Tensor {
     /// # Errors
     /// [`Error::Shape`] if `T` is not the dtype, [`Error::DeviceLost`] if the device is gone.
     pub fn to_vec<T: Element>(&self) -> Result<Vec<T>> {
-        #[cfg(feature = "wgpu")]
-        if let (Storage::Wgpu(_), Backend::Wgpu(gpu)) = (&self.storage, self.device.backend()) {
-            let read = self.to_vec_async();
-            gpu.wait()?;
-            return pollster::block_on(read);
-        }
+        self.check_element::<T>()?;
         match &self.storage {
-            Storage::Cpu(b) => self.check_element::<T>().map(|()| b.as_slice().to_vec()),
+            Storage::Cpu(b) => Ok(b.as_slice().to_vec()),
             #[cfg(feature = "wgpu")]
-            Storage::Wgpu(_) => unreachable!("handled above"),
+            Storage::Wgpu(_) => Ok(bytemuck::pod_collect_to_vec(&self.to_bytes()?)),
         }
     }
 

@@ -246,9 +246,11 @@ impl FlatIndex {
             .map_err(|e| Error::Data { file: path.into(), line: None, problem: e.to_string() })?;
         let row_bytes = dim * dtype.size();
         let part = index.corpus.chunk_rows() * row_bytes;
+        // On the host, where the corpus takes the lengths of rows: from a GPU they would be read back for it.
+        let host = if device.is_cpu() { device.clone() } else { Device::cpu() };
         for bytes in stored.bytes().chunks(part) {
             let rows = bytes.len() / row_bytes;
-            index.corpus.append_tensor(&Tensor::from_bytes(device, dtype, &[rows, dim], bytes)?)?;
+            index.corpus.append_tensor(&Tensor::from_bytes(&host, dtype, &[rows, dim], bytes)?)?;
         }
         index.take_ids(fresh);
         Ok(index)

@@ -7,9 +7,9 @@ use std::time::Instant;
 use nearkin::models::{EmbedOptions, TextEncoder};
 use nearkin::ops::topk::Metric;
 use nearkin::search::FlatIndex;
-use nearkin::{DType, Error, Result, metrics};
+use nearkin::{DType, Result, metrics};
 
-use crate::{Compute, beir, print_line, progress};
+use crate::{Compute, beir, check_k, print_line, progress};
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
@@ -36,9 +36,7 @@ pub(crate) struct Options {
 type Measure<'a> = &'a dyn Fn(&[&str], &HashMap<String, i32>) -> f64;
 
 pub(crate) fn run(options: &Options, json: bool) -> Result<()> {
-    if options.k == 0 {
-        return Err(Error::Argument { what: "-k", expected: "at least 1".into(), got: "0".into() });
-    }
+    check_k(options.k)?;
     let collection = beir::load(&options.data, &options.split, options.limit)?;
     let device = options.compute.device()?;
     let encoder = TextEncoder::load(&options.model, &device, options.compute.dtype.into())?;

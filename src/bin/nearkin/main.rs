@@ -176,6 +176,14 @@ fn usage(error: &clap::Error) -> ExitCode {
     ExitCode::from(2)
 }
 
+/// Refuses `-k 0` before anything is loaded.
+fn check_k(k: usize) -> nearkin::Result<()> {
+    if k > 0 {
+        return Ok(());
+    }
+    Err(Error::Argument { what: "-k", expected: "at least 1".into(), got: "0".into() })
+}
+
 /// Writes a line to stdout; a closed pipe is an [`Error::Io`].
 fn print_line(line: &str) -> nearkin::Result<()> {
     use std::io::Write;

@@ -8,7 +8,7 @@ use nearkin::search::FlatIndex;
 use nearkin::search::store::Stored;
 use nearkin::{Error, Result};
 
-use crate::print_line;
+use crate::{check_k, print_line};
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
@@ -40,9 +40,7 @@ enum By {
 const QUERIES: usize = 4096;
 
 pub(crate) fn run(options: &Options) -> Result<()> {
-    if options.k == 0 {
-        return Err(Error::Argument { what: "-k", expected: "at least 1".into(), got: "0".into() });
-    }
+    check_k(options.k)?;
     let device = nearkin::Device::by_name(&options.device)?;
     let index = FlatIndex::load(&options.index, &device)?;
     let queries = Stored::open(&options.queries)?;
