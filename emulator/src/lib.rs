@@ -1,0 +1,3 @@
+//! Runs, checks and counts PTX kernels on the CPU.
+
+pub mod syntax;

@@ -1,0 +1,56 @@
+//! Device memory, shared memory, and what is known of every byte in them.
+//!
+//! The interpreter works a warp at a time: a [`Request`] is one memory instruction of one warp. Every access is checked
+//! here (bounds, lifetime, alignment, initialisation, races, copies in flight) and counted here (sectors, wavefronts).
+
+/// One memory instruction of one warp.
+#[derive(Debug, Clone, Copy)]
+pub struct Request<'a> {
+    /// Lanes that take part.
+    pub mask: u32,
+    /// A byte address for each lane of `mask`.
+    pub addresses: &'a [u64; 32],
+    /// Bytes a lane: 1, 2, 4, 8 or 16.
+    pub bytes: u32,
+    pub who: Who,
+    /// `ld.volatile`, `.relaxed`, `.acquire`, `.release`, `atom` and `red`: never part of a race with another strong one.
+    pub strong: bool,
+}
+
+/// The warp that asks.
+#[derive(Debug, Clone, Copy)]
+pub struct Who {
+    /// Linear index of the block in the grid.
+    pub block: u32,
+    /// Index of the warp in its block.
+    pub warp: u32,
+}
+
+/// What each lane loads or stores: up to 16 bytes, little-endian, the rest zero.
+pub type Data = [u128; 32];
+
+/// A rule that an access broke.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Violation {
+    pub kind: ViolationKind,
+    /// The lane that broke it first.
+    pub lane: u32,
+    pub address: u64,
+    pub bytes: u32,
+    /// What was expected, and what is there instead: "16 bytes past the end of an allocation of 1024 bytes at 0x…".
+    pub what: String,
+}
+
+/// Which rule. The order is that of the checks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ViolationKind {
+    OutOfBounds,
+    UseAfterFree,
+    Misaligned,
+    ReadOnly,
+    Uninitialized,
+    Race,
+    /// The bytes of an asynchronous copy were touched before its wait.
+    UnwaitedCopy,
+}
