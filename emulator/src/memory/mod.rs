@@ -13,8 +13,19 @@ pub struct Request<'a> {
     /// Bytes a lane: 1, 2, 4, 8 or 16.
     pub bytes: u32,
     pub who: Who,
-    /// `ld.volatile`, `.relaxed`, `.acquire`, `.release`, `atom` and `red`: never part of a race with another strong one.
-    pub strong: bool,
+    pub order: Order,
+}
+
+/// The memory order of an access. Two accesses that are not [`Order::Weak`] never race with each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// A plain load or store.
+    Weak,
+    /// `.relaxed`, `.volatile`, and `atom` and `red` without a qualifier.
+    Relaxed,
+    Acquire,
+    Release,
+    AcquireRelease,
 }
 
 /// The warp that asks.
