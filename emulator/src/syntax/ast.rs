@@ -123,7 +123,10 @@ pub enum Statement {
     Label(LabelId),
     Instruction(Instruction),
     /// `name: .branchtargets a, b, c;`: the label list that `brx.idx` names.
-    BranchTargets { name: String, labels: Vec<LabelId> },
+    BranchTargets {
+        name: String,
+        labels: Vec<LabelId>,
+    },
 }
 
 /// `@%p opcode.modifier.modifier operand, operand;`
@@ -159,11 +162,17 @@ pub enum Operand {
     /// `{a, b, c, d}`. `%v` of a vector register is this too.
     Vector(Vec<Operand>),
     /// `[base + offset]`. Without a base, `offset` is the address.
-    Address { base: Option<Base>, offset: i64 },
+    Address {
+        base: Option<Base>,
+        offset: i64,
+    },
     /// `[tensor, {c0, c1}]` and other bracketed lists.
     AddressList(Vec<Operand>),
     /// The address of a variable, or a function's name: `mov.u64 %rd, table + 8`.
-    Symbol { symbol: Symbol, offset: i64 },
+    Symbol {
+        symbol: Symbol,
+        offset: i64,
+    },
     Special(Special),
     Label(LabelId),
     /// `_`.

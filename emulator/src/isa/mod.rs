@@ -1,0 +1,192 @@
+//! The instruction set: one file a family, each with a strict decoder and the execution over a warp's lanes.
+//!
+//! A family that only touches registers has `decode(&Instruction, &mut Scope) -> Result<Op>` and `Op::execute(&self, &mut
+//! Lanes)`. Families that need memory, other warps or the program counter decode here too; the engine executes them.
+//! What a decoder does not know it refuses by name.
+
+pub mod atomic;
+pub mod control;
+pub mod integer;
+pub mod memory;
+pub mod modifiers;
+pub mod scope;
+pub mod warp;
+
+use crate::lanes::Lanes;
+use crate::syntax::Result;
+use crate::syntax::ast::Instruction;
+use modifiers::refuse;
+use scope::Scope;
+
+/// A decoded instruction.
+#[derive(Debug, Clone)]
+pub enum Op {
+    Integer(integer::Op),
+    Control(control::Op),
+    Memory(memory::Op),
+    Atomic(atomic::Op),
+    Warp(warp::Op),
+}
+
+/// What an instruction is counted as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Class {
+    /// Integer arithmetic.
+    Integer,
+    /// Bitwise logic, shifts, bit fields, permutations.
+    Logic,
+    /// f32 other than fused multiply-add and approximations.
+    Float32,
+    /// f32 fused multiply-add.
+    Fma32,
+    /// f64 other than fused multiply-add.
+    Float64,
+    Fma64,
+    /// f16 and bf16, one or two a register, other than fused multiply-add.
+    Half,
+    /// f16 and bf16 fused multiply-add.
+    FmaHalf,
+    /// Special-function unit: ex2, lg2, rcp, rsqrt, sqrt, sin, cos, tanh, approximate division.
+    Special,
+    Convert,
+    /// Comparisons, selections and predicate logic.
+    Compare,
+    Move,
+    /// Branches, calls, exits.
+    Control,
+    LoadGlobal,
+    StoreGlobal,
+    LoadShared,
+    StoreShared,
+    LoadLocal,
+    StoreLocal,
+    /// Parameters and constants.
+    LoadConstant,
+    /// Generic addresses: counted by instruction here, and by the space they reach in the memory counters.
+    LoadGeneric,
+    StoreGeneric,
+    Atomic,
+    /// Asynchronous copies, their groups and waits.
+    AsyncCopy,
+    /// Block and warp barriers.
+    Barrier,
+    Fence,
+    /// Shuffles, votes, matches, reductions within a warp.
+    Warp,
+    /// Matrix multiply-accumulate.
+    Tensor,
+    /// ldmatrix, stmatrix, movmatrix.
+    MatrixMove,
+}
+
+impl Class {
+    pub const COUNT: usize = 29;
+
+    pub const ALL: [Class; Class::COUNT] = [
+        Class::Integer,
+        Class::Logic,
+        Class::Float32,
+        Class::Fma32,
+        Class::Float64,
+        Class::Fma64,
+        Class::Half,
+        Class::FmaHalf,
+        Class::Special,
+        Class::Convert,
+        Class::Compare,
+        Class::Move,
+        Class::Control,
+        Class::LoadGlobal,
+        Class::StoreGlobal,
+        Class::LoadShared,
+        Class::StoreShared,
+        Class::LoadLocal,
+        Class::StoreLocal,
+        Class::LoadConstant,
+        Class::LoadGeneric,
+        Class::StoreGeneric,
+        Class::Atomic,
+        Class::AsyncCopy,
+        Class::Barrier,
+        Class::Fence,
+        Class::Warp,
+        Class::Tensor,
+        Class::MatrixMove,
+    ];
+
+    /// The name in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Class::Integer => "integer",
+            Class::Logic => "logic",
+            Class::Float32 => "float32",
+            Class::Fma32 => "fma32",
+            Class::Float64 => "float64",
+            Class::Fma64 => "fma64",
+            Class::Half => "half",
+            Class::FmaHalf => "fma_half",
+            Class::Special => "special",
+            Class::Convert => "convert",
+            Class::Compare => "compare",
+            Class::Move => "move",
+            Class::Control => "control",
+            Class::LoadGlobal => "load_global",
+            Class::StoreGlobal => "store_global",
+            Class::LoadShared => "load_shared",
+            Class::StoreShared => "store_shared",
+            Class::LoadLocal => "load_local",
+            Class::StoreLocal => "store_local",
+            Class::LoadConstant => "load_constant",
+            Class::LoadGeneric => "load_generic",
+            Class::StoreGeneric => "store_generic",
+            Class::Atomic => "atomic",
+            Class::AsyncCopy => "async_copy",
+            Class::Barrier => "barrier",
+            Class::Fence => "fence",
+            Class::Warp => "warp",
+            Class::Tensor => "tensor",
+            Class::MatrixMove => "matrix_move",
+        }
+    }
+}
+
+impl Op {
+    /// Executes an operation that only touches registers; `None` for one that the engine executes.
+    #[inline]
+    pub fn execute(&self, lanes: &mut Lanes) -> Option<()> {
+        match self {
+            Op::Integer(op) => op.execute(lanes),
+            Op::Control(_) | Op::Memory(_) | Op::Atomic(_) | Op::Warp(_) => return None,
+        }
+        Some(())
+    }
+
+    pub fn class(&self) -> Class {
+        match self {
+            Op::Integer(op) => op.class(),
+            Op::Control(op) => op.class(),
+            Op::Memory(op) => op.class(),
+            Op::Atomic(_) => Class::Atomic,
+            Op::Warp(op) => op.class(),
+        }
+    }
+}
+
+/// Decodes everything but calls, returns and branches, which need the program around them.
+pub fn decode(instruction: &Instruction, scope: &mut Scope) -> Result<Op> {
+    Ok(match instruction.opcode.as_str() {
+        "add" | "sub" => Op::Integer(integer::decode(instruction, scope)?),
+        opcode if memory::OPCODES.contains(&opcode) => {
+            Op::Memory(memory::decode(instruction, scope)?)
+        }
+        "atom" | "red" => Op::Atomic(atomic::decode(instruction, scope)?),
+        opcode if warp::OPCODES.contains(&opcode) => Op::Warp(warp::decode(instruction, scope)?),
+        opcode if control::OPCODES.contains(&opcode) => {
+            Op::Control(control::decode(instruction, scope)?)
+        }
+        opcode => {
+            return Err(refuse(instruction, format!("instruction {opcode} is not implemented")));
+        }
+    })
+}
