@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use super::modifiers::{mnemonic, refuse};
+use super::modifiers::refuse;
 use crate::lanes::{Condition, Predicate, Slot};
 use crate::syntax::ast::{Base, Instruction, Linkage, Operand, RegId, Space, Special, Symbol};
 use crate::syntax::ast::{Function, Variable};
@@ -81,7 +81,9 @@ pub struct Frame<'a> {
 pub struct Scope<'a> {
     variables: &'a [Variable],
     pub frame: Frame<'a>,
-    instruction: &'a Instruction,
+    /// `sm_80` is 80.
+    pub target: u32,
+    instruction: Option<&'a Instruction>,
     pub rows: u32,
     pub predicates: u32,
     pub presets: Vec<PresetRow>,
@@ -100,12 +102,8 @@ pub struct Scope<'a> {
 }
 
 impl<'a> Scope<'a> {
-    /// A scope without a frame is of no use: `enter` one first.
-    pub fn new(
-        variables: &'a [Variable],
-        frame: &'a Function,
-        first: &'a Instruction,
-    ) -> Scope<'a> {
+    /// The scope of an entry's body.
+    pub fn new(variables: &'a [Variable], frame: &'a Function) -> Scope<'a> {
         let mut scope = Scope {
             variables,
             frame: Frame {
@@ -115,7 +113,8 @@ impl<'a> Scope<'a> {
                 returns: Vec::new(),
                 locals: HashMap::new(),
             },
-            instruction: first,
+            target: 0,
+            instruction: None,
             rows: 0,
             predicates: 0,
             presets: Vec::new(),
@@ -169,7 +168,7 @@ impl<'a> Scope<'a> {
 
     /// Begins an instruction: forgets what the last one read and wrote.
     pub fn begin(&mut self, instruction: &'a Instruction) {
-        self.instruction = instruction;
+        self.instruction = Some(instruction);
         self.reads.clear();
         self.writes.clear();
         self.is_dynamic = false;
@@ -177,12 +176,23 @@ impl<'a> Scope<'a> {
 
     /// An error at this instruction.
     pub fn refuse(&self, what: impl Into<String>) -> Error {
-        refuse(self.instruction, what)
+        match self.instruction {
+            Some(instruction) => refuse(instruction, what),
+            None => Error::new(self.frame.function.pos, what, &self.frame.function.name),
+        }
+    }
+
+    /// The instruction exists since an architecture that the module does not target.
+    pub fn needs_target(&self, target: u32) -> Result<()> {
+        if self.target >= target {
+            return Ok(());
+        }
+        Err(self.refuse(format!("needs .target sm_{target}, the module's is sm_{}", self.target)))
     }
 
     /// The instruction has as many operands as it should.
     pub fn expect_operands(&self, allowed: std::ops::RangeInclusive<usize>) -> Result<()> {
-        let count = self.instruction.operands.len();
+        let count = self.instruction.map_or(0, |instruction| instruction.operands.len());
         if allowed.contains(&count) {
             return Ok(());
         }
@@ -508,11 +518,6 @@ impl<'a> Scope<'a> {
             }
         };
         Ok((self.constant(start.wrapping_add(offset as u64), wide), Space::Shared))
-    }
-
-    /// The instruction with its modifiers, for messages.
-    pub fn mnemonic(&self) -> String {
-        mnemonic(self.instruction)
     }
 }
 

@@ -235,6 +235,7 @@ fn matching(instruction: &Instruction, scope: &mut Scope) -> Result<Op> {
 }
 
 fn redux(instruction: &Instruction, scope: &mut Scope) -> Result<Op> {
+    scope.needs_target(80)?;
     let mut modifiers = Modifiers::new(instruction);
     synchronous(&mut modifiers, instruction)?;
     let mode = modifiers.require(&[
@@ -259,6 +260,7 @@ fn redux(instruction: &Instruction, scope: &mut Scope) -> Result<Op> {
 }
 
 fn elect(instruction: &Instruction, scope: &mut Scope) -> Result<Op> {
+    scope.needs_target(90)?;
     let mut modifiers = Modifiers::new(instruction);
     synchronous(&mut modifiers, instruction)?;
     modifiers.end()?;

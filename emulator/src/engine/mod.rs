@@ -1,0 +1,5 @@
+//! Executes launches.
+
+mod program;
+
+pub use program::{Kernel, Param, Program};
