@@ -53,6 +53,17 @@ impl Registers {
         }
     }
 
+    /// Rows in all; predicates come behind them in [`Registers::written`].
+    pub fn row_count(&self) -> u32 {
+        (self.written.len() - self.predicates.len()) as u32
+    }
+
+    /// Every register and predicate is 0.
+    pub fn clear(&mut self) {
+        self.rows.fill(0);
+        self.predicates.fill(0);
+    }
+
     /// Forgets what was written. The values stay, as they do on hardware.
     pub fn reset(&mut self) {
         self.written.fill(0);

@@ -1,5 +1,11 @@
 //! Executes launches.
 
+mod block;
+mod launch;
+mod memory_ops;
 mod program;
+mod warp;
+mod warp_ops;
 
+pub use launch::{Instance, InstanceError, Launch, Options, Outcome, launch};
 pub use program::{Kernel, Param, Program};

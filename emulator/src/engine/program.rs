@@ -43,6 +43,8 @@ pub struct Kernel {
     pub param_bytes: u32,
     /// Bytes of shared memory declared in the module.
     pub static_shared: u32,
+    /// Where dynamic shared memory begins.
+    pub(crate) dynamic_shared_start: u32,
     /// Bytes of local memory a thread.
     pub local_bytes: u32,
     /// 32-bit registers a thread would hold at most: those declared, not those that are alive at once.
@@ -464,11 +466,7 @@ impl<'a> Builder<'a> {
 
     fn finish(self, function: &Function, text: &Arc<str>) -> Result<Kernel> {
         let scope = self.scope;
-        let index = |place: &Place| match place {
-            Place::Row(slot) => slot.0,
-            Place::Predicate(predicate) => scope.rows + predicate.0,
-        };
-        let places = self.places.iter().map(index).collect();
+        let places = self.places.iter().map(|place| place.index(scope.rows)).collect();
         let limit = |what: &str, bytes: u64| {
             u32::try_from(bytes).ok().filter(|&bytes| bytes < 1 << 28).ok_or_else(|| {
                 Error::new(function.pos, format!("{bytes} bytes of {what} memory"), &function.name)
@@ -503,6 +501,10 @@ impl<'a> Builder<'a> {
             params,
             param_bytes: end as u32,
             static_shared: limit("shared", scope.shared_bytes)?,
+            dynamic_shared_start: limit(
+                "shared",
+                scope.shared_bytes.next_multiple_of(scope.shared_align.max(16)),
+            )?,
             local_bytes: limit("local", scope.local_bytes)?,
             registers: registers.clamp(8, 255),
             max_threads: max_threads as u32,

@@ -20,6 +20,16 @@ pub enum Place {
     Predicate(Predicate),
 }
 
+impl Place {
+    /// Index into [`crate::lanes::Registers::written`] of a register file with this many rows.
+    pub fn index(self, rows: u32) -> u32 {
+        match self {
+            Place::Row(slot) => slot.0,
+            Place::Predicate(predicate) => rows + predicate.0,
+        }
+    }
+}
+
 /// A row with a value that is known before the warp starts.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Preset {

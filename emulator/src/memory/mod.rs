@@ -65,3 +65,5 @@ pub enum ViolationKind {
     /// The bytes of an asynchronous copy were touched before its wait.
     UnwaitedCopy,
 }
+mod stub;
+pub use stub::*;

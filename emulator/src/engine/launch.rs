@@ -1,0 +1,352 @@
+//! A launch: its blocks over host threads, its counts, and the first rule it breaks.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use super::block::Block;
+use super::program::{Kernel, Program};
+use crate::counts::Counts;
+use crate::memory::{AllocError, Checks, Global, Kind, Memory, Tracking};
+use crate::report::{Check, Report};
+use crate::syntax::ast::Space;
+
+/// Instructions of a block between two looks at the rest of the launch.
+const SHARE: u64 = 1 << 16;
+
+/// A program whose variables have addresses in one device's memory.
+#[derive(Debug)]
+pub struct Instance {
+    pub program: Arc<Program>,
+    addresses: HashMap<String, (u64, u64)>,
+}
+
+/// Why an [`Instance`] could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum InstanceError {
+    #[error("no memory for variable {name}: {source}")]
+    Alloc { name: String, source: AllocError },
+    #[error("variable {name} is initialised with the address of {symbol}, which is not a variable")]
+    Symbol { name: String, symbol: String },
+}
+
+impl Instance {
+    /// Places a program's `.global` and `.const` variables and writes their initial values.
+    ///
+    /// # Errors
+    /// The memory is exhausted, or an initialiser names an unknown symbol. Nothing stays allocated.
+    pub fn new(program: Arc<Program>, memory: &Memory) -> Result<Instance, InstanceError> {
+        let mut instance = Instance { program: program.clone(), addresses: HashMap::new() };
+        let placed = instance.place(&program, memory);
+        if placed.is_err() {
+            instance.release(memory);
+        }
+        placed.map(|()| instance)
+    }
+
+    fn place(&mut self, program: &Program, memory: &Memory) -> Result<(), InstanceError> {
+        let is_placed = |space| matches!(space, Space::Global | Space::Const);
+        let variables = || program.variables().iter().filter(|variable| is_placed(variable.space));
+        for variable in variables() {
+            let kind = if variable.space == Space::Const { Kind::Constant } else { Kind::Module };
+            let name = || variable.name.clone();
+            let address = memory
+                .alloc(variable.size.max(1), kind)
+                .map_err(|source| InstanceError::Alloc { name: name(), source })?;
+            self.addresses.insert(name(), (address, variable.size));
+        }
+        for variable in variables() {
+            // A variable without an initialiser is zero.
+            let mut bytes = variable.init.clone();
+            bytes.resize(variable.size as usize, 0);
+            for relocation in &variable.relocations {
+                let unknown = || InstanceError::Symbol {
+                    name: variable.name.clone(),
+                    symbol: relocation.symbol.clone(),
+                };
+                let (address, _) = self.addresses.get(&relocation.symbol).ok_or_else(unknown)?;
+                let value = address.wrapping_add(relocation.addend as u64).to_le_bytes();
+                let start = relocation.offset as usize;
+                bytes.get_mut(start..start + 8).ok_or_else(unknown)?.copy_from_slice(&value);
+            }
+            let (address, _) = self.addresses[&variable.name];
+            memory.write(address, &bytes).expect("the variable was just allocated");
+        }
+        Ok(())
+    }
+
+    /// Address and bytes of a variable.
+    pub fn address(&self, name: &str) -> Option<(u64, u64)> {
+        self.addresses.get(name).copied()
+    }
+
+    /// The address of a variable that the program's decoder knows.
+    pub(super) fn address_of(&self, name: &str) -> u64 {
+        self.addresses.get(name).map_or(0, |&(address, _)| address)
+    }
+
+    /// Frees the variables.
+    pub fn release(&mut self, memory: &Memory) {
+        for (_, (address, _)) in self.addresses.drain() {
+            memory.free(address).expect("variables are allocated once and freed once");
+        }
+    }
+}
+
+/// How launches are executed.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Host threads; 0 is as many as there are cores.
+    pub threads: usize,
+    /// Instructions that a launch may issue, one a warp.
+    pub budget: u64,
+    pub checks: Checks,
+    /// Multiprocessors of the device.
+    pub sm_count: u32,
+    /// Blocks that are on the device at once, where their order matters.
+    pub resident_blocks: u32,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            threads: 0,
+            budget: 4 << 30,
+            checks: Checks::default(),
+            sm_count: 16,
+            resident_blocks: 256,
+        }
+    }
+}
+
+/// One launch of a kernel.
+#[derive(Debug)]
+pub struct Launch<'a> {
+    pub instance: &'a Instance,
+    pub kernel: &'a Kernel,
+    pub grid: [u32; 3],
+    pub block: [u32; 3],
+    /// Bytes of shared memory on top of what the kernel declares.
+    pub dynamic_shared: u32,
+    /// The parameter block: each parameter at its offset.
+    pub params: &'a [u8],
+    /// All blocks are resident at once, so that they can wait for each other.
+    pub cooperative: bool,
+    pub memory: &'a Memory,
+    pub options: &'a Options,
+    /// `%gridid`.
+    pub id: u64,
+}
+
+/// What came of a launch.
+#[derive(Debug)]
+pub struct Outcome {
+    pub counts: Counts,
+    /// The first rule that was broken: by the lowest block, if several were.
+    pub report: Option<Report>,
+}
+
+impl Launch<'_> {
+    /// Bytes of shared memory of a block.
+    pub fn shared_bytes(&self) -> u32 {
+        match self.dynamic_shared {
+            0 => self.kernel.static_shared,
+            bytes => self.kernel.dynamic_shared_start + bytes,
+        }
+    }
+
+    /// What is wrong with the launch itself.
+    fn misfit(&self) -> Option<String> {
+        let threads = self.block.iter().map(|&n| u64::from(n)).product::<u64>();
+        let blocks = self.grid.iter().map(|&n| u128::from(n)).product::<u128>();
+        let (kernel, given) = (self.kernel, self.params.len());
+        if given != kernel.param_bytes as usize {
+            return Some(format!(
+                "{given} bytes of parameters, the kernel takes {}",
+                kernel.param_bytes
+            ));
+        }
+        if threads == 0 || blocks == 0 {
+            return Some(format!("grid {:?} of blocks {:?} is empty", self.grid, self.block));
+        }
+        if threads > u64::from(kernel.max_threads) {
+            return Some(format!(
+                "{threads} threads a block, the kernel takes {}",
+                kernel.max_threads
+            ));
+        }
+        let required = kernel.required_threads.map(|n| n.max(1));
+        if kernel.required_threads[0] != 0 && self.block != required {
+            return Some(format!("blocks of {:?}, the kernel requires {required:?}", self.block));
+        }
+        if blocks > u128::from(u32::MAX) {
+            return Some(format!("{blocks} blocks: there is room for 4294967295"));
+        }
+        None
+    }
+}
+
+/// What the host threads of a launch share.
+struct Shared<'a> {
+    launch: &'a Launch<'a>,
+    tracking: Arc<Tracking>,
+    blocks: u32,
+    next: AtomicU32,
+    /// Blocks from this one on need not run: an earlier one broke a rule.
+    stop: AtomicU32,
+    issued: AtomicU64,
+    result: Mutex<Progress>,
+}
+
+/// What has come of a launch so far.
+#[derive(Default)]
+struct Progress {
+    counts: Counts,
+    /// With the block that broke the rule.
+    report: Option<(u32, Box<Report>)>,
+}
+
+/// Executes a launch to its end, or to the first rule it breaks.
+pub fn launch(launch: &Launch) -> Outcome {
+    if let Some(what) = launch.misfit() {
+        let report = Report {
+            check: Check::Parameters,
+            kernel: launch.kernel.name.clone(),
+            block: [0; 3],
+            thread: [0; 3],
+            line: 0,
+            instruction: String::new(),
+            address: None,
+            what,
+        };
+        return Outcome { counts: Counts::default(), report: Some(report) };
+    }
+    let blocks = launch.grid.iter().product::<u32>();
+    let is_ordered = launch.kernel.is_ordered || launch.cooperative;
+    let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = match (is_ordered, launch.options.threads) {
+        (true, _) => 1,
+        (false, 0) => cores(),
+        (false, threads) => threads,
+    };
+    let threads = threads.min(blocks as usize);
+    let shared = Shared {
+        launch,
+        tracking: Arc::new(Tracking::new(
+            launch.memory.view(),
+            launch.kernel.global_granule,
+            launch.options.checks,
+            u64::from(blocks),
+            !is_ordered,
+        )),
+        blocks,
+        next: AtomicU32::new(0),
+        stop: AtomicU32::new(u32::MAX),
+        issued: AtomicU64::new(0),
+        result: Mutex::default(),
+    };
+    match (is_ordered, threads) {
+        (true, _) => run_ordered(&shared),
+        (false, 1) => run_independent(&shared),
+        (false, _) => std::thread::scope(|scope| {
+            for _ in 0..threads {
+                scope.spawn(|| run_independent(&shared));
+            }
+        }),
+    }
+    let Progress { mut counts, report } =
+        shared.result.into_inner().unwrap_or_else(|poison| poison.into_inner());
+    counts.launches = 1;
+    Outcome { counts, report: report.map(|(_, report)| *report) }
+}
+
+impl Shared<'_> {
+    fn block(&self) -> Block<'_> {
+        Block::new(self.launch, Global::new(self.tracking.clone()))
+    }
+
+    /// Adds a host thread's counts to the launch's.
+    fn add(&self, block: &mut Block) {
+        let counts = block.take_counts();
+        self.lock().counts += &counts;
+    }
+
+    fn fail(&self, index: u32, report: Box<Report>) {
+        let mut result = self.lock();
+        if result.report.as_ref().is_none_or(|&(other, _)| index < other) {
+            result.report = Some((index, report));
+        }
+        self.stop.fetch_min(index, Ordering::Relaxed);
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Result> {
+        self.result.lock().unwrap_or_else(|poison| poison.into_inner())
+    }
+
+    /// Runs a block for a share of instructions; whether it has ended, in either way.
+    fn advance(&self, block: &mut Block, index: u32) -> bool {
+        match block.run(SHARE) {
+            Ok(true) => true,
+            Ok(false) => {
+                let issued = self.issued.fetch_add(SHARE, Ordering::Relaxed) + SHARE;
+                if issued > self.launch.options.budget {
+                    self.fail(index, block.out_of_budget());
+                    return true;
+                }
+                false
+            }
+            Err(report) => {
+                self.fail(index, report);
+                true
+            }
+        }
+    }
+}
+
+/// Blocks that do not depend on each other: each host thread takes the next.
+fn run_independent(shared: &Shared) {
+    let mut block = shared.block();
+    loop {
+        let index = shared.next.fetch_add(1, Ordering::Relaxed);
+        if index >= shared.blocks || index > shared.stop.load(Ordering::Relaxed) {
+            break;
+        }
+        block.start(index);
+        while !shared.advance(&mut block, index) {}
+    }
+    shared.add(&mut block);
+}
+
+/// Blocks that may wait for each other: on one host thread, in turns, as many at once as are resident on the device.
+fn run_ordered(shared: &Shared) {
+    let resident = match shared.launch.cooperative {
+        true => shared.blocks,
+        false => shared.launch.options.resident_blocks.max(1),
+    };
+    let mut running: VecDeque<(u32, Block)> = VecDeque::new();
+    let mut idle: Vec<Block> = Vec::new();
+    let mut next = 0;
+    // A new block starts when those before it have ended or have had their turn.
+    loop {
+        let room = running.len() < resident as usize && next < shared.blocks;
+        let (index, mut block) = if room {
+            let mut block = idle.pop().unwrap_or_else(|| shared.block());
+            block.start(next);
+            next += 1;
+            (next - 1, block)
+        } else {
+            let Some(turn) = running.pop_front() else { break };
+            turn
+        };
+        match shared.advance(&mut block, index) {
+            true => idle.push(block),
+            false => running.push_back((index, block)),
+        }
+        if shared.stop.load(Ordering::Relaxed) != u32::MAX {
+            break;
+        }
+    }
+    for block in running.iter_mut().map(|(_, block)| block).chain(&mut idle) {
+        shared.add(block);
+    }
+}
