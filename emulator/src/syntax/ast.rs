@@ -88,14 +88,15 @@ pub struct Function {
     pub register_params: Vec<RegId>,
     /// `.func` return values declared `.reg`.
     pub register_returns: Vec<RegId>,
-    /// Every register of every scope of the body. [`RegId`] indexes it.
+    /// The registers of every scope of the body. Of a range such as `%r<10>` only those that are
+    /// used are listed. [`RegId`] indexes it.
     pub registers: Vec<Register>,
     /// `.shared`, `.local` and `.param` variables of every scope of the body. [`VarId`] indexes it.
     pub variables: Vec<Variable>,
     /// Names of labels. [`LabelId`] indexes it.
     pub labels: Vec<String>,
     pub body: Vec<Statement>,
-    /// `.maxntid` and `.reqntid`: 0 where not given.
+    /// `.maxntid` and `.reqntid`: `.reqntid 256` is `[256, 1, 1]`, and zeros are none given.
     pub max_threads: [u32; 3],
     pub required_threads: [u32; 3],
     pub max_registers: Option<u32>,
@@ -123,7 +124,10 @@ pub enum Statement {
     Label(LabelId),
     Instruction(Instruction),
     /// `name: .branchtargets a, b, c;`: the label list that `brx.idx` names.
-    BranchTargets { name: String, labels: Vec<LabelId> },
+    BranchTargets {
+        name: String,
+        labels: Vec<LabelId>,
+    },
 }
 
 /// `@%p opcode.modifier.modifier operand, operand;`
@@ -159,11 +163,17 @@ pub enum Operand {
     /// `{a, b, c, d}`. `%v` of a vector register is this too.
     Vector(Vec<Operand>),
     /// `[base + offset]`. Without a base, `offset` is the address.
-    Address { base: Option<Base>, offset: i64 },
+    Address {
+        base: Option<Base>,
+        offset: i64,
+    },
     /// `[tensor, {c0, c1}]` and other bracketed lists.
     AddressList(Vec<Operand>),
     /// The address of a variable, or a function's name: `mov.u64 %rd, table + 8`.
-    Symbol { symbol: Symbol, offset: i64 },
+    Symbol {
+        symbol: Symbol,
+        offset: i64,
+    },
     Special(Special),
     Label(LabelId),
     /// `_`.

@@ -103,7 +103,9 @@ impl Ty {
     pub fn kind(self) -> Kind {
         match self {
             Ty::Pred => Kind::Pred,
-            Ty::U8 | Ty::U16 | Ty::U32 | Ty::U64 | Ty::S8 | Ty::S16 | Ty::S32 | Ty::S64 => Kind::Int,
+            Ty::U8 | Ty::U16 | Ty::U32 | Ty::U64 | Ty::S8 | Ty::S16 | Ty::S32 | Ty::S64 => {
+                Kind::Int
+            }
             Ty::F16 | Ty::F16x2 | Ty::F32 | Ty::F64 => Kind::Float,
             // The alternate formats live in untyped registers.
             _ => Kind::Bits,
