@@ -88,14 +88,15 @@ pub struct Function {
     pub register_params: Vec<RegId>,
     /// `.func` return values declared `.reg`.
     pub register_returns: Vec<RegId>,
-    /// Every register of every scope of the body. [`RegId`] indexes it.
+    /// The registers of every scope of the body. Of a range such as `%r<10>` only those that are
+    /// used are listed. [`RegId`] indexes it.
     pub registers: Vec<Register>,
     /// `.shared`, `.local` and `.param` variables of every scope of the body. [`VarId`] indexes it.
     pub variables: Vec<Variable>,
     /// Names of labels. [`LabelId`] indexes it.
     pub labels: Vec<String>,
     pub body: Vec<Statement>,
-    /// `.maxntid` and `.reqntid`: 0 where not given.
+    /// `.maxntid` and `.reqntid`: `.reqntid 256` is `[256, 1, 1]`, and zeros are none given.
     pub max_threads: [u32; 3],
     pub required_threads: [u32; 3],
     pub max_registers: Option<u32>,
