@@ -279,7 +279,7 @@ impl Shared<'_> {
         self.stop.fetch_min(index, Ordering::Relaxed);
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Result> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Progress> {
         self.result.lock().unwrap_or_else(|poison| poison.into_inner())
     }
 
