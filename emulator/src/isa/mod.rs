@@ -5,10 +5,13 @@
 //! What a decoder does not know it refuses by name.
 
 pub mod atomic;
+pub mod compare;
 pub mod control;
 pub mod integer;
+pub mod logic;
 pub mod memory;
 pub mod modifiers;
+pub mod movement;
 pub mod scope;
 pub mod warp;
 
@@ -22,6 +25,9 @@ use scope::Scope;
 #[derive(Debug, Clone)]
 pub enum Op {
     Integer(integer::Op),
+    Logic(logic::Op),
+    Compare(compare::Op),
+    Move(movement::Op),
     Control(control::Op),
     Memory(memory::Op),
     Atomic(atomic::Op),
@@ -157,6 +163,9 @@ impl Op {
     pub fn execute(&self, lanes: &mut Lanes) -> Option<()> {
         match self {
             Op::Integer(op) => op.execute(lanes),
+            Op::Logic(op) => op.execute(lanes),
+            Op::Compare(op) => op.execute(lanes),
+            Op::Move(op) => op.execute(lanes),
             Op::Control(_) | Op::Memory(_) | Op::Atomic(_) | Op::Warp(_) => return None,
         }
         Some(())
@@ -165,6 +174,9 @@ impl Op {
     pub fn class(&self) -> Class {
         match self {
             Op::Integer(op) => op.class(),
+            Op::Logic(op) => op.class(),
+            Op::Compare(op) => op.class(),
+            Op::Move(op) => op.class(),
             Op::Control(op) => op.class(),
             Op::Memory(op) => op.class(),
             Op::Atomic(_) => Class::Atomic,
@@ -176,7 +188,16 @@ impl Op {
 /// Decodes everything but calls, returns and branches, which need the program around them.
 pub fn decode(instruction: &Instruction, scope: &mut Scope) -> Result<Op> {
     Ok(match instruction.opcode.as_str() {
-        "add" | "sub" => Op::Integer(integer::decode(instruction, scope)?),
+        opcode if integer::OPCODES.contains(&opcode) => {
+            Op::Integer(integer::decode(instruction, scope)?)
+        }
+        opcode if logic::OPCODES.contains(&opcode) => Op::Logic(logic::decode(instruction, scope)?),
+        opcode if compare::OPCODES.contains(&opcode) => {
+            Op::Compare(compare::decode(instruction, scope)?)
+        }
+        opcode if movement::OPCODES.contains(&opcode) => {
+            Op::Move(movement::decode(instruction, scope)?)
+        }
         opcode if memory::OPCODES.contains(&opcode) => {
             Op::Memory(memory::decode(instruction, scope)?)
         }

@@ -109,6 +109,7 @@ pub struct Scope<'a> {
     /// The instruction reads a register that changes while it runs, such as `%clock`.
     pub is_dynamic: bool,
     always: Option<Predicate>,
+    carry: Option<Predicate>,
 }
 
 impl<'a> Scope<'a> {
@@ -137,6 +138,7 @@ impl<'a> Scope<'a> {
             writes: Vec::new(),
             is_dynamic: false,
             always: None,
+            carry: None,
         };
         let mut offset = 0u64;
         for param in &frame.params {
@@ -220,6 +222,16 @@ impl<'a> Scope<'a> {
     fn new_predicate(&mut self) -> Predicate {
         self.predicates += 1;
         Predicate(self.predicates - 1)
+    }
+
+    /// The condition code: the carry of `.cc`.
+    pub fn carry(&mut self) -> Predicate {
+        let carry = match self.carry {
+            Some(carry) => carry,
+            None => self.new_predicate(),
+        };
+        self.carry = Some(carry);
+        carry
     }
 
     /// A row that nothing in the source names.
