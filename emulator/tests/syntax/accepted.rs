@@ -7,10 +7,12 @@ use ptx_emulator::syntax::ty::Ty;
 use crate::samples::{CALLS, TENSOR, VECTOR_ADD, kernel, module};
 
 fn instructions(function: &Function) -> Vec<&Instruction> {
-    let instruction = |statement| match statement {
-        Statement::Instruction(instruction) => Some(instruction),
-        _ => None,
-    };
+    fn instruction(statement: &Statement) -> Option<&Instruction> {
+        match statement {
+            Statement::Instruction(instruction) => Some(instruction),
+            _ => None,
+        }
+    }
     function.body.iter().filter_map(instruction).collect()
 }
 
