@@ -316,3 +316,99 @@ fn apply_double(operator: &Token, a: f64, b: f64) -> Result<Value> {
         _ => return Err(mismatch(operator)),
     }))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Value::{Double, Signed, Single, Unsigned};
+    use super::*;
+
+    fn eval(text: &str) -> Value {
+        let mut tokens = Tokens::new(text).unwrap();
+        let value = tokens.constant().unwrap_or_else(|error| panic!("{text}: {error}"));
+        assert_eq!(tokens.token.kind, Kind::End, "{text}");
+        value
+    }
+
+    #[test]
+    fn literals() {
+        for (text, value) in [
+            ("0", Signed(0)),
+            ("123", Signed(123)),
+            ("0123", Signed(0o123)),
+            ("0xfF", Signed(255)),
+            ("0XfFU", Unsigned(255)),
+            ("0b101", Signed(5)),
+            ("0B101U", Unsigned(5)),
+            ("00", Signed(0)),
+            ("9223372036854775807", Signed(i64::MAX)),
+            ("9223372036854775808", Unsigned(1 << 63)),
+            ("0xFFFFFFFFFFFFFFFF", Unsigned(u64::MAX)),
+            ("WARP_SZ", Signed(32)),
+            ("0f3F800000", Single(0x3F80_0000)),
+            ("0FffC00000", Single(0xFFC0_0000)),
+            ("0d4000000000000000", Double(2.0)),
+            ("0DbfF0000000000000", Double(-1.0)),
+            ("1.", Double(1.0)),
+            (".25", Double(0.25)),
+            ("1e3", Double(1000.0)),
+            ("0e0", Double(0.0)),
+            ("12.5E-1", Double(1.25)),
+        ] {
+            assert_eq!(eval(text), value, "{text}");
+        }
+    }
+
+    /// Values as a C compiler gives them for 64-bit integers.
+    #[test]
+    fn operators_bind_as_in_c() {
+        for (text, value) in [
+            ("1 + 2 * 3", Signed(7)),
+            ("(1 + 2) * 3", Signed(9)),
+            ("10 - 4 - 3", Signed(3)),
+            ("100 / 7 % 4", Signed(2)),
+            ("-7 / 2", Signed(-3)),
+            ("-7 % 3", Signed(-1)),
+            ("- -3", Signed(3)),
+            ("1 << 2 + 1", Signed(8)),
+            ("1 << 3 >> 1", Signed(4)),
+            ("-16 >> 2", Signed(-4)),
+            ("0xFFFFFFFFFFFFFFF0U >> 60", Unsigned(15)),
+            ("-16 >> 2U", Signed(-4)),
+            ("1 | 6 & 3", Signed(3)),
+            ("1 ^ 3 | 4", Signed(6)),
+            ("5 & 3 == 3", Signed(1)),
+            ("1 < 2 == 1", Signed(1)),
+            ("3 > 2 > 1", Signed(0)),
+            ("1 || 0 && 0", Signed(1)),
+            ("0 && 1 | 1", Signed(0)),
+            ("!5 + 1", Signed(1)),
+            ("!0", Signed(1)),
+            ("~0", Signed(-1)),
+            ("~0U", Unsigned(u64::MAX)),
+            ("+3", Signed(3)),
+            ("-1U", Unsigned(u64::MAX)),
+            ("-1 < 0U", Signed(0)),
+            ("-1 < 0", Signed(1)),
+            ("-1 >= 1", Signed(0)),
+            ("-1 + 2U", Unsigned(1)),
+            ("(.s64) 0xFFFFFFFFFFFFFFFF", Signed(-1)),
+            ("(.u64) -1 / 2", Unsigned(u64::MAX / 2)),
+            ("(.u64) (-1 / 2)", Unsigned(0)),
+            ("1 ? 2 : 3", Signed(2)),
+            ("0 ? 2 : 1 ? 4 : 5", Signed(4)),
+            ("1 ? -1 : 0U", Unsigned(u64::MAX)),
+            ("2 - 2 ? 7 : 8", Signed(8)),
+            ("9223372036854775807 + 1", Signed(i64::MIN)),
+            ("-9223372036854775807 - 1 == 1 << 63", Signed(1)),
+            ("(1 << 63) / -1", Signed(i64::MIN)),
+            ("1 != 2 && 2 <= 2 && 3 >= 2", Signed(1)),
+            ("1.5 + 2.0 * 2.0", Double(5.5)),
+            ("-1.5 - 1.0 / 4.0", Double(-1.75)),
+            ("1.5 < 2.0", Signed(1)),
+            ("1.0 == 2.0", Signed(0)),
+            ("(0f3F800000)", Single(0x3F80_0000)),
+        ] {
+            assert_eq!(eval(text), value, "{text}");
+        }
+    }
+}

@@ -22,23 +22,11 @@ impl<'a> Body<'_, 'a> {
         if is_call && self.tokens().at("(") {
             return self.list();
         }
-        let token = self.parser.tokens.token;
-        if token.kind != Kind::Name || token.text == "_" || token.text == "WARP_SZ" {
-            return self.value();
-        }
-        self.tokens().advance()?;
-        if self.is_known(token.text) || token.text.starts_with('%') {
-            return self.identifier(&token);
-        }
-        Ok(Operand::Label(self.scopes.use_label(&token)))
+        self.value(true)
     }
 
-    fn is_known(&mut self, name: &'a str) -> bool {
-        self.scopes.lookup(name).is_some() || self.parser.names.contains_key(name)
-    }
-
-    /// Any operand but a label and the lists of `call`.
-    fn value(&mut self) -> Result<Operand> {
+    /// Any operand but the lists of `call`. An unknown name is a label, where there can be one.
+    fn value(&mut self, may_be_label: bool) -> Result<Operand> {
         let token = self.parser.tokens.token;
         match (token.kind, token.text) {
             (Kind::Sign, "[") => self.address(),
@@ -59,41 +47,54 @@ impl<'a> Body<'_, 'a> {
             _ if self.tokens().at_constant() => Ok(self.tokens().constant()?.operand()),
             (Kind::Name, _) => {
                 self.tokens().advance()?;
-                self.identifier(&token)
+                if let Some(operand) = self.identifier(&token)? {
+                    Ok(operand)
+                } else if may_be_label && !token.text.starts_with('%') {
+                    Ok(Operand::Label(self.scopes.label(&token)))
+                } else {
+                    Err(unknown(&token))
+                }
             }
             _ => Err(self.tokens().expected("an operand")),
         }
     }
 
-    /// A register, special register or symbol, its name already read.
-    fn identifier(&mut self, name: &Token<'a>) -> Result<Operand> {
+    /// A register, special register or symbol, its name already read; `None` for an unknown name.
+    fn identifier(&mut self, name: &Token<'a>) -> Result<Option<Operand>> {
         let symbol = match self.scopes.lookup(name.text) {
             Some(Name::Register { first, width }) => {
-                if width > 1 && self.parser.tokens.token.kind != Kind::Dot {
-                    let parts =
-                        (0..u32::from(width)).map(|part| Operand::Reg(RegId(first.0 + part)));
-                    return Ok(Operand::Vector(parts.collect()));
-                }
-                let reg = Operand::Reg(self.component(first, width)?);
-                return self.pair(reg);
+                return self.register(first, width).map(Some);
             }
             Some(Name::Table(index)) => {
-                return Ok(Operand::Table(self.tables[index as usize].clone()));
+                return Ok(Some(Operand::Table(self.tables[index as usize].clone())));
             }
             Some(other) => self.symbol(other),
-            None => match self.parser.names.get(name.text) {
-                Some(Item::Function(_)) => Some(Symbol::Function(name.text.into())),
-                Some(Item::Variable(_)) => Some(Symbol::Global(name.text.into())),
-                None => return self.special(name),
-            },
+            None => self.module_symbol(name),
         };
-        let Some(symbol) = symbol else { return Err(unknown(name)) };
+        let Some(symbol) = symbol else { return self.special(name) };
         if self.tokens().at("[") {
             let what = format!("indexing is not supported; write '{} + bytes'", name.text);
             return Err(self.parser.tokens.token.error(what));
         }
         let offset = if self.tokens().at("+") { self.parser.offset()? } else { 0 };
-        Ok(Operand::Symbol { symbol, offset })
+        Ok(Some(Operand::Symbol { symbol, offset }))
+    }
+
+    /// A scalar, a component, a whole vector or the first of a pair.
+    fn register(&mut self, first: RegId, width: u8) -> Result<Operand> {
+        if width > 1 && self.parser.tokens.token.kind != Kind::Dot {
+            let parts = (first.0..first.0 + u32::from(width)).map(|id| Operand::Reg(RegId(id)));
+            return Ok(Operand::Vector(parts.collect()));
+        }
+        let reg = Operand::Reg(self.component(first, width)?);
+        self.pair(reg)
+    }
+
+    fn module_symbol(&self, name: &Token<'a>) -> Option<Symbol> {
+        Some(match self.parser.names.get(name.text)? {
+            Item::Function(_) => Symbol::Function(name.text.into()),
+            Item::Variable(_) => Symbol::Global(name.text.into()),
+        })
     }
 
     /// What has an address, of the names in the function.
@@ -153,15 +154,15 @@ impl<'a> Body<'_, 'a> {
         Ok(Operand::Pair(Box::new(first), Box::new(second)))
     }
 
-    fn special(&mut self, name: &Token<'a>) -> Result<Operand> {
+    fn special(&mut self, name: &Token<'a>) -> Result<Option<Operand>> {
         match special::meaning(name.text) {
-            Some(Meaning::Scalar(special)) => Ok(Operand::Special(special)),
-            Some(Meaning::Vector(special)) => self.special_component(special),
+            Some(Meaning::Scalar(special)) => Ok(Some(Operand::Special(special))),
+            Some(Meaning::Vector(special)) => self.special_component(special).map(Some),
             Some(Meaning::Unsupported) => {
                 let what = format!("the special register '{}' is not supported", name.text);
                 Err(name.error(what))
             }
-            None => Err(unknown(name)),
+            None => Ok(None),
         }
     }
 
@@ -204,7 +205,7 @@ impl<'a> Body<'_, 'a> {
 
     fn value_in_brackets(&mut self) -> Result<Operand> {
         self.tokens().enter()?;
-        let value = self.value()?;
+        let value = self.value(false)?;
         self.tokens().leave();
         Ok(value)
     }
@@ -272,11 +273,7 @@ impl<'a> Body<'_, 'a> {
                 Some(symbol) => Ok(Base::Symbol(symbol)),
                 None => Err(name.error("expected an address")),
             },
-            None => match self.parser.names.get(name.text) {
-                Some(Item::Variable(_)) => Ok(Base::Symbol(Symbol::Global(name.text.into()))),
-                Some(Item::Function(_)) => Ok(Base::Symbol(Symbol::Function(name.text.into()))),
-                None => Err(unknown(name)),
-            },
+            None => self.module_symbol(name).map(Base::Symbol).ok_or_else(|| unknown(name)),
         }
     }
 }

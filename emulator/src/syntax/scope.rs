@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::ast::{Function, LabelId, Operand, Pos, RegId, Register, Statement, VarId};
+use super::ast::{Function, LabelId, Operand, RegId, Register, Statement, VarId};
 use super::error::{Error, Result};
 use super::lexer::Token;
 use super::ty::Ty;
@@ -44,9 +44,9 @@ struct Scope<'a> {
 }
 
 struct Label<'a> {
-    name: &'a str,
+    /// Where it is named for the first time.
+    name: Token<'a>,
     defined: bool,
-    first_use: Pos,
     /// The label of an outer block that it turned out to be.
     same_as: Option<LabelId>,
 }
@@ -100,28 +100,32 @@ impl<'a> Scopes<'a> {
             }
             let outer = *self.scope().labels.entry(name).or_insert(id);
             if outer != id {
-                let pos = self.labels[id.0 as usize].first_use;
+                let name = self.labels[id.0 as usize].name;
                 let target = &mut self.labels[outer.0 as usize];
-                target.first_use = target.first_use.min(pos);
+                if name.pos < target.name.pos {
+                    target.name = name;
+                }
                 self.labels[id.0 as usize].same_as = Some(outer);
             }
         }
     }
 
+    /// Whether the current block declares `name` as something else than a label.
+    fn is_declared(&self, name: &str) -> bool {
+        let scope = &self.scopes[self.scopes.len() - 1];
+        scope.names.contains_key(name)
+            || split_number(name).is_some_and(|(prefix, number)| {
+                scope.ranges.get(prefix).is_some_and(|range| number < range.count)
+            })
+    }
+
     /// Declares one name in the current block.
     pub fn declare(&mut self, name: &Token<'a>, meaning: Name) -> Result<()> {
-        let numbered = split_number(name.text);
-        let scope = self.scope();
-        let in_range = |(prefix, number): (&str, u32)| {
-            scope.ranges.get(prefix).is_some_and(|range| number < range.count)
-        };
-        if scope.names.contains_key(name.text)
-            || scope.labels.contains_key(name.text)
-            || numbered.is_some_and(in_range)
-        {
+        if self.is_declared(name.text) || self.scope().labels.contains_key(name.text) {
             return Err(duplicate(name));
         }
-        if let Some((prefix, number)) = numbered {
+        let scope = self.scope();
+        if let Some((prefix, number)) = split_number(name.text) {
             let range = scope.ranges.entry(prefix).or_insert(Range {
                 count: 0,
                 lowest: u32::MAX,
@@ -200,54 +204,41 @@ impl<'a> Scopes<'a> {
         None
     }
 
-    /// The label that a use of `name` in the current block means, wherever it is defined.
-    pub fn use_label(&mut self, name: &Token<'a>) -> LabelId {
-        self.label(name)
+    /// The label that `name` means in the current block, wherever it is defined.
+    pub fn label(&mut self, name: &Token<'a>) -> LabelId {
+        let new = LabelId(self.labels.len() as u32);
+        let id = *self.scope().labels.entry(name.text).or_insert(new);
+        if id == new {
+            self.labels.push(Label { name: *name, defined: false, same_as: None });
+        }
+        id
     }
 
     pub fn define_label(&mut self, name: &Token<'a>) -> Result<LabelId> {
-        let numbered = split_number(name.text);
-        let scope = self.scope();
-        let is_register = scope.names.contains_key(name.text)
-            || numbered.is_some_and(|(prefix, number)| {
-                scope.ranges.get(prefix).is_some_and(|range| number < range.count)
-            });
+        if self.is_declared(name.text) {
+            return Err(duplicate(name));
+        }
         let id = self.label(name);
         let label = &mut self.labels[id.0 as usize];
-        if is_register || label.defined {
-            let kind = if is_register { "declaration of" } else { "label" };
-            return Err(name.error(format!("duplicate {kind} '{}'", name.text)));
+        if label.defined {
+            return Err(name.error(format!("duplicate label '{}'", name.text)));
         }
         label.defined = true;
         Ok(id)
     }
 
-    fn label(&mut self, name: &Token<'a>) -> LabelId {
-        let new = LabelId(self.labels.len() as u32);
-        let id = *self.scope().labels.entry(name.text).or_insert(new);
-        if id == new {
-            self.labels.push(Label {
-                name: name.text,
-                defined: false,
-                first_use: name.pos,
-                same_as: None,
-            });
-        }
-        id
-    }
-
     /// Fills in the function's registers and labels, and renumbers labels that are the same.
     pub fn finish(self, function: &mut Function) -> Result<()> {
         let missing = self.labels.iter().filter(|label| !label.defined && label.same_as.is_none());
-        if let Some(label) = missing.min_by_key(|label| label.first_use) {
-            let what = format!("unknown identifier '{}', and no label of that name", label.name);
-            return Err(Error::new(label.first_use, what, label.name));
+        if let Some(label) = missing.min_by_key(|label| label.name.pos) {
+            let what = format!("unknown identifier or label '{}'", label.name.text);
+            return Err(label.name.error(what));
         }
         let mut renumbered = vec![LabelId(0); self.labels.len()];
         for (id, label) in self.labels.iter().enumerate() {
             if label.same_as.is_none() {
                 renumbered[id] = LabelId(function.labels.len() as u32);
-                function.labels.push(label.name.into());
+                function.labels.push(label.name.text.into());
             }
         }
         let resolve = |label: &mut LabelId| {

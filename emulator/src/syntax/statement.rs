@@ -147,7 +147,7 @@ impl<'p, 'a> Body<'p, 'a> {
         let mut labels = Vec::new();
         loop {
             let label = self.tokens().name("a label")?;
-            labels.push(self.scopes.use_label(&label));
+            labels.push(self.scopes.label(&label));
             if !self.parser.comma_or_semicolon()? {
                 break;
             }

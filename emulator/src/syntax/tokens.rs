@@ -66,7 +66,7 @@ impl<'a> Tokens<'a> {
 
     /// An identifier; `what` says whose.
     pub fn name(&mut self, what: &str) -> Result<Token<'a>> {
-        if self.token.kind != Kind::Name || self.token.text == "_" {
+        if self.token.kind != Kind::Name || matches!(self.token.text, "_" | "WARP_SZ") {
             return Err(self.expected(what));
         }
         self.advance()
