@@ -6,5 +6,6 @@ pub mod gpu;
 pub mod isa;
 pub mod lanes;
 pub mod memory;
+pub mod num;
 pub mod report;
 pub mod syntax;
