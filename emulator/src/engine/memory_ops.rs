@@ -217,7 +217,7 @@ impl Warp {
         let mut data = [0u128; 32];
         if whole != 0 {
             let request = Request { mask: whole, addresses: &from, bytes, who, order };
-            cx.global.load(&request, &cx.clocks, &mut data).map_err(fault)?;
+            cx.global.load(&request, &mut cx.clocks, &mut data).map_err(fault)?;
             for lane in lanes_of(!whole) {
                 data[lane] = 0;
             }
@@ -230,13 +230,13 @@ impl Warp {
             }
             let at = from.map(|address| address.wrapping_add(u64::from(byte)));
             let request = Request { mask, addresses: &at, bytes: 1, who, order };
-            cx.global.load(&request, &cx.clocks, &mut cx.data).map_err(fault)?;
+            cx.global.load(&request, &mut cx.clocks, &mut cx.data).map_err(fault)?;
             for lane in lanes_of(mask) {
                 data[lane] |= (cx.data[lane] & 0xFF) << (8 * byte);
             }
         }
         let request = Request { mask: active, addresses: &to, bytes, who, order };
-        cx.shared.copy_async(&request, &cx.clocks, &data).map_err(fault)?;
+        cx.shared.copy_async(&request, &mut cx.clocks, &data).map_err(fault)?;
         cx.counts.async_copy_bytes += u64::from(bytes) * u64::from(active.count_ones());
         Ok(())
     }
@@ -295,7 +295,7 @@ impl Warp {
                 u128::from(op.apply(old as u64, value(op.b, lane), value(op.c, lane), true))
             };
             let request = request(global);
-            cx.global.atomic(&request, &cx.clocks, &mut cx.data, &mut apply).map_err(fault)?;
+            cx.global.atomic(&request, &mut cx.clocks, &mut cx.data, &mut apply).map_err(fault)?;
         }
         if let Some(d) = op.d {
             let mut lanes = Lanes { registers: &mut self.registers, active };
@@ -393,7 +393,7 @@ impl Fetch {
         let request = Request { mask, addresses, bytes: self.bytes, who, order: self.order };
         let asked = u64::from(self.bytes) * u64::from(mask.count_ones());
         match space {
-            Space::Shared => cx.shared.load(&request, &cx.clocks, &mut cx.data),
+            Space::Shared => cx.shared.load(&request, &mut cx.clocks, &mut cx.data),
             Space::Local => {
                 cx.counts.local_bytes += asked;
                 cx.local.load(&request, &mut cx.data)
@@ -407,7 +407,9 @@ impl Fetch {
                 cx.counts.constant_bytes += asked;
                 cx.global.load_constant(&request, &mut cx.data)
             }
-            Space::Global | Space::Generic => cx.global.load(&request, &cx.clocks, &mut cx.data),
+            Space::Global | Space::Generic => {
+                cx.global.load(&request, &mut cx.clocks, &mut cx.data)
+            }
         }
     }
 
@@ -432,12 +434,12 @@ impl Fetch {
         let who = Who { block: cx.block, warp: self.warp };
         let request = Request { mask, addresses, bytes: self.bytes, who, order: self.order };
         match space {
-            Space::Shared => cx.shared.store(&request, &cx.clocks, &cx.data),
+            Space::Shared => cx.shared.store(&request, &mut cx.clocks, &cx.data),
             Space::Local => {
                 cx.counts.local_bytes += u64::from(self.bytes) * u64::from(mask.count_ones());
                 cx.local.store(&request, &cx.data)
             }
-            Space::Global | Space::Generic => cx.global.store(&request, &cx.clocks, &cx.data),
+            Space::Global | Space::Generic => cx.global.store(&request, &mut cx.clocks, &cx.data),
             Space::Const | Space::Param => {
                 let lane = mask.trailing_zeros();
                 Err(Violation {

@@ -3,6 +3,41 @@
 //! The interpreter works a warp at a time: a [`Request`] is one memory instruction of one warp. Every access is checked
 //! here (bounds, lifetime, alignment, initialisation, races, copies in flight) and counted here (sectors, wavefronts).
 
+mod banks;
+mod bits;
+mod clock;
+mod copies;
+mod counts;
+mod device;
+mod flags;
+mod global;
+mod local;
+mod raw;
+mod shared;
+
+pub use banks::{Wavefronts, wavefronts};
+pub use clock::Clocks;
+pub use counts::{Banked, GlobalCounts, SharedCounts, Traffic};
+pub use device::{AllocError, AllocationInfo, FreeError, Kind, Memory, Usage, View};
+pub use global::{Global, Tracking};
+pub use local::Local;
+pub use shared::Shared;
+
+/// Which checks are made. Bounds, lifetime and alignment are always checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Checks {
+    /// Races in shared and global memory.
+    pub races: bool,
+    /// Reads of registers and memory that were never written.
+    pub uninitialized: bool,
+}
+
+impl Default for Checks {
+    fn default() -> Checks {
+        Checks { races: true, uninitialized: true }
+    }
+}
+
 /// One memory instruction of one warp.
 #[derive(Debug, Clone, Copy)]
 pub struct Request<'a> {
@@ -65,5 +100,3 @@ pub enum ViolationKind {
     /// The bytes of an asynchronous copy were touched before its wait.
     UnwaitedCopy,
 }
-mod stub;
-pub use stub::*;

@@ -1,0 +1,156 @@
+//! Vector clocks of the warps of a block: what of each other's work they have been told of by barriers and fences.
+//!
+//! Every access is stamped with its warp's own clock. A warp has been told of another's access when what it knows of that
+//! warp's clock is not behind the stamp. Within a warp, accesses of different threads are ordered once the warp's own
+//! clock has moved on, which `bar.warp.sync` and block barriers make it do.
+
+use std::collections::HashMap;
+
+const WARPS: usize = 32;
+
+/// What a warp knows of every warp's clock.
+pub type Vector = [u32; WARPS];
+
+/// See the module.
+#[derive(Debug)]
+pub struct Clocks {
+    known: Vec<Vector>,
+    barriers: [Vector; 16],
+    /// Each warp's clock when the current phase began: the last moment at which every warp met at a barrier.
+    phase_start: Vector,
+    phase: u32,
+    /// What had happened, by warp, when someone last fenced.
+    fenced: Vector,
+    has_fenced: bool,
+    /// What was published through each flag, and what a warp has seen there since its last fence.
+    published: HashMap<u64, Vector>,
+    seen: Vec<Vector>,
+}
+
+impl Clocks {
+    pub fn new(warps: usize) -> Clocks {
+        let mut clocks = Clocks {
+            known: vec![[0; WARPS]; warps],
+            barriers: [[0; WARPS]; 16],
+            phase_start: [0; WARPS],
+            phase: 0,
+            fenced: [0; WARPS],
+            has_fenced: false,
+            published: HashMap::new(),
+            seen: vec![[0; WARPS]; warps],
+        };
+        clocks.reset();
+        clocks
+    }
+
+    /// Back to the start of a block.
+    pub fn reset(&mut self) {
+        for (warp, known) in self.known.iter_mut().enumerate() {
+            *known = [0; WARPS];
+            known[warp] = 1;
+        }
+        self.barriers = [[0; WARPS]; 16];
+        self.phase_start = [0; WARPS];
+        self.phase = 0;
+        self.fenced = [0; WARPS];
+        self.has_fenced = false;
+        self.published.clear();
+        self.seen.fill([0; WARPS]);
+    }
+
+    /// A warp's own clock, to stamp accesses with.
+    #[inline]
+    pub fn now(&self, warp: u32) -> u32 {
+        self.known[warp as usize][warp as usize]
+    }
+
+    /// Whether `warp` knows of an access that `other` stamped.
+    #[inline]
+    pub fn knows(&self, warp: u32, other: u32, stamp: u32) -> bool {
+        match warp == other {
+            true => self.now(warp) > stamp,
+            false => self.known[warp as usize][other as usize] >= stamp,
+        }
+    }
+
+    /// `bar.warp.sync` of a whole warp.
+    pub fn sync_warp(&mut self, warp: u32) {
+        self.known[warp as usize][warp as usize] += 1;
+    }
+
+    /// A warp arrives at a barrier: those who wait there learn what it knows.
+    pub fn arrive(&mut self, warp: u32, barrier: usize) {
+        join(&mut self.barriers[barrier], &self.known[warp as usize]);
+        self.sync_warp(warp);
+    }
+
+    /// A barrier opens for the warps of a mask.
+    pub fn release(&mut self, barrier: usize, waiting: u32) {
+        let published = std::mem::replace(&mut self.barriers[barrier], [0; WARPS]);
+        for (warp, known) in self.known.iter_mut().enumerate() {
+            if waiting >> warp & 1 == 1 {
+                join(known, &published);
+            }
+        }
+        if waiting.count_ones() as usize == self.known.len() {
+            self.phase += 1;
+            for (warp, known) in self.known.iter().enumerate() {
+                self.phase_start[warp] = known[warp];
+            }
+        }
+    }
+
+    /// Counts the moments at which every warp met: what came before one is ordered before what comes after.
+    #[inline]
+    pub fn phase(&self) -> u32 {
+        self.phase
+    }
+
+    /// Whether `warp` has been told of something that `other` did in this phase.
+    pub fn knows_since(&self, warp: u32, other: u32) -> bool {
+        self.known[warp as usize][other as usize] >= self.phase_start[other as usize].max(1)
+    }
+
+    /// A fence: what the warp did before can be published after, and what it saw before is known after.
+    pub fn fence(&mut self, warp: u32) {
+        let known = &mut self.known[warp as usize];
+        join(known, &self.seen[warp as usize]);
+        join(&mut self.fenced, known);
+        self.has_fenced = true;
+        known[warp as usize] += 1;
+    }
+
+    /// What a strong store of this warp publishes: everything it knows for a release, else what was fenced.
+    pub fn publication(&mut self, warp: u32, is_release: bool) -> Option<Vector> {
+        let known = &mut self.known[warp as usize];
+        if is_release {
+            let all = *known;
+            known[warp as usize] += 1;
+            return Some(all);
+        }
+        self.has_fenced.then(|| std::array::from_fn(|other| known[other].min(self.fenced[other])))
+    }
+
+    /// A strong store to a flag within the block.
+    pub fn publish(&mut self, warp: u32, flag: u64, is_release: bool) {
+        if let Some(vector) = self.publication(warp, is_release) {
+            join(self.published.entry(flag).or_insert([0; WARPS]), &vector);
+        }
+    }
+
+    /// A strong load of a flag within the block.
+    pub fn observe(&mut self, warp: u32, flag: u64, is_acquire: bool) {
+        if self.published.is_empty() {
+            return;
+        }
+        let Some(vector) = self.published.get(&flag) else { return };
+        let into = if is_acquire { &mut self.known } else { &mut self.seen };
+        join(&mut into[warp as usize], vector);
+    }
+}
+
+fn join(into: &mut Vector, other: &Vector) {
+    for (clock, &other) in into.iter_mut().zip(other) {
+        *clock = (*clock).max(other);
+    }
+}

@@ -1,0 +1,460 @@
+//! A block's shared memory: its bytes, and of each granule who wrote and who read it last.
+//!
+//! A granule is as wide as the kernel's narrowest shared store, so that it is always written as a whole and what is known
+//! of it is exact. Races are found with vector clocks: an access is ordered behind an earlier one when its warp knows of it.
+
+use super::banks::wavefronts;
+use super::clock::Clocks;
+use super::copies::Copies;
+use super::{Checks, Data, Order, Request, SharedCounts, Violation, ViolationKind};
+
+/// What is known of a granule.
+#[derive(Debug, Clone, Copy, Default)]
+struct Cell {
+    /// The block that this is about; an older one means that nothing is known.
+    generation: u32,
+    write: Stamp,
+    /// The last read, and the warps that read in `phase`.
+    read: Stamp,
+    readers: u32,
+    phase: u32,
+    /// An asynchronous copy into it is in flight.
+    pending: bool,
+}
+
+/// Who, and when by the warp's own clock. A clock of 0 is nobody.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Stamp {
+    clock: u32,
+    warp: u8,
+    lane: u8,
+    strong: bool,
+}
+
+/// Several lanes of a warp.
+const SEVERAL: u8 = 32;
+
+/// See the module.
+#[derive(Debug)]
+pub struct Shared {
+    bytes: Vec<u8>,
+    cells: Vec<Cell>,
+    size: usize,
+    granule: u32,
+    generation: u32,
+    copies: Copies,
+    checks: Checks,
+    counts: SharedCounts,
+}
+
+impl Shared {
+    pub fn new(checks: Checks) -> Shared {
+        Shared {
+            bytes: Vec::new(),
+            cells: Vec::new(),
+            size: 0,
+            granule: 2,
+            generation: 0,
+            copies: Copies::default(),
+            checks,
+            counts: SharedCounts::default(),
+        }
+    }
+
+    /// Uninitialised memory for a block, in granules of `1 << granule_log2` bytes.
+    pub fn reset(&mut self, bytes: usize, granule_log2: u32) {
+        self.size = bytes;
+        self.granule = granule_log2;
+        let room = bytes.next_multiple_of(16);
+        if self.bytes.len() < room {
+            self.bytes.resize(room, 0);
+        }
+        let cells = room >> granule_log2;
+        if self.cells.len() < cells {
+            self.cells.resize(cells, Cell::default());
+        }
+        self.generation = self.generation.wrapping_add(1);
+        if self.generation == 0 {
+            self.cells.fill(Cell::default());
+            self.generation = 1;
+        }
+        if !self.checks.uninitialized {
+            self.bytes.fill(0);
+        }
+        self.copies.reset();
+    }
+
+    pub fn take_counts(&mut self) -> SharedCounts {
+        std::mem::take(&mut self.counts)
+    }
+
+    /// Every lane's range is inside and aligned.
+    fn check_range(&self, r: &Request) -> Result<(), Violation> {
+        let bytes = u64::from(r.bytes);
+        let mut addresses = r.mask;
+        while addresses != 0 {
+            let lane = addresses.trailing_zeros();
+            addresses &= addresses - 1;
+            let address = r.addresses[lane as usize];
+            let violation = |kind, what| Violation { kind, lane, address, bytes: r.bytes, what };
+            if address.checked_add(bytes).is_none_or(|end| end > self.size as u64) {
+                let what = format!(
+                    "{bytes} bytes at {address:#x} of {} bytes of shared memory",
+                    self.size
+                );
+                return Err(violation(ViolationKind::OutOfBounds, what));
+            }
+            if !address.is_multiple_of(bytes) {
+                let what = format!(
+                    "{bytes} bytes at shared address {address:#x}, which is no multiple of {bytes}"
+                );
+                return Err(violation(ViolationKind::Misaligned, what));
+            }
+        }
+        Ok(())
+    }
+
+    fn bits(&self, address: u64, bytes: u32) -> u128 {
+        let at = address as usize;
+        let field = &self.bytes[at..at + bytes as usize];
+        match bytes {
+            4 => u128::from(u32::from_le_bytes(field.try_into().expect("4 bytes"))),
+            16 => u128::from_le_bytes(field.try_into().expect("16 bytes")),
+            _ => field.iter().rev().fold(0, |bits, &byte| bits << 8 | u128::from(byte)),
+        }
+    }
+
+    fn put(&mut self, address: u64, bytes: u32, value: u128) {
+        let at = address as usize;
+        self.bytes[at..at + bytes as usize].copy_from_slice(&value.to_le_bytes()[..bytes as usize]);
+    }
+
+    /// Loads each lane's bytes into `out`.
+    ///
+    /// # Errors
+    /// The first lane that breaks a rule.
+    pub fn load(
+        &mut self,
+        r: &Request,
+        clocks: &mut Clocks,
+        out: &mut Data,
+    ) -> Result<(), Violation> {
+        self.check_range(r)?;
+        let passes = wavefronts(r.mask, r.addresses, r.bytes);
+        self.counts.loads.add(passes);
+        for lane in lanes(r.mask) {
+            let address = r.addresses[lane];
+            if r.order != Order::Weak {
+                clocks.observe(r.who.warp, address, r.order != Order::Relaxed);
+            }
+            self.reads(r, lane, clocks, true)?;
+            out[lane] = self.bits(address, r.bytes);
+        }
+        Ok(())
+    }
+
+    /// Stores each lane's bytes of `data`.
+    ///
+    /// # Errors
+    /// The first lane that breaks a rule.
+    pub fn store(
+        &mut self,
+        r: &Request,
+        clocks: &mut Clocks,
+        data: &Data,
+    ) -> Result<(), Violation> {
+        self.check_range(r)?;
+        let passes = wavefronts(r.mask, r.addresses, r.bytes);
+        self.counts.stores.add(passes);
+        for lane in lanes(r.mask) {
+            if r.order != Order::Weak {
+                clocks.publish(r.who.warp, r.addresses[lane], r.order == Order::Release);
+            }
+            self.writes(r, lane, clocks, Some(data))?;
+            self.put(r.addresses[lane], r.bytes, data[lane]);
+        }
+        Ok(())
+    }
+
+    /// Replaces each lane's value by `f(lane, value)`, lane after lane; `old` is what was there.
+    ///
+    /// # Errors
+    /// The first lane that breaks a rule.
+    pub fn atomic(
+        &mut self,
+        r: &Request,
+        clocks: &mut Clocks,
+        old: &mut Data,
+        f: &mut dyn FnMut(usize, u128) -> u128,
+    ) -> Result<(), Violation> {
+        self.check_range(r)?;
+        let passes = wavefronts(r.mask, r.addresses, r.bytes);
+        self.counts.atomics.add(passes);
+        for lane in lanes(r.mask) {
+            let (warp, address) = (r.who.warp, r.addresses[lane]);
+            clocks.observe(
+                warp,
+                address,
+                matches!(r.order, Order::Acquire | Order::AcquireRelease),
+            );
+            self.reads(r, lane, clocks, false)?;
+            let value = self.bits(address, r.bytes);
+            old[lane] = value;
+            clocks.publish(
+                warp,
+                address,
+                matches!(r.order, Order::Release | Order::AcquireRelease),
+            );
+            self.writes(r, lane, clocks, None)?;
+            self.put(address, r.bytes, f(lane, value));
+        }
+        Ok(())
+    }
+
+    /// `cp.async`: the bytes are there at once, and may not be touched until the copying thread has waited.
+    ///
+    /// # Errors
+    /// The first lane that breaks a rule.
+    pub fn copy_async(
+        &mut self,
+        r: &Request,
+        clocks: &mut Clocks,
+        data: &Data,
+    ) -> Result<(), Violation> {
+        self.check_range(r)?;
+        let passes = wavefronts(r.mask, r.addresses, r.bytes);
+        self.counts.copies.add(passes);
+        for lane in lanes(r.mask) {
+            self.writes(r, lane, clocks, None)?;
+            self.put(r.addresses[lane], r.bytes, data[lane]);
+            for cell in self.cells_of(r, lane) {
+                self.cells[cell].pending = true;
+            }
+            self.copies.push(r.who.warp, lane as u32, r.addresses[lane] as u32, r.bytes);
+        }
+        Ok(())
+    }
+
+    /// The copies of these threads since the last commit become a group.
+    pub fn commit_group(&mut self, warp: u32, mask: u32) {
+        self.copies.commit(warp, mask);
+    }
+
+    /// These threads wait until at most `pending` of their groups are in flight.
+    pub fn wait_group(&mut self, warp: u32, mask: u32, pending: u32, clocks: &Clocks) {
+        let (cells, granule, clock) = (&mut self.cells, self.granule, clocks.now(warp));
+        self.copies.wait(warp, mask, Some(pending), |lane, start, bytes| {
+            landed(cells, granule, (warp, lane, clock), start, bytes);
+        });
+    }
+
+    /// These threads wait for all their copies.
+    pub fn wait_all(&mut self, warp: u32, mask: u32, clocks: &Clocks) {
+        let (cells, granule, clock) = (&mut self.cells, self.granule, clocks.now(warp));
+        self.copies.wait(warp, mask, None, |lane, start, bytes| {
+            landed(cells, granule, (warp, lane, clock), start, bytes);
+        });
+    }
+
+    fn cells_of(&self, r: &Request, lane: usize) -> std::ops::Range<usize> {
+        let start = r.addresses[lane] as usize;
+        start >> self.granule..((start + r.bytes as usize - 1) >> self.granule) + 1
+    }
+
+    /// The cell of a granule, as of this block.
+    fn fresh(&mut self, cell: usize) -> Cell {
+        match self.cells[cell].generation == self.generation {
+            true => self.cells[cell],
+            false => Cell { generation: self.generation, ..Cell::default() },
+        }
+    }
+
+    /// Checks and notes a read. An atomic's read is noted with its write.
+    fn reads(
+        &mut self,
+        r: &Request,
+        lane: usize,
+        clocks: &Clocks,
+        note: bool,
+    ) -> Result<(), Violation> {
+        let warp = r.who.warp;
+        let strong = r.order != Order::Weak;
+        for index in self.cells_of(r, lane) {
+            let mut cell = self.fresh(index);
+            if cell.pending {
+                return Err(self.in_flight(r, lane, index, &cell));
+            }
+            if cell.write.clock == 0 && self.checks.uninitialized {
+                return Err(self.violation(
+                    r,
+                    lane,
+                    index,
+                    ViolationKind::Uninitialized,
+                    "nothing was written there".to_owned(),
+                ));
+            }
+            if self.checks.races && self.conflicts(&cell.write, warp, lane, strong, clocks) {
+                return Err(self.race(r, lane, index, &cell.write, "read", "written"));
+            }
+            if note {
+                let now = clocks.now(warp);
+                let phase = clocks.phase();
+                if cell.phase != phase {
+                    (cell.phase, cell.readers) = (phase, 0);
+                }
+                cell.readers |= 1 << warp;
+                let same = cell.read.clock == now && u32::from(cell.read.warp) == warp;
+                let lane =
+                    if same && usize::from(cell.read.lane) != lane { SEVERAL } else { lane as u8 };
+                cell.read = Stamp { clock: now, warp: warp as u8, lane, strong };
+                self.cells[index] = cell;
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks and notes a write. `data` tells whether lanes of one store write the same value.
+    fn writes(
+        &mut self,
+        r: &Request,
+        lane: usize,
+        clocks: &Clocks,
+        data: Option<&Data>,
+    ) -> Result<(), Violation> {
+        let warp = r.who.warp;
+        let strong = r.order != Order::Weak;
+        for index in self.cells_of(r, lane) {
+            let mut cell = self.fresh(index);
+            if cell.pending {
+                return Err(self.in_flight(r, lane, index, &cell));
+            }
+            if self.checks.races {
+                if self.conflicts(&cell.write, warp, lane, strong, clocks)
+                    && !agrees(r, lane, &cell.write, data)
+                {
+                    return Err(self.race(r, lane, index, &cell.write, "written", "written"));
+                }
+                if self.conflicts(&cell.read, warp, lane, strong, clocks) {
+                    return Err(self.race(r, lane, index, &cell.read, "written", "read"));
+                }
+                // Other warps that read in this phase: known to this one at least as of its start.
+                let others = cell.readers & !(1 << warp) & !(1 << cell.read.warp);
+                if cell.phase == clocks.phase() && !(strong && cell.read.strong) {
+                    let unknown =
+                        lanes(others).find(|&other| !clocks.knows_since(warp, other as u32));
+                    if let Some(other) = unknown {
+                        let stamp =
+                            Stamp { clock: 1, warp: other as u8, lane: SEVERAL, strong: false };
+                        return Err(self.race(r, lane, index, &stamp, "written", "read"));
+                    }
+                }
+            }
+            cell.write =
+                Stamp { clock: clocks.now(warp), warp: warp as u8, lane: lane as u8, strong };
+            // Reads that this write is ordered behind need not be remembered.
+            (cell.read, cell.readers) = (Stamp::default(), 0);
+            self.cells[index] = cell;
+        }
+        Ok(())
+    }
+
+    /// Whether an earlier access is neither this thread's nor ordered before it.
+    fn conflicts(
+        &self,
+        earlier: &Stamp,
+        warp: u32,
+        lane: usize,
+        strong: bool,
+        clocks: &Clocks,
+    ) -> bool {
+        if earlier.clock == 0 || strong && earlier.strong {
+            return false;
+        }
+        let same_thread = u32::from(earlier.warp) == warp && usize::from(earlier.lane) == lane;
+        !same_thread && !clocks.knows(warp, u32::from(earlier.warp), earlier.clock)
+    }
+
+    fn violation(
+        &self,
+        r: &Request,
+        lane: usize,
+        cell: usize,
+        kind: ViolationKind,
+        what: String,
+    ) -> Violation {
+        let at = cell << self.granule;
+        let address = r.addresses[lane];
+        let what =
+            format!("{} bytes at shared address {address:#x}, byte {at:#x}: {what}", r.bytes);
+        Violation { kind, lane: lane as u32, address, bytes: r.bytes, what }
+    }
+
+    fn in_flight(&self, r: &Request, lane: usize, index: usize, cell: &Cell) -> Violation {
+        let what = format!(
+            "a cp.async of {} writes there, and that thread has not waited for it",
+            thread(&cell.write)
+        );
+        self.violation(r, lane, index, ViolationKind::UnwaitedCopy, what)
+    }
+
+    fn race(
+        &self,
+        r: &Request,
+        lane: usize,
+        index: usize,
+        earlier: &Stamp,
+        now: &str,
+        then: &str,
+    ) -> Violation {
+        let missing = match u32::from(earlier.warp) == r.who.warp {
+            true => "bar.warp.sync or barrier",
+            false => "barrier",
+        };
+        let what = format!(
+            "{now} by thread {} of warp {}, {then} by {}, and no {missing} lies between",
+            lane,
+            r.who.warp,
+            thread(earlier)
+        );
+        self.violation(r, lane, index, ViolationKind::Race, what)
+    }
+}
+
+/// Whether the earlier write is of another lane of the same store, with the same value.
+fn agrees(r: &Request, lane: usize, earlier: &Stamp, data: Option<&Data>) -> bool {
+    let other = usize::from(earlier.lane);
+    let Some(data) = data else { return false };
+    u32::from(earlier.warp) == r.who.warp
+        && other < lane
+        && r.mask >> other & 1 == 1
+        && r.addresses[other] == r.addresses[lane]
+        && data[other] == data[lane]
+}
+
+fn thread(stamp: &Stamp) -> String {
+    match stamp.lane {
+        SEVERAL => format!("several threads of warp {}", stamp.warp),
+        lane => format!("thread {lane} of warp {}", stamp.warp),
+    }
+}
+
+/// A copy is complete: it counts as written by its thread now.
+fn landed(
+    cells: &mut [Cell],
+    granule: u32,
+    (warp, lane, clock): (u32, u32, u32),
+    start: u32,
+    bytes: u32,
+) {
+    for cell in &mut cells[(start >> granule) as usize..=((start + bytes - 1) >> granule) as usize]
+    {
+        cell.pending = false;
+        cell.write = Stamp { clock, warp: warp as u8, lane: lane as u8, strong: false };
+    }
+}
+
+fn lanes(mask: u32) -> impl Iterator<Item = usize> {
+    std::iter::successors(Some(mask), |&left| Some(left & left.wrapping_sub(1)))
+        .take_while(|&left| left != 0)
+        .map(|left| left.trailing_zeros() as usize)
+}
