@@ -5,6 +5,7 @@ pub mod engine;
 pub mod gpu;
 pub mod isa;
 pub mod lanes;
+pub mod matrix;
 pub mod memory;
 pub mod report;
 pub mod syntax;

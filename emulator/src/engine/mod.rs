@@ -2,6 +2,7 @@
 
 mod block;
 mod launch;
+mod matrix_ops;
 mod memory_ops;
 mod program;
 mod warp;

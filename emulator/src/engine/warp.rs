@@ -369,6 +369,7 @@ impl Warp {
             Op::Memory(op) => self.memory(cx, op, active, pc).map(|()| Next::Step),
             Op::Atomic(op) => self.atomic(cx, op, active, pc).map(|()| Next::Step),
             Op::Warp(op) => self.warp_wide(cx, op, active, pc),
+            Op::Matrix(op) => self.matrix(cx, op, active, pc),
             _ => unreachable!("executed on the registers alone"),
         }
     }

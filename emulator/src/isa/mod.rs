@@ -9,6 +9,7 @@ pub mod compare;
 pub mod control;
 pub mod integer;
 pub mod logic;
+pub mod matrix;
 pub mod memory;
 pub mod modifiers;
 pub mod movement;
@@ -32,6 +33,7 @@ pub enum Op {
     Memory(memory::Op),
     Atomic(atomic::Op),
     Warp(warp::Op),
+    Matrix(matrix::Op),
 }
 
 /// What an instruction is counted as.
@@ -166,7 +168,9 @@ impl Op {
             Op::Logic(op) => op.execute(lanes),
             Op::Compare(op) => op.execute(lanes),
             Op::Move(op) => op.execute(lanes),
-            Op::Control(_) | Op::Memory(_) | Op::Atomic(_) | Op::Warp(_) => return None,
+            Op::Control(_) | Op::Memory(_) | Op::Atomic(_) | Op::Warp(_) | Op::Matrix(_) => {
+                return None;
+            }
         }
         Some(())
     }
@@ -181,6 +185,7 @@ impl Op {
             Op::Memory(op) => op.class(),
             Op::Atomic(_) => Class::Atomic,
             Op::Warp(op) => op.class(),
+            Op::Matrix(op) => op.class(),
         }
     }
 }
@@ -202,6 +207,9 @@ pub fn decode(instruction: &Instruction, scope: &mut Scope) -> Result<Op> {
             Op::Memory(memory::decode(instruction, scope)?)
         }
         "atom" | "red" => Op::Atomic(atomic::decode(instruction, scope)?),
+        opcode if matrix::OPCODES.contains(&opcode) => {
+            Op::Matrix(matrix::decode(instruction, scope)?)
+        }
         opcode if warp::OPCODES.contains(&opcode) => Op::Warp(warp::decode(instruction, scope)?),
         opcode if control::OPCODES.contains(&opcode) => {
             Op::Control(control::decode(instruction, scope)?)
