@@ -158,8 +158,19 @@ impl Global {
     /// The index of the allocation that holds a lane's range, and the offset in it.
     #[inline]
     fn find(&mut self, r: &Request, lane: usize) -> Result<(usize, usize), Violation> {
+        self.find_part(r, lane, r.bytes)
+    }
+
+    /// The same where only the first bytes of a lane's range are touched.
+    #[inline]
+    fn find_part(
+        &mut self,
+        r: &Request,
+        lane: usize,
+        bytes: u32,
+    ) -> Result<(usize, usize), Violation> {
         let address = r.addresses[lane];
-        let bytes = u64::from(r.bytes);
+        let bytes = u64::from(bytes);
         let inside = |info: &super::AllocationInfo| {
             address.wrapping_sub(info.address) < info.size
                 && info.size - (address - info.address) >= bytes
@@ -180,8 +191,9 @@ impl Global {
                 }
             }
         }
-        if !address.is_multiple_of(bytes) {
-            let what = format!("{bytes} bytes at {address:#x}, which is no multiple of {bytes}");
+        if !address.is_multiple_of(u64::from(r.bytes)) {
+            let what =
+                format!("{bytes} bytes at {address:#x}, which is no multiple of {}", r.bytes);
             return Err(violation(r, lane, ViolationKind::Misaligned, what));
         }
         Ok((self.last, (address - all[self.last].info.address) as usize))
@@ -189,8 +201,19 @@ impl Global {
 
     /// Checks the ranges of a request and counts it.
     fn admit(&mut self, r: &Request, way: Way) -> Result<(), Violation> {
+        self.admit_parts(r, way, |_| r.bytes)
+    }
+
+    /// The same where each lane touches only the first bytes of its range.
+    #[inline]
+    fn admit_parts(
+        &mut self,
+        r: &Request,
+        way: Way,
+        size: impl Fn(usize) -> u32,
+    ) -> Result<(), Violation> {
         let tracking = self.tracking.clone();
-        let (mut unique, mut cold) = (0u64, 0u64);
+        let (mut unique, mut cold, mut asked) = (0u64, 0u64, 0u64);
         // Bits of consecutive lanes in one word are set together.
         let mut run: Option<(usize, usize, u64)> = None;
         let mut flush = |(index, word, mask): (usize, usize, u64)| {
@@ -206,7 +229,9 @@ impl Global {
         };
         let mut sectors = Sectors::default();
         for lane in lanes(r.mask) {
-            let (index, offset) = self.find(r, lane)?;
+            let bytes = size(lane);
+            let (index, offset) = self.find_part(r, lane, bytes)?;
+            asked += u64::from(bytes);
             let allocation = &tracking.view.allocations[index];
             if way != Way::Read && allocation.info.kind == Kind::Constant {
                 let what =
@@ -216,7 +241,7 @@ impl Global {
             let part = &tracking.parts[index];
             bits(if way == Way::Read { &part.read } else { &part.stored }, allocation);
             sectors.add(r.addresses[lane] / 32);
-            let (word, mask) = (offset / 64, (u64::MAX >> (64 - r.bytes)) << (offset % 64));
+            let (word, mask) = (offset / 64, (u64::MAX >> (64 - bytes)) << (offset % 64));
             run = match run {
                 Some((i, w, m)) if (i, w) == (index, word) => Some((i, w, m | mask)),
                 previous => {
@@ -237,7 +262,7 @@ impl Global {
         };
         traffic.requests += 1;
         traffic.sectors += sectors.count();
-        traffic.bytes += u64::from(r.bytes) * u64::from(r.mask.count_ones());
+        traffic.bytes += asked;
         match way {
             Way::Read => {
                 self.counts.unique_read_bytes += unique;
@@ -270,6 +295,30 @@ impl Global {
             self.check_written(r, lane, index, offset)?;
             self.check_race(r, lane, (index, offset), clocks, Way::Read, None)?;
             out[lane] = self.tracking.view.allocations[index].bytes.load(offset, r.bytes);
+        }
+        Ok(())
+    }
+
+    /// Loads the first bytes of each lane's range, at least one, and fills the rest with zeros: a copy at an edge.
+    ///
+    /// # Errors
+    /// The first lane that breaks a rule.
+    pub fn load_parts(
+        &mut self,
+        r: &Request,
+        sizes: &[u32; 32],
+        clocks: &Clocks,
+        out: &mut Data,
+    ) -> Result<(), Violation> {
+        self.admit_parts(r, Way::Read, |lane| sizes[lane])?;
+        for lane in lanes(r.mask) {
+            let part = Request { bytes: sizes[lane], ..*r };
+            let (index, offset) = self.find_part(r, lane, part.bytes)?;
+            self.check_written(&part, lane, index, offset)?;
+            self.check_race(&part, lane, (index, offset), clocks, Way::Read, None)?;
+            let bytes = &self.tracking.view.allocations[index].bytes;
+            out[lane] = (0..part.bytes as usize)
+                .fold(0, |all, byte| all | bytes.load(offset + byte, 1) << (8 * byte));
         }
         Ok(())
     }

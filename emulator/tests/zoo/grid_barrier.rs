@@ -20,7 +20,7 @@ fn run(gpu: &Gpu, blocks: u32, threads: u32, rounds: u32) -> (Counts, Vec<u32>) 
         let next = |i: usize| cells[(i + n - 1) % n].wrapping_add(cells[(i + 1) % n]);
         cells = (0..n).map(next).collect();
     }
-    let out = gpu.download(if rounds % 2 == 0 { even } else { odd }, n).unwrap();
+    let out = gpu.download(if rounds.is_multiple_of(2) { even } else { odd }, n).unwrap();
     assert_eq!(out, cells);
     assert_eq!(gpu.download::<u32>(counter, 1).unwrap(), [blocks * rounds]);
     (counts, out)

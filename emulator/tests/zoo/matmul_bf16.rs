@@ -87,6 +87,15 @@ fn ragged_edges() {
         let (counts, _) = run(&Gpu::new(80), m, n, k);
         let tiles = (m.div_ceil(64) * n.div_ceil(64) * k.div_ceil(32)) as u64;
         assert_eq!(counts.tensor_multiply_adds, tiles * 64 * 16 * 8 * 16, "{m} x {n} x {k}");
+        // Of every row only what is there is read: by each block beside or below, and once by the launch.
+        let (across, down) = (n.div_ceil(64), m.div_ceil(64));
+        let loads = counts.global.loads;
+        let requests = m.div_ceil(8) * k.div_ceil(32) * across + k.div_ceil(4) * across * down;
+        assert_eq!(loads.requests, requests as u64);
+        assert_eq!(loads.bytes, 2 * (m * k * across + k * n * down) as u64);
+        assert_eq!(counts.global.unique_read_bytes, 2 * (m * k + k * n) as u64);
+        assert_eq!(counts.global.stores.bytes, 4 * (m * n) as u64);
+        assert_eq!(counts.global.unique_written_bytes, 4 * (m * n) as u64);
         // Swizzles are as good at the edges.
         let copied = (m.div_ceil(64) * n.div_ceil(64) * k.div_ceil(32).max(2)) as u64;
         assert_eq!(shared(&counts)[0], (32 * tiles, 128 * tiles));
