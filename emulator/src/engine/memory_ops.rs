@@ -206,7 +206,8 @@ impl Warp {
                 .filter(|&lane| test(sizes[lane]))
                 .fold(0u32, |mask, lane| mask | 1 << lane)
         };
-        let (whole, beyond) = (with(&|size| size == bytes), with(&|size| size > bytes));
+        let (some, part) = (with(&|size| size > 0), with(&|size| size > 0 && size < bytes));
+        let beyond = with(&|size| size > bytes);
         if beyond != 0 {
             let size = sizes[beyond.trailing_zeros() as usize];
             let what = format!("{size} source bytes of a copy of {bytes}");
@@ -215,25 +216,11 @@ impl Warp {
         let who = Who { block: cx.block, warp: self.index };
         let order = Order::Weak;
         let mut data = [0u128; 32];
-        if whole != 0 {
-            let request = Request { mask: whole, addresses: &from, bytes, who, order };
+        let request = Request { mask: some, addresses: &from, bytes, who, order };
+        if part != 0 {
+            cx.global.load_parts(&request, &sizes, &cx.clocks, &mut data).map_err(fault)?;
+        } else if some != 0 {
             cx.global.load(&request, &mut cx.clocks, &mut data).map_err(fault)?;
-            for lane in lanes_of(!whole) {
-                data[lane] = 0;
-            }
-        }
-        // A copy of part of the bytes, at the edge of a matrix, is fetched byte by byte.
-        for byte in 0..bytes {
-            let mask = with(&|size| size < bytes && size > byte);
-            if mask == 0 {
-                break;
-            }
-            let at = from.map(|address| address.wrapping_add(u64::from(byte)));
-            let request = Request { mask, addresses: &at, bytes: 1, who, order };
-            cx.global.load(&request, &mut cx.clocks, &mut cx.data).map_err(fault)?;
-            for lane in lanes_of(mask) {
-                data[lane] |= (cx.data[lane] & 0xFF) << (8 * byte);
-            }
         }
         let request = Request { mask: active, addresses: &to, bytes, who, order };
         cx.shared.copy_async(&request, &mut cx.clocks, &data).map_err(fault)?;
