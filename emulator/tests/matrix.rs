@@ -64,7 +64,10 @@ fn b_m16n8k4_tf32(lane: usize, _: usize) -> (usize, usize) {
 }
 
 fn a_m16n8k8_tf32(lane: usize, i: usize) -> (usize, usize) {
-    (if i.is_multiple_of(2) { g(lane) } else { g(lane) + 8 }, if i < 2 { t(lane) } else { t(lane) + 4 })
+    (
+        if i.is_multiple_of(2) { g(lane) } else { g(lane) + 8 },
+        if i < 2 { t(lane) } else { t(lane) + 4 },
+    )
 }
 
 fn b_m16n8k8_tf32(lane: usize, i: usize) -> (usize, usize) {

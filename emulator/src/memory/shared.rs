@@ -104,7 +104,7 @@ impl Shared {
                 );
                 return Err(violation(ViolationKind::OutOfBounds, what));
             }
-            if !address.is_multiple_of(bytes) {
+            if address & (bytes - 1) != 0 {
                 let what = format!(
                     "{bytes} bytes at shared address {address:#x}, which is no multiple of {bytes}"
                 );
@@ -142,13 +142,15 @@ impl Shared {
         self.check_range(r)?;
         let passes = wavefronts(r.mask, r.addresses, r.bytes);
         self.counts.loads.add(passes);
-        for lane in lanes(r.mask) {
-            let address = r.addresses[lane];
-            if r.order != Order::Weak {
-                clocks.observe(r.who.warp, address, r.order != Order::Relaxed);
+        if r.order != Order::Weak {
+            for lane in lanes(r.mask) {
+                clocks.observe(r.who.warp, r.addresses[lane], r.order != Order::Relaxed);
             }
-            self.reads(r, lane, &Me::of(r, clocks), true)?;
-            out[lane] = self.bits(address, r.bytes);
+        }
+        let me = Me::of(r, clocks);
+        for lane in lanes(r.mask) {
+            self.reads(r, lane, &me, true).map_err(|problem| self.report(r, lane, &problem))?;
+            out[lane] = self.bits(r.addresses[lane], r.bytes);
         }
         Ok(())
     }
@@ -166,11 +168,15 @@ impl Shared {
         self.check_range(r)?;
         let passes = wavefronts(r.mask, r.addresses, r.bytes);
         self.counts.stores.add(passes);
-        for lane in lanes(r.mask) {
-            if r.order != Order::Weak {
+        if r.order != Order::Weak {
+            for lane in lanes(r.mask) {
                 clocks.publish_from(r.who.warp, r.addresses[lane], r.order == Order::Release);
             }
-            self.writes(r, lane, &Me::of(r, clocks), Some(data))?;
+        }
+        let me = Me::of(r, clocks);
+        for lane in lanes(r.mask) {
+            self.writes(r, lane, &me, Some(data))
+                .map_err(|problem| self.report(r, lane, &problem))?;
             self.put(r.addresses[lane], r.bytes, data[lane]);
         }
         Ok(())
@@ -197,7 +203,8 @@ impl Shared {
                 address,
                 matches!(r.order, Order::Acquire | Order::AcquireRelease),
             );
-            self.reads(r, lane, &Me::of(r, clocks), false)?;
+            self.reads(r, lane, &Me::of(r, clocks), false)
+                .map_err(|problem| self.report(r, lane, &problem))?;
             let value = self.bits(address, r.bytes);
             old[lane] = value;
             clocks.publish_from(
@@ -205,7 +212,8 @@ impl Shared {
                 address,
                 matches!(r.order, Order::Release | Order::AcquireRelease),
             );
-            self.writes(r, lane, &Me::of(r, clocks), None)?;
+            self.writes(r, lane, &Me::of(r, clocks), None)
+                .map_err(|problem| self.report(r, lane, &problem))?;
             self.put(address, r.bytes, f(lane, value));
         }
         Ok(())
@@ -225,7 +233,8 @@ impl Shared {
         let passes = wavefronts(r.mask, r.addresses, r.bytes);
         self.counts.copies.add(passes);
         for lane in lanes(r.mask) {
-            self.writes(r, lane, &Me::of(r, clocks), None)?;
+            self.writes(r, lane, &Me::of(r, clocks), None)
+                .map_err(|problem| self.report(r, lane, &problem))?;
             self.put(r.addresses[lane], r.bytes, data[lane]);
             for cell in self.cells_of(r, lane) {
                 self.cells[cell].pending = true;
@@ -263,7 +272,7 @@ impl Shared {
 
     /// Checks and notes a read. An atomic's read is noted with its write.
     #[inline]
-    fn reads(&mut self, r: &Request, lane: usize, me: &Me, note: bool) -> Result<(), Violation> {
+    fn reads(&mut self, r: &Request, lane: usize, me: &Me, note: bool) -> Result<(), Problem> {
         let (generation, checks) = (self.generation, self.checks);
         for index in self.cells_of(r, lane) {
             let cell = &mut self.cells[index];
@@ -271,17 +280,18 @@ impl Shared {
                 *cell = Cell { generation, ..Cell::default() };
             }
             if cell.pending {
-                let cell = *cell;
-                return Err(self.in_flight(r, lane, index, &cell));
+                return Err(Problem::InFlight { index, by: cell.write });
             }
             if cell.write.clock == 0 {
                 if checks.uninitialized {
-                    let what = "nothing was written there".to_owned();
-                    return Err(self.violation(r, lane, index, ViolationKind::Uninitialized, what));
+                    return Err(Problem::Uninitialized { index });
                 }
             } else if checks.races && me.conflicts(&cell.write, lane) {
-                let earlier = cell.write;
-                return Err(self.race(r, lane, index, &earlier, "read", "written"));
+                return Err(Problem::Race {
+                    index,
+                    earlier: cell.write,
+                    ways: ["read", "written"],
+                });
             }
             if note {
                 if cell.phase != me.phase {
@@ -305,7 +315,7 @@ impl Shared {
         lane: usize,
         me: &Me,
         data: Option<&Data>,
-    ) -> Result<(), Violation> {
+    ) -> Result<(), Problem> {
         let (generation, checks) = (self.generation, self.checks);
         for index in self.cells_of(r, lane) {
             let cell = &mut self.cells[index];
@@ -313,17 +323,22 @@ impl Shared {
                 *cell = Cell { generation, ..Cell::default() };
             }
             if cell.pending {
-                let cell = *cell;
-                return Err(self.in_flight(r, lane, index, &cell));
+                return Err(Problem::InFlight { index, by: cell.write });
             }
             if checks.races {
                 if me.conflicts(&cell.write, lane) && !agrees(r, lane, &cell.write, data) {
-                    let earlier = cell.write;
-                    return Err(self.race(r, lane, index, &earlier, "written", "written"));
+                    return Err(Problem::Race {
+                        index,
+                        earlier: cell.write,
+                        ways: ["written", "written"],
+                    });
                 }
                 if me.conflicts(&cell.read, lane) {
-                    let earlier = cell.read;
-                    return Err(self.race(r, lane, index, &earlier, "written", "read"));
+                    return Err(Problem::Race {
+                        index,
+                        earlier: cell.read,
+                        ways: ["written", "read"],
+                    });
                 }
                 // Other warps that read in this phase: known to this one at least as of its start.
                 let others = cell.readers & !(1 << me.warp) & !(1 << cell.read.warp);
@@ -331,9 +346,9 @@ impl Shared {
                     let unknown =
                         lanes(others).find(|&other| !me.clocks.knows_since(me.warp, other as u32));
                     if let Some(other) = unknown {
-                        let stamp =
+                        let earlier =
                             Stamp { clock: 1, warp: other as u8, lane: SEVERAL, strong: false };
-                        return Err(self.race(r, lane, index, &stamp, "written", "read"));
+                        return Err(Problem::Race { index, earlier, ways: ["written", "read"] });
                     }
                 }
             }
@@ -345,50 +360,55 @@ impl Shared {
         Ok(())
     }
 
-    fn violation(
-        &self,
-        r: &Request,
-        lane: usize,
-        cell: usize,
-        kind: ViolationKind,
-        what: String,
-    ) -> Violation {
-        let at = cell << self.granule;
-        let address = r.addresses[lane];
+    /// A problem in words.
+    #[cold]
+    fn report(&self, r: &Request, lane: usize, problem: &Problem) -> Violation {
+        let (kind, index, what) = match problem {
+            Problem::Uninitialized { index } => {
+                (ViolationKind::Uninitialized, index, "nothing was written there".to_owned())
+            }
+            Problem::InFlight { index, by } => {
+                let by = thread(by);
+                let what = format!(
+                    "a cp.async of {by} writes there, and that thread has not waited for it"
+                );
+                (ViolationKind::UnwaitedCopy, index, what)
+            }
+            Problem::Race { index, earlier, ways: [now, then] } => {
+                let warp = r.who.warp;
+                let missing = match u32::from(earlier.warp) == warp {
+                    true => "bar.warp.sync or barrier",
+                    false => "barrier",
+                };
+                let what = format!(
+                    "{now} by thread {lane} of warp {warp}, {then} by {}, and no {missing} lies between",
+                    thread(earlier)
+                );
+                (ViolationKind::Race, index, what)
+            }
+        };
+        let (at, address) = (index << self.granule, r.addresses[lane]);
         let what =
             format!("{} bytes at shared address {address:#x}, byte {at:#x}: {what}", r.bytes);
         Violation { kind, lane: lane as u32, address, bytes: r.bytes, what }
     }
+}
 
-    fn in_flight(&self, r: &Request, lane: usize, index: usize, cell: &Cell) -> Violation {
-        let what = format!(
-            "a cp.async of {} writes there, and that thread has not waited for it",
-            thread(&cell.write)
-        );
-        self.violation(r, lane, index, ViolationKind::UnwaitedCopy, what)
-    }
-
-    fn race(
-        &self,
-        r: &Request,
-        lane: usize,
+/// What is wrong with an access to a granule.
+enum Problem {
+    Uninitialized {
         index: usize,
-        earlier: &Stamp,
-        now: &str,
-        then: &str,
-    ) -> Violation {
-        let missing = match u32::from(earlier.warp) == r.who.warp {
-            true => "bar.warp.sync or barrier",
-            false => "barrier",
-        };
-        let what = format!(
-            "{now} by thread {} of warp {}, {then} by {}, and no {missing} lies between",
-            lane,
-            r.who.warp,
-            thread(earlier)
-        );
-        self.violation(r, lane, index, ViolationKind::Race, what)
-    }
+    },
+    InFlight {
+        index: usize,
+        by: Stamp,
+    },
+    /// How it is accessed now, and was before.
+    Race {
+        index: usize,
+        earlier: Stamp,
+        ways: [&'static str; 2],
+    },
 }
 
 /// The warp that asks, and what it knows.
