@@ -218,7 +218,7 @@ impl Warp {
         let mut data = [0u128; 32];
         let request = Request { mask: some, addresses: &from, bytes, who, order };
         if part != 0 {
-            cx.global.load_parts(&request, &sizes, &cx.clocks, &mut data).map_err(fault)?;
+            cx.global.load_parts(&request, &sizes, &mut cx.clocks, &mut data).map_err(fault)?;
         } else if some != 0 {
             cx.global.load(&request, &mut cx.clocks, &mut data).map_err(fault)?;
         }
