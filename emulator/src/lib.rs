@@ -7,5 +7,6 @@ pub mod isa;
 pub mod lanes;
 pub mod matrix;
 pub mod memory;
+pub mod num;
 pub mod report;
 pub mod syntax;

@@ -7,6 +7,7 @@
 pub mod atomic;
 pub mod compare;
 pub mod control;
+pub mod float;
 pub mod integer;
 pub mod logic;
 pub mod matrix;
@@ -19,6 +20,7 @@ pub mod warp;
 use crate::lanes::Lanes;
 use crate::syntax::Result;
 use crate::syntax::ast::Instruction;
+use crate::syntax::ty::Ty;
 use modifiers::refuse;
 use scope::Scope;
 
@@ -26,6 +28,7 @@ use scope::Scope;
 #[derive(Debug, Clone)]
 pub enum Op {
     Integer(integer::Op),
+    Float(float::Op),
     Logic(logic::Op),
     Compare(compare::Op),
     Move(movement::Op),
@@ -165,6 +168,7 @@ impl Op {
     pub fn execute(&self, lanes: &mut Lanes) -> Option<()> {
         match self {
             Op::Integer(op) => op.execute(lanes),
+            Op::Float(op) => op.execute(lanes),
             Op::Logic(op) => op.execute(lanes),
             Op::Compare(op) => op.execute(lanes),
             Op::Move(op) => op.execute(lanes),
@@ -178,6 +182,7 @@ impl Op {
     pub fn class(&self) -> Class {
         match self {
             Op::Integer(op) => op.class(),
+            Op::Float(op) => op.class(),
             Op::Logic(op) => op.class(),
             Op::Compare(op) => op.class(),
             Op::Move(op) => op.class(),
@@ -192,7 +197,11 @@ impl Op {
 
 /// Decodes everything but calls, returns and branches, which need the program around them.
 pub fn decode(instruction: &Instruction, scope: &mut Scope) -> Result<Op> {
+    let family = numbers(instruction);
     Ok(match instruction.opcode.as_str() {
+        opcode if family == Some(Numbers::Float) && float::OPCODES.contains(&opcode) => {
+            Op::Float(float::decode(instruction, scope)?)
+        }
         opcode if integer::OPCODES.contains(&opcode) => {
             Op::Integer(integer::decode(instruction, scope)?)
         }
@@ -217,5 +226,21 @@ pub fn decode(instruction: &Instruction, scope: &mut Scope) -> Result<Op> {
         opcode => {
             return Err(refuse(instruction, format!("instruction {opcode} is not implemented")));
         }
+    })
+}
+
+/// The numbers that an instruction computes with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Numbers {
+    Integer,
+    Float,
+}
+
+/// What the last modifier that names a type says.
+fn numbers(instruction: &Instruction) -> Option<Numbers> {
+    let ty = instruction.modifiers.iter().rev().find_map(|name| Ty::from_name(name))?;
+    Some(match ty {
+        Ty::F32 | Ty::F64 => Numbers::Float,
+        _ => Numbers::Integer,
     })
 }

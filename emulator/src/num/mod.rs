@@ -1,0 +1,5 @@
+//! Arithmetic as the ISA defines it, value by value: rounding modes, flushed subnormals, saturation and NaN.
+
+pub mod approx;
+pub mod float;
+pub mod rounding;
