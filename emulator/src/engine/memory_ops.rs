@@ -7,6 +7,7 @@ use crate::isa::memory::{Access, CopyAsync, Op, Space, Target};
 use crate::isa::scope::{Address, Place};
 use crate::lanes::{Condition, Lanes};
 use crate::memory::{Order, Request, Violation, ViolationKind, Who};
+use crate::num::half::{self, Bf16, F16, Half};
 use crate::report::Check;
 
 /// Generic addresses of shared memory begin here: far from device memory and from the host's.
@@ -218,7 +219,7 @@ impl Warp {
         let mut data = [0u128; 32];
         let request = Request { mask: some, addresses: &from, bytes, who, order };
         if part != 0 {
-            cx.global.load_parts(&request, &sizes, &mut cx.clocks, &mut data).map_err(fault)?;
+            cx.global.load_parts(&request, &sizes, &cx.clocks, &mut data).map_err(fault)?;
         } else if some != 0 {
             cx.global.load(&request, &mut cx.clocks, &mut data).map_err(fault)?;
         }
@@ -333,6 +334,8 @@ impl atomic::Op {
             }
             (Action::Add, Ty::F64) => (f64::from_bits(old) + f64::from_bits(b)).to_bits(),
             (Action::Add, Ty::U32 | Ty::S32) => u64::from((old as u32).wrapping_add(b as u32)),
+            (Action::Add, Ty::F16 | Ty::F16x2) => u64::from(add_halves::<F16>(old, b)),
+            (Action::Add, Ty::Bf16 | Ty::Bf16x2) => u64::from(add_halves::<Bf16>(old, b)),
             (Action::Add, _) => old.wrapping_add(b),
             (Action::Min, Ty::S32) => (old as i32).min(b as i32) as u32 as u64,
             (Action::Max, Ty::S32) => (old as i32).max(b as i32) as u32 as u64,
@@ -342,6 +345,11 @@ impl atomic::Op {
             (Action::Max, _) => old.max(b),
         }
     }
+}
+
+/// `.noftz` additions: of both halves of a word, where a single value leaves the upper one zero.
+fn add_halves<H: Half>(old: u64, b: u64) -> u32 {
+    half::each2(old as u32, b as u32, |old, b| half::add::<H>(half::Style::default(), old, b))
 }
 
 /// An access of a warp, to be sent to the memory it reaches.

@@ -179,27 +179,13 @@ fn styled(modifiers: &mut Modifiers, rounding: Rounding, saturates: bool) -> Res
     Ok((Style { rounding, ftz, sat }, ty))
 }
 
-/// Sources, then the destination, all of one type.
-fn slots<const N: usize>(
-    instruction: &Instruction,
-    scope: &mut Scope,
-    ty: Ty,
-) -> Result<(Slot, [Slot; N])> {
-    scope.expect_operands(N + 1..=N + 1)?;
-    let mut sources = [Slot(0); N];
-    for (slot, operand) in sources.iter_mut().zip(&instruction.operands[1..]) {
-        *slot = scope.source(operand, ty)?;
-    }
-    Ok((scope.destination(&instruction.operands[0], ty)?, sources))
-}
-
 pub fn decode(instruction: &Instruction, scope: &mut Scope) -> Result<Op> {
     let mut modifiers = Modifiers::new(instruction);
     match instruction.opcode.as_str() {
         opcode @ ("add" | "sub" | "mul") => {
             let rounding = modifiers.choose(ROUNDINGS).unwrap_or(Rounding::Nearest);
             let (style, ty) = styled(&mut modifiers, rounding, true)?;
-            let (d, [a, b]) = slots(instruction, scope, ty)?;
+            let (d, [a, b]) = scope.uniform(ty)?;
             let f = match opcode {
                 "add" => Binary::Add,
                 "sub" => Binary::Sub,
@@ -210,7 +196,7 @@ pub fn decode(instruction: &Instruction, scope: &mut Scope) -> Result<Op> {
         "fma" | "mad" => {
             let rounding = modifiers.require(ROUNDINGS)?;
             let (style, ty) = styled(&mut modifiers, rounding, true)?;
-            let (d, [a, b, c]) = slots(instruction, scope, ty)?;
+            let (d, [a, b, c]) = scope.uniform(ty)?;
             Ok(Op::Fma { style, double: ty == Ty::F64, d, a, b, c })
         }
         "div" => {
@@ -218,24 +204,24 @@ pub fn decode(instruction: &Instruction, scope: &mut Scope) -> Result<Op> {
                 let ftz = modifiers.take("ftz");
                 let ty = modifiers.require_type(&BOTH[..1])?;
                 modifiers.end()?;
-                let (d, [a, b]) = slots(instruction, scope, ty)?;
+                let (d, [a, b]) = scope.uniform(ty)?;
                 return Ok(Op::DivApprox { full, ftz, d, a, b });
             }
             let rounding = modifiers.require(ROUNDINGS)?;
             let (style, ty) = styled(&mut modifiers, rounding, false)?;
-            let (d, [a, b]) = slots(instruction, scope, ty)?;
+            let (d, [a, b]) = scope.uniform(ty)?;
             Ok(Op::Binary { f: Binary::Div, style, double: ty == Ty::F64, d, a, b })
         }
         "rcp" | "sqrt" if modifiers.peek() != Some("approx") => {
             let rounding = modifiers.require(ROUNDINGS)?;
             let (style, ty) = styled(&mut modifiers, rounding, false)?;
-            let (d, [a]) = slots(instruction, scope, ty)?;
+            let (d, [a]) = scope.uniform(ty)?;
             let f = if instruction.opcode == "rcp" { Unary::Reciprocal } else { Unary::Sqrt };
             Ok(Op::Unary { f, style, double: ty == Ty::F64, d, a })
         }
         "abs" | "neg" => {
             let (style, ty) = styled(&mut modifiers, Rounding::Nearest, false)?;
-            let (d, [a]) = slots(instruction, scope, ty)?;
+            let (d, [a]) = scope.uniform(ty)?;
             let f = if instruction.opcode == "abs" { Sign::Abs } else { Sign::Neg };
             Ok(Op::Sign { f, ftz: style.ftz, double: ty == Ty::F64, d, a })
         }
@@ -243,7 +229,7 @@ pub fn decode(instruction: &Instruction, scope: &mut Scope) -> Result<Op> {
         "copysign" => {
             let ty = modifiers.require_type(BOTH)?;
             modifiers.end()?;
-            let (d, [a, b]) = slots(instruction, scope, ty)?;
+            let (d, [a, b]) = scope.uniform(ty)?;
             Ok(Op::CopySign { double: ty == Ty::F64, d, a, b })
         }
         "testp" => {
@@ -267,18 +253,11 @@ pub fn decode(instruction: &Instruction, scope: &mut Scope) -> Result<Op> {
 }
 
 fn extreme(instruction: &Instruction, scope: &mut Scope, modifiers: &mut Modifiers) -> Result<Op> {
-    let max = instruction.opcode == "max";
-    let ftz = modifiers.take("ftz");
-    let nan = modifiers.take("NaN");
-    let xorsign = modifiers.take("xorsign");
-    let abs = match xorsign {
-        true => modifiers.expect("abs").map(|()| true)?,
-        false => modifiers.take("abs"),
-    };
+    let f = Extreme::decode(instruction, modifiers)?;
+    let Extreme { ftz, nan, abs, xorsign, .. } = f;
     let is_plain = !(ftz || nan || abs);
     let ty = modifiers.require_type(if is_plain { BOTH } else { &BOTH[..1] })?;
     modifiers.end()?;
-    let f = Extreme { max, ftz, nan, abs, xorsign };
     let three = ty == Ty::F32 && !xorsign && instruction.operands.len() == 4;
     if nan {
         scope.needs_target(80)?;
@@ -288,13 +267,13 @@ fn extreme(instruction: &Instruction, scope: &mut Scope, modifiers: &mut Modifie
     }
     if three {
         scope.needs_target(100)?;
-        let (d, [a, b, c]) = slots(instruction, scope, ty)?;
+        let (d, [a, b, c]) = scope.uniform(ty)?;
         return Ok(Op::Extreme { f, double: false, d, a, b, c: Some(c) });
     }
     if abs && !xorsign {
         return Err(scope.refuse(".abs without .xorsign is for three sources"));
     }
-    let (d, [a, b]) = slots(instruction, scope, ty)?;
+    let (d, [a, b]) = scope.uniform(ty)?;
     Ok(Op::Extreme { f, double: ty == Ty::F64, d, a, b, c: None })
 }
 
@@ -323,7 +302,7 @@ fn approximate(
     };
     let ty = modifiers.require_type(if double.is_some() { BOTH } else { &BOTH[..1] })?;
     modifiers.end()?;
-    let (d, [a]) = slots(instruction, scope, ty)?;
+    let (d, [a]) = scope.uniform(ty)?;
     Ok(match double {
         Some(f) if ty == Ty::F64 => Op::Approx64 { f, d, a },
         _ => Op::Approx { f, ftz, d, a },
@@ -422,8 +401,21 @@ impl Approx64 {
 }
 
 impl Extreme {
+    /// Everything before the type.
+    pub fn decode(instruction: &Instruction, modifiers: &mut Modifiers) -> Result<Extreme> {
+        let max = instruction.opcode == "max";
+        let ftz = modifiers.take("ftz");
+        let nan = modifiers.take("NaN");
+        let xorsign = modifiers.take("xorsign");
+        let abs = match xorsign {
+            true => modifiers.expect("abs").map(|()| true)?,
+            false => modifiers.take("abs"),
+        };
+        Ok(Extreme { max, ftz, nan, abs, xorsign })
+    }
+
     #[inline]
-    fn apply<T: Float>(self, a: T, b: T) -> T {
+    pub fn apply<T: Float>(self, a: T, b: T) -> T {
         let (a, b) = if self.ftz { (flush(a), flush(b)) } else { (a, b) };
         let sign = a.sign() != b.sign();
         let (a, b) = if self.abs { (a.magnitude(), b.magnitude()) } else { (a, b) };

@@ -7,7 +7,9 @@
 pub mod atomic;
 pub mod compare;
 pub mod control;
+pub mod convert;
 pub mod float;
+pub mod half;
 pub mod integer;
 pub mod logic;
 pub mod matrix;
@@ -29,6 +31,8 @@ use scope::Scope;
 pub enum Op {
     Integer(integer::Op),
     Float(float::Op),
+    Half(half::Op),
+    Convert(convert::Op),
     Logic(logic::Op),
     Compare(compare::Op),
     Move(movement::Op),
@@ -169,6 +173,8 @@ impl Op {
         match self {
             Op::Integer(op) => op.execute(lanes),
             Op::Float(op) => op.execute(lanes),
+            Op::Half(op) => op.execute(lanes),
+            Op::Convert(op) => op.execute(lanes),
             Op::Logic(op) => op.execute(lanes),
             Op::Compare(op) => op.execute(lanes),
             Op::Move(op) => op.execute(lanes),
@@ -183,6 +189,8 @@ impl Op {
         match self {
             Op::Integer(op) => op.class(),
             Op::Float(op) => op.class(),
+            Op::Half(op) => op.class(),
+            Op::Convert(op) => op.class(),
             Op::Logic(op) => op.class(),
             Op::Compare(op) => op.class(),
             Op::Move(op) => op.class(),
@@ -197,13 +205,20 @@ impl Op {
 
 /// Decodes everything but calls, returns and branches, which need the program around them.
 pub fn decode(instruction: &Instruction, scope: &mut Scope) -> Result<Op> {
-    let family = numbers(instruction);
+    let numbers = numbers(instruction);
     Ok(match instruction.opcode.as_str() {
-        opcode if family == Some(Numbers::Float) && float::OPCODES.contains(&opcode) => {
-            Op::Float(float::decode(instruction, scope)?)
+        opcode if numbers == Numbers::Half && half::OPCODES.contains(&opcode) => {
+            Op::Half(half::decode(instruction, scope)?)
         }
+        opcode if numbers == Numbers::Integer && integer::OPCODES.contains(&opcode) => {
+            Op::Integer(integer::decode(instruction, scope)?)
+        }
+        opcode if float::OPCODES.contains(&opcode) => Op::Float(float::decode(instruction, scope)?),
         opcode if integer::OPCODES.contains(&opcode) => {
             Op::Integer(integer::decode(instruction, scope)?)
+        }
+        opcode if convert::OPCODES.contains(&opcode) => {
+            Op::Convert(convert::decode(instruction, scope)?)
         }
         opcode if logic::OPCODES.contains(&opcode) => Op::Logic(logic::decode(instruction, scope)?),
         opcode if compare::OPCODES.contains(&opcode) => {
@@ -234,13 +249,15 @@ pub fn decode(instruction: &Instruction, scope: &mut Scope) -> Result<Op> {
 enum Numbers {
     Integer,
     Float,
+    Half,
 }
 
-/// What the last modifier that names a type says.
-fn numbers(instruction: &Instruction) -> Option<Numbers> {
-    let ty = instruction.modifiers.iter().rev().find_map(|name| Ty::from_name(name))?;
-    Some(match ty {
-        Ty::F32 | Ty::F64 => Numbers::Float,
+/// What the last modifier that names a type says; integers if none does.
+fn numbers(instruction: &Instruction) -> Numbers {
+    let ty = instruction.modifiers.iter().rev().find_map(|name| Ty::from_name(name));
+    match ty {
+        Some(Ty::F32 | Ty::F64) => Numbers::Float,
+        Some(Ty::F16 | Ty::F16x2 | Ty::Bf16 | Ty::Bf16x2) => Numbers::Half,
         _ => Numbers::Integer,
-    })
+    }
 }

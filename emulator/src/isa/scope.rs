@@ -304,7 +304,7 @@ impl<'a> Scope<'a> {
     pub fn immediate(&self, operand: &Operand, ty: Ty) -> Result<u64> {
         let bits = ty.bits();
         let mask = if bits >= 64 { u64::MAX } else { (1 << bits) - 1 };
-        let is_float = ty.kind() == Kind::Float;
+        let is_float = ty.kind() == Kind::Float || ty.is_alternate();
         match (operand, ty) {
             (Operand::Int(value), _) if !is_float => {
                 let fits = *value >= -(1i128 << 63) && *value < 1i128 << 64;
@@ -364,10 +364,29 @@ impl<'a> Scope<'a> {
         }
     }
 
+    /// `N` sources and a destination, all of one type.
+    pub fn uniform<const N: usize>(&mut self, ty: Ty) -> Result<(Slot, [Slot; N])> {
+        self.expect_operands(N + 1..=N + 1)?;
+        let operands = self.instruction.map_or(&[][..], |instruction| &instruction.operands);
+        let mut sources = [Slot(0); N];
+        for (slot, operand) in sources.iter_mut().zip(&operands[1..]) {
+            *slot = self.source(operand, ty)?;
+        }
+        Ok((self.destination(&operands[0], ty)?, sources))
+    }
+
     fn check_type(&self, name: &str, declared: Ty, ty: Ty, wider: bool) -> Result<()> {
         let size = if wider { declared.bits() >= ty.bits() } else { declared.bits() == ty.bits() };
         let kinds = (declared.kind(), ty.kind());
-        let kind = kinds.0 == kinds.1 || kinds.0 == Kind::Bits || kinds.1 == Kind::Bits;
+        let kind = match ty {
+            // Alternate formats are only in untyped registers, of their own size.
+            ty if ty.is_alternate() => kinds.0 == Kind::Bits && declared.bits() == ty.bits(),
+            // A pair of halves is no f32.
+            _ if kinds == (Kind::Float, Kind::Float) => {
+                (declared == Ty::F16x2) == (ty == Ty::F16x2)
+            }
+            _ => kinds.0 == kinds.1 || kinds.0 == Kind::Bits || kinds.1 == Kind::Bits,
+        };
         if declared == Ty::B128 || ty == Ty::B128 {
             return Err(self.refuse("128-bit registers are not implemented"));
         }

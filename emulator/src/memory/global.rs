@@ -160,9 +160,9 @@ impl Global {
         std::mem::take(&mut self.counts)
     }
 
-    /// The allocation that holds a lane's range.
-    fn find(&mut self, r: &Request, lane: usize) -> Result<usize, Violation> {
-        let (address, bytes) = (r.addresses[lane], u64::from(r.bytes));
+    /// The allocation that holds the first bytes of a lane's range.
+    fn find(&mut self, r: &Request, lane: usize, bytes: u64) -> Result<usize, Violation> {
+        let address = r.addresses[lane];
         let all = &self.tracking.view.allocations;
         if !all.get(self.last).is_some_and(|allocation| holds(allocation, address, bytes)) {
             let after = all.partition_point(|allocation| allocation.info.address <= address);
@@ -182,21 +182,25 @@ impl Global {
         Ok(self.last)
     }
 
-    /// Cuts a request by allocation, checks bounds and alignment, and calls `f` with each part.
+    /// Cuts a request by allocation, checks bounds and alignment, and calls `f` with each part. With `sizes`, each lane
+    /// touches only that many first bytes of its range.
     fn parts(
         &mut self,
         r: &Request,
+        sizes: Option<&[u32; 32]>,
         mut f: impl FnMut(&mut Global, &Tracking, &Part) -> Result<(), Violation>,
     ) -> Result<(), Violation> {
         let tracking = self.tracking.clone();
         let bytes = u64::from(r.bytes);
         let mut left = r.mask;
         while left != 0 {
-            let index = self.find(r, left.trailing_zeros() as usize)?;
+            let first = left.trailing_zeros() as usize;
+            let size = |lane: usize| sizes.map_or(bytes, |sizes| u64::from(sizes[lane]));
+            let index = self.find(r, first, size(first))?;
             let allocation = &*tracking.view.allocations[index];
             let (mut mask, mut low) = (0u32, 0u64);
             for (lane, &address) in r.addresses.iter().enumerate() {
-                let inside = u32::from(holds(allocation, address, bytes)) & left >> lane & 1;
+                let inside = u32::from(holds(allocation, address, size(lane))) & left >> lane & 1;
                 mask |= inside << lane;
                 low |= address & 0u64.wrapping_sub(u64::from(inside));
             }
@@ -209,7 +213,7 @@ impl Global {
                 return Err(violation(r, lane, ViolationKind::Misaligned, what));
             }
             left &= !mask;
-            f(self, &tracking, &Part { r, mask, index, allocation })?;
+            f(self, &tracking, &Part { r, sizes, mask, index, allocation })?;
         }
         Ok(())
     }
@@ -238,7 +242,7 @@ impl Global {
             Way::Atomic => &mut self.counts.atomics,
         };
         traffic.sectors += runs.sectors;
-        traffic.bytes += u64::from(part.r.bytes) * u64::from(part.mask.count_ones());
+        traffic.bytes += lanes(part.mask).map(|lane| u64::from(part.bytes(lane))).sum::<u64>();
         match way {
             Way::Read => {
                 self.counts.unique_read_bytes += unique;
@@ -262,7 +266,7 @@ impl Global {
         out: &mut Data,
     ) -> Result<(), Violation> {
         self.counts.loads.requests += 1;
-        self.parts(r, |global, tracking, part| {
+        self.parts(r, None, |global, tracking, part| {
             let runs = Runs::of(part);
             global.count(tracking, part, &runs, Way::Read);
             if r.order != Order::Weak {
@@ -279,8 +283,7 @@ impl Global {
         })
     }
 
-    /// Loads the first `sizes[lane]` bytes of each lane's range, at least one, and zeros behind them: a copy at
-    /// an edge.
+    /// Loads the first bytes of each lane's range, at least one, and fills the rest with zeros: a copy at an edge.
     ///
     /// # Errors
     /// The first lane that breaks a rule.
@@ -288,44 +291,22 @@ impl Global {
         &mut self,
         r: &Request,
         sizes: &[u32; 32],
-        clocks: &mut Clocks,
+        clocks: &Clocks,
         out: &mut Data,
     ) -> Result<(), Violation> {
-        let before = self.counts.loads;
-        let mut sectors = Vec::with_capacity(32);
-        let mut bytes = 0;
-        for lane in lanes(r.mask) {
-            let (start, size) = (r.addresses[lane], sizes[lane]);
-            if !start.is_multiple_of(u64::from(r.bytes)) {
-                let what =
-                    format!("a copy of {0} bytes at {start:#x}, no multiple of {0}", r.bytes);
-                return Err(violation(r, lane, ViolationKind::Misaligned, what));
+        self.counts.loads.requests += 1;
+        self.parts(r, Some(sizes), |global, tracking, part| {
+            let runs = Runs::of(part);
+            global.count(tracking, part, &runs, Way::Read);
+            check_written(tracking, part, &runs)?;
+            global.check_reads(tracking, part, clocks)?;
+            for lane in lanes(part.mask) {
+                let (bytes, offset) = (&part.allocation.bytes, part.offset(lane));
+                out[lane] = (0..part.bytes(lane) as usize)
+                    .fold(0, |all, byte| all | bytes.load(offset + byte, 1) << (8 * byte));
             }
-            // In pieces of a power of two, the largest first: each is aligned as its size wants.
-            let mut done = 0;
-            out[lane] = 0;
-            while done < size {
-                let piece = 1 << (size - done).ilog2();
-                let addresses = r.addresses.map(|address| address.wrapping_add(u64::from(done)));
-                let request =
-                    Request { mask: 1 << lane, addresses: &addresses, bytes: piece, ..*r };
-                let mut loaded = [0; 32];
-                self.load(&request, clocks, &mut loaded)?;
-                out[lane] |= loaded[lane] << (8 * done);
-                done += piece;
-            }
-            // The range of a copy, at most 16 bytes, is aligned to its size: it lies in one sector.
-            sectors.push(start / 32);
-            bytes += u64::from(size);
-        }
-        sectors.sort_unstable();
-        sectors.dedup();
-        // The pieces are one request.
-        let loads = &mut self.counts.loads;
-        loads.requests = before.requests + 1;
-        loads.sectors = before.sectors + sectors.len() as u64;
-        loads.bytes = before.bytes + bytes;
-        Ok(())
+            Ok(())
+        })
     }
 
     /// Loads from `.const` memory, which is not global traffic.
@@ -333,7 +314,7 @@ impl Global {
     /// # Errors
     /// The first lane that breaks a rule.
     pub fn load_constant(&mut self, r: &Request, out: &mut Data) -> Result<(), Violation> {
-        self.parts(r, |_, _, part| {
+        self.parts(r, None, |_, _, part| {
             if part.allocation.info.kind != Kind::Constant {
                 let lane = part.mask.trailing_zeros() as usize;
                 let address = r.addresses[lane];
@@ -359,7 +340,7 @@ impl Global {
         data: &Data,
     ) -> Result<(), Violation> {
         self.counts.stores.requests += 1;
-        self.parts(r, |global, tracking, part| {
+        self.parts(r, None, |global, tracking, part| {
             let runs = Runs::of(part);
             part.check_writable()?;
             global.count(tracking, part, &runs, Way::Write);
@@ -393,7 +374,7 @@ impl Global {
             matches!(r.order, Order::Acquire | Order::AcquireRelease),
             matches!(r.order, Order::Release | Order::AcquireRelease),
         );
-        self.parts(r, |global, tracking, part| {
+        self.parts(r, None, |global, tracking, part| {
             let runs = Runs::of(part);
             part.check_writable()?;
             global.count(tracking, part, &runs, Way::Atomic);
@@ -549,6 +530,7 @@ impl Global {
 /// The lanes of a request that reach one allocation.
 struct Part<'a> {
     r: &'a Request<'a>,
+    sizes: Option<&'a [u32; 32]>,
     mask: u32,
     index: usize,
     allocation: &'a Allocation,
@@ -558,6 +540,12 @@ impl Part<'_> {
     #[inline]
     fn offset(&self, lane: usize) -> usize {
         (self.r.addresses[lane] - self.allocation.info.address) as usize
+    }
+
+    /// Bytes that a lane touches.
+    #[inline]
+    fn bytes(&self, lane: usize) -> u32 {
+        self.sizes.map_or(self.r.bytes, |sizes| sizes[lane])
     }
 
     fn check_writable(&self) -> Result<(), Violation> {
@@ -579,7 +567,8 @@ impl Part<'_> {
         shadow: &'s [AtomicU64],
     ) -> impl Iterator<Item = &'s [AtomicU64]> + use<'s> {
         let offset = self.offset(lane);
-        let (first, last) = (offset >> granule, (offset + self.r.bytes as usize - 1) >> granule);
+        let (first, last) =
+            (offset >> granule, (offset + self.bytes(lane) as usize - 1) >> granule);
         shadow[2 * first..2 * last + 2].chunks_exact(2)
     }
 }
@@ -596,9 +585,9 @@ impl Runs {
         let mut all = Runs { runs: [(0, 0); 32], used: 0, sectors: 0 };
         let mut sectors = [0u64; 32];
         let (mut count, mut highest) = (0, 0);
-        let one = u64::MAX >> (64 - part.r.bytes);
         for lane in lanes(part.mask) {
             let offset = part.offset(lane);
+            let one = u64::MAX >> (64 - part.bytes(lane));
             let (word, mask) = (offset / 64, one << (offset % 64));
             match all.runs[..all.used].last_mut() {
                 Some((last, bits)) if *last == word => *bits |= mask,
@@ -631,14 +620,18 @@ fn check_written(tracking: &Tracking, part: &Part, runs: &Runs) -> Result<(), Vi
     if !tracking.checks.uninitialized || !runs.all().iter().any(is_missing) {
         return Ok(());
     }
-    let bytes = part.r.bytes as usize;
-    let unset = |lane: usize| written.first_unset(part.offset(lane)..part.offset(lane) + bytes);
+    let bytes = |lane: usize| part.bytes(lane) as usize;
+    let unset =
+        |lane: usize| written.first_unset(part.offset(lane)..part.offset(lane) + bytes(lane));
     let first = lanes(part.mask).find_map(|lane| unset(lane).map(|at| (lane, at)));
     let (lane, at) = first.unwrap_or_default();
     let info = part.allocation.info;
     let what = format!(
-        "{bytes} bytes at {:#x}: byte {at} of allocation {} of {} bytes was never written",
-        part.r.addresses[lane], info.serial, info.size
+        "{} bytes at {:#x}: byte {at} of allocation {} of {} bytes was never written",
+        bytes(lane),
+        part.r.addresses[lane],
+        info.serial,
+        info.size
     );
     Err(violation(part.r, lane, ViolationKind::Uninitialized, what))
 }

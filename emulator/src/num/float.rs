@@ -131,7 +131,7 @@ pub fn add<T: Float>(mode: Rounding, a: T, b: T) -> T {
     if mode == Rounding::Nearest || !is_finite(a) || !is_finite(b) {
         return a.plus(b);
     }
-    let sum = Exact::new(a.double()).add(Exact::new(b.double()), mode);
+    let sum = Exact::new(a.double()).plus(Exact::new(b.double()), mode);
     T::from_rounded(sum.round(T::FORMAT, mode))
 }
 
@@ -150,7 +150,7 @@ pub fn mul<T: Float>(mode: Rounding, a: T, b: T) -> T {
     if mode == Rounding::Nearest || !is_finite(a) || !is_finite(b) {
         return a.times(b);
     }
-    let product = Exact::new(a.double()).mul(Exact::new(b.double()));
+    let product = Exact::new(a.double()).times(Exact::new(b.double()));
     T::from_rounded(product.round(T::FORMAT, mode))
 }
 
@@ -160,8 +160,8 @@ pub fn fma<T: Float>(mode: Rounding, a: T, b: T, c: T) -> T {
     if mode == Rounding::Nearest || !is_finite(a) || !is_finite(b) || !is_finite(c) {
         return a.times_plus(b, c);
     }
-    let product = Exact::new(a.double()).mul(Exact::new(b.double()));
-    T::from_rounded(product.add(Exact::new(c.double()), mode).round(T::FORMAT, mode))
+    let product = Exact::new(a.double()).times(Exact::new(b.double()));
+    T::from_rounded(product.plus(Exact::new(c.double()), mode).round(T::FORMAT, mode))
 }
 
 /// `a / b` in any mode.
@@ -170,7 +170,7 @@ pub fn div<T: Float>(mode: Rounding, a: T, b: T) -> T {
     if mode == Rounding::Nearest || !is_finite(a) || !is_finite(b) || b == T::ZERO {
         return a.over(b);
     }
-    let quotient = Exact::new(a.double()).div(Exact::new(b.double()));
+    let quotient = Exact::new(a.double()).over(Exact::new(b.double()));
     T::from_rounded(quotient.round(T::FORMAT, mode))
 }
 

@@ -88,7 +88,7 @@ impl Exact {
         Exact { negative: value < 0, exponent: 0, significand: value.unsigned_abs() }
     }
 
-    pub fn mul(self, other: Exact) -> Exact {
+    pub fn times(self, other: Exact) -> Exact {
         Exact {
             negative: self.negative != other.negative,
             exponent: self.exponent + other.exponent,
@@ -104,7 +104,7 @@ impl Exact {
     }
 
     /// The sum; the mode decides the sign of an exact zero.
-    pub fn add(self, other: Exact, mode: Rounding) -> Exact {
+    pub fn plus(self, other: Exact, mode: Rounding) -> Exact {
         if self.significand == 0 && other.significand == 0 {
             let negative = match self.negative == other.negative {
                 true => self.negative,
@@ -139,10 +139,10 @@ impl Exact {
     }
 
     /// The quotient of numbers made by [`Exact::new`]; the divisor is not zero.
-    pub fn div(self, other: Exact) -> Exact {
+    pub fn over(self, other: Exact) -> Exact {
         let dividend = self.significand << 74;
         let quotient = dividend / other.significand;
-        let sticky = u128::from(dividend % other.significand != 0);
+        let sticky = u128::from(quotient * other.significand != dividend);
         Exact {
             negative: self.negative != other.negative,
             exponent: self.exponent - 74 - other.exponent,
