@@ -27,8 +27,14 @@ fn pitched(values: &[f32], columns: usize) -> Vec<u16> {
     rows
 }
 
+const KERNEL: &str = include_str!("../kernels/matmul_bf16.ptx");
+
 fn run(gpu: &Gpu, m: usize, n: usize, k: usize) -> (Counts, Vec<f32>) {
-    let module = gpu.load(include_str!("../kernels/matmul_bf16.ptx")).unwrap();
+    run_text(gpu, KERNEL, m, n, k)
+}
+
+fn run_text(gpu: &Gpu, text: &str, m: usize, n: usize, k: usize) -> (Counts, Vec<f32>) {
+    let module = gpu.load(text).unwrap();
     let (a, b) = (matrix(14, m, k), matrix(15, k, n));
     let c_at = gpu.allocate(4 * (m * n) as u64).unwrap();
     let args = [
@@ -102,4 +108,25 @@ fn ragged_edges() {
         assert_eq!(copies(&counts), (16 * copied, 64 * copied));
         assert_eq!(counts.shared.conflicts(), 0);
     }
+}
+
+/// With every chunk at its own place, the 8 rows of a matrix of A share 2 places of 16 bytes, 4 to each, and those of B one.
+#[test]
+fn without_swizzle() {
+    let mut text = KERNEL.to_owned();
+    for swizzled in [
+        "xor.b32 %place, %place, %chunk;",
+        "xor.b32 %place, %chunk, %swizzle_a;",
+        "xor.b32 %place, %chunk, %swizzle_b;",
+    ] {
+        assert!(text.contains(swizzled));
+        text = text.replace(swizzled, "mov.b32 %place, %chunk;");
+    }
+    let (counts, _) = run_text(&Gpu::new(80), &text, 64, 64, 64);
+    let pieces = 2;
+    // 4 passes for each matrix of A, 8 for each of B; 16 ldmatrix.x4 of each a piece.
+    assert_eq!(shared(&counts)[0], (32 * pieces, 16 * 4 * (4 + 8) * pieces));
+    // 8 lanes of a copy still write 128 bytes in one line.
+    assert_eq!(copies(&counts), (16 * pieces, 64 * pieces));
+    assert_eq!(counts.shared.conflicts(), 16 * 4 * (3 + 7) * pieces);
 }

@@ -62,6 +62,11 @@ fn aligned() {
     assert_eq!(counts.divergent_branches, 0);
     // Four parameters of 28 bytes and n, by every thread.
     assert_eq!(counts.constant_bytes, 1024 * (8 + 8 + 4 + 4 + 4));
+    // x and y are read, y is written; the first touch of each sector is the only one.
+    assert_eq!(counts.global.unique_read_bytes, 2 * 4096);
+    assert_eq!(counts.global.unique_written_bytes, 4096);
+    assert_eq!(counts.global.cold_read_sectors, 256);
+    assert_eq!(counts.global.cold_written_sectors, 128);
     assert_eq!((counts.blocks, counts.warps, counts.threads), (4, 32, 1024));
 }
 

@@ -45,6 +45,8 @@ fn whole_tiles() {
     let (counts, _) = run(&Gpu::new(80), None, 64, 96);
     assert_eq!(global(&counts), [(32 * tiles, 128 * tiles), (32 * tiles, 1024 * tiles), (0, 0)]);
     assert_eq!(shared(&counts), [(0, 0); 3]);
+    // Eight times as many sectors are stored as there are.
+    assert_eq!(counts.global.cold_written_sectors, 128 * tiles);
     for (layout, wavefronts) in [(PLAIN, 1024), (PADDED, 32), (SWIZZLED, 32)] {
         let (counts, _) = run(&Gpu::new(80), layout, 64, 96);
         assert_eq!(global(&counts), [(32 * tiles, 128 * tiles), (32 * tiles, 128 * tiles), (0, 0)]);
