@@ -140,11 +140,9 @@ impl<'a> Scope<'a> {
             always: None,
             carry: None,
         };
-        let mut offset = 0u64;
+        let mut end = 0;
         for param in &frame.params {
-            offset = offset.next_multiple_of(u64::from(param.align));
-            scope.frame.params.push(Memory::Kernel(offset));
-            offset += param.size;
+            scope.frame.params.push(Memory::Kernel(append(&mut end, param)));
         }
         scope.frame.places = scope.place_registers(frame);
         scope
@@ -529,8 +527,7 @@ impl<'a> Scope<'a> {
         if let Some(&start) = self.frame.locals.get(&id) {
             return start;
         }
-        let start = self.local_bytes.next_multiple_of(u64::from(variable.align.max(1)));
-        self.local_bytes = start.saturating_add(variable.size);
+        let start = append(&mut self.local_bytes, variable);
         self.frame.locals.insert(id, start);
         start
     }
@@ -552,14 +549,21 @@ impl<'a> Scope<'a> {
         let start = match self.shared.get(&key) {
             Some(&start) => start,
             None => {
-                let start = self.shared_bytes.next_multiple_of(u64::from(variable.align.max(1)));
-                self.shared_bytes = start.saturating_add(variable.size);
+                let start = append(&mut self.shared_bytes, variable);
                 self.shared.insert(key, start);
                 start
             }
         };
         Ok((self.constant(start.wrapping_add(offset as u64), wide), Space::Shared))
     }
+}
+
+/// Places a variable behind what ends at `end`; absurd sizes end at the last address, and are refused when all are placed.
+pub fn append(end: &mut u64, variable: &Variable) -> u64 {
+    let align = u64::from(variable.align.max(1));
+    let start = end.checked_next_multiple_of(align).unwrap_or(u64::MAX);
+    *end = start.saturating_add(variable.size);
+    start
 }
 
 fn special_type(special: Special) -> Ty {
