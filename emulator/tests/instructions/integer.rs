@@ -187,7 +187,7 @@ proptest! {
             // The carry out of the upper word, as a number.
             let body = format!("add.cc.{ty} %d, %a, %c; addc.cc.{ty} %d, %b, %e; addc.{ty} %f, 0, 0;");
             for (x, result) in rows.iter().zip(run(&[ty; 4], &[ty; 2], &body, &rows)) {
-                let low = unsigned(x[0]) + unsigned(x[2]) >> bits;
+                let low = (unsigned(x[0]) + unsigned(x[2])) >> bits;
                 let carry = (unsigned(x[1]) + unsigned(x[3]) + low) >> bits;
                 prop_assert_eq!(u128::from(result[1]), carry, "{} of {:x?}", body, x);
             }
