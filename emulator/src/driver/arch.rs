@@ -157,9 +157,9 @@ pub fn attribute(arch: &Arch, ordinal: usize, attribute: u32) -> Option<i32> {
         129 => 1,
         // NUMA_ID, HOST_NUMA_ID: none
         131 | 134 => return Some(-1),
+        0 | 162.. => return None,
         // All other capabilities are absent.
-        1..=161 => 0,
-        _ => return None,
+        _ => 0,
     };
     Some(value as i32)
 }
