@@ -7,6 +7,8 @@ pub mod engine;
 pub mod gpu;
 pub mod isa;
 pub mod lanes;
+pub mod matrix;
 pub mod memory;
+pub mod num;
 pub mod report;
 pub mod syntax;

@@ -5,6 +5,7 @@ mod demo;
 mod kernels;
 mod model;
 mod plot;
+mod ptxas;
 mod python;
 mod report;
 mod test;
@@ -20,6 +21,7 @@ usage: cargo xtask <command>
   kernels   render and check every kernel
   report    run the benchmarks and the peers, and write tables and plots to benches/results
   model     fetch and verify all-MiniLM-L6-v2, and print where it is
+  ptxas     fetch NVIDIA's assembler, and print where it is
 
 options of report:
   --only <family>   only this family's benchmarks (gemm, topk, …)
@@ -38,6 +40,7 @@ fn main() -> ExitCode {
         ["test"] => test::run(),
         ["kernels"] => kernels::run(),
         ["model"] => model::fetch().map(|folder| println!("{}", folder.display())),
+        ["ptxas"] => ptxas::fetch().map(|path| println!("{}", path.display())),
         ["report", options @ ..] => match report::Options::parse(options) {
             Ok(options) => report::run(&options),
             Err(problem) => return usage(&problem),
@@ -47,7 +50,7 @@ fn main() -> ExitCode {
             Ok(())
         }
         [] => return usage("no command"),
-        [known @ ("demo" | "test" | "kernels" | "model"), rest @ ..] => {
+        [known @ ("demo" | "test" | "kernels" | "model" | "ptxas"), rest @ ..] => {
             return usage(&format!("{known} takes no arguments, got '{}'", rest.join(" ")));
         }
         [other, ..] => return usage(&format!("unknown command '{other}'")),

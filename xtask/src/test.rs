@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use crate::command::{cargo, run as run_command, succeeds};
-use crate::{Result, kernels, model, vulkan};
+use crate::{Result, kernels, model, ptxas, vulkan};
 
 pub fn has_nextest() -> bool {
     static FOUND: OnceLock<bool> = OnceLock::new();
@@ -27,10 +27,18 @@ pub fn run() -> Result {
         Some(folder) => folder,
         None => steps.step("model", || model::fetch().map(Into::into))?,
     };
+    // ptxas judges the emulator's kernels and tables.
+    let ptxas = match ptxas::IS_SUPPORTED {
+        true => Some(steps.step("ptxas", ptxas::fetch)?),
+        false => ptxas::fetch().ok(),
+    };
     // On other systems than Linux an adapter is likely, not certain: there CI decides.
     let required = std::env::var_os("CI").is_some() || (cfg!(target_os = "linux") && adapter);
     let test = |mut command: Command| {
         command.env("NEARKIN_MINILM", &minilm);
+        if let Some(ptxas) = &ptxas {
+            command.env("PTXAS", ptxas);
+        }
         if required && std::env::var_os("NEARKIN_REQUIRE").is_none() {
             command.env("NEARKIN_REQUIRE", "cpu,wgpu");
         }
@@ -42,7 +50,8 @@ pub fn run() -> Result {
     steps.run("clippy", with(cargo(clippy), &["-D", "warnings"]))?;
     let clippy = ["clippy", "-p", "nearkin", "--lib", "--tests", "--no-default-features", "--"];
     steps.run("clippy, CPU only", with(cargo(clippy), &["-D", "warnings"]))?;
-    let mut doc = cargo(["doc", "--no-deps", "-p", "nearkin", "--all-features"]);
+    let mut doc =
+        cargo(["doc", "--no-deps", "-p", "nearkin", "-p", "ptx-emulator", "--all-features"]);
     doc.env("RUSTDOCFLAGS", "-D warnings");
     steps.run("documentation", doc)?;
     steps.step("kernels", kernels::run)?;
@@ -54,12 +63,15 @@ pub fn run() -> Result {
         let targets = ["--lib", "--bins", "--tests"];
         steps.run("tests", test(with(with(cargo(["test"]), &everything), &targets)))?;
     }
-    let doctests = ["test", "--doc", "-p", "nearkin", "--all-features"];
+    let doctests = ["test", "--doc", "-p", "nearkin", "-p", "ptx-emulator", "--all-features"];
     steps.run("documentation tests", test(cargo(doctests)))?;
     if succeeds(cargo(["deny", "--version"])) {
         steps.run("licences and advisories", cargo(["deny", "check"]))?;
     } else {
         println!("cargo-deny is not installed: licences and advisories were not checked");
+    }
+    if ptxas.is_none() {
+        println!("no ptxas: PTX kernels were run, but not judged by it");
     }
     if !adapter {
         println!("no Vulkan adapter was found: tests of the WGSL kernels were skipped");

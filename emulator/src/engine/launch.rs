@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use super::block::Block;
 use super::program::{Kernel, Program};
+use super::trace::Trace;
 use crate::counts::Counts;
 use crate::memory::{AllocError, Checks, Global, Kind, Memory, Tracking};
 use crate::report::{Check, Report};
@@ -13,6 +14,9 @@ use crate::syntax::ast::Space;
 
 /// Instructions of a block between two looks at the rest of the launch.
 const SHARE: u64 = 1 << 16;
+
+/// Bytes of shared memory that a block of any architecture may have.
+const MAX_SHARED: u64 = 227 << 10;
 
 /// A program whose variables have addresses in one device's memory.
 #[derive(Debug)]
@@ -105,6 +109,8 @@ pub struct Options {
     pub sm_count: u32,
     /// Blocks that are on the device at once, where their order matters.
     pub resident_blocks: u32,
+    /// Is told of every instruction.
+    pub trace: Option<Arc<dyn Trace>>,
 }
 
 impl Default for Options {
@@ -115,6 +121,7 @@ impl Default for Options {
             checks: Checks::default(),
             sm_count: 16,
             resident_blocks: 256,
+            trace: None,
         }
     }
 }
@@ -178,6 +185,12 @@ impl Launch<'_> {
         let required = kernel.required_threads.map(|n| n.max(1));
         if kernel.required_threads[0] != 0 && self.block != required {
             return Some(format!("blocks of {:?}, the kernel requires {required:?}", self.block));
+        }
+        let shared = u64::from(kernel.dynamic_shared_start) + u64::from(self.dynamic_shared);
+        if shared > MAX_SHARED {
+            return Some(format!(
+                "{shared} bytes of shared memory, a block has at most {MAX_SHARED}"
+            ));
         }
         if blocks > u128::from(u32::MAX) {
             return Some(format!("{blocks} blocks: there is room for 4294967295"));

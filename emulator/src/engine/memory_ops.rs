@@ -7,6 +7,7 @@ use crate::isa::memory::{Access, CopyAsync, Op, Space, Target};
 use crate::isa::scope::{Address, Place};
 use crate::lanes::{Condition, Lanes};
 use crate::memory::{Order, Request, Violation, ViolationKind, Who};
+use crate::num::half::{self, Bf16, F16, Half};
 use crate::report::Check;
 
 /// Generic addresses of shared memory begin here: far from device memory and from the host's.
@@ -206,7 +207,8 @@ impl Warp {
                 .filter(|&lane| test(sizes[lane]))
                 .fold(0u32, |mask, lane| mask | 1 << lane)
         };
-        let (whole, beyond) = (with(&|size| size == bytes), with(&|size| size > bytes));
+        let (some, part) = (with(&|size| size > 0), with(&|size| size > 0 && size < bytes));
+        let beyond = with(&|size| size > bytes);
         if beyond != 0 {
             let size = sizes[beyond.trailing_zeros() as usize];
             let what = format!("{size} source bytes of a copy of {bytes}");
@@ -215,25 +217,11 @@ impl Warp {
         let who = Who { block: cx.block, warp: self.index };
         let order = Order::Weak;
         let mut data = [0u128; 32];
-        if whole != 0 {
-            let request = Request { mask: whole, addresses: &from, bytes, who, order };
+        let request = Request { mask: some, addresses: &from, bytes, who, order };
+        if part != 0 {
+            cx.global.load_parts(&request, &sizes, &cx.clocks, &mut data).map_err(fault)?;
+        } else if some != 0 {
             cx.global.load(&request, &mut cx.clocks, &mut data).map_err(fault)?;
-            for lane in lanes_of(!whole) {
-                data[lane] = 0;
-            }
-        }
-        // A copy of part of the bytes, at the edge of a matrix, is fetched byte by byte.
-        for byte in 0..bytes {
-            let mask = with(&|size| size < bytes && size > byte);
-            if mask == 0 {
-                break;
-            }
-            let at = from.map(|address| address.wrapping_add(u64::from(byte)));
-            let request = Request { mask, addresses: &at, bytes: 1, who, order };
-            cx.global.load(&request, &mut cx.clocks, &mut cx.data).map_err(fault)?;
-            for lane in lanes_of(mask) {
-                data[lane] |= (cx.data[lane] & 0xFF) << (8 * byte);
-            }
         }
         let request = Request { mask: active, addresses: &to, bytes, who, order };
         cx.shared.copy_async(&request, &mut cx.clocks, &data).map_err(fault)?;
@@ -346,6 +334,8 @@ impl atomic::Op {
             }
             (Action::Add, Ty::F64) => (f64::from_bits(old) + f64::from_bits(b)).to_bits(),
             (Action::Add, Ty::U32 | Ty::S32) => u64::from((old as u32).wrapping_add(b as u32)),
+            (Action::Add, Ty::F16 | Ty::F16x2) => u64::from(add_halves::<F16>(old, b)),
+            (Action::Add, Ty::Bf16 | Ty::Bf16x2) => u64::from(add_halves::<Bf16>(old, b)),
             (Action::Add, _) => old.wrapping_add(b),
             (Action::Min, Ty::S32) => (old as i32).min(b as i32) as u32 as u64,
             (Action::Max, Ty::S32) => (old as i32).max(b as i32) as u32 as u64,
@@ -355,6 +345,11 @@ impl atomic::Op {
             (Action::Max, _) => old.max(b),
         }
     }
+}
+
+/// `.noftz` additions: of both halves of a word, where a single value leaves the upper one zero.
+fn add_halves<H: Half>(old: u64, b: u64) -> u32 {
+    half::each2(old as u32, b as u32, |old, b| half::add::<H>(half::Style::default(), old, b))
 }
 
 /// An access of a warp, to be sent to the memory it reaches.

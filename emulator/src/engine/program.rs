@@ -1,10 +1,11 @@
 //! A module, decoded: calls inlined, labels resolved, every operand a slot.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::isa::memory::Space as AccessSpace;
 use crate::isa::modifiers::{Modifiers, refuse};
-use crate::isa::scope::{Memory, Place, PresetRow, Scope};
+use crate::isa::scope::{Memory, Place, PresetRow, Scope, append};
 use crate::isa::{Class, Op, atomic, control, memory};
 use crate::lanes::Condition;
 use crate::memory::Order;
@@ -15,6 +16,8 @@ use crate::syntax::{Error, Result, parse};
 
 /// The most instructions of a kernel with its calls inlined.
 const MAX_INSTRUCTIONS: usize = 4 << 20;
+/// The most rows of its registers, immediates and special registers: 32 MiB a warp.
+const MAX_ROWS: u32 = 1 << 18;
 
 /// A loaded module.
 #[derive(Debug)]
@@ -61,6 +64,8 @@ pub struct Kernel {
     pub(crate) presets: Vec<PresetRow>,
     /// Registers read and written, as indices into [`crate::lanes::Registers::written`].
     pub(crate) places: Vec<u32>,
+    /// Names and types of registers, by their index in [`crate::lanes::Registers::written`].
+    names: HashMap<u32, (String, Ty)>,
     /// log2 of the bytes of the narrowest store, by space: memory is never written in smaller pieces.
     pub(crate) shared_granule: u32,
     pub(crate) global_granule: u32,
@@ -148,6 +153,11 @@ impl Program {
 }
 
 impl Kernel {
+    /// The name and type of a register, by its index in [`crate::lanes::Registers::written`].
+    pub(crate) fn register(&self, place: u32) -> Option<(&str, Ty)> {
+        self.names.get(&place).map(|(name, ty)| (name.as_str(), *ty))
+    }
+
     /// The text of an instruction, for reports.
     pub(crate) fn text_at(&self, pos: Pos) -> String {
         let line = self.text.lines().nth(pos.line.saturating_sub(1) as usize).unwrap_or("");
@@ -208,6 +218,10 @@ impl<'a> Builder<'a> {
         let mut fixups = Vec::new();
         let mut returns = Vec::new();
         for statement in &function.body {
+            if self.scope.rows > MAX_ROWS {
+                let what = format!("more than {MAX_ROWS} registers with calls inlined");
+                return Err(Error::new(function.pos, what, &function.name));
+            }
             if self.instructions.len() > MAX_INSTRUCTIONS {
                 let what = format!("more than {MAX_INSTRUCTIONS} instructions with calls inlined");
                 return Err(Error::new(function.pos, what, &function.name));
@@ -467,16 +481,17 @@ impl<'a> Builder<'a> {
     fn finish(self, function: &Function, text: &Arc<str>) -> Result<Kernel> {
         let scope = self.scope;
         let places = self.places.iter().map(|place| place.index(scope.rows)).collect();
-        let limit = |what: &str, bytes: u64| {
-            u32::try_from(bytes).ok().filter(|&bytes| bytes < 1 << 28).ok_or_else(|| {
-                Error::new(function.pos, format!("{bytes} bytes of {what} memory"), &function.name)
-            })
+        let limit = |what: &str, bytes: u64, most: u64| match bytes <= most {
+            true => Ok(bytes as u32),
+            false => {
+                let what = format!("{bytes} bytes of {what} memory: there is room for {most}");
+                Err(Error::new(function.pos, what, &function.name))
+            }
         };
         let mut params = Vec::new();
-        let mut end = 0u64;
+        let mut end = 0;
         for param in &function.params {
-            let start = end.next_multiple_of(u64::from(param.align));
-            end = start + param.size;
+            let start = append(&mut end, param);
             params.push(Param { offset: start as u32, size: param.size as u32 });
         }
         if end > 32764 {
@@ -500,16 +515,19 @@ impl<'a> Builder<'a> {
             name: function.name.clone(),
             params,
             param_bytes: end as u32,
-            static_shared: limit("shared", scope.shared_bytes)?,
-            dynamic_shared_start: limit(
-                "shared",
-                scope.shared_bytes.next_multiple_of(scope.shared_align.max(16)),
-            )?,
-            local_bytes: limit("local", scope.local_bytes)?,
+            static_shared: limit("static shared", scope.shared_bytes, 48 << 10)?,
+            dynamic_shared_start: (scope.shared_bytes as u32)
+                .next_multiple_of(scope.shared_align.max(16) as u32),
+            local_bytes: limit("local", scope.local_bytes, 512 << 10)?,
             registers: registers.clamp(8, 255),
             max_threads: max_threads as u32,
             required_threads: required,
             is_ordered: self.instructions.iter().any(|i| orders_blocks(&i.op)),
+            names: scope
+                .names
+                .into_iter()
+                .map(|(place, name, ty)| (place.index(scope.rows), (name, ty)))
+                .collect(),
             rows: scope.rows,
             predicates: scope.predicates,
             presets: scope.presets,

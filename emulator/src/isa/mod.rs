@@ -7,8 +7,12 @@
 pub mod atomic;
 pub mod compare;
 pub mod control;
+pub mod convert;
+pub mod float;
+pub mod half;
 pub mod integer;
 pub mod logic;
+pub mod matrix;
 pub mod memory;
 pub mod modifiers;
 pub mod movement;
@@ -18,6 +22,7 @@ pub mod warp;
 use crate::lanes::Lanes;
 use crate::syntax::Result;
 use crate::syntax::ast::Instruction;
+use crate::syntax::ty::Ty;
 use modifiers::refuse;
 use scope::Scope;
 
@@ -25,6 +30,9 @@ use scope::Scope;
 #[derive(Debug, Clone)]
 pub enum Op {
     Integer(integer::Op),
+    Float(float::Op),
+    Half(half::Op),
+    Convert(convert::Op),
     Logic(logic::Op),
     Compare(compare::Op),
     Move(movement::Op),
@@ -32,6 +40,7 @@ pub enum Op {
     Memory(memory::Op),
     Atomic(atomic::Op),
     Warp(warp::Op),
+    Matrix(matrix::Op),
 }
 
 /// What an instruction is counted as.
@@ -163,10 +172,15 @@ impl Op {
     pub fn execute(&self, lanes: &mut Lanes) -> Option<()> {
         match self {
             Op::Integer(op) => op.execute(lanes),
+            Op::Float(op) => op.execute(lanes),
+            Op::Half(op) => op.execute(lanes),
+            Op::Convert(op) => op.execute(lanes),
             Op::Logic(op) => op.execute(lanes),
             Op::Compare(op) => op.execute(lanes),
             Op::Move(op) => op.execute(lanes),
-            Op::Control(_) | Op::Memory(_) | Op::Atomic(_) | Op::Warp(_) => return None,
+            Op::Control(_) | Op::Memory(_) | Op::Atomic(_) | Op::Warp(_) | Op::Matrix(_) => {
+                return None;
+            }
         }
         Some(())
     }
@@ -174,6 +188,9 @@ impl Op {
     pub fn class(&self) -> Class {
         match self {
             Op::Integer(op) => op.class(),
+            Op::Float(op) => op.class(),
+            Op::Half(op) => op.class(),
+            Op::Convert(op) => op.class(),
             Op::Logic(op) => op.class(),
             Op::Compare(op) => op.class(),
             Op::Move(op) => op.class(),
@@ -181,15 +198,27 @@ impl Op {
             Op::Memory(op) => op.class(),
             Op::Atomic(_) => Class::Atomic,
             Op::Warp(op) => op.class(),
+            Op::Matrix(op) => op.class(),
         }
     }
 }
 
 /// Decodes everything but calls, returns and branches, which need the program around them.
 pub fn decode(instruction: &Instruction, scope: &mut Scope) -> Result<Op> {
+    let numbers = numbers(instruction);
     Ok(match instruction.opcode.as_str() {
+        opcode if numbers == Numbers::Half && half::OPCODES.contains(&opcode) => {
+            Op::Half(half::decode(instruction, scope)?)
+        }
+        opcode if numbers == Numbers::Integer && integer::OPCODES.contains(&opcode) => {
+            Op::Integer(integer::decode(instruction, scope)?)
+        }
+        opcode if float::OPCODES.contains(&opcode) => Op::Float(float::decode(instruction, scope)?),
         opcode if integer::OPCODES.contains(&opcode) => {
             Op::Integer(integer::decode(instruction, scope)?)
+        }
+        opcode if convert::OPCODES.contains(&opcode) => {
+            Op::Convert(convert::decode(instruction, scope)?)
         }
         opcode if logic::OPCODES.contains(&opcode) => Op::Logic(logic::decode(instruction, scope)?),
         opcode if compare::OPCODES.contains(&opcode) => {
@@ -202,6 +231,9 @@ pub fn decode(instruction: &Instruction, scope: &mut Scope) -> Result<Op> {
             Op::Memory(memory::decode(instruction, scope)?)
         }
         "atom" | "red" => Op::Atomic(atomic::decode(instruction, scope)?),
+        opcode if matrix::OPCODES.contains(&opcode) => {
+            Op::Matrix(matrix::decode(instruction, scope)?)
+        }
         opcode if warp::OPCODES.contains(&opcode) => Op::Warp(warp::decode(instruction, scope)?),
         opcode if control::OPCODES.contains(&opcode) => {
             Op::Control(control::decode(instruction, scope)?)
@@ -210,4 +242,22 @@ pub fn decode(instruction: &Instruction, scope: &mut Scope) -> Result<Op> {
             return Err(refuse(instruction, format!("instruction {opcode} is not implemented")));
         }
     })
+}
+
+/// The numbers that an instruction computes with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Numbers {
+    Integer,
+    Float,
+    Half,
+}
+
+/// What the last modifier that names a type says; integers if none does.
+fn numbers(instruction: &Instruction) -> Numbers {
+    let ty = instruction.modifiers.iter().rev().find_map(|name| Ty::from_name(name));
+    match ty {
+        Some(Ty::F32 | Ty::F64) => Numbers::Float,
+        Some(Ty::F16 | Ty::F16x2 | Ty::Bf16 | Ty::Bf16x2) => Numbers::Half,
+        _ => Numbers::Integer,
+    }
 }

@@ -108,6 +108,8 @@ pub struct Scope<'a> {
     pub writes: Vec<Place>,
     /// The instruction reads a register that changes while it runs, such as `%clock`.
     pub is_dynamic: bool,
+    /// Every register that the source names.
+    pub names: Vec<(Place, String, Ty)>,
     always: Option<Predicate>,
     carry: Option<Predicate>,
 }
@@ -137,14 +139,13 @@ impl<'a> Scope<'a> {
             reads: Vec::new(),
             writes: Vec::new(),
             is_dynamic: false,
+            names: Vec::new(),
             always: None,
             carry: None,
         };
-        let mut offset = 0u64;
+        let mut end = 0;
         for param in &frame.params {
-            offset = offset.next_multiple_of(u64::from(param.align));
-            scope.frame.params.push(Memory::Kernel(offset));
-            offset += param.size;
+            scope.frame.params.push(Memory::Kernel(append(&mut end, param)));
         }
         scope.frame.places = scope.place_registers(frame);
         scope
@@ -154,10 +155,12 @@ impl<'a> Scope<'a> {
     fn place_registers(&mut self, function: &Function) -> Vec<Place> {
         let mut places = Vec::with_capacity(function.registers.len());
         for register in &function.registers {
-            places.push(match register.ty {
+            let place = match register.ty {
                 Ty::Pred => Place::Predicate(self.new_predicate()),
                 ty => Place::Row(self.new_rows(ty.bits() > 32)),
-            });
+            };
+            self.names.push((place, register.name.clone(), register.ty));
+            places.push(place);
         }
         places
     }
@@ -304,7 +307,7 @@ impl<'a> Scope<'a> {
     pub fn immediate(&self, operand: &Operand, ty: Ty) -> Result<u64> {
         let bits = ty.bits();
         let mask = if bits >= 64 { u64::MAX } else { (1 << bits) - 1 };
-        let is_float = ty.kind() == Kind::Float;
+        let is_float = ty.kind() == Kind::Float || ty.is_alternate();
         match (operand, ty) {
             (Operand::Int(value), _) if !is_float => {
                 let fits = *value >= -(1i128 << 63) && *value < 1i128 << 64;
@@ -364,10 +367,29 @@ impl<'a> Scope<'a> {
         }
     }
 
+    /// `N` sources and a destination, all of one type.
+    pub fn uniform<const N: usize>(&mut self, ty: Ty) -> Result<(Slot, [Slot; N])> {
+        self.expect_operands(N + 1..=N + 1)?;
+        let operands = self.instruction.map_or(&[][..], |instruction| &instruction.operands);
+        let mut sources = [Slot(0); N];
+        for (slot, operand) in sources.iter_mut().zip(&operands[1..]) {
+            *slot = self.source(operand, ty)?;
+        }
+        Ok((self.destination(&operands[0], ty)?, sources))
+    }
+
     fn check_type(&self, name: &str, declared: Ty, ty: Ty, wider: bool) -> Result<()> {
         let size = if wider { declared.bits() >= ty.bits() } else { declared.bits() == ty.bits() };
         let kinds = (declared.kind(), ty.kind());
-        let kind = kinds.0 == kinds.1 || kinds.0 == Kind::Bits || kinds.1 == Kind::Bits;
+        let kind = match ty {
+            // Alternate formats are only in untyped registers, of their own size.
+            ty if ty.is_alternate() => kinds.0 == Kind::Bits && declared.bits() == ty.bits(),
+            // A pair of halves is no f32.
+            _ if kinds == (Kind::Float, Kind::Float) => {
+                (declared == Ty::F16x2) == (ty == Ty::F16x2)
+            }
+            _ => kinds.0 == kinds.1 || kinds.0 == Kind::Bits || kinds.1 == Kind::Bits,
+        };
         if declared == Ty::B128 || ty == Ty::B128 {
             return Err(self.refuse("128-bit registers are not implemented"));
         }
@@ -510,8 +532,7 @@ impl<'a> Scope<'a> {
         if let Some(&start) = self.frame.locals.get(&id) {
             return start;
         }
-        let start = self.local_bytes.next_multiple_of(u64::from(variable.align.max(1)));
-        self.local_bytes = start.saturating_add(variable.size);
+        let start = append(&mut self.local_bytes, variable);
         self.frame.locals.insert(id, start);
         start
     }
@@ -533,14 +554,21 @@ impl<'a> Scope<'a> {
         let start = match self.shared.get(&key) {
             Some(&start) => start,
             None => {
-                let start = self.shared_bytes.next_multiple_of(u64::from(variable.align.max(1)));
-                self.shared_bytes = start.saturating_add(variable.size);
+                let start = append(&mut self.shared_bytes, variable);
                 self.shared.insert(key, start);
                 start
             }
         };
         Ok((self.constant(start.wrapping_add(offset as u64), wide), Space::Shared))
     }
+}
+
+/// Places a variable behind what ends at `end`; absurd sizes end at the last address, and are refused when all are placed.
+pub fn append(end: &mut u64, variable: &Variable) -> u64 {
+    let align = u64::from(variable.align.max(1));
+    let start = end.checked_next_multiple_of(align).unwrap_or(u64::MAX);
+    *end = start.saturating_add(variable.size);
+    start
 }
 
 fn special_type(special: Special) -> Ty {

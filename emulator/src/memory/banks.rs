@@ -12,35 +12,52 @@ pub struct Wavefronts {
 /// Lanes with 8 bytes are served in halves of the warp, lanes with 16 bytes in quarters. Within a pass, a bank delivers
 /// one word, to as many lanes as want it.
 pub fn wavefronts(mask: u32, addresses: &[u64; 32], bytes: u32) -> Wavefronts {
-    let words = bytes.div_ceil(4) as u64;
-    let lanes = 32 / words.max(1) as usize;
+    let words = u64::from(bytes.div_ceil(4));
+    let lanes = 32 / words as usize;
     let mut all = Wavefronts::default();
     for first in (0..32).step_by(lanes) {
-        let phase = (u32::MAX >> (32 - lanes)) << first;
-        if mask & phase == 0 {
-            continue;
+        let phase = mask & (u32::MAX >> (32 - lanes)) << first;
+        if phase != 0 {
+            let (taken, distinct) = one_phase(phase, addresses, words);
+            all.taken += taken;
+            all.ideal += distinct.div_ceil(32);
         }
-        // Distinct words, each bank's in its own list: at most 32 words a phase.
-        let mut banks = [[0u64; 32]; 32];
-        let mut depth = [0u8; 32];
-        let mut distinct = 0;
-        for (lane, address) in addresses.iter().enumerate().skip(first).take(lanes) {
-            if mask >> lane & 1 == 0 {
-                continue;
-            }
-            for word in 0..words {
-                let word = address / 4 + word;
-                let bank = (word % 32) as usize;
-                let held = &mut banks[bank][..usize::from(depth[bank]) + 1];
-                if !held[..usize::from(depth[bank])].contains(&word) {
-                    held[usize::from(depth[bank])] = word;
-                    depth[bank] += 1;
-                    distinct += 1;
-                }
-            }
-        }
-        all.taken += u32::from(depth.into_iter().max().unwrap_or(0));
-        all.ideal += u32::div_ceil(distinct, 32);
     }
     all
+}
+
+/// Passes, and distinct words.
+fn one_phase(mask: u32, addresses: &[u64; 32], words: u64) -> (u32, u32) {
+    // Most often no bank is asked for two words.
+    let (mut held, mut used) = ([0u64; 32], 0u32);
+    let mut left = mask;
+    while left != 0 {
+        let start = addresses[left.trailing_zeros() as usize] / 4;
+        left &= left - 1;
+        for word in start..start + words {
+            let bank = (word % 32) as usize;
+            if used >> bank & 1 == 1 && held[bank] != word {
+                return with_conflicts(mask, addresses, words);
+            }
+            held[bank] = word;
+            used |= 1 << bank;
+        }
+    }
+    (1, used.count_ones())
+}
+
+fn with_conflicts(mask: u32, addresses: &[u64; 32], words: u64) -> (u32, u32) {
+    // A phase has at most 32 words.
+    let mut seen = [0u64; 32];
+    let (mut count, mut depth) = (0, [0u32; 32]);
+    for (_, address) in addresses.iter().enumerate().filter(|(lane, _)| mask >> lane & 1 == 1) {
+        for word in address / 4..address / 4 + words {
+            if !seen[..count].contains(&word) {
+                seen[count] = word;
+                count += 1;
+                depth[(word % 32) as usize] += 1;
+            }
+        }
+    }
+    (depth.into_iter().max().unwrap_or(0), count as u32)
 }

@@ -17,13 +17,13 @@ impl Bits {
     /// 64 bits at once.
     #[inline]
     pub fn word(&self, index: usize) -> u64 {
-        self.0.word(index).load(Relaxed)
+        self.0.words()[index].load(Relaxed)
     }
 
     /// Sets bits of a word; gives the word as it was.
     #[inline]
     pub fn set_word(&self, index: usize, mask: u64) -> u64 {
-        let word = self.0.word(index);
+        let word = &self.0.words()[index];
         let old = word.load(Relaxed);
         if old & mask == mask { old } else { word.fetch_or(mask, Relaxed) }
     }
@@ -43,7 +43,7 @@ impl Bits {
     /// Sets or clears a range.
     pub fn fill(&self, range: std::ops::Range<usize>, value: bool) {
         Bits::words(range, |index, mask| {
-            let word = self.0.word(index);
+            let word = &self.0.words()[index];
             match value {
                 true => word.fetch_or(mask, Relaxed),
                 false => word.fetch_and(!mask, Relaxed),

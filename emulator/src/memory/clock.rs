@@ -131,10 +131,15 @@ impl Clocks {
         self.has_fenced.then(|| std::array::from_fn(|other| known[other].min(self.fenced[other])))
     }
 
-    /// A strong store to a flag within the block.
-    pub fn publish(&mut self, warp: u32, flag: u64, is_release: bool) {
+    /// A strong store to a flag, with its [`Clocks::publication`].
+    pub fn publish(&mut self, flag: u64, vector: &Vector) {
+        join(self.published.entry(flag).or_insert([0; WARPS]), vector);
+    }
+
+    /// A strong store of a warp to a flag.
+    pub fn publish_from(&mut self, warp: u32, flag: u64, is_release: bool) {
         if let Some(vector) = self.publication(warp, is_release) {
-            join(self.published.entry(flag).or_insert([0; WARPS]), &vector);
+            self.publish(flag, &vector);
         }
     }
 

@@ -1,6 +1,6 @@
 //! Global memory as a launch's kernels see it: checks, races and counts.
 
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use super::bits::Bits;
@@ -18,7 +18,8 @@ pub(super) const LAUNCHES: u64 = 1 << 13;
 #[derive(Debug)]
 pub struct Tracking {
     view: Arc<View>,
-    parts: Vec<Part>,
+    /// What this launch did to each allocation.
+    known: Vec<Known>,
     granule: u32,
     checks: Checks,
     /// Blocks run at once, and never wait for each other.
@@ -28,7 +29,7 @@ pub struct Tracking {
 
 /// What a launch knows of an allocation.
 #[derive(Debug, Default)]
-struct Part {
+struct Known {
     /// Bytes that were read, and written.
     read: OnceLock<Option<Bits>>,
     stored: OnceLock<Option<Bits>>,
@@ -57,6 +58,11 @@ impl Tag {
         let clock = u64::from(clock).min(Tag::CLOCK);
         let block = u64::from(block) & Tag::BLOCK;
         Tag(launch << 47 | block << 23 | u64::from(thread) << 13 | clock | u64::from(strong) << 60)
+    }
+
+    /// The tag of a warp's lane, from that of its first.
+    fn of_lane(self, lane: usize) -> Tag {
+        Tag(self.0 + ((lane as u64) << 13))
     }
 
     fn launch(self) -> u64 {
@@ -99,18 +105,22 @@ impl Tracking {
         blocks: u64,
         concurrent: bool,
     ) -> Tracking {
-        let parts = view.allocations.iter().map(|_| Part::default()).collect();
+        let known = view.allocations.iter().map(|_| Known::default()).collect();
         // A single block can only race with itself, which the tags tell apart as well.
         let flags = Mutex::new(Flags::new(blocks > 1));
-        Tracking { view, parts, granule: granule_log2, checks, concurrent, flags }
+        Tracking { view, known, granule: granule_log2, checks, concurrent, flags }
     }
 
     fn flags(&self) -> MutexGuard<'_, Flags> {
         self.flags.lock().unwrap_or_else(|poison| poison.into_inner())
     }
 
-    fn shadow(&self, index: usize) -> Option<&Bytes> {
-        let shadow = self.parts[index].shadow.get_or_init(|| {
+    /// The race tags of an allocation; none where they are not wanted, or there is no memory for them.
+    fn shadow(&self, index: usize) -> Option<&[AtomicU64]> {
+        if !self.checks.races {
+            return None;
+        }
+        let shadow = self.known[index].shadow.get_or_init(|| {
             let allocation = &self.view.allocations[index];
             let mut kept = allocation.shadow.lock().unwrap_or_else(|poison| poison.into_inner());
             if let Some((granule, bytes)) = &*kept
@@ -124,13 +134,8 @@ impl Tracking {
             *kept = Some((self.granule, bytes.clone()));
             Some(bytes)
         });
-        shadow.as_deref()
+        shadow.as_ref().map(|bytes| bytes.words())
     }
-}
-
-fn bits(cell: &OnceLock<Option<Bits>>, allocation: &Allocation) -> Option<usize> {
-    let size = allocation.info.size as usize;
-    cell.get_or_init(|| Bits::new(size)).as_ref().map(|_| size)
 }
 
 /// What an access does, for messages and rules.
@@ -155,19 +160,13 @@ impl Global {
         std::mem::take(&mut self.counts)
     }
 
-    /// The index of the allocation that holds a lane's range, and the offset in it.
-    #[inline]
-    fn find(&mut self, r: &Request, lane: usize) -> Result<(usize, usize), Violation> {
+    /// The allocation that holds the first bytes of a lane's range.
+    fn find(&mut self, r: &Request, lane: usize, bytes: u64) -> Result<usize, Violation> {
         let address = r.addresses[lane];
-        let bytes = u64::from(r.bytes);
-        let inside = |info: &super::AllocationInfo| {
-            address.wrapping_sub(info.address) < info.size
-                && info.size - (address - info.address) >= bytes
-        };
         let all = &self.tracking.view.allocations;
-        if !all.get(self.last).is_some_and(|allocation| inside(&allocation.info)) {
+        if !all.get(self.last).is_some_and(|allocation| holds(allocation, address, bytes)) {
             let after = all.partition_point(|allocation| allocation.info.address <= address);
-            match after.checked_sub(1).filter(|&index| inside(&all[index].info)) {
+            match after.checked_sub(1).filter(|&index| holds(&all[index], address, bytes)) {
                 Some(index) => self.last = index,
                 None => {
                     return Err(outside(
@@ -180,64 +179,70 @@ impl Global {
                 }
             }
         }
-        if !address.is_multiple_of(bytes) {
-            let what = format!("{bytes} bytes at {address:#x}, which is no multiple of {bytes}");
-            return Err(violation(r, lane, ViolationKind::Misaligned, what));
-        }
-        Ok((self.last, (address - all[self.last].info.address) as usize))
+        Ok(self.last)
     }
 
-    /// Checks the ranges of a request and counts it.
-    fn admit(&mut self, r: &Request, way: Way) -> Result<(), Violation> {
+    /// Cuts a request by allocation, checks bounds and alignment, and calls `f` with each part. With `sizes`, each lane
+    /// touches only that many first bytes of its range.
+    fn parts(
+        &mut self,
+        r: &Request,
+        sizes: Option<&[u32; 32]>,
+        mut f: impl FnMut(&mut Global, &Tracking, &Part) -> Result<(), Violation>,
+    ) -> Result<(), Violation> {
         let tracking = self.tracking.clone();
-        let (mut unique, mut cold) = (0u64, 0u64);
-        // Bits of consecutive lanes in one word are set together.
-        let mut run: Option<(usize, usize, u64)> = None;
-        let mut flush = |(index, word, mask): (usize, usize, u64)| {
-            let part = &tracking.parts[index];
-            let cell = if way == Way::Read { &part.read } else { &part.stored };
-            if let Some(Some(seen)) = cell.get() {
+        let bytes = u64::from(r.bytes);
+        let mut left = r.mask;
+        while left != 0 {
+            let first = left.trailing_zeros() as usize;
+            let size = |lane: usize| sizes.map_or(bytes, |sizes| u64::from(sizes[lane]));
+            let index = self.find(r, first, size(first))?;
+            let allocation = &*tracking.view.allocations[index];
+            let (mut mask, mut low) = (0u32, 0u64);
+            for (lane, &address) in r.addresses.iter().enumerate() {
+                let inside = u32::from(holds(allocation, address, size(lane))) & left >> lane & 1;
+                mask |= inside << lane;
+                low |= address & 0u64.wrapping_sub(u64::from(inside));
+            }
+            if low & (bytes - 1) != 0 {
+                let wrong = lanes(mask).find(|&lane| !r.addresses[lane].is_multiple_of(bytes));
+                let lane = wrong.unwrap_or(0);
+                let address = r.addresses[lane];
+                let what =
+                    format!("{bytes} bytes at {address:#x}, which is no multiple of {bytes}");
+                return Err(violation(r, lane, ViolationKind::Misaligned, what));
+            }
+            left &= !mask;
+            f(self, &tracking, &Part { r, sizes, mask, index, allocation })?;
+        }
+        Ok(())
+    }
+
+    /// Counts a request's part.
+    fn count(&mut self, tracking: &Tracking, part: &Part, runs: &Runs, way: Way) {
+        let known = &tracking.known[part.index];
+        let seen = if way == Way::Read { &known.read } else { &known.stored };
+        let seen = seen.get_or_init(|| Bits::new(part.allocation.info.size as usize));
+        let (mut unique, mut cold) = (0, 0);
+        if let Some(seen) = seen {
+            for &(word, mask) in runs.all() {
                 let old = seen.set_word(word, mask);
+                if old & mask == mask {
+                    continue;
+                }
                 unique += u64::from((mask & !old).count_ones());
                 for sector in [0xFFFF_FFFFu64, 0xFFFF_FFFF << 32] {
                     cold += u64::from(mask & sector != 0 && old & sector == 0);
                 }
             }
-        };
-        let mut sectors = Sectors::default();
-        for lane in lanes(r.mask) {
-            let (index, offset) = self.find(r, lane)?;
-            let allocation = &tracking.view.allocations[index];
-            if way != Way::Read && allocation.info.kind == Kind::Constant {
-                let what =
-                    format!("{} bytes at {:#x}, in constant memory", r.bytes, r.addresses[lane]);
-                return Err(violation(r, lane, ViolationKind::ReadOnly, what));
-            }
-            let part = &tracking.parts[index];
-            bits(if way == Way::Read { &part.read } else { &part.stored }, allocation);
-            sectors.add(r.addresses[lane] / 32);
-            let (word, mask) = (offset / 64, (u64::MAX >> (64 - r.bytes)) << (offset % 64));
-            run = match run {
-                Some((i, w, m)) if (i, w) == (index, word) => Some((i, w, m | mask)),
-                previous => {
-                    if let Some(previous) = previous {
-                        flush(previous);
-                    }
-                    Some((index, word, mask))
-                }
-            };
-        }
-        if let Some(last) = run {
-            flush(last);
         }
         let traffic = match way {
             Way::Read => &mut self.counts.loads,
             Way::Write => &mut self.counts.stores,
             Way::Atomic => &mut self.counts.atomics,
         };
-        traffic.requests += 1;
-        traffic.sectors += sectors.count();
-        traffic.bytes += u64::from(r.bytes) * u64::from(r.mask.count_ones());
+        traffic.sectors += runs.sectors;
+        traffic.bytes += lanes(part.mask).map(|lane| u64::from(part.bytes(lane))).sum::<u64>();
         match way {
             Way::Read => {
                 self.counts.unique_read_bytes += unique;
@@ -248,7 +253,6 @@ impl Global {
                 self.counts.cold_written_sectors += cold;
             }
         }
-        Ok(())
     }
 
     /// Loads each lane's bytes into `out`.
@@ -261,17 +265,48 @@ impl Global {
         clocks: &mut Clocks,
         out: &mut Data,
     ) -> Result<(), Violation> {
-        self.admit(r, Way::Read)?;
-        for lane in lanes(r.mask) {
-            let (index, offset) = self.find(r, lane)?;
+        self.counts.loads.requests += 1;
+        self.parts(r, None, |global, tracking, part| {
+            let runs = Runs::of(part);
+            global.count(tracking, part, &runs, Way::Read);
             if r.order != Order::Weak {
-                self.observe(r, lane, clocks, r.order != Order::Relaxed);
+                for lane in lanes(part.mask) {
+                    global.observe(r, lane, clocks, r.order != Order::Relaxed);
+                }
             }
-            self.check_written(r, lane, index, offset)?;
-            self.check_race(r, lane, (index, offset), clocks, Way::Read, None)?;
-            out[lane] = self.tracking.view.allocations[index].bytes.load(offset, r.bytes);
-        }
-        Ok(())
+            check_written(tracking, part, &runs)?;
+            global.check_reads(tracking, part, clocks)?;
+            for lane in lanes(part.mask) {
+                out[lane] = part.allocation.bytes.load(part.offset(lane), r.bytes);
+            }
+            Ok(())
+        })
+    }
+
+    /// Loads the first bytes of each lane's range, at least one, and fills the rest with zeros: a copy at an edge.
+    ///
+    /// # Errors
+    /// The first lane that breaks a rule.
+    pub fn load_parts(
+        &mut self,
+        r: &Request,
+        sizes: &[u32; 32],
+        clocks: &Clocks,
+        out: &mut Data,
+    ) -> Result<(), Violation> {
+        self.counts.loads.requests += 1;
+        self.parts(r, Some(sizes), |global, tracking, part| {
+            let runs = Runs::of(part);
+            global.count(tracking, part, &runs, Way::Read);
+            check_written(tracking, part, &runs)?;
+            global.check_reads(tracking, part, clocks)?;
+            for lane in lanes(part.mask) {
+                let (bytes, offset) = (&part.allocation.bytes, part.offset(lane));
+                out[lane] = (0..part.bytes(lane) as usize)
+                    .fold(0, |all, byte| all | bytes.load(offset + byte, 1) << (8 * byte));
+            }
+            Ok(())
+        })
     }
 
     /// Loads from `.const` memory, which is not global traffic.
@@ -279,19 +314,19 @@ impl Global {
     /// # Errors
     /// The first lane that breaks a rule.
     pub fn load_constant(&mut self, r: &Request, out: &mut Data) -> Result<(), Violation> {
-        for lane in lanes(r.mask) {
-            let (index, offset) = self.find(r, lane)?;
-            let allocation = &self.tracking.view.allocations[index];
-            if allocation.info.kind != Kind::Constant {
-                let what = format!(
-                    "{} bytes at {:#x}, which is not constant memory",
-                    r.bytes, r.addresses[lane]
-                );
+        self.parts(r, None, |_, _, part| {
+            if part.allocation.info.kind != Kind::Constant {
+                let lane = part.mask.trailing_zeros() as usize;
+                let address = r.addresses[lane];
+                let what =
+                    format!("{} bytes at {address:#x}, which is not constant memory", r.bytes);
                 return Err(violation(r, lane, ViolationKind::OutOfBounds, what));
             }
-            out[lane] = allocation.bytes.load(offset, r.bytes);
-        }
-        Ok(())
+            for lane in lanes(part.mask) {
+                out[lane] = part.allocation.bytes.load(part.offset(lane), r.bytes);
+            }
+            Ok(())
+        })
     }
 
     /// Stores each lane's bytes of `data`.
@@ -304,18 +339,23 @@ impl Global {
         clocks: &mut Clocks,
         data: &Data,
     ) -> Result<(), Violation> {
-        self.admit(r, Way::Write)?;
-        for lane in lanes(r.mask) {
-            let (index, offset) = self.find(r, lane)?;
-            if r.order != Order::Weak {
-                self.publish(r, lane, clocks, r.order == Order::Release);
+        self.counts.stores.requests += 1;
+        self.parts(r, None, |global, tracking, part| {
+            let runs = Runs::of(part);
+            part.check_writable()?;
+            global.count(tracking, part, &runs, Way::Write);
+            for lane in lanes(part.mask) {
+                if r.order != Order::Weak {
+                    global.publish(r, lane, clocks, r.order == Order::Release);
+                }
+                global.check_write(tracking, part, lane, clocks, Way::Write, Some(data))?;
+                part.allocation.bytes.store(part.offset(lane), r.bytes, data[lane]);
             }
-            self.check_race(r, lane, (index, offset), clocks, Way::Write, Some(data))?;
-            let allocation = &self.tracking.view.allocations[index];
-            allocation.bytes.store(offset, r.bytes, data[lane]);
-            mark_written(allocation, offset, r.bytes);
-        }
-        Ok(())
+            for &(word, mask) in runs.all() {
+                part.allocation.written.set_word(word, mask);
+            }
+            Ok(())
+        })
     }
 
     /// Replaces each lane's value by `f(lane, value)`, lane after lane, each at once; `old` is what was there.
@@ -329,28 +369,26 @@ impl Global {
         old: &mut Data,
         f: &mut dyn FnMut(usize, u128) -> u128,
     ) -> Result<(), Violation> {
-        self.admit(r, Way::Atomic)?;
-        for lane in lanes(r.mask) {
-            let (index, offset) = self.find(r, lane)?;
-            self.observe(
-                r,
-                lane,
-                clocks,
-                matches!(r.order, Order::Acquire | Order::AcquireRelease),
-            );
-            self.check_written(r, lane, index, offset)?;
-            self.publish(
-                r,
-                lane,
-                clocks,
-                matches!(r.order, Order::Release | Order::AcquireRelease),
-            );
-            self.check_race(r, lane, (index, offset), clocks, Way::Atomic, None)?;
-            let bytes = &self.tracking.view.allocations[index].bytes;
-            let mut g = |value: u64| f(lane, u128::from(value)) as u64;
-            old[lane] = u128::from(bytes.update(offset, r.bytes, &mut g));
-        }
-        Ok(())
+        self.counts.atomics.requests += 1;
+        let (acquires, releases) = (
+            matches!(r.order, Order::Acquire | Order::AcquireRelease),
+            matches!(r.order, Order::Release | Order::AcquireRelease),
+        );
+        self.parts(r, None, |global, tracking, part| {
+            let runs = Runs::of(part);
+            part.check_writable()?;
+            global.count(tracking, part, &runs, Way::Atomic);
+            check_written(tracking, part, &runs)?;
+            for lane in lanes(part.mask) {
+                global.observe(r, lane, clocks, acquires);
+                global.publish(r, lane, clocks, releases);
+                global.check_write(tracking, part, lane, clocks, Way::Atomic, None)?;
+                let mut g = |value: u64| f(lane, u128::from(value)) as u64;
+                let bytes = &part.allocation.bytes;
+                old[lane] = u128::from(bytes.update(part.offset(lane), r.bytes, &mut g));
+            }
+            Ok(())
+        })
     }
 
     /// `fence` and `membar`.
@@ -361,98 +399,85 @@ impl Global {
     }
 
     /// A strong store makes what was fenced known to who reads it.
-    fn publish(&mut self, r: &Request, lane: usize, clocks: &mut Clocks, is_release: bool) {
+    fn publish(&self, r: &Request, lane: usize, clocks: &mut Clocks, is_release: bool) {
         let (warp, flag) = (r.who.warp, r.addresses[lane]);
-        clocks.publish(warp, flag, is_release);
-        if self.tracking.concurrent {
-            return;
-        }
-        if let Some(vector) = clocks.publication(warp, is_release) {
+        let Some(vector) = clocks.publication(warp, is_release) else { return };
+        clocks.publish(flag, &vector);
+        if !self.tracking.concurrent {
             self.tracking.flags().publish(r.who.block, flag, vector);
         }
     }
 
     /// A strong load learns what was published there: at once, or at the next fence.
-    fn observe(&mut self, r: &Request, lane: usize, clocks: &mut Clocks, is_acquire: bool) {
+    fn observe(&self, r: &Request, lane: usize, clocks: &mut Clocks, is_acquire: bool) {
         clocks.observe(r.who.warp, r.addresses[lane], is_acquire);
         if !self.tracking.concurrent {
             self.tracking.flags().observe(r.who.block, r.addresses[lane], is_acquire);
         }
     }
 
-    fn check_written(
-        &self,
-        r: &Request,
-        lane: usize,
-        index: usize,
-        offset: usize,
-    ) -> Result<(), Violation> {
-        if !self.tracking.checks.uninitialized {
-            return Ok(());
-        }
-        let allocation = &self.tracking.view.allocations[index];
-        let mask = (u64::MAX >> (64 - r.bytes)) << (offset % 64);
-        let missing = mask & !allocation.written.word(offset / 64);
-        if missing == 0 {
-            return Ok(());
-        }
-        let first = offset / 64 * 64 + missing.trailing_zeros() as usize;
-        let what = format!(
-            "{} bytes at {:#x}: byte {first} of allocation {} of {} bytes was never written",
-            r.bytes, r.addresses[lane], allocation.info.serial, allocation.info.size
-        );
-        Err(violation(r, lane, ViolationKind::Uninitialized, what))
+    /// The tag of a warp's first lane, now.
+    fn tag(&self, r: &Request, clocks: &Clocks) -> Tag {
+        let strong = r.order != Order::Weak;
+        let launch = self.tracking.view.launch;
+        Tag::new(launch, r.who.block, r.who.warp * 32, clocks.now(r.who.warp), strong)
     }
 
-    /// Checks an access against the last ones of its granules, and takes their place.
-    fn check_race(
+    /// Checks a part's reads against the last writes of its granules, and notes them.
+    fn check_reads(
         &self,
-        r: &Request,
-        lane: usize,
-        (index, offset): (usize, usize),
+        tracking: &Tracking,
+        part: &Part,
         clocks: &Clocks,
-        way: Way,
-        data: Option<&Data>,
     ) -> Result<(), Violation> {
-        let tracking = &*self.tracking;
-        if !tracking.checks.races {
-            return Ok(());
-        }
-        let Some(shadow) = tracking.shadow(index) else {
-            return Ok(());
-        };
+        let Some(shadow) = tracking.shadow(part.index) else { return Ok(()) };
         let launch = tracking.view.launch;
-        let strong = r.order != Order::Weak;
-        let thread = r.who.warp * 32 + lane as u32;
-        let now = Tag::new(launch, r.who.block, thread, clocks.now(r.who.warp), strong);
-        let first = offset >> tracking.granule;
-        let last = (offset + r.bytes as usize - 1) >> tracking.granule;
-        for granule in first..=last {
-            let written = shadow.word(2 * granule);
-            let read = shadow.word(2 * granule + 1);
-            let before = Tag(written.load(Relaxed));
-            if self.conflicts(before, now, clocks) && !agrees(r, lane, before, data) {
-                return Err(self.race(r, lane, before, way, "written"));
-            }
-            if way == Way::Read {
-                let earlier = Tag(read.load(Relaxed));
-                if earlier.launch() != launch || earlier.0 == now.0 {
-                    read.store(now.0, Relaxed);
-                } else {
+        let first = self.tag(part.r, clocks);
+        for lane in lanes(part.mask) {
+            let now = first.of_lane(lane);
+            for cell in part.granules(lane, tracking.granule, shadow) {
+                let before = Tag(cell[0].load(Relaxed));
+                if before.launch() == launch && self.conflicts(before, now, clocks) {
+                    return Err(self.race(part.r, lane, before, Way::Read, "written"));
+                }
+                let earlier = Tag(cell[1].load(Relaxed));
+                if earlier.launch() != launch {
+                    cell[1].store(now.0, Relaxed);
+                } else if earlier != now {
                     let same_thread =
                         earlier.block() == now.block() && earlier.thread() == now.thread();
                     let next = if same_thread { now } else { now.and_others(earlier) };
                     if next != earlier {
-                        read.store(next.0, Relaxed);
+                        cell[1].store(next.0, Relaxed);
                     }
                 }
-                continue;
             }
-            let earlier = Tag(read.load(Relaxed));
+        }
+        Ok(())
+    }
+
+    /// Checks a lane's write against the last accesses of its granules, and notes it.
+    fn check_write(
+        &self,
+        tracking: &Tracking,
+        part: &Part,
+        lane: usize,
+        clocks: &Clocks,
+        way: Way,
+        data: Option<&Data>,
+    ) -> Result<(), Violation> {
+        let Some(shadow) = tracking.shadow(part.index) else { return Ok(()) };
+        let now = self.tag(part.r, clocks).of_lane(lane);
+        for cell in part.granules(lane, tracking.granule, shadow) {
+            let before = Tag(cell[0].load(Relaxed));
+            if self.conflicts(before, now, clocks) && !agrees(part.r, lane, before, data) {
+                return Err(self.race(part.r, lane, before, way, "written"));
+            }
+            let earlier = Tag(cell[1].load(Relaxed));
             if self.conflicts(earlier, now, clocks) {
-                return Err(self.race(r, lane, earlier, way, "read"));
+                return Err(self.race(part.r, lane, earlier, way, "read"));
             }
-            written.store(now.0, Relaxed);
+            cell[0].store(now.0, Relaxed);
         }
         Ok(())
     }
@@ -472,8 +497,9 @@ impl Global {
             let same_thread = earlier.thread() == now.thread() && !earlier.of_several();
             return !same_thread && !clocks.knows(warp, other, earlier.clock());
         }
-        self.tracking.concurrent
-            || !self.tracking.flags().knows(self.block, earlier.block(), other, earlier.clock())
+        let knows =
+            || self.tracking.flags().knows(self.block, earlier.block(), other, earlier.clock());
+        self.tracking.concurrent || !knows()
     }
 
     fn race(&self, r: &Request, lane: usize, earlier: Tag, way: Way, then: &str) -> Violation {
@@ -501,9 +527,119 @@ impl Global {
     }
 }
 
-fn mark_written(allocation: &Allocation, offset: usize, bytes: u32) {
-    let mask = (u64::MAX >> (64 - bytes)) << (offset % 64);
-    allocation.written.set_word(offset / 64, mask);
+/// The lanes of a request that reach one allocation.
+struct Part<'a> {
+    r: &'a Request<'a>,
+    sizes: Option<&'a [u32; 32]>,
+    mask: u32,
+    index: usize,
+    allocation: &'a Allocation,
+}
+
+impl Part<'_> {
+    #[inline]
+    fn offset(&self, lane: usize) -> usize {
+        (self.r.addresses[lane] - self.allocation.info.address) as usize
+    }
+
+    /// Bytes that a lane touches.
+    #[inline]
+    fn bytes(&self, lane: usize) -> u32 {
+        self.sizes.map_or(self.r.bytes, |sizes| sizes[lane])
+    }
+
+    fn check_writable(&self) -> Result<(), Violation> {
+        if self.allocation.info.kind != Kind::Constant {
+            return Ok(());
+        }
+        let lane = self.mask.trailing_zeros() as usize;
+        let what =
+            format!("{} bytes at {:#x}, in constant memory", self.r.bytes, self.r.addresses[lane]);
+        Err(violation(self.r, lane, ViolationKind::ReadOnly, what))
+    }
+
+    /// The race tags of a lane's granules: of each the last write and the last read.
+    #[inline]
+    fn granules<'s>(
+        &self,
+        lane: usize,
+        granule: u32,
+        shadow: &'s [AtomicU64],
+    ) -> impl Iterator<Item = &'s [AtomicU64]> + use<'s> {
+        let offset = self.offset(lane);
+        let (first, last) =
+            (offset >> granule, (offset + self.bytes(lane) as usize - 1) >> granule);
+        shadow[2 * first..2 * last + 2].chunks_exact(2)
+    }
+}
+
+/// The bytes of a part as bits of 64-bit words, consecutive lanes joined; and its distinct sectors.
+struct Runs {
+    runs: [(usize, u64); 32],
+    used: usize,
+    sectors: u64,
+}
+
+impl Runs {
+    fn of(part: &Part) -> Runs {
+        let mut all = Runs { runs: [(0, 0); 32], used: 0, sectors: 0 };
+        let mut sectors = [0u64; 32];
+        let (mut count, mut highest) = (0, 0);
+        for lane in lanes(part.mask) {
+            let offset = part.offset(lane);
+            let one = u64::MAX >> (64 - part.bytes(lane));
+            let (word, mask) = (offset / 64, one << (offset % 64));
+            match all.runs[..all.used].last_mut() {
+                Some((last, bits)) if *last == word => *bits |= mask,
+                _ => {
+                    all.runs[all.used] = (word, mask);
+                    all.used += 1;
+                }
+            }
+            // Sectors usually come in order: one above all others is new.
+            let sector = part.r.addresses[lane] / 32 + 1;
+            if sector > highest || sector < highest && !sectors[..count].contains(&sector) {
+                sectors[count] = sector;
+                count += 1;
+                highest = highest.max(sector);
+            }
+        }
+        all.sectors = count as u64;
+        all
+    }
+
+    fn all(&self) -> &[(usize, u64)] {
+        &self.runs[..self.used]
+    }
+}
+
+/// Every byte of a part was written before.
+fn check_written(tracking: &Tracking, part: &Part, runs: &Runs) -> Result<(), Violation> {
+    let written = &part.allocation.written;
+    let is_missing = |&(word, mask): &(usize, u64)| mask & !written.word(word) != 0;
+    if !tracking.checks.uninitialized || !runs.all().iter().any(is_missing) {
+        return Ok(());
+    }
+    let bytes = |lane: usize| part.bytes(lane) as usize;
+    let unset =
+        |lane: usize| written.first_unset(part.offset(lane)..part.offset(lane) + bytes(lane));
+    let first = lanes(part.mask).find_map(|lane| unset(lane).map(|at| (lane, at)));
+    let (lane, at) = first.unwrap_or_default();
+    let info = part.allocation.info;
+    let what = format!(
+        "{} bytes at {:#x}: byte {at} of allocation {} of {} bytes was never written",
+        bytes(lane),
+        part.r.addresses[lane],
+        info.serial,
+        info.size
+    );
+    Err(violation(part.r, lane, ViolationKind::Uninitialized, what))
+}
+
+#[inline]
+fn holds(allocation: &Allocation, address: u64, bytes: u64) -> bool {
+    let offset = address.wrapping_sub(allocation.info.address);
+    (offset < allocation.info.size) & (allocation.info.size.wrapping_sub(offset) >= bytes)
 }
 
 /// Whether the earlier write is of another lane of the same store, with the same value.
@@ -520,27 +656,6 @@ fn agrees(r: &Request, lane: usize, earlier: Tag, data: Option<&Data>) -> bool {
 
 fn violation(r: &Request, lane: usize, kind: ViolationKind, what: String) -> Violation {
     Violation { kind, lane: lane as u32, address: r.addresses[lane], bytes: r.bytes, what }
-}
-
-/// Distinct sectors of a request: usually they come in order.
-#[derive(Default)]
-struct Sectors {
-    seen: [u64; 32],
-    used: usize,
-}
-
-impl Sectors {
-    fn add(&mut self, sector: u64) {
-        let seen = &self.seen[..self.used];
-        if seen.last() != Some(&sector) && !seen.contains(&sector) {
-            self.seen[self.used] = sector;
-            self.used += 1;
-        }
-    }
-
-    fn count(&self) -> u64 {
-        self.used as u64
-    }
 }
 
 fn lanes(mask: u32) -> impl Iterator<Item = usize> {

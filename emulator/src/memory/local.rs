@@ -36,7 +36,7 @@ impl Local {
                 format!("{bytes} bytes at {address:#x} of {} bytes of local memory", self.each);
             return Err(violation(ViolationKind::OutOfBounds, what));
         }
-        if !address.is_multiple_of(bytes) {
+        if address & (bytes - 1) != 0 {
             let what = format!(
                 "{bytes} bytes at local address {address:#x}, which is no multiple of {bytes}"
             );

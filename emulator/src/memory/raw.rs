@@ -125,12 +125,11 @@ impl Bytes {
         }
     }
 
-    /// A 64-bit word as an atomic, by its index.
-    #[inline]
-    pub fn word(&self, index: usize) -> &AtomicU64 {
-        let at = self.at(index * 8, 8);
-        // SAFETY: inside, aligned to 8, and lives as long as `self`.
-        unsafe { AtomicU64::from_ptr(at.cast()) }
+    /// All whole 64-bit words as atomics, of memory that was allocated here.
+    pub fn words(&self) -> &[AtomicU64] {
+        assert!(self.layout.is_some(), "host memory may not be aligned");
+        // SAFETY: inside; aligned because the memory begins at a page; lives as long as `self`.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr().cast(), self.len / 8) }
     }
 
     pub fn copy_in(&self, offset: usize, from: &[u8]) {

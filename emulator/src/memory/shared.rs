@@ -104,7 +104,7 @@ impl Shared {
                 );
                 return Err(violation(ViolationKind::OutOfBounds, what));
             }
-            if !address.is_multiple_of(bytes) {
+            if address & (bytes - 1) != 0 {
                 let what = format!(
                     "{bytes} bytes at shared address {address:#x}, which is no multiple of {bytes}"
                 );
@@ -142,13 +142,15 @@ impl Shared {
         self.check_range(r)?;
         let passes = wavefronts(r.mask, r.addresses, r.bytes);
         self.counts.loads.add(passes);
-        for lane in lanes(r.mask) {
-            let address = r.addresses[lane];
-            if r.order != Order::Weak {
-                clocks.observe(r.who.warp, address, r.order != Order::Relaxed);
+        if r.order != Order::Weak {
+            for lane in lanes(r.mask) {
+                clocks.observe(r.who.warp, r.addresses[lane], r.order != Order::Relaxed);
             }
-            self.reads(r, lane, clocks, true)?;
-            out[lane] = self.bits(address, r.bytes);
+        }
+        let me = Me::of(r, clocks);
+        for lane in lanes(r.mask) {
+            self.reads(r, lane, &me, true).map_err(|problem| self.report(r, lane, &problem))?;
+            out[lane] = self.bits(r.addresses[lane], r.bytes);
         }
         Ok(())
     }
@@ -166,11 +168,15 @@ impl Shared {
         self.check_range(r)?;
         let passes = wavefronts(r.mask, r.addresses, r.bytes);
         self.counts.stores.add(passes);
-        for lane in lanes(r.mask) {
-            if r.order != Order::Weak {
-                clocks.publish(r.who.warp, r.addresses[lane], r.order == Order::Release);
+        if r.order != Order::Weak {
+            for lane in lanes(r.mask) {
+                clocks.publish_from(r.who.warp, r.addresses[lane], r.order == Order::Release);
             }
-            self.writes(r, lane, clocks, Some(data))?;
+        }
+        let me = Me::of(r, clocks);
+        for lane in lanes(r.mask) {
+            self.writes(r, lane, &me, Some(data))
+                .map_err(|problem| self.report(r, lane, &problem))?;
             self.put(r.addresses[lane], r.bytes, data[lane]);
         }
         Ok(())
@@ -197,15 +203,17 @@ impl Shared {
                 address,
                 matches!(r.order, Order::Acquire | Order::AcquireRelease),
             );
-            self.reads(r, lane, clocks, false)?;
+            self.reads(r, lane, &Me::of(r, clocks), false)
+                .map_err(|problem| self.report(r, lane, &problem))?;
             let value = self.bits(address, r.bytes);
             old[lane] = value;
-            clocks.publish(
+            clocks.publish_from(
                 warp,
                 address,
                 matches!(r.order, Order::Release | Order::AcquireRelease),
             );
-            self.writes(r, lane, clocks, None)?;
+            self.writes(r, lane, &Me::of(r, clocks), None)
+                .map_err(|problem| self.report(r, lane, &problem))?;
             self.put(address, r.bytes, f(lane, value));
         }
         Ok(())
@@ -225,7 +233,8 @@ impl Shared {
         let passes = wavefronts(r.mask, r.addresses, r.bytes);
         self.counts.copies.add(passes);
         for lane in lanes(r.mask) {
-            self.writes(r, lane, clocks, None)?;
+            self.writes(r, lane, &Me::of(r, clocks), None)
+                .map_err(|problem| self.report(r, lane, &problem))?;
             self.put(r.addresses[lane], r.bytes, data[lane]);
             for cell in self.cells_of(r, lane) {
                 self.cells[cell].pending = true;
@@ -261,162 +270,177 @@ impl Shared {
         start >> self.granule..((start + r.bytes as usize - 1) >> self.granule) + 1
     }
 
-    /// The cell of a granule, as of this block.
-    fn fresh(&mut self, cell: usize) -> Cell {
-        match self.cells[cell].generation == self.generation {
-            true => self.cells[cell],
-            false => Cell { generation: self.generation, ..Cell::default() },
-        }
-    }
-
     /// Checks and notes a read. An atomic's read is noted with its write.
-    fn reads(
-        &mut self,
-        r: &Request,
-        lane: usize,
-        clocks: &Clocks,
-        note: bool,
-    ) -> Result<(), Violation> {
-        let warp = r.who.warp;
-        let strong = r.order != Order::Weak;
+    #[inline]
+    fn reads(&mut self, r: &Request, lane: usize, me: &Me, note: bool) -> Result<(), Problem> {
+        let (generation, checks) = (self.generation, self.checks);
         for index in self.cells_of(r, lane) {
-            let mut cell = self.fresh(index);
+            let cell = &mut self.cells[index];
+            if cell.generation != generation {
+                *cell = Cell { generation, ..Cell::default() };
+            }
             if cell.pending {
-                return Err(self.in_flight(r, lane, index, &cell));
+                return Err(Problem::InFlight { index, by: cell.write });
             }
-            if cell.write.clock == 0 && self.checks.uninitialized {
-                return Err(self.violation(
-                    r,
-                    lane,
+            if cell.write.clock == 0 {
+                if checks.uninitialized {
+                    return Err(Problem::Uninitialized { index });
+                }
+            } else if checks.races && me.conflicts(&cell.write, lane) {
+                return Err(Problem::Race {
                     index,
-                    ViolationKind::Uninitialized,
-                    "nothing was written there".to_owned(),
-                ));
-            }
-            if self.checks.races && self.conflicts(&cell.write, warp, lane, strong, clocks) {
-                return Err(self.race(r, lane, index, &cell.write, "read", "written"));
+                    earlier: cell.write,
+                    ways: ["read", "written"],
+                });
             }
             if note {
-                let now = clocks.now(warp);
-                let phase = clocks.phase();
-                if cell.phase != phase {
-                    (cell.phase, cell.readers) = (phase, 0);
+                if cell.phase != me.phase {
+                    (cell.phase, cell.readers) = (me.phase, 0);
                 }
-                cell.readers |= 1 << warp;
-                let same = cell.read.clock == now && u32::from(cell.read.warp) == warp;
+                cell.readers |= 1 << me.warp;
+                let same = cell.read.clock == me.now && u32::from(cell.read.warp) == me.warp;
                 let lane =
                     if same && usize::from(cell.read.lane) != lane { SEVERAL } else { lane as u8 };
-                cell.read = Stamp { clock: now, warp: warp as u8, lane, strong };
-                self.cells[index] = cell;
+                cell.read = Stamp { clock: me.now, warp: me.warp as u8, lane, strong: me.strong };
             }
         }
         Ok(())
     }
 
     /// Checks and notes a write. `data` tells whether lanes of one store write the same value.
+    #[inline]
     fn writes(
         &mut self,
         r: &Request,
         lane: usize,
-        clocks: &Clocks,
+        me: &Me,
         data: Option<&Data>,
-    ) -> Result<(), Violation> {
-        let warp = r.who.warp;
-        let strong = r.order != Order::Weak;
+    ) -> Result<(), Problem> {
+        let (generation, checks) = (self.generation, self.checks);
         for index in self.cells_of(r, lane) {
-            let mut cell = self.fresh(index);
-            if cell.pending {
-                return Err(self.in_flight(r, lane, index, &cell));
+            let cell = &mut self.cells[index];
+            if cell.generation != generation {
+                *cell = Cell { generation, ..Cell::default() };
             }
-            if self.checks.races {
-                if self.conflicts(&cell.write, warp, lane, strong, clocks)
-                    && !agrees(r, lane, &cell.write, data)
-                {
-                    return Err(self.race(r, lane, index, &cell.write, "written", "written"));
+            if cell.pending {
+                return Err(Problem::InFlight { index, by: cell.write });
+            }
+            if checks.races {
+                if me.conflicts(&cell.write, lane) && !agrees(r, lane, &cell.write, data) {
+                    return Err(Problem::Race {
+                        index,
+                        earlier: cell.write,
+                        ways: ["written", "written"],
+                    });
                 }
-                if self.conflicts(&cell.read, warp, lane, strong, clocks) {
-                    return Err(self.race(r, lane, index, &cell.read, "written", "read"));
+                if me.conflicts(&cell.read, lane) {
+                    return Err(Problem::Race {
+                        index,
+                        earlier: cell.read,
+                        ways: ["written", "read"],
+                    });
                 }
                 // Other warps that read in this phase: known to this one at least as of its start.
-                let others = cell.readers & !(1 << warp) & !(1 << cell.read.warp);
-                if cell.phase == clocks.phase() && !(strong && cell.read.strong) {
+                let others = cell.readers & !(1 << me.warp) & !(1 << cell.read.warp);
+                if others != 0 && cell.phase == me.phase && !(me.strong && cell.read.strong) {
                     let unknown =
-                        lanes(others).find(|&other| !clocks.knows_since(warp, other as u32));
+                        lanes(others).find(|&other| !me.clocks.knows_since(me.warp, other as u32));
                     if let Some(other) = unknown {
-                        let stamp =
+                        let earlier =
                             Stamp { clock: 1, warp: other as u8, lane: SEVERAL, strong: false };
-                        return Err(self.race(r, lane, index, &stamp, "written", "read"));
+                        return Err(Problem::Race { index, earlier, ways: ["written", "read"] });
                     }
                 }
             }
             cell.write =
-                Stamp { clock: clocks.now(warp), warp: warp as u8, lane: lane as u8, strong };
+                Stamp { clock: me.now, warp: me.warp as u8, lane: lane as u8, strong: me.strong };
             // Reads that this write is ordered behind need not be remembered.
             (cell.read, cell.readers) = (Stamp::default(), 0);
-            self.cells[index] = cell;
         }
         Ok(())
     }
 
-    /// Whether an earlier access is neither this thread's nor ordered before it.
-    fn conflicts(
-        &self,
-        earlier: &Stamp,
-        warp: u32,
-        lane: usize,
-        strong: bool,
-        clocks: &Clocks,
-    ) -> bool {
-        if earlier.clock == 0 || strong && earlier.strong {
-            return false;
-        }
-        let same_thread = u32::from(earlier.warp) == warp && usize::from(earlier.lane) == lane;
-        !same_thread && !clocks.knows(warp, u32::from(earlier.warp), earlier.clock)
-    }
-
-    fn violation(
-        &self,
-        r: &Request,
-        lane: usize,
-        cell: usize,
-        kind: ViolationKind,
-        what: String,
-    ) -> Violation {
-        let at = cell << self.granule;
-        let address = r.addresses[lane];
+    /// A problem in words.
+    #[cold]
+    fn report(&self, r: &Request, lane: usize, problem: &Problem) -> Violation {
+        let (kind, index, what) = match problem {
+            Problem::Uninitialized { index } => {
+                (ViolationKind::Uninitialized, index, "nothing was written there".to_owned())
+            }
+            Problem::InFlight { index, by } => {
+                let by = thread(by);
+                let what = format!(
+                    "a cp.async of {by} writes there, and that thread has not waited for it"
+                );
+                (ViolationKind::UnwaitedCopy, index, what)
+            }
+            Problem::Race { index, earlier, ways: [now, then] } => {
+                let warp = r.who.warp;
+                let missing = match u32::from(earlier.warp) == warp {
+                    true => "bar.warp.sync or barrier",
+                    false => "barrier",
+                };
+                let what = format!(
+                    "{now} by thread {lane} of warp {warp}, {then} by {}, and no {missing} lies between",
+                    thread(earlier)
+                );
+                (ViolationKind::Race, index, what)
+            }
+        };
+        let (at, address) = (index << self.granule, r.addresses[lane]);
         let what =
             format!("{} bytes at shared address {address:#x}, byte {at:#x}: {what}", r.bytes);
         Violation { kind, lane: lane as u32, address, bytes: r.bytes, what }
     }
+}
 
-    fn in_flight(&self, r: &Request, lane: usize, index: usize, cell: &Cell) -> Violation {
-        let what = format!(
-            "a cp.async of {} writes there, and that thread has not waited for it",
-            thread(&cell.write)
-        );
-        self.violation(r, lane, index, ViolationKind::UnwaitedCopy, what)
+/// What is wrong with an access to a granule.
+enum Problem {
+    Uninitialized {
+        index: usize,
+    },
+    InFlight {
+        index: usize,
+        by: Stamp,
+    },
+    /// How it is accessed now, and was before.
+    Race {
+        index: usize,
+        earlier: Stamp,
+        ways: [&'static str; 2],
+    },
+}
+
+/// The warp that asks, and what it knows.
+struct Me<'a> {
+    warp: u32,
+    now: u32,
+    phase: u32,
+    strong: bool,
+    clocks: &'a Clocks,
+}
+
+impl Me<'_> {
+    #[inline]
+    fn of<'a>(r: &Request, clocks: &'a Clocks) -> Me<'a> {
+        let warp = r.who.warp;
+        Me {
+            warp,
+            now: clocks.now(warp),
+            phase: clocks.phase(),
+            strong: r.order != Order::Weak,
+            clocks,
+        }
     }
 
-    fn race(
-        &self,
-        r: &Request,
-        lane: usize,
-        index: usize,
-        earlier: &Stamp,
-        now: &str,
-        then: &str,
-    ) -> Violation {
-        let missing = match u32::from(earlier.warp) == r.who.warp {
-            true => "bar.warp.sync or barrier",
-            false => "barrier",
-        };
-        let what = format!(
-            "{now} by thread {} of warp {}, {then} by {}, and no {missing} lies between",
-            lane,
-            r.who.warp,
-            thread(earlier)
-        );
-        self.violation(r, lane, index, ViolationKind::Race, what)
+    /// Whether an earlier access is neither this thread's nor ordered before it.
+    #[inline]
+    fn conflicts(&self, earlier: &Stamp, lane: usize) -> bool {
+        let same_thread = u32::from(earlier.warp) == self.warp && usize::from(earlier.lane) == lane;
+        if earlier.clock == 0 || same_thread || self.strong && earlier.strong {
+            return false;
+        }
+        !self.clocks.knows(self.warp, u32::from(earlier.warp), earlier.clock)
     }
 }
 

@@ -112,6 +112,12 @@ impl Ty {
         }
     }
 
+    /// A format beyond the fundamental types, whose values are in `.b` registers.
+    pub fn is_alternate(self) -> bool {
+        !matches!(self, Ty::B8 | Ty::B16 | Ty::B32 | Ty::B64 | Ty::B128)
+            && self.kind() == Kind::Bits
+    }
+
     pub fn is_signed(self) -> bool {
         matches!(self, Ty::S8 | Ty::S16 | Ty::S32 | Ty::S64 | Ty::S16x2)
     }
