@@ -206,7 +206,8 @@ fn global_never_written() {
 fn checks_can_be_turned_off() {
     let races = |options: &mut Options| options.checks.races = false;
     let uninitialized = |options: &mut Options| options.checks.uninitialized = false;
-    let off: [(&str, u32, &dyn Fn(&mut Options)); 4] = [
+    type TurnOff<'a> = &'a dyn Fn(&mut Options);
+    let off: [(&str, u32, TurnOff); 4] = [
         ("missing_second_barrier", 1, &races),
         ("blocks_write_one_word", 2, &races),
         ("register_never_written", 1, &uninitialized),
