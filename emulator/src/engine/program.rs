@@ -158,6 +158,23 @@ impl Kernel {
         self.names.get(&place).map(|(name, ty)| (name.as_str(), *ty))
     }
 
+    /// Instructions, with calls inlined.
+    pub fn len(&self) -> usize {
+        self.instructions.len()
+    }
+
+    /// Whether there is no instruction: there always is one, the exit at the end.
+    pub fn is_empty(&self) -> bool {
+        self.instructions.is_empty()
+    }
+
+    /// How many instructions of each class there are, as written; classes without one are left out.
+    pub fn classes(&self) -> Vec<(Class, usize)> {
+        let count = |class| self.instructions.iter().filter(|inst| inst.class == class).count();
+        let all = Class::ALL.into_iter().map(|class| (class, count(class)));
+        all.filter(|&(_, count)| count > 0).collect()
+    }
+
     /// The text of an instruction, for reports.
     pub(crate) fn text_at(&self, pos: Pos) -> String {
         let line = self.text.lines().nth(pos.line.saturating_sub(1) as usize).unwrap_or("");
