@@ -1,5 +1,7 @@
 //! cudarc's safe API over the emulator, and the raw calls that it has no cover for.
 
+// Where a program finds a library by LD_LIBRARY_PATH.
+#![cfg(target_os = "linux")]
 // Launches and uninitialised allocations are unsafe in cudarc.
 #![allow(unsafe_code)]
 
@@ -317,6 +319,55 @@ fn kernel_faults_are_asynchronous_and_stay() {
     }
     // The stores of the first 40 threads before the fault are there.
     assert_eq!(stream.clone_dtoh(&out).unwrap().len(), 40);
+}
+
+#[test]
+fn checks_can_be_turned_off() {
+    if !common::emulated("checks_can_be_turned_off", &[("CHECKS", "-uninitialized")]) {
+        return;
+    }
+    let context = CudaContext::new(0).unwrap();
+    let stream = context.default_stream();
+    let mut out = stream.alloc_zeros::<u32>(32).unwrap();
+    let unset = function(&context, "unset");
+    // SAFETY: the argument is that of the kernel.
+    unsafe { stream.launch_builder(&unset).arg(&mut out).launch(config(1, 1)) }.unwrap();
+    stream.synchronize().unwrap();
+}
+
+#[test]
+fn threads_share_a_device() {
+    if !common::emulated("threads_share_a_device", &[]) {
+        return;
+    }
+    let context = CudaContext::new(0).unwrap();
+    let kernel = function(&context, "fill");
+    let worker = |value: u32| {
+        let stream = context.new_stream().unwrap();
+        for round in 0..20 {
+            let value = value * 100 + round;
+            let mut out = stream.alloc_zeros::<u32>(256).unwrap();
+            // SAFETY: the arguments are those of the kernel.
+            unsafe {
+                stream
+                    .launch_builder(&kernel)
+                    .arg(&mut out)
+                    .arg(&value)
+                    .launch(config(8, 32))
+                    .unwrap();
+            }
+            assert_eq!(stream.clone_dtoh(&out).unwrap(), [value; 256]);
+        }
+    };
+    std::thread::scope(|scope| {
+        for value in 0..4 {
+            let worker = &worker;
+            scope.spawn(move || worker(value));
+        }
+    });
+    let emulator = Emulator::attach().unwrap();
+    assert_eq!(emulator.launches().len(), 80);
+    assert!(emulator.leaks().iter().all(|leak| leak.what != "memory" && leak.what != "stream"));
 }
 
 #[test]

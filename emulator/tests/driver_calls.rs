@@ -1,5 +1,7 @@
 //! Raw calls of the driver API, through cudarc's bindings: their structures are not ours.
 
+// Where a program finds a library by LD_LIBRARY_PATH.
+#![cfg(target_os = "linux")]
 // Every call is unsafe, and safe by what the test before it set up.
 #![allow(unsafe_code, clippy::undocumented_unsafe_blocks)]
 
