@@ -19,17 +19,13 @@ impl Error {
     pub const UNSUPPORTED_LIMIT: Error = Error(215);
     pub const PEER_ACCESS_UNSUPPORTED: Error = Error(217);
     pub const INVALID_PTX: Error = Error(218);
-    pub const UNSUPPORTED_PTX_VERSION: Error = Error(222);
-    pub const INVALID_SOURCE: Error = Error(300);
     pub const FILE_NOT_FOUND: Error = Error(301);
     pub const INVALID_HANDLE: Error = Error(400);
     pub const ILLEGAL_STATE: Error = Error(401);
     pub const NOT_FOUND: Error = Error(500);
-    pub const NOT_READY: Error = Error(600);
     pub const ILLEGAL_ADDRESS: Error = Error(700);
     pub const LAUNCH_TIMEOUT: Error = Error(702);
     pub const PEER_ACCESS_NOT_ENABLED: Error = Error(705);
-    pub const PRIMARY_CONTEXT_ACTIVE: Error = Error(708);
     pub const CONTEXT_IS_DESTROYED: Error = Error(709);
     pub const HOST_MEMORY_ALREADY_REGISTERED: Error = Error(712);
     pub const HOST_MEMORY_NOT_REGISTERED: Error = Error(713);
