@@ -1,6 +1,8 @@
 //! Runs, checks and counts PTX kernels on the CPU.
 
+pub mod client;
 pub mod counts;
+pub mod driver;
 pub mod engine;
 pub mod gpu;
 pub mod isa;

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use super::block::Block;
 use super::program::{Kernel, Program};
+use super::trace::Trace;
 use crate::counts::Counts;
 use crate::memory::{AllocError, Checks, Global, Kind, Memory, Tracking};
 use crate::report::{Check, Report};
@@ -108,6 +109,8 @@ pub struct Options {
     pub sm_count: u32,
     /// Blocks that are on the device at once, where their order matters.
     pub resident_blocks: u32,
+    /// Is told of every instruction.
+    pub trace: Option<Arc<dyn Trace>>,
 }
 
 impl Default for Options {
@@ -118,6 +121,7 @@ impl Default for Options {
             checks: Checks::default(),
             sm_count: 16,
             resident_blocks: 256,
+            trace: None,
         }
     }
 }

@@ -5,8 +5,10 @@ mod launch;
 mod matrix_ops;
 mod memory_ops;
 mod program;
+mod trace;
 mod warp;
 mod warp_ops;
 
 pub use launch::{Instance, InstanceError, Launch, Options, Outcome, launch};
 pub use program::{Kernel, Param, Program};
+pub use trace::{Step, Trace, Written};

@@ -1,5 +1,6 @@
 //! A module, decoded: calls inlined, labels resolved, every operand a slot.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::isa::memory::Space as AccessSpace;
@@ -63,6 +64,8 @@ pub struct Kernel {
     pub(crate) presets: Vec<PresetRow>,
     /// Registers read and written, as indices into [`crate::lanes::Registers::written`].
     pub(crate) places: Vec<u32>,
+    /// Names and types of registers, by their index in [`crate::lanes::Registers::written`].
+    names: HashMap<u32, (String, Ty)>,
     /// log2 of the bytes of the narrowest store, by space: memory is never written in smaller pieces.
     pub(crate) shared_granule: u32,
     pub(crate) global_granule: u32,
@@ -150,6 +153,28 @@ impl Program {
 }
 
 impl Kernel {
+    /// The name and type of a register, by its index in [`crate::lanes::Registers::written`].
+    pub(crate) fn register(&self, place: u32) -> Option<(&str, Ty)> {
+        self.names.get(&place).map(|(name, ty)| (name.as_str(), *ty))
+    }
+
+    /// Instructions, with calls inlined.
+    pub fn len(&self) -> usize {
+        self.instructions.len()
+    }
+
+    /// Whether there is no instruction: there always is one, the exit at the end.
+    pub fn is_empty(&self) -> bool {
+        self.instructions.is_empty()
+    }
+
+    /// How many instructions of each class there are, as written; classes without one are left out.
+    pub fn classes(&self) -> Vec<(Class, usize)> {
+        let count = |class| self.instructions.iter().filter(|inst| inst.class == class).count();
+        let all = Class::ALL.into_iter().map(|class| (class, count(class)));
+        all.filter(|&(_, count)| count > 0).collect()
+    }
+
     /// The text of an instruction, for reports.
     pub(crate) fn text_at(&self, pos: Pos) -> String {
         let line = self.text.lines().nth(pos.line.saturating_sub(1) as usize).unwrap_or("");
@@ -515,6 +540,11 @@ impl<'a> Builder<'a> {
             max_threads: max_threads as u32,
             required_threads: required,
             is_ordered: self.instructions.iter().any(|i| orders_blocks(&i.op)),
+            names: scope
+                .names
+                .into_iter()
+                .map(|(place, name, ty)| (place.index(scope.rows), (name, ty)))
+                .collect(),
             rows: scope.rows,
             predicates: scope.predicates,
             presets: scope.presets,

@@ -6,11 +6,13 @@
 
 use super::block::Context;
 use super::program::Inst;
+use super::trace::{Step, Written};
 use crate::isa::Op;
 use crate::isa::control;
-use crate::lanes::{Lanes, Registers};
+use crate::lanes::{Condition, Lanes, Predicate, Registers, Slot};
 use crate::memory::Violation;
 use crate::report::Check;
+use crate::syntax::ty::Ty;
 
 /// Instructions that a split may execute while others of its warp wait.
 const PATIENCE: u64 = 1 << 14;
@@ -263,6 +265,9 @@ impl Warp {
                 }
                 cx.count(inst.class, active);
                 self.issued += 1;
+                if let Some(trace) = &cx.options.trace {
+                    trace.step(&self.step(cx, inst, active));
+                }
                 match next {
                     Next::Step => {
                         let written = self.registers.written_mut();
@@ -329,6 +334,36 @@ impl Warp {
         Ok(false)
     }
 
+    /// An executed instruction, for a trace.
+    fn step<'a>(&'a self, cx: &'a Context, inst: &Inst, active: u32) -> Step<'a> {
+        let kernel = cx.kernel;
+        let rows = self.registers.row_count();
+        let writes = inst.writes.of(&kernel.places).iter().filter_map(|&place| {
+            let (name, ty) = kernel.register(place)?;
+            let values = match ty {
+                Ty::Pred => {
+                    let bits = self.registers.condition(Condition {
+                        predicate: Predicate(place - rows),
+                        negated: false,
+                    });
+                    std::array::from_fn(|lane| u64::from(bits >> lane & 1))
+                }
+                ty if ty.bits() > 32 => *self.registers.get(Slot(place)),
+                _ => self.registers.get::<u32>(Slot(place)).map(u64::from),
+            };
+            Some(Written { register: name, ty, values })
+        });
+        Step {
+            kernel: &kernel.name,
+            block: cx.block_at,
+            warp: self.index,
+            line: inst.pos.line,
+            instruction: kernel.text_at(inst.pos),
+            active,
+            writes: writes.collect(),
+        }
+    }
+
     /// No register is read that was never written.
     #[inline]
     fn check_initialized(
@@ -354,11 +389,15 @@ impl Warp {
         if missing == 0 {
             return Ok(());
         }
-        let what = format!(
-            "a register of this instruction was never written by thread {} of the warp (by {} threads in all)",
-            missing.trailing_zeros(),
-            missing.count_ones()
-        );
+        let lane = missing.trailing_zeros();
+        let is_missing = |&&place: &&u32| written[place as usize] >> lane & 1 == 0;
+        let name = reads.iter().find(is_missing).and_then(|&place| cx.kernel.register(place));
+        let name = name.map_or("a register", |(name, _)| name);
+        let others = match missing.count_ones() {
+            1 => String::new(),
+            count => format!(", nor by {} others", count - 1),
+        };
+        let what = format!("{name} was never written by thread {lane} of the warp{others}");
         Err(Fault::new(Check::Uninitialized, missing, pc, what))
     }
 

@@ -92,6 +92,9 @@ pub fn decode(instruction: &Instruction, scope: &mut Scope) -> Result<Op> {
     let policy = modifiers.take("L2::cache_hint");
     let ty = modifiers.require_type(types(action, noftz))?;
     modifiers.end()?;
+    if matches!(ty, Ty::Bf16 | Ty::Bf16x2) {
+        scope.needs_target(90)?;
+    }
 
     let operands = &instruction.operands[..];
     let values = 1 + usize::from(action == Action::CompareSwap);

@@ -400,7 +400,8 @@ impl Op {
             Op::SetValuePair { d, yes, comparison } => {
                 let [low, high] = [0, 16]
                     .map(|shift| comparison.combine(lanes, comparison.holds_above(shift, lanes)));
-                let value = |lane| yes * (low >> lane & 1) | (yes * (high >> lane & 1)) << 16;
+                let half = |holds: u32, lane: usize| yes * (holds >> lane & 1);
+                let value = |lane| half(low, lane) | half(high, lane) << 16;
                 lanes.put::<u32>(d, &std::array::from_fn(value));
             }
             Op::Select { wide: false, d, a, b, p } => select_lanes::<u32>(lanes, d, (a, b), p),

@@ -108,6 +108,8 @@ pub struct Scope<'a> {
     pub writes: Vec<Place>,
     /// The instruction reads a register that changes while it runs, such as `%clock`.
     pub is_dynamic: bool,
+    /// Every register that the source names.
+    pub names: Vec<(Place, String, Ty)>,
     always: Option<Predicate>,
     carry: Option<Predicate>,
 }
@@ -137,6 +139,7 @@ impl<'a> Scope<'a> {
             reads: Vec::new(),
             writes: Vec::new(),
             is_dynamic: false,
+            names: Vec::new(),
             always: None,
             carry: None,
         };
@@ -152,10 +155,12 @@ impl<'a> Scope<'a> {
     fn place_registers(&mut self, function: &Function) -> Vec<Place> {
         let mut places = Vec::with_capacity(function.registers.len());
         for register in &function.registers {
-            places.push(match register.ty {
+            let place = match register.ty {
                 Ty::Pred => Place::Predicate(self.new_predicate()),
                 ty => Place::Row(self.new_rows(ty.bits() > 32)),
-            });
+            };
+            self.names.push((place, register.name.clone(), register.ty));
+            places.push(place);
         }
         places
     }

@@ -9,7 +9,7 @@ use super::raw::Bytes;
 use super::{Violation, ViolationKind};
 
 /// Where device memory begins: far from every address of the host.
-const BASE: u64 = 0x0a00_0000_0000;
+pub const BASE: u64 = 0x0a00_0000_0000;
 /// No two allocations are closer than this, so that a step over the end of one does not reach another.
 const GAP: u64 = 4096;
 /// Freed ranges that are remembered.
@@ -115,10 +115,15 @@ pub struct View {
 impl Memory {
     /// Memory of `total` bytes; what is not used takes no room.
     pub fn new(total: u64) -> Memory {
+        Memory::at(BASE, total)
+    }
+
+    /// [`Memory::new`] with the address of its first allocation, so that those of several devices differ.
+    pub fn at(base: u64, total: u64) -> Memory {
         let state = State {
             live: BTreeMap::new(),
             graves: VecDeque::new(),
-            next: BASE,
+            next: base,
             used: 0,
             serial: 0,
             launches: 0,

@@ -18,7 +18,7 @@ mod shared;
 pub use banks::{Wavefronts, wavefronts};
 pub use clock::Clocks;
 pub use counts::{Banked, GlobalCounts, SharedCounts, Traffic};
-pub use device::{AllocError, AllocationInfo, FreeError, Kind, Memory, Usage, View};
+pub use device::{AllocError, AllocationInfo, BASE, FreeError, Kind, Memory, Usage, View};
 pub use global::{Global, Tracking};
 pub use local::Local;
 pub use shared::Shared;

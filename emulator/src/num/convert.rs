@@ -120,10 +120,13 @@ impl Conversion {
             }
             (Number::Float(x), false) => {
                 let x = flush32(x, self.from);
-                if x.is_nan() {
-                    return 0;
-                }
                 let (low, high) = range(self.to);
+                if x.is_nan() {
+                    // The ISA's rule: zero, but only the top bit where a type of 64 bits is involved.
+                    let wide = self.from == Ty::F64 || self.to.bits() == 64;
+                    let top = if self.to.is_signed() { low } else { (high + 1) / 2 };
+                    return self.put_integer(if wide { top } else { 0 });
+                }
                 self.put_integer(integer(x, self.mode()).clamp(low, high))
             }
             (Number::Float(x), true) => {

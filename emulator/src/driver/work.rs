@@ -1,0 +1,124 @@
+//! What streams execute, now or as part of a graph.
+
+use super::abi::{Callback, Handle};
+use super::copy::{Copy, Fill};
+use super::error::{Error, Result};
+use super::faults::Operation;
+use super::launch::Launch;
+use super::state::Call;
+
+/// A piece of work: what is enqueued in a stream, and the node of a graph.
+#[derive(Clone)]
+pub enum Work {
+    Launch(Launch),
+    Copy(Copy),
+    Fill(Fill),
+    Host(Callback),
+    /// A graph inside a graph.
+    Child(Handle),
+    Empty,
+    Record(Handle),
+    Wait(Handle),
+    /// Memory of a graph: there as long as the graph, so that its address stays.
+    Allocate {
+        address: u64,
+    },
+    Free {
+        address: u64,
+    },
+}
+
+/// Nanoseconds of a launch, a copy or a memset with nothing to do.
+const OVERHEAD: u64 = 2000;
+
+impl std::fmt::Debug for Work {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "node of type {}", self.node_type())
+    }
+}
+
+impl Work {
+    /// `CUgraphNodeType`.
+    pub fn node_type(&self) -> u32 {
+        match self {
+            Work::Launch(_) => 0,
+            Work::Copy(_) => 1,
+            Work::Fill(_) => 2,
+            Work::Host(_) => 3,
+            Work::Child(_) => 4,
+            Work::Empty => 5,
+            Work::Wait(_) => 6,
+            Work::Record(_) => 7,
+            Work::Allocate { .. } => 10,
+            Work::Free { .. } => 11,
+        }
+    }
+}
+
+impl Call {
+    /// Executes work in a stream, or adds it to the graph that the stream captures.
+    pub fn enqueue(&self, stream: Handle, work: Work) -> Result {
+        let stream = self.target(stream)?;
+        let mut state = self.state();
+        match state.stream(stream)?.capture {
+            Some(capture) => state.capture_work(capture, stream, work).map(drop),
+            None => {
+                drop(state);
+                self.run(stream, &work)
+            }
+        }
+    }
+
+    /// Executes work in a stream that is not capturing. In a context with a fault, nothing is executed.
+    pub fn run(&self, stream: Handle, work: &Work) -> Result {
+        let call = {
+            let mut state = self.state();
+            let owner = state.stream(stream)?.context;
+            let context = state.context(owner)?;
+            if context.fault.is_some() {
+                return Ok(());
+            }
+            Call { context: owner, device: context.device, ..*self }
+        };
+        let cost = match work {
+            Work::Launch(launch) => {
+                OVERHEAD + call.injected(Operation::Launch, || call.launch(launch))?
+            }
+            Work::Copy(copy) => OVERHEAD + call.injected(Operation::Copy, || call.copy(copy))?,
+            Work::Fill(fill) => OVERHEAD + call.injected(Operation::Copy, || call.fill(fill))?,
+            Work::Host(callback) => {
+                callback.call(0);
+                0
+            }
+            Work::Child(graph) => {
+                for (_, work) in call.flatten(*graph)? {
+                    call.run(stream, &work)?;
+                }
+                0
+            }
+            Work::Empty | Work::Allocate { .. } | Work::Free { .. } => 0,
+            Work::Record(event) => return call.state().record(*event, stream),
+            Work::Wait(event) => return call.state().wait(stream, *event),
+        };
+        call.state().advance(stream, cost)
+    }
+
+    /// Does an operation unless it is the one that is to fail.
+    fn injected(&self, operation: Operation, go: impl FnOnce() -> Result<u64>) -> Result<u64> {
+        match self.driver.faults.count(operation) {
+            Ok(()) => go(),
+            Err(error) if error.is_asynchronous() => {
+                self.fail(error);
+                Ok(0)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A fault: nothing more is executed in this context.
+    pub fn fail(&self, error: Error) {
+        if let Ok(context) = self.state().context(self.context) {
+            context.fail(error);
+        }
+    }
+}
