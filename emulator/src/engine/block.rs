@@ -86,8 +86,7 @@ impl Context<'_> {
     pub fn arrive(&mut self, arrival: &Arrival) -> std::result::Result<(), String> {
         self.counts.barrier_arrivals += 1;
         let all = self.threads.next_multiple_of(32);
-        let expected = arrival.expected.filter(|&threads| threads != all);
-        if let Some(threads) = expected
+        if let Some(threads) = arrival.expected
             && (threads == 0 || threads % 32 != 0 || threads > all)
         {
             return Err(format!(
@@ -95,17 +94,18 @@ impl Context<'_> {
             ));
         }
         let barrier = &mut self.barriers[usize::from(arrival.barrier)];
-        if barrier.is_used && barrier.expected != expected {
-            let name = |count: Option<u32>| count.unwrap_or(all);
+        // Without a count, all threads of the block are meant; those that have exited only then do not count.
+        let count = |expected: Option<u32>| expected.unwrap_or(all);
+        if barrier.is_used && count(barrier.expected) != count(arrival.expected) {
             return Err(format!(
                 "barrier {} is awaited by {} threads here and by {} elsewhere",
                 arrival.barrier,
-                name(expected),
-                name(barrier.expected)
+                count(arrival.expected),
+                count(barrier.expected)
             ));
         }
         barrier.is_used = true;
-        barrier.expected = expected;
+        barrier.expected = barrier.expected.or(arrival.expected);
         barrier.threads += arrival.mask.count_ones();
         barrier.padded += if arrival.is_whole_warp { 32 } else { arrival.mask.count_ones() };
         if arrival.waits {
