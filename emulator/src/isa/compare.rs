@@ -72,13 +72,6 @@ pub struct Comparison {
     pub combine: Option<(Combine, Condition)>,
 }
 
-/// What `set` writes where the comparison holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum True {
-    AllOnes,
-    OneF32,
-}
-
 /// A decoded instruction.
 #[derive(Debug, Clone, Copy)]
 pub enum Op {
@@ -87,9 +80,22 @@ pub enum Op {
         q: Option<Predicate>,
         comparison: Comparison,
     },
+    /// Two halves a register: `p` is of the low ones, `q` of the high ones.
+    SetPair {
+        p: Option<Predicate>,
+        q: Option<Predicate>,
+        comparison: Comparison,
+    },
+    /// `yes` where the comparison holds, else 0.
     SetValue {
         d: Slot,
-        value: True,
+        yes: u32,
+        comparison: Comparison,
+    },
+    /// As `SetValue`, with 16 bits for each of two halves.
+    SetValuePair {
+        d: Slot,
+        yes: u32,
         comparison: Comparison,
     },
     Select {
@@ -134,6 +140,8 @@ const COMPARABLE: &[Ty] = &[
     Ty::F64,
     Ty::F16,
     Ty::Bf16,
+    Ty::F16x2,
+    Ty::Bf16x2,
 ];
 
 const COMBINE: &[(&str, Combine)] =
@@ -159,7 +167,8 @@ fn head(modifiers: &mut Modifiers) -> Result<Head> {
 /// The test exists for the type.
 fn check(head: &Head, ty: Ty, scope: &Scope) -> Result<()> {
     let in_table = |table: &[(&str, Test)]| table.iter().any(|(name, _)| *name == head.name);
-    let is_float = matches!(ty, Ty::F32 | Ty::F64 | Ty::F16 | Ty::Bf16);
+    let is_bf16 = matches!(ty, Ty::Bf16 | Ty::Bf16x2);
+    let is_float = ty.kind() == Kind::Float || is_bf16;
     let is_equality = matches!(head.name.as_str(), "eq" | "ne");
     let fits = match ty {
         _ if is_float => in_table(ORDERED) || in_table(FLOAT),
@@ -170,10 +179,10 @@ fn check(head: &Head, ty: Ty, scope: &Scope) -> Result<()> {
     if !fits {
         return Err(scope.refuse(format!("comparison .{} does not exist for {ty}", head.name)));
     }
-    if head.ftz && !matches!(ty, Ty::F32 | Ty::F16) {
+    if head.ftz && !matches!(ty, Ty::F32 | Ty::F16 | Ty::F16x2) {
         return Err(scope.refuse(format!(".ftz does not exist for {ty}")));
     }
-    Ok(())
+    if is_bf16 { scope.needs_target(90) } else { Ok(()) }
 }
 
 /// `a, b` and, with a combination, `c` behind the destination.
@@ -206,21 +215,65 @@ fn set_predicate(instruction: &Instruction, scope: &mut Scope) -> Result<Op> {
         operand => scope.predicate(operand).map(Some),
     };
     let (p, q) = match &instruction.operands[0] {
-        Operand::Pair(p, q) => (target(p)?, target(q)?),
+        Operand::Pair(p, q) => (target(p)?, Some(target(q)?)),
         p => (target(p)?, None),
     };
-    Ok(Op::Set { p, q, comparison })
+    match (ty, q) {
+        (Ty::F16x2 | Ty::Bf16x2, Some(q)) => Ok(Op::SetPair { p, q, comparison }),
+        (Ty::F16x2 | Ty::Bf16x2, None) => Err(scope.refuse("the destination is a pair: p|q")),
+        (Ty::F16 | Ty::Bf16, Some(_)) => Err(scope.refuse(format!("{ty} has one destination"))),
+        (_, q) => Ok(Op::Set { p, q: q.flatten(), comparison }),
+    }
 }
 
 fn set_value(instruction: &Instruction, scope: &mut Scope) -> Result<Op> {
     let mut modifiers = Modifiers::new(instruction);
     let head = head(&mut modifiers)?;
-    let result = modifiers.require_type(&[Ty::U32, Ty::S32, Ty::F32])?;
+    let result = modifiers.require_type(RESULTS)?;
     let ty = modifiers.require_type(COMPARABLE)?;
     modifiers.end()?;
+    if !gives(result, ty) {
+        return Err(scope.refuse(format!("set{result} of {ty} does not exist")));
+    }
+    if result == Ty::Bf16 {
+        scope.needs_target(90)?;
+        if head.ftz {
+            return Err(scope.refuse(".ftz does not exist for .bf16"));
+        }
+    }
     let comparison = comparison(instruction, scope, &head, ty)?;
-    let value = if result == Ty::F32 { True::OneF32 } else { True::AllOnes };
-    Ok(Op::SetValue { d: scope.destination(&instruction.operands[0], result)?, value, comparison })
+    let d = scope.destination(&instruction.operands[0], result)?;
+    // A pair's results have 16 bits each, whatever the type of the destination.
+    let pair = matches!(ty, Ty::F16x2 | Ty::Bf16x2);
+    let yes = match result {
+        Ty::F32 => 1f32.to_bits(),
+        Ty::F16 | Ty::F16x2 => 0x3C00,
+        Ty::Bf16 | Ty::Bf16x2 => 0x3F80,
+        Ty::U16 | Ty::S16 => 0xFFFF,
+        _ if pair => 0xFFFF,
+        _ => u32::MAX,
+    };
+    Ok(match pair {
+        true => Op::SetValuePair { d, yes, comparison },
+        false => Op::SetValue { d, yes, comparison },
+    })
+}
+
+const RESULTS: &[Ty] =
+    &[Ty::U32, Ty::S32, Ty::F32, Ty::U16, Ty::S16, Ty::F16, Ty::Bf16, Ty::F16x2, Ty::Bf16x2];
+
+/// `set` gives this type of result for this type of source.
+fn gives(result: Ty, source: Ty) -> bool {
+    let half = matches!(source, Ty::F16 | Ty::Bf16);
+    let pair = matches!(source, Ty::F16x2 | Ty::Bf16x2);
+    match result {
+        Ty::U32 | Ty::S32 => true,
+        Ty::F32 => !half && !pair,
+        Ty::U16 | Ty::S16 => half,
+        Ty::F16 => !pair && source != Ty::Bf16,
+        Ty::Bf16 => !pair,
+        pair => source == pair,
+    }
 }
 
 fn select(instruction: &Instruction, scope: &mut Scope) -> Result<Op> {
@@ -261,6 +314,11 @@ impl Test {
 impl Comparison {
     /// The lanes where the comparison holds, before it is combined.
     fn holds(&self, lanes: &Lanes) -> u32 {
+        self.holds_above(0, lanes)
+    }
+
+    /// [`Comparison::holds`]; halves are the 16 bits from `shift` up.
+    fn holds_above(&self, shift: u32, lanes: &Lanes) -> u32 {
         let &Comparison { test, a, b, ftz, .. } = self;
         match self.ty {
             Ty::B16 | Ty::U16 | Ty::B32 | Ty::U32 => {
@@ -276,11 +334,13 @@ impl Comparison {
             }
             Ty::F32 => lanes.test2(a, b, |a: f32, b: f32| test.holds(a, b)),
             Ty::F64 => lanes.test2(a, b, |a: f64, b: f64| test.holds(a, b)),
-            Ty::Bf16 => lanes.test2(a, b, |a: u32, b: u32| {
-                test.holds(f32::from_bits(a << 16), f32::from_bits(b << 16))
+            Ty::Bf16 | Ty::Bf16x2 => lanes.test2(a, b, |a: u32, b: u32| {
+                let widen = |bits: u32| f32::from_bits(bits >> shift << 16);
+                test.holds(widen(a), widen(b))
             }),
-            _ => lanes
-                .test2(a, b, |a: u32, b: u32| test.holds(half_order(a, ftz), half_order(b, ftz))),
+            _ => lanes.test2(a, b, |a: u32, b: u32| {
+                test.holds(half_order(a >> shift, ftz), half_order(b >> shift, ftz))
+            }),
         }
     }
 
@@ -294,7 +354,7 @@ impl Comparison {
     }
 }
 
-/// An f32 that compares as the f16 with these bits does: the value, up to a power of two.
+/// An f32 that compares as the f16 in the low 16 bits does.
 fn half_order(bits: u32, ftz: bool) -> f32 {
     let magnitude = bits & 0x7FFF;
     let is_subnormal = magnitude < 0x0400;
@@ -322,13 +382,27 @@ impl Op {
                     lanes.put_predicate(q, no);
                 }
             }
-            Op::SetValue { d, value, comparison } => {
+            Op::SetPair { p, q, comparison } => {
+                // Both before either is written: one of them may be the predicate that is combined.
+                let [low, high] = [0, 16]
+                    .map(|shift| comparison.combine(lanes, comparison.holds_above(shift, lanes)));
+                if let Some(p) = p {
+                    lanes.put_predicate(p, low);
+                }
+                if let Some(q) = q {
+                    lanes.put_predicate(q, high);
+                }
+            }
+            Op::SetValue { d, yes, comparison } => {
                 let holds = comparison.combine(lanes, comparison.holds(lanes));
-                let one = if value == True::OneF32 { 1f32.to_bits() } else { u32::MAX };
-                lanes.put::<u32>(
-                    d,
-                    &std::array::from_fn(|lane| if holds >> lane & 1 == 1 { one } else { 0 }),
-                );
+                lanes.put::<u32>(d, &std::array::from_fn(|lane| yes * (holds >> lane & 1)));
+            }
+            Op::SetValuePair { d, yes, comparison } => {
+                let [low, high] = [0, 16]
+                    .map(|shift| comparison.combine(lanes, comparison.holds_above(shift, lanes)));
+                let half = |holds: u32, lane: usize| yes * (holds >> lane & 1);
+                let value = |lane| half(low, lane) | half(high, lane) << 16;
+                lanes.put::<u32>(d, &std::array::from_fn(value));
             }
             Op::Select { wide: false, d, a, b, p } => select_lanes::<u32>(lanes, d, (a, b), p),
             Op::Select { wide: true, d, a, b, p } => select_lanes::<u64>(lanes, d, (a, b), p),

@@ -1,4 +1,4 @@
-//! `cvt`: between integers and floats of every width, one value or two.
+//! `cvt`: between integers and floats of every width, one value or two, and `cvt.pack`.
 
 use super::Class;
 use super::modifiers::Modifiers;
@@ -29,6 +29,8 @@ pub enum Op {
     Two { f: Conversion, d: Slot, a: Slot, b: Slot },
     /// Each half of `a` to a half of `d`.
     Pair { f: Conversion, d: Slot, a: Slot },
+    /// Two s32, each clamped to `bits` bits, `b` below `a`; above them what fits of `c`.
+    Pack { bits: u8, signed: bool, d: Slot, a: Slot, b: Slot, c: Option<Slot> },
 }
 
 const INTEGER_ROUNDINGS: &[(&str, Rounding)] = &[
@@ -81,8 +83,8 @@ fn head(modifiers: &mut Modifiers) -> Head {
 
 pub fn decode(instruction: &Instruction, scope: &mut Scope) -> Result<Op> {
     let mut modifiers = Modifiers::new(instruction);
-    if modifiers.peek() == Some("pack") {
-        return Err(scope.refuse("cvt.pack is not implemented"));
+    if modifiers.take("pack") {
+        return pack(instruction, scope, &mut modifiers);
     }
     let head = head(&mut modifiers);
     if let Some(to) = modifiers.choose_type(TWO) {
@@ -101,7 +103,48 @@ pub fn decode(instruction: &Instruction, scope: &mut Scope) -> Result<Op> {
     let f = conversion(head, to, from);
     let (a, read) = scope.wide_source(&instruction.operands[1], from)?;
     let (d, written) = scope.wide_destination(&instruction.operands[0], to)?;
+    check_register(scope, to, written, from)?;
+    check_register(scope, from, read, to)?;
     Ok(Op::One { f, bits: written.bits() as u8, d, a, wide: read.bits() == 64 })
+}
+
+/// A wider register has to be untyped for a float. With a bf16 at the other end nothing is wider.
+fn check_register(scope: &Scope, ty: Ty, declared: Ty, other: Ty) -> Result<()> {
+    let is_wider = declared.bits() > ty.bits();
+    if is_wider && (other == Ty::Bf16 || is_float(ty) && is_float(declared)) {
+        return Err(scope.refuse(format!("a register of type {declared} is too wide for {ty}")));
+    }
+    Ok(())
+}
+
+/// What `cvt.pack` makes of each source: bits, and whether they are signed.
+const PACKED: &[(&str, (u8, bool))] = &[
+    ("u16", (16, false)),
+    ("s16", (16, true)),
+    ("u8", (8, false)),
+    ("s8", (8, true)),
+    ("u4", (4, false)),
+    ("s4", (4, true)),
+    ("u2", (2, false)),
+    ("s2", (2, true)),
+];
+
+fn pack(instruction: &Instruction, scope: &mut Scope, modifiers: &mut Modifiers) -> Result<Op> {
+    modifiers.expect("sat")?;
+    let (bits, signed) = modifiers.require(PACKED)?;
+    modifiers.expect("s32")?;
+    // Two of 16 bits fill a register; narrower ones come on top of others.
+    let merges = bits < 16;
+    if merges {
+        modifiers.expect("b32")?;
+    }
+    modifiers.end()?;
+    let count = if merges { 4 } else { 3 };
+    scope.expect_operands(count..=count)?;
+    let operands = &instruction.operands[..];
+    let (a, b) = (scope.source(&operands[1], Ty::S32)?, scope.source(&operands[2], Ty::S32)?);
+    let c = operands.get(3).map(|c| scope.source(c, Ty::B32)).transpose()?;
+    Ok(Op::Pack { bits, signed, d: scope.destination(&operands[0], Ty::U32)?, a, b, c })
 }
 
 fn conversion(head: Head, to: Ty, from: Ty) -> Conversion {
@@ -328,6 +371,21 @@ impl Op {
                 lanes.map1(d, a, |a: u32| {
                     (f.apply(u64::from(a >> from)) << to | f.apply(a.into())) as u32
                 })
+            }
+            Op::Pack { bits, signed, d, a, b, c } => {
+                let mask = (1u32 << bits) - 1;
+                let low = if signed { -1i32 << (bits - 1) } else { 0 };
+                let high = low + mask as i32;
+                let both = move |a: i32, b: i32| {
+                    let cut = |x: i32| x.clamp(low, high) as u32 & mask;
+                    cut(a) << bits | cut(b)
+                };
+                match c {
+                    None => lanes.map2(d, a, b, both),
+                    Some(c) => {
+                        lanes.map3(d, (a, b, c), |a, b, c: u32| c << (2 * bits) | both(a, b))
+                    }
+                }
             }
         }
     }

@@ -1,5 +1,5 @@
 //! Integer arithmetic: `add`, `sub`, `mul`, `mad`, `sad`, `div`, `rem`, `abs`, `neg`, `min`, `max`, carries, `mul24`,
-//! `dp4a` and `dp2a`.
+//! `dp4a` and `dp2a`; two of 16 bits a register for `add`, `min` and `max`.
 
 use super::Class;
 use super::modifiers::Modifiers;
@@ -42,6 +42,9 @@ pub enum Binary {
     Rem,
     Min,
     Max,
+    /// Negative results are 0.
+    MinRelu,
+    MaxRelu,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,6 +76,14 @@ pub enum Op {
     Binary {
         f: Binary,
         ty: Ty,
+        d: Slot,
+        a: Slot,
+        b: Slot,
+    },
+    /// Two 16-bit values a register.
+    Packed {
+        f: Binary,
+        signed: bool,
         d: Slot,
         a: Slot,
         b: Slot,
@@ -137,6 +148,9 @@ pub enum Op {
 
 const ALL: &[Ty] = &[Ty::U16, Ty::U32, Ty::U64, Ty::S16, Ty::S32, Ty::S64];
 const SIGNED: &[Ty] = &[Ty::S16, Ty::S32, Ty::S64];
+/// `ALL`, and two values a register.
+const OR_PACKED: &[Ty] =
+    &[Ty::U16, Ty::U32, Ty::U64, Ty::S16, Ty::S32, Ty::S64, Ty::U16x2, Ty::S16x2];
 
 pub fn decode(instruction: &Instruction, scope: &mut Scope) -> Result<Op> {
     let mut modifiers = Modifiers::new(instruction);
@@ -148,7 +162,11 @@ pub fn decode(instruction: &Instruction, scope: &mut Scope) -> Result<Op> {
                 return carry(instruction, scope, &mut modifiers, false, true);
             }
             let saturate = modifiers.take("sat");
-            let ty = modifiers.require_type(if saturate { &[Ty::S32] } else { ALL })?;
+            let ty = modifiers.require_type(match (subtract, saturate) {
+                (_, true) => &[Ty::S32],
+                (true, false) => ALL,
+                (false, false) => OR_PACKED,
+            })?;
             modifiers.end()?;
             let f = match (subtract, saturate) {
                 (false, false) => Binary::Add,
@@ -225,15 +243,26 @@ pub fn decode(instruction: &Instruction, scope: &mut Scope) -> Result<Op> {
             Ok(Op::Mul24 { part, signed: ty == Ty::S32, d, a, b, c, saturate })
         }
         "dp4a" | "dp2a" => dot(instruction, scope, &mut modifiers),
+        opcode @ ("min" | "max") => {
+            let relu = modifiers.take("relu");
+            let f = match (opcode, relu) {
+                ("min", false) => Binary::Min,
+                ("min", true) => Binary::MinRelu,
+                (_, false) => Binary::Max,
+                (_, true) => Binary::MaxRelu,
+            };
+            if relu {
+                scope.needs_target(90)?;
+            }
+            let ty =
+                modifiers.require_type(if relu { &[Ty::S16x2, Ty::S32] } else { OR_PACKED })?;
+            modifiers.end()?;
+            binary(instruction, scope, f, ty)
+        }
         opcode => {
             let ty = modifiers.require_type(ALL)?;
             modifiers.end()?;
-            let f = match opcode {
-                "div" => Binary::Div,
-                "rem" => Binary::Rem,
-                "min" => Binary::Min,
-                _ => Binary::Max,
-            };
+            let f = if opcode == "div" { Binary::Div } else { Binary::Rem };
             binary(instruction, scope, f, ty)
         }
     }
@@ -253,7 +282,12 @@ fn binary(instruction: &Instruction, scope: &mut Scope, f: Binary, ty: Ty) -> Re
     scope.expect_operands(3..=3)?;
     let [d, a, b] = &instruction.operands[..] else { unreachable!("counted above") };
     let (a, b) = (scope.source(a, ty)?, scope.source(b, ty)?);
-    Ok(Op::Binary { f, ty, d: scope.destination(d, ty)?, a, b })
+    let d = scope.destination(d, ty)?;
+    if matches!(ty, Ty::U16x2 | Ty::S16x2) {
+        scope.needs_target(90)?;
+        return Ok(Op::Packed { f, signed: ty.is_signed(), d, a, b });
+    }
+    Ok(Op::Binary { f, ty, d, a, b })
 }
 
 fn ternary(instruction: &Instruction, scope: &mut Scope, f: Ternary, ty: Ty) -> Result<Op> {
@@ -339,7 +373,7 @@ fn dot(instruction: &Instruction, scope: &mut Scope, modifiers: &mut Modifiers) 
     // The accumulator is unsigned when both factors are.
     let signed = (a_type == Ty::S32, b_type == Ty::S32);
     let ty = if signed.0 || signed.1 { Ty::S32 } else { Ty::U32 };
-    let (a, b, c) = (scope.source(a, Ty::B32)?, scope.source(b, Ty::B32)?, scope.source(c, ty)?);
+    let (a, b, c) = (scope.source(a, a_type)?, scope.source(b, b_type)?, scope.source(c, ty)?);
     Ok(Op::Dot { halves, high, signed, d: scope.destination(d, ty)?, a, b, c })
 }
 
@@ -382,6 +416,8 @@ macro_rules! int {
                     Binary::Rem => if b == 0 { a } else { a.wrapping_rem(b) },
                     Binary::Min => a.min(b),
                     Binary::Max => a.max(b),
+                    Binary::MinRelu => a.min(b).max(0),
+                    Binary::MaxRelu => a.max(b).max(0),
                 }
             }
 
@@ -446,7 +482,15 @@ fn run_binary<T: Int>(lanes: &mut Lanes, f: Binary, d: Slot, a: Slot, b: Slot) {
             }
         };
     }
-    one!(Add Sub AddSaturating SubSaturating MulLow MulHigh Div Rem Min Max);
+    one!(Add Sub AddSaturating SubSaturating MulLow MulHigh Div Rem Min Max MinRelu MaxRelu);
+}
+
+/// An operation on the low halves of two words, and on the high ones.
+fn run_packed<T: Int<Row = u32>>(lanes: &mut Lanes, f: Binary, d: Slot, a: Slot, b: Slot) {
+    lanes.map2(d, a, b, |a: u32, b: u32| {
+        let one = |a, b| T::binary(f, T::of(a), T::of(b)).row();
+        one(a, b) | one(a >> 16, b >> 16) << 16
+    });
 }
 
 #[inline(never)]
@@ -472,6 +516,8 @@ impl Op {
             Op::Binary { f: Binary::Add, ty: Ty::U32 | Ty::S32, d, a, b } => {
                 lanes.map2(d, a, b, u32::wrapping_add)
             }
+            Op::Packed { f, signed: false, d, a, b } => run_packed::<u16>(lanes, f, d, a, b),
+            Op::Packed { f, signed: true, d, a, b } => run_packed::<i16>(lanes, f, d, a, b),
             Op::Binary { f, ty, d, a, b } => with_type!(ty, run_binary(lanes, f, d, a, b)),
             Op::Ternary { f, ty, d, a, b, c } => {
                 with_type!(ty, run_ternary(lanes, f, d, (a, b, c)))

@@ -221,7 +221,7 @@ pub fn decode(instruction: &Instruction, scope: &mut Scope) -> Result<Op> {
         "shf" => {
             let left = modifiers.require(&[("l", true), ("r", false)])?;
             let clamp = modifiers.require(&[("clamp", true), ("wrap", false)])?;
-            let (d, [a, b, c]) = three(instruction, scope, &mut modifiers)?;
+            let (d, [a, b, c]) = funnel(instruction, scope, &mut modifiers)?;
             Ok(Op::Funnel { left, clamp, d, a, b, c })
         }
         "lop3" => lop3(instruction, scope, &mut modifiers),
@@ -250,8 +250,8 @@ pub fn decode(instruction: &Instruction, scope: &mut Scope) -> Result<Op> {
             modifiers.end()?;
             scope.expect_operands(3..=3)?;
             let (a, b) =
-                (scope.source(&operands[1], Ty::B32)?, scope.source(&operands[2], Ty::B32)?);
-            Ok(Op::Mask { clamp, d: scope.destination(&operands[0], Ty::B32)?, a, b })
+                (scope.source(&operands[1], Ty::U32)?, scope.source(&operands[2], Ty::U32)?);
+            Ok(Op::Mask { clamp, d: scope.destination(&operands[0], Ty::U32)?, a, b })
         }
         "szext" => {
             let clamp = modifiers.require(&[("clamp", true), ("wrap", false)])?;
@@ -284,8 +284,8 @@ pub fn decode(instruction: &Instruction, scope: &mut Scope) -> Result<Op> {
     }
 }
 
-/// The rest of a `.b32` instruction with three sources.
-fn three(
+/// The rest of `shf`. The words may be floats, the amount may not.
+fn funnel(
     instruction: &Instruction,
     scope: &mut Scope,
     modifiers: &mut Modifiers,
@@ -295,7 +295,7 @@ fn three(
     scope.expect_operands(4..=4)?;
     let [d, a, b, c] = &instruction.operands[..] else { unreachable!("counted above") };
     let (a, b) = (scope.source(a, Ty::B32)?, scope.source(b, Ty::B32)?);
-    let c = scope.source(c, Ty::B32)?;
+    let c = scope.source(c, Ty::U32)?;
     Ok((scope.destination(d, Ty::B32)?, [a, b, c]))
 }
 
@@ -331,6 +331,9 @@ fn lop3(instruction: &Instruction, scope: &mut Scope, modifiers: &mut Modifiers)
     let (d, then) = match (combine, &operands[0]) {
         (None, d) => (scope.destination(d, Ty::B32)?, None),
         (Some(f), Operand::Pair(d, p)) => {
+            if **p == Operand::Sink {
+                return Err(scope.refuse("a predicate is expected behind '|'"));
+            }
             let q = scope.condition(&operands[5])?;
             (scope.destination_or_sink(d, Ty::B32)?, Some((f, scope.predicate(p)?, q)))
         }
@@ -346,8 +349,8 @@ fn field(instruction: &Instruction, scope: &mut Scope, modifiers: &mut Modifiers
         modifiers.end()?;
         scope.expect_operands(4..=4)?;
         let a = scope.source(&operands[1], ty)?;
-        let position = scope.source(&operands[2], Ty::U32)?;
-        let length = scope.source(&operands[3], Ty::U32)?;
+        let position = place(scope, &operands[2])?;
+        let length = place(scope, &operands[3])?;
         let d = scope.destination(&operands[0], ty)?;
         let wide = ty.bits() == 64;
         return Ok(Op::Extract { signed: ty.is_signed(), wide, d, a, position, length });
@@ -356,10 +359,20 @@ fn field(instruction: &Instruction, scope: &mut Scope, modifiers: &mut Modifiers
     modifiers.end()?;
     scope.expect_operands(5..=5)?;
     let (a, b) = (scope.source(&operands[1], ty)?, scope.source(&operands[2], ty)?);
-    let position = scope.source(&operands[3], Ty::U32)?;
-    let length = scope.source(&operands[4], Ty::U32)?;
+    let position = place(scope, &operands[3])?;
+    let length = place(scope, &operands[4])?;
     let d = scope.destination(&operands[0], ty)?;
     Ok(Op::Insert { wide: ty == Ty::B64, d, a, b, position, length })
+}
+
+/// A position or a length in bits: a constant has 8 bits.
+fn place(scope: &mut Scope, operand: &Operand) -> Result<Slot> {
+    match operand {
+        Operand::Int(value) if !(0..=255).contains(value) => {
+            Err(scope.refuse(format!("{value} is not a place from 0 to 255")))
+        }
+        operand => scope.source(operand, Ty::U32),
+    }
 }
 
 impl Op {

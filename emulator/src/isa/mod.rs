@@ -16,6 +16,7 @@ pub mod matrix;
 pub mod memory;
 pub mod modifiers;
 pub mod movement;
+pub mod operands;
 pub mod scope;
 pub mod warp;
 
@@ -205,6 +206,7 @@ impl Op {
 
 /// Decodes everything but calls, returns and branches, which need the program around them.
 pub fn decode(instruction: &Instruction, scope: &mut Scope) -> Result<Op> {
+    operands::check(instruction)?;
     let numbers = numbers(instruction);
     Ok(match instruction.opcode.as_str() {
         opcode if numbers == Numbers::Half && half::OPCODES.contains(&opcode) => {

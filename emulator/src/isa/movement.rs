@@ -6,7 +6,7 @@ use super::scope::Scope;
 use crate::lanes::{Condition, Lanes, Predicate, Slot};
 use crate::syntax::Result;
 use crate::syntax::ast::{Instruction, Operand};
-use crate::syntax::ty::Ty;
+use crate::syntax::ty::{Kind, Ty};
 
 pub const OPCODES: &[&str] = &["mov"];
 
@@ -55,6 +55,7 @@ pub fn decode(instruction: &Instruction, scope: &mut Scope) -> Result<Op> {
     match (d, a) {
         (Operand::Vector(parts), a) => {
             let element = part_type(ty, parts.len(), scope)?;
+            check_elements(parts, scope)?;
             let a = scope.source(a, ty)?;
             let parts = collect(parts, element, |part| match part {
                 Operand::Sink => Ok(None),
@@ -64,6 +65,7 @@ pub fn decode(instruction: &Instruction, scope: &mut Scope) -> Result<Op> {
         }
         (d, Operand::Vector(parts)) => {
             let element = part_type(ty, parts.len(), scope)?;
+            check_elements(parts, scope)?;
             let parts = collect(parts, element, |part| scope.source(part, element).map(Some))?;
             Ok(Op::Pack { d: scope.destination(d, ty)?, wide, parts })
         }
@@ -86,6 +88,29 @@ fn part_type(ty: Ty, count: usize, scope: &Scope) -> Result<Ty> {
         (Ty::B32, 2) | (Ty::B64, 4) => Ok(Ty::B16),
         (Ty::B64, 2) => Ok(Ty::B32),
         _ => Err(scope.refuse(format!("{ty} cannot be cut into {count} parts"))),
+    }
+}
+
+/// Neighbours in a vector agree: integers with integers, a float with its own type, untyped registers with all.
+fn check_elements(parts: &[Operand], scope: &Scope) -> Result<()> {
+    let types: Vec<Ty> = parts.iter().filter_map(|part| element_type(part, scope)).collect();
+    let agree = |a: Ty, b: Ty| match (a.kind(), b.kind()) {
+        (Kind::Bits, _) | (_, Kind::Bits) | (Kind::Int, Kind::Int) => true,
+        _ => a == b,
+    };
+    match types.windows(2).all(|pair| agree(pair[0], pair[1])) {
+        true => Ok(()),
+        false => Err(scope.refuse("the elements of the vector are of different types")),
+    }
+}
+
+/// What a register is declared as, or what a constant is; nothing for the rest.
+fn element_type(part: &Operand, scope: &Scope) -> Option<Ty> {
+    match part {
+        Operand::Reg(id) => Some(scope.frame.function.registers[id.0 as usize].ty),
+        Operand::Int(_) => Some(Ty::S64),
+        Operand::F32(_) | Operand::F64(_) => Some(Ty::F32),
+        _ => None,
     }
 }
 

@@ -283,7 +283,9 @@ proptest! {
             for to in FLOATS {
                 for (mode, round) in MODES {
                     let body = format!("cvt.{mode}.{to}.{from} %d, %a;");
-                    check(&["b64"], register(to), &body, &words, |row| {
+                    // With bf16 the source's register is not wider than the source.
+                    let source = if to == "bf16" { register(from) } else { "b64" };
+                    check(&[source], register(to), &body, &words, |row| {
                         from_integer(to, value(from, row[0]), round)
                     });
                 }

@@ -13,3 +13,4 @@ mod half;
 mod integer;
 mod logic;
 mod movement;
+mod packed;
