@@ -11,11 +11,11 @@ use crate::num::half::{self, Bf16, F16, Half};
 use crate::report::Check;
 
 /// Generic addresses of shared memory begin here: far from device memory and from the host's.
-pub const SHARED_WINDOW: u64 = 0x0b00_0000_0000;
+pub const SHARED_WINDOW: u64 = 0x1800_0000_0000;
 /// Generic addresses of a thread's local memory.
-pub const LOCAL_WINDOW: u64 = 0x0b10_0000_0000;
+pub const LOCAL_WINDOW: u64 = 0x1810_0000_0000;
 /// Generic addresses of the kernel's parameters.
-pub const PARAM_WINDOW: u64 = 0x0b20_0000_0000;
+pub const PARAM_WINDOW: u64 = 0x1820_0000_0000;
 const WINDOW_BYTES: u64 = 0x0010_0000_0000;
 
 /// The space and the address in it that a generic address means.
