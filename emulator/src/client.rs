@@ -19,7 +19,7 @@
 
 use std::ffi::{CStr, CString, c_char, c_int};
 
-use libloading::os::unix::{Library, Symbol};
+use libloading::Library;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -97,17 +97,26 @@ pub(crate) enum Reply {
 /// The emulated driver of this process.
 #[derive(Debug)]
 pub struct Emulator {
-    control: Symbol<Control>,
-    free: Symbol<Free>,
-    /// Keeps the symbols where they are.
+    control: Control,
+    free: Free,
+    /// Keeps the functions where they are.
     _library: Library,
 }
 
 type Control = unsafe extern "C" fn(*const c_char, *mut *mut c_char) -> c_int;
 type Free = unsafe extern "C" fn(*mut c_char);
 
+/// The program itself, which may be linked to the emulator.
+fn program() -> Option<Library> {
+    #[cfg(unix)]
+    return Some(libloading::os::unix::Library::this().into());
+    #[cfg(windows)]
+    return libloading::os::windows::Library::this().ok().map(Library::from);
+}
+
 /// Names that a program may have opened the driver by.
-const NAMES: [&str; 2] = ["libcuda.so", "libcuda.so.1"];
+const NAMES: [&str; 2] =
+    if cfg!(windows) { ["nvcuda.dll", "cuda.dll"] } else { ["libcuda.so", "libcuda.so.1"] };
 
 impl Emulator {
     /// Finds the emulator in this process. None when the driver is the real one, or there is none.
@@ -116,13 +125,16 @@ impl Emulator {
             // SAFETY: a driver library has no initialiser that asks for anything; the program opens it, too.
             unsafe { Library::new(name) }.ok()
         });
-        opened.chain([Library::this()]).find_map(Emulator::of)
+        opened.chain(program()).find_map(Emulator::of)
     }
 
     fn of(library: Library) -> Option<Emulator> {
         // SAFETY: only the emulator has symbols of these names, and these are their types.
         let (control, free) = unsafe {
-            (library.get(b"ptxEmulatorControl\0").ok()?, library.get(b"ptxEmulatorFree\0").ok()?)
+            (
+                *library.get::<Control>(b"ptxEmulatorControl\0").ok()?,
+                *library.get::<Free>(b"ptxEmulatorFree\0").ok()?,
+            )
         };
         Some(Emulator { control, free, _library: library })
     }

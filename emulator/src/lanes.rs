@@ -101,6 +101,16 @@ impl Registers {
     }
 }
 
+/// A function of every lane. A plain loop: unlike `std::array::from_fn` it inlines functions of any size, and vectorises.
+#[inline(always)]
+fn each<T: Word>(f: impl Fn(usize) -> T) -> [T; 32] {
+    let mut values = [T::zeroed(); 32];
+    for (lane, value) in values.iter_mut().enumerate() {
+        *value = f(lane);
+    }
+    values
+}
+
 /// The registers of a warp, and the lanes that an instruction executes in.
 ///
 /// Functions are applied to every lane and results are kept for the active ones, so they have to be total.
@@ -143,7 +153,7 @@ impl Lanes<'_> {
     #[inline]
     pub fn map1<A: Word, D: Word>(&mut self, d: Slot, a: Slot, f: impl Fn(A) -> D) {
         let a = self.get::<A>(a);
-        let values = std::array::from_fn(|lane| f(a[lane]));
+        let values = each(|lane| f(a[lane]));
         self.put(d, &values);
     }
 
@@ -157,7 +167,7 @@ impl Lanes<'_> {
         f: impl Fn(A, B) -> D,
     ) {
         let (a, b) = (self.get::<A>(a), self.get::<B>(b));
-        let values = std::array::from_fn(|lane| f(a[lane], b[lane]));
+        let values = each(|lane| f(a[lane], b[lane]));
         self.put(d, &values);
     }
 
@@ -170,7 +180,7 @@ impl Lanes<'_> {
         f: impl Fn(A, B, C) -> D,
     ) {
         let (a, b, c) = (self.get::<A>(a), self.get::<B>(b), self.get::<C>(c));
-        let values = std::array::from_fn(|lane| f(a[lane], b[lane], c[lane]));
+        let values = each(|lane| f(a[lane], b[lane], c[lane]));
         self.put(d, &values);
     }
 

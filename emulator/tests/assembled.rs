@@ -45,7 +45,9 @@ fn all_kernels() {
             assert!(said.contains("spill stores"), "{}: no word on spills", file.display());
             assert!(spills.is_empty(), "{}, sm_{target}: {spills:?}", file.display());
         }
-        for file in ["tests/broken", "../kernels"].iter().flat_map(|folder| kernels(folder)) {
+        for file in
+            ["tests/broken", "tests/driver", "../kernels"].iter().flat_map(|folder| kernels(folder))
+        {
             assemble(&ptxas, &file, target);
         }
     }

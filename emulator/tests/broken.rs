@@ -7,6 +7,7 @@
 use std::path::Path;
 use std::process::Command;
 
+use ptx_emulator::engine::{Launch, launch as launch_with};
 use ptx_emulator::gpu::{Arg, Error, Gpu, Shape};
 use ptx_emulator::report::{Check, Report};
 
@@ -180,6 +181,14 @@ fn bounds() {
     let out = check("write_past_end", (2, 64), args, &wanted, 100);
     assert!(out.iter().copied().eq(0..100));
 
+    let args = |gpu: &Gpu| setup(vec![numbers(gpu, 32), room(gpu, 32)]);
+    let words = ["4 bytes before", "128 bytes"];
+    let gpu = Gpu::new(80);
+    let before = address(numbers(&gpu, 32)) - 4;
+    let wanted = expect(Check::OutOfBounds, (0, 0), At::Space(before), &words);
+    let out = check("read_before_start", (1, 32), args, &wanted, 32);
+    assert!(out.into_iter().eq((0..32).map(|i| if i == 0 { 0 } else { 2 * i - 1 })));
+
     let args = |gpu: &Gpu| setup(vec![room(gpu, 64)]);
     let words = ["0x100", "256 bytes of shared memory"];
     let wanted = expect(Check::OutOfBounds, (0, 63), At::Space(256), &words);
@@ -322,6 +331,11 @@ fn shared_races() {
     let wanted = expect(Check::Race, (0, 1), At::Space(0), &words);
     assert_eq!(check("two_values_one_word", (1, 32), block(32), &wanted, 32), [5; 32]);
 
+    let words = ["read by thread 0 of warp 2", "written by thread 0 of warp 0", "no barrier"];
+    let wanted = expect(Check::Race, (0, 64), At::Space(0), &words);
+    let out = check("barrier_of_too_few", (1, 96), block(96), &wanted, 96);
+    assert!(out.into_iter().eq((0..96).map(|i| i % 32)));
+
     // Row 1: columns 0 and 1 both go to 1.
     let words = ["written by thread 9 of warp 0", "written by thread 8 of warp 0"];
     let wanted = expect(Check::Race, (0, 9), At::Space(128 + 16), &words);
@@ -364,8 +378,10 @@ fn global_races() {
     let args = |gpu: &Gpu| setup(vec![room(gpu, 5), zeros(gpu, 2)]);
     let words = ["read by thread 0 of block 4", "written by thread 0 of block 0", "fence"];
     let wanted = expect(Check::Race, (4, 0), At::Arg(0, 0), &words);
-    let out = check("last_block_without_fence", (5, 1), args, &wanted, 2);
-    assert_eq!(out, [5, (0..5).map(|i| i * i + 1).sum()]);
+    for name in ["last_block_without_first_fence", "last_block_without_second_fence"] {
+        let out = check(name, (5, 1), args, &wanted, 2);
+        assert_eq!(out, [5, (0..5).map(|i| i * i + 1).sum()], "{name}");
+    }
 
     let args = |gpu: &Gpu| {
         let values: Vec<u32> = (0..64).map(|i| i % 5).collect();
@@ -525,6 +541,61 @@ fn parameters() {
     refused("", shape([64, 0, 1]), "is empty");
     let shared = Shape { shared: 1 << 20, ..shape([64, 1, 1]) };
     refused("", shared, "bytes of shared memory");
+}
+
+/// A launch below the arguments: the parameter block is too small or too large.
+#[test]
+fn parameter_block() {
+    let gpu = Gpu::new(80);
+    let instance = gpu.load(&fixed(&source("read_past_end"))).unwrap();
+    let given = [numbers(&gpu, 64), room(&gpu, 64)].map(address);
+    let mut params: Vec<u8> = given.iter().flat_map(|address| address.to_le_bytes()).collect();
+    params.extend_from_slice(&64u32.to_le_bytes());
+    let run = |params: &[u8], grid: [u32; 3]| {
+        let launch = Launch {
+            instance: &instance,
+            kernel: instance.program.kernel("k").unwrap(),
+            grid,
+            block: [64, 1, 1],
+            dynamic_shared: 0,
+            params,
+            cooperative: false,
+            memory: &gpu.memory,
+            options: &gpu.options,
+            id: 0,
+        };
+        launch_with(&launch).report.map(|report| (report.check, report.what))
+    };
+    assert_eq!(run(&params, [1; 3]), None);
+    let wrong = |bytes| format!("{bytes} bytes of parameters, the kernel takes 20");
+    assert_eq!(run(&params[..16], [1; 3]), Some((Check::Parameters, wrong(16))));
+    params.extend_from_slice(&[0; 4]);
+    assert_eq!(run(&params, [1; 3]), Some((Check::Parameters, wrong(24))));
+    let (check, what) = run(&params[..20], [1 << 31, 65535, 65535]).unwrap();
+    assert_eq!(check, Check::Parameters);
+    assert!(what.contains("blocks"), "{what}");
+}
+
+/// A check that is turned off finds nothing.
+#[test]
+fn checks_can_be_turned_off() {
+    let race =
+        ["missing_barrier", "missing_barrier_in_loop", "two_values_one_word", "blocks_write_one_word"];
+    let unset = ["unset_register", "unset_in_some_lanes", "unset_shared", "unset_global"];
+    for (names, races) in [(race, false), (unset, true)] {
+        for name in names {
+            let mut gpu = Gpu::new(80);
+            gpu.options.checks.races = races;
+            gpu.options.checks.uninitialized = !races;
+            let text = source(name);
+            let given = match text.contains("in]") {
+                true => setup(vec![numbers(&gpu, 256), room(&gpu, 64)]),
+                false => setup(vec![room(&gpu, 64)]),
+            };
+            let report = launch(&gpu, &text, (2, 64), &given).0;
+            assert!(report.is_none(), "{name}: {}", report.unwrap());
+        }
+    }
 }
 
 /// Every kernel is in a test above, and both twins are legal: NVIDIA's assembler takes them.

@@ -1,5 +1,7 @@
 //! cudarc's safe API over the emulator, and the raw calls that it has no cover for.
 
+// Where a program finds a library by LD_LIBRARY_PATH.
+#![cfg(target_os = "linux")]
 // Launches and uninitialised allocations are unsafe in cudarc.
 #![allow(unsafe_code)]
 
@@ -15,99 +17,7 @@ use cudarc::nvrtc::Ptx;
 use ptx_emulator::client::{Emulator, Fault, Operation};
 use ptx_emulator::report::Check;
 
-/// `axpy`: y[i] += a · x[i] for i < n. `fill`: out[i] = value without a check of bounds. `spin` never ends; `odd` stores at a
-/// misaligned address; `unset` reads a register that was never written. `sums`: dynamic shared memory summed by one thread.
-const KERNELS: &str = r"
-.version 7.0
-.target sm_80
-.address_size 64
-
-.visible .global .align 4 .u32 table[4] = {10, 20, 30, 40};
-
-.visible .entry axpy(.param .u64 y, .param .u64 x, .param .u32 a, .param .u32 n) {
-    .reg .pred %p; .reg .b32 %r<5>; .reg .b32 %a, %x, %y; .reg .b64 %rd<5>;
-    mov.u32 %r0, %ctaid.x;
-    mov.u32 %r1, %ntid.x;
-    mov.u32 %r2, %tid.x;
-    mad.lo.u32 %r3, %r0, %r1, %r2;
-    ld.param.u32 %r4, [n];
-    setp.ge.u32 %p, %r3, %r4;
-    @%p ret;
-    ld.param.u64 %rd0, [y];
-    ld.param.u64 %rd1, [x];
-    mul.wide.u32 %rd2, %r3, 4;
-    add.u64 %rd3, %rd0, %rd2;
-    add.u64 %rd4, %rd1, %rd2;
-    ld.param.u32 %a, [a];
-    ld.global.u32 %x, [%rd4];
-    ld.global.u32 %y, [%rd3];
-    mad.lo.u32 %y, %a, %x, %y;
-    st.global.u32 [%rd3], %y;
-    ret;
-}
-
-.visible .entry fill(.param .u64 out, .param .u32 value) {
-    .reg .b32 %r<5>; .reg .b64 %rd<3>;
-    mov.u32 %r0, %ctaid.x;
-    mov.u32 %r1, %ntid.x;
-    mov.u32 %r2, %tid.x;
-    mad.lo.u32 %r3, %r0, %r1, %r2;
-    ld.param.u32 %r4, [value];
-    ld.param.u64 %rd0, [out];
-    mul.wide.u32 %rd1, %r3, 4;
-    add.u64 %rd2, %rd0, %rd1;
-    st.global.u32 [%rd2], %r4;
-    ret;
-}
-
-.visible .entry spin() {
-LOOP:
-    bra LOOP;
-}
-
-.visible .entry odd(.param .u64 out) {
-    .reg .b64 %rd<2>; .reg .b32 %r;
-    mov.u32 %r, 1;
-    ld.param.u64 %rd0, [out];
-    add.u64 %rd1, %rd0, 2;
-    st.global.u32 [%rd1], %r;
-    ret;
-}
-
-.visible .entry unset(.param .u64 out) {
-    .reg .b64 %rd0; .reg .b32 %r;
-    ld.param.u64 %rd0, [out];
-    st.global.u32 [%rd0], %r;
-    ret;
-}
-
-.extern .shared .align 4 .b8 memory[];
-
-.visible .entry sums(.param .u64 out) {
-    .reg .pred %p; .reg .b32 %r<8>; .reg .b64 %rd0;
-    mov.u32 %r0, %tid.x;
-    mov.u32 %r1, memory;
-    shl.b32 %r2, %r0, 2;
-    add.u32 %r3, %r1, %r2;
-    st.shared.u32 [%r3], %r0;
-    bar.sync 0;
-    setp.ne.u32 %p, %r0, 0;
-    @%p ret;
-    mov.u32 %r4, 0;
-    mov.u32 %r5, 0;
-    mov.u32 %r6, %ntid.x;
-NEXT:
-    ld.shared.u32 %r7, [%r1];
-    add.u32 %r4, %r4, %r7;
-    add.u32 %r1, %r1, 4;
-    add.u32 %r5, %r5, 1;
-    setp.lt.u32 %p, %r5, %r6;
-    @%p bra NEXT;
-    ld.param.u64 %rd0, [out];
-    st.global.u32 [%rd0], %r4;
-    ret;
-}
-";
+const KERNELS: &str = include_str!("driver/kernels.ptx");
 
 fn function(context: &Arc<CudaContext>, name: &str) -> CudaFunction {
     context.load_module(Ptx::from_src(KERNELS)).unwrap().load_function(name).unwrap()
@@ -409,6 +319,55 @@ fn kernel_faults_are_asynchronous_and_stay() {
     }
     // The stores of the first 40 threads before the fault are there.
     assert_eq!(stream.clone_dtoh(&out).unwrap().len(), 40);
+}
+
+#[test]
+fn checks_can_be_turned_off() {
+    if !common::emulated("checks_can_be_turned_off", &[("CHECKS", "-uninitialized")]) {
+        return;
+    }
+    let context = CudaContext::new(0).unwrap();
+    let stream = context.default_stream();
+    let mut out = stream.alloc_zeros::<u32>(32).unwrap();
+    let unset = function(&context, "unset");
+    // SAFETY: the argument is that of the kernel.
+    unsafe { stream.launch_builder(&unset).arg(&mut out).launch(config(1, 1)) }.unwrap();
+    stream.synchronize().unwrap();
+}
+
+#[test]
+fn threads_share_a_device() {
+    if !common::emulated("threads_share_a_device", &[]) {
+        return;
+    }
+    let context = CudaContext::new(0).unwrap();
+    let kernel = function(&context, "fill");
+    let worker = |value: u32| {
+        let stream = context.new_stream().unwrap();
+        for round in 0..20 {
+            let value = value * 100 + round;
+            let mut out = stream.alloc_zeros::<u32>(256).unwrap();
+            // SAFETY: the arguments are those of the kernel.
+            unsafe {
+                stream
+                    .launch_builder(&kernel)
+                    .arg(&mut out)
+                    .arg(&value)
+                    .launch(config(8, 32))
+                    .unwrap();
+            }
+            assert_eq!(stream.clone_dtoh(&out).unwrap(), [value; 256]);
+        }
+    };
+    std::thread::scope(|scope| {
+        for value in 0..4 {
+            let worker = &worker;
+            scope.spawn(move || worker(value));
+        }
+    });
+    let emulator = Emulator::attach().unwrap();
+    assert_eq!(emulator.launches().len(), 80);
+    assert!(emulator.leaks().iter().all(|leak| leak.what != "memory" && leak.what != "stream"));
 }
 
 #[test]

@@ -236,15 +236,22 @@ impl Host {
         self.0
     }
 
-    pub fn read(self, offset: u64, to: &mut [u8]) {
-        // SAFETY: the caller of the API passes memory that is valid for the copy. `copy` and not `copy_nonoverlapping`, as
-        // it may be the emulator's own host memory.
-        unsafe { std::ptr::copy((self.0 + offset) as *const u8, to.as_mut_ptr(), to.len()) }
+    /// Reads the bytes of a copy.
+    pub fn with_bytes<T>(self, count: usize, read: impl FnOnce(&[u8]) -> T) -> T {
+        // SAFETY: the caller of the API passes memory that is valid for the copy, and does not write it meanwhile.
+        read(unsafe { std::slice::from_raw_parts(self.0 as *const u8, count) })
     }
 
-    pub fn write(self, offset: u64, from: &[u8]) {
-        // SAFETY: as in `read`.
-        unsafe { std::ptr::copy(from.as_ptr(), (self.0 + offset) as *mut u8, from.len()) }
+    /// Writes the bytes of a copy.
+    pub fn with_bytes_mut<T>(self, count: usize, write: impl FnOnce(&mut [u8]) -> T) -> T {
+        // SAFETY: as in `with_bytes`; they are only written.
+        write(unsafe { std::slice::from_raw_parts_mut(self.0 as *mut u8, count) })
+    }
+
+    /// Copies to other memory of the caller, which may overlap.
+    pub fn copy_to(self, to: Host, count: usize) {
+        // SAFETY: as in `with_bytes`, for both.
+        unsafe { std::ptr::copy(self.0 as *const u8, to.0 as *mut u8, count) }
     }
 }
 

@@ -8,9 +8,6 @@ use super::work::Work;
 use crate::memory::Violation;
 use crate::report::Report;
 
-/// Bytes that pass through a buffer at once.
-const CHUNK: u64 = 1 << 20;
-
 /// One end of a copy.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Side {
@@ -198,7 +195,7 @@ impl Call {
             Place::Host(host) => host.address() == 0,
             Place::Device { address, .. } => address == 0,
         };
-        if null(&copy.to) || null(&copy.from) {
+        if null(&copy.to) || null(&copy.from) || bytes > isize::MAX as u64 {
             return Err(Error::INVALID_VALUE);
         }
         let _busy = lock(&self.device().busy);
@@ -221,32 +218,34 @@ impl Call {
 
     fn row(&self, to: Place, from: Place, bytes: u64) -> Result {
         let memory = |device: usize| &self.driver.devices[device].memory;
-        if let (Place::Device { device, address }, Place::Device { device: source, address: start }) =
-            (to, from)
-            && device == source
-        {
-            let copied = memory(device).copy(address, start, bytes);
-            return copied.map_err(|violation| self.refuse("a copy on the device", violation));
-        }
-        let mut buffer = vec![0; bytes.min(CHUNK) as usize];
-        let mut at = 0;
-        while at < bytes {
-            let part = &mut buffer[..(bytes - at).min(CHUNK) as usize];
-            match from.plus(at) {
-                Place::Host(host) => host.read(0, part),
-                Place::Device { device, address } => memory(device)
-                    .read(address, part)
-                    .map_err(|violation| self.refuse("a copy from the device", violation))?,
+        let count = bytes as usize;
+        let done = match (to, from) {
+            (Place::Host(to), Place::Host(from)) => {
+                from.copy_to(to, count);
+                Ok(())
             }
-            match to.plus(at) {
-                Place::Host(host) => host.write(0, part),
-                Place::Device { device, address } => memory(device)
-                    .write(address, part)
-                    .map_err(|violation| self.refuse("a copy to the device", violation))?,
+            (Place::Device { device, address }, Place::Host(from)) => {
+                from.with_bytes(count, |bytes| memory(device).write(address, bytes))
             }
-            at += part.len() as u64;
-        }
-        Ok(())
+            (Place::Host(to), Place::Device { device, address }) => {
+                to.with_bytes_mut(count, |bytes| memory(device).read(address, bytes))
+            }
+            (
+                Place::Device { device, address },
+                Place::Device { device: source, address: start },
+            ) => {
+                if device == source {
+                    memory(device).copy(address, start, bytes)
+                } else if bytes > memory(source).usage().total {
+                    return Err(Error::INVALID_VALUE);
+                } else {
+                    let mut buffer = vec![0; count];
+                    let read = memory(source).read(start, &mut buffer);
+                    read.and_then(|()| memory(device).write(address, &buffer))
+                }
+            }
+        };
+        done.map_err(|violation| self.refuse("a copy", violation))
     }
 
     /// A memset of this device, or of the one whose memory it is.

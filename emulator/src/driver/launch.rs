@@ -160,6 +160,9 @@ impl Call {
         let (loaded, kernel, resident) = {
             let state = self.state();
             let function = state.functions.get(&launch.function).ok_or(Error::INVALID_HANDLE)?;
+            if function.context != self.context {
+                return Err(Error::INVALID_HANDLE);
+            }
             let resident = self.fits(function, &launch.shape)?;
             (function.loaded.clone(), function.kernel.clone(), resident)
         };

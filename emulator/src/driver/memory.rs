@@ -199,9 +199,17 @@ impl Call {
             }
             _ => {
                 drop(state);
-                let freed = self.device().memory.free(address);
-                let why =
-                    freed.map_or_else(|error| error.to_string(), |()| "not by this call".into());
+                let memory = &self.device().memory;
+                let why = match memory.lookup(address) {
+                    Some(info) => format!(
+                        "it is in an allocation of {} bytes at {:#x}, which is not this call's to free",
+                        info.size, info.address
+                    ),
+                    // Nothing is there: the device's memory knows whether something was.
+                    None => memory
+                        .free(address)
+                        .map_or_else(|error| error.to_string(), |()| String::new()),
+                };
                 self.driver.record.note(&format!("{address:#x} cannot be freed: {why}"));
                 Err(Error::INVALID_VALUE)
             }

@@ -1,7 +1,13 @@
 //! The CUDA driver API over the emulator: what a program finds that opens this library as `libcuda`.
 //!
 //! Work is executed when it is enqueued, on the calling thread. That is one of the orders that streams and events allow, and
-//! always the same. Faults of kernels surface as on hardware: the launch succeeds, the next call that waits fails, and so does
+//! always the same. A host function is called when it is enqueued, too, so it must not wait for the thread that enqueues it.
+//! The memory of a graph is there as long as the graph. Kernels do not reach the memory of other devices; copies do.
+//!
+//! Textures, arrays, clusters, virtual memory management, external resources and linking are not there: their functions are
+//! absent, and what asks for them in other functions is `CUDA_ERROR_NOT_SUPPORTED`.
+//!
+//! Faults of kernels surface as on hardware: the launch succeeds, the next call that waits fails, and so does
 //! every call in that context from then on.
 //!
 //! # Settings

@@ -38,6 +38,7 @@ impl Drop for Loaded {
 /// A kernel of a module.
 #[derive(Debug)]
 pub struct Function {
+    pub context: Handle,
     pub module: Handle,
     pub kernel: Arc<Kernel>,
     pub loaded: Arc<Loaded>,
@@ -251,10 +252,11 @@ impl State {
         if let Some(&function) = found.functions.get(name) {
             return Ok(function);
         }
-        let loaded = found.loaded.clone();
+        let (context, loaded) = (found.context, found.loaded.clone());
         let kernel = loaded.instance.program.kernel(name).ok_or(Error::NOT_FOUND)?.clone();
         let handle = self.handle();
         let function = Function {
+            context,
             module,
             name: CString::new(name).map_err(|_| Error::NOT_FOUND)?,
             max_dynamic: SHARED_BLOCK.saturating_sub(kernel.static_shared),

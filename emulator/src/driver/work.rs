@@ -1,11 +1,13 @@
 //! What streams execute, now or as part of a graph.
 
+use std::sync::Arc;
+
 use super::abi::{Callback, Handle};
-use super::copy::{Copy, Fill};
+use super::copy::{Copy, Fill, Place, Side};
 use super::error::{Error, Result};
 use super::faults::Operation;
 use super::launch::Launch;
-use super::state::Call;
+use super::state::{Call, Device};
 
 /// A piece of work: what is enqueued in a stream, and the node of a graph.
 #[derive(Clone)]
@@ -69,16 +71,29 @@ impl Call {
         }
     }
 
+    /// Whether the work is done when its call returns, as a copy to pageable host memory is.
+    fn waits(&self, work: &Work) -> bool {
+        let Work::Copy(Copy { to: Side { place: Place::Host(host), .. }, .. }) = work else {
+            return false;
+        };
+        let address = host.address();
+        let is_pinned = |device: &Arc<Device>| device.memory.lookup(address).is_some();
+        !self.driver.devices.iter().any(is_pinned)
+    }
+
     /// Executes work in a stream that is not capturing. In a context with a fault, nothing is executed.
     pub fn run(&self, stream: Handle, work: &Work) -> Result {
         let call = {
             let mut state = self.state();
             let owner = state.stream(stream)?.context;
             let context = state.context(owner)?;
-            if context.fault.is_some() {
-                return Ok(());
+            let is_faulty = context.fault.is_some();
+            let call = Call { context: owner, device: context.device, ..*self };
+            drop(state);
+            if is_faulty {
+                return if self.waits(work) { call.wait() } else { Ok(()) };
             }
-            Call { context: owner, device: context.device, ..*self }
+            call
         };
         let cost = match work {
             Work::Launch(launch) => {

@@ -232,6 +232,7 @@ const F32_BF16: Conversion = plain(Ty::F32, Ty::Bf16, Round::Exact);
 const F32_S32: Conversion = plain(Ty::F32, Ty::S32, NEAREST);
 const F32_U32: Conversion = plain(Ty::F32, Ty::U32, NEAREST);
 const S32_F32: Conversion = plain(Ty::S32, Ty::F32, Round::Integer(Rounding::Zero));
+const S32_F32_NEAREST: Conversion = plain(Ty::S32, Ty::F32, Round::Integer(Rounding::Nearest));
 const U32_F32: Conversion = plain(Ty::U32, Ty::F32, Round::Integer(Rounding::Zero));
 const F32_F64: Conversion = plain(Ty::F32, Ty::F64, NEAREST);
 const F64_F32: Conversion = plain(Ty::F64, Ty::F32, Round::Exact);
@@ -256,6 +257,7 @@ fn run_common(lanes: &mut Lanes, f: Conversion, d: Slot, a: Slot) -> bool {
         F32_U32 => lanes.map1(d, a, |a: u32| a as f32),
         // Rust's casts clamp, and make NaN zero, as the ISA does.
         S32_F32 => lanes.map1(d, a, |a: f32| a as i32),
+        S32_F32_NEAREST => lanes.map1(d, a, |a: f32| a.round_ties_even() as i32),
         U32_F32 => lanes.map1(d, a, |a: f32| a as u32),
         F32_F64 => lanes.map1(d, a, |a: f64| canonical(a as f32)),
         F64_F32 => lanes.map1(d, a, |a: f32| f64::from(a)),
@@ -267,6 +269,19 @@ fn run_common(lanes: &mut Lanes, f: Conversion, d: Slot, a: Slot) -> bool {
     true
 }
 
+/// Integers to integers in registers of up to 32 bits, without clamping: shifts that cut and extend.
+fn run_integers(lanes: &mut Lanes, f: Conversion, bits: u8, d: Slot, a: Slot) {
+    let cut = |x: u32, ty: Ty, register: u32| {
+        let unused = 32 - ty.bits().min(32);
+        let extended = match ty.is_signed() {
+            true => ((x << unused) as i32 >> unused) as u32,
+            false => x << unused >> unused,
+        };
+        extended & (u32::MAX >> (32 - register))
+    };
+    lanes.map1(d, a, |a: u32| cut(cut(a, f.from, 32), f.to, bits.into()));
+}
+
 impl Op {
     #[inline]
     pub fn execute(&self, lanes: &mut Lanes) {
@@ -275,6 +290,10 @@ impl Op {
                 let own_size = u32::from(bits) == f.to.bits() && wide == (f.from.bits() == 64);
                 if own_size && run_common(lanes, f, d, a) {
                     return;
+                }
+                let integers = f.round == Round::Exact && !is_float(f.to) && !f.sat;
+                if integers && !wide && bits <= 32 {
+                    return run_integers(lanes, f, bits, d, a);
                 }
                 match (wide, bits) {
                     (false, 64) => lanes.map1(d, a, |a: u32| f.apply(a.into())),

@@ -309,7 +309,36 @@ fn approximate(
     })
 }
 
-/// One loop for plain `.rn`, one for `.rn.ftz`, and one for all the rest: the first two vectorise.
+const NEAREST: Style = Style { rounding: Rounding::Nearest, ftz: false, sat: false };
+const FLUSHED: Style = Style { ftz: true, ..NEAREST };
+const SATURATED: Style = Style { sat: true, ..NEAREST };
+const FLUSHED_SATURATED: Style = Style { sat: true, ..FLUSHED };
+
+/// Gives `$run` the style, as a constant where it rounds to the nearest: those loops vectorise.
+macro_rules! with_style {
+    ($style:expr, |$name:ident| $run:expr) => {
+        match $style {
+            NEAREST => {
+                let $name = NEAREST;
+                $run
+            }
+            FLUSHED => {
+                let $name = FLUSHED;
+                $run
+            }
+            SATURATED => {
+                let $name = SATURATED;
+                $run
+            }
+            FLUSHED_SATURATED => {
+                let $name = FLUSHED_SATURATED;
+                $run
+            }
+            $name => $run,
+        }
+    };
+}
+
 #[inline(always)]
 fn run2<T: Float + Word>(
     lanes: &mut Lanes,
@@ -317,18 +346,8 @@ fn run2<T: Float + Word>(
     (d, a, b): (Slot, Slot, Slot),
     f: impl Fn(Rounding, T, T) -> T,
 ) {
-    match style {
-        Style { rounding: Rounding::Nearest, ftz: false, sat: false } => {
-            lanes.map2(d, a, b, |a, b| f(Rounding::Nearest, a, b).canonical())
-        }
-        Style { rounding: Rounding::Nearest, ftz: true, sat: false } => {
-            lanes.map2(d, a, b, |a, b| flush(f(Rounding::Nearest, flush(a), flush(b)).canonical()))
-        }
-        _ => lanes.map2(d, a, b, |a, b| {
-            let (a, b) = (style.input(a), style.input(b));
-            style.output(f(style.rounding, a, b))
-        }),
-    }
+    with_style!(style, |style| lanes
+        .map2(d, a, b, |a, b| { style.output(f(style.rounding, style.input(a), style.input(b))) }));
 }
 
 impl Style {
@@ -354,25 +373,20 @@ fn binary<T: Float + Word>(lanes: &mut Lanes, f: Binary, style: Style, slots: (S
 }
 
 fn fma<T: Float + Word>(lanes: &mut Lanes, style: Style, d: Slot, abc: (Slot, Slot, Slot)) {
-    match style {
-        Style { rounding: Rounding::Nearest, ftz: false, sat: false } => {
-            lanes.map3(d, abc, |a: T, b: T, c: T| a.times_plus(b, c).canonical())
-        }
-        _ => lanes.map3(d, abc, |a: T, b: T, c: T| {
-            let (a, b, c) = (style.input(a), style.input(b), style.input(c));
-            style.output(float::fma(style.rounding, a, b, c))
-        }),
-    }
+    with_style!(style, |style| lanes.map3(d, abc, |a: T, b: T, c: T| {
+        let (a, b, c) = (style.input(a), style.input(b), style.input(c));
+        style.output(float::fma(style.rounding, a, b, c))
+    }));
 }
 
 fn unary<T: Float + Word>(lanes: &mut Lanes, f: Unary, style: Style, d: Slot, a: Slot) {
-    lanes.map1(d, a, |a: T| {
-        let a = style.input(a);
-        style.output(match f {
-            Unary::Reciprocal => float::div(style.rounding, T::ONE, a),
-            Unary::Sqrt => float::sqrt(style.rounding, a),
-        })
-    })
+    with_style!(style, |style| match f {
+        Unary::Reciprocal => lanes.map1(d, a, |a: T| {
+            style.output(float::div(style.rounding, T::ONE, style.input(a)))
+        }),
+        Unary::Sqrt =>
+            lanes.map1(d, a, |a: T| { style.output(float::sqrt(style.rounding, style.input(a))) }),
+    });
 }
 
 impl Approx {
@@ -401,6 +415,10 @@ impl Approx64 {
 }
 
 impl Extreme {
+    /// A minimum without modifiers.
+    pub const PLAIN: Extreme =
+        Extreme { max: false, ftz: false, nan: false, abs: false, xorsign: false };
+
     /// Everything before the type.
     pub fn decode(instruction: &Instruction, modifiers: &mut Modifiers) -> Result<Extreme> {
         let max = instruction.opcode == "max";
@@ -430,10 +448,8 @@ impl Extreme {
 
     fn run<T: Float + Word>(self, lanes: &mut Lanes, d: Slot, a: Slot, b: Slot) {
         match self {
-            Extreme { max: false, ftz: false, nan: false, abs: false, .. } => {
-                lanes.map2(d, a, b, |a: T, b: T| float::min(a, b).canonical())
-            }
-            Extreme { max: true, ftz: false, nan: false, abs: false, .. } => {
+            Extreme::PLAIN => lanes.map2(d, a, b, |a: T, b: T| float::min(a, b).canonical()),
+            Extreme { max: true, .. } if (Extreme { max: false, ..self }) == Extreme::PLAIN => {
                 lanes.map2(d, a, b, |a: T, b: T| float::max(a, b).canonical())
             }
             _ => lanes.map2(d, a, b, |a: T, b: T| self.apply(a, b)),

@@ -7,6 +7,7 @@ use super::modifiers::Modifiers;
 use super::scope::Scope;
 use crate::lanes::{Lanes, Slot};
 use crate::num::approx;
+use crate::num::float;
 use crate::num::half::{self, Bf16, F16, Half, Style};
 use crate::syntax::Result;
 use crate::syntax::ast::Instruction;
@@ -128,10 +129,15 @@ pub fn decode(instruction: &Instruction, scope: &mut Scope) -> Result<Op> {
 
 /// One loop for single values, and one for pairs.
 #[inline(always)]
-fn run2(lanes: &mut Lanes, pair: bool, (d, a, b): (Slot, Slot, Slot), f: impl Fn(u32, u32) -> u32) {
+fn run2(
+    lanes: &mut Lanes,
+    pair: bool,
+    (d, a, b): (Slot, Slot, Slot),
+    f: impl Fn(u32, u32) -> u32 + Copy,
+) {
     match pair {
         false => lanes.map2(d, a, b, |a: u32, b: u32| f(a, b)),
-        true => lanes.map2(d, a, b, |a: u32, b: u32| half::each2(a, b, &f)),
+        true => lanes.map2(d, a, b, |a: u32, b: u32| half::each2(a, b, f)),
     }
 }
 
@@ -142,18 +148,41 @@ fn binary<H: Half>(
     pair: bool,
     slots: (Slot, Slot, Slot),
 ) {
+    // Without modifiers the style is a constant, and the loop vectorises.
+    macro_rules! run {
+        ($f:ident) => {
+            match style {
+                PLAIN => run2(lanes, pair, slots, |a, b| half::$f::<H>(PLAIN, a, b)),
+                _ => run2(lanes, pair, slots, |a, b| half::$f::<H>(style, a, b)),
+            }
+        };
+    }
     match f {
-        Binary::Add => run2(lanes, pair, slots, |a, b| half::add::<H>(style, a, b)),
-        Binary::Sub => run2(lanes, pair, slots, |a, b| half::sub::<H>(style, a, b)),
-        Binary::Mul => run2(lanes, pair, slots, |a, b| half::mul::<H>(style, a, b)),
+        Binary::Add => run!(add),
+        Binary::Sub => run!(sub),
+        Binary::Mul => run!(mul),
     }
 }
 
-fn fma<H: Half>(lanes: &mut Lanes, style: Style, pair: bool, d: Slot, slots: (Slot, Slot, Slot)) {
-    let f = |a, b, c| half::fma::<H>(style, a, b, c);
+const PLAIN: Style = Style { ftz: false, sat: false, relu: false };
+
+#[inline(always)]
+fn run3(
+    lanes: &mut Lanes,
+    pair: bool,
+    (d, abc): (Slot, (Slot, Slot, Slot)),
+    f: impl Fn(u32, u32, u32) -> u32 + Copy,
+) {
     match pair {
-        false => lanes.map3(d, slots, f),
-        true => lanes.map3(d, slots, |a: u32, b: u32, c: u32| half::each3(a, b, c, f)),
+        false => lanes.map3(d, abc, f),
+        true => lanes.map3(d, abc, |a: u32, b: u32, c: u32| half::each3(a, b, c, f)),
+    }
+}
+
+fn fma<H: Half>(lanes: &mut Lanes, style: Style, pair: bool, d: Slot, abc: (Slot, Slot, Slot)) {
+    match style {
+        PLAIN => run3(lanes, pair, (d, abc), |a, b, c| half::fma::<H>(PLAIN, a, b, c)),
+        _ => run3(lanes, pair, (d, abc), |a, b, c| half::fma::<H>(style, a, b, c)),
     }
 }
 
@@ -177,7 +206,14 @@ fn extreme<H: Half>(lanes: &mut Lanes, f: Extreme, pair: bool, slots: (Slot, Slo
     let widen = |bits| H::widen(if f.ftz { H::flush(bits) } else { bits });
     // A half's subnormals are no subnormals of f32, or not all of them: they are flushed above.
     let f = Extreme { ftz: false, ..f };
-    run2(lanes, pair, slots, |a, b| H::narrow(f.apply(widen(a), widen(b))));
+    let [plain_min, plain_max] = [false, true].map(|max| Extreme { max, ..Extreme::PLAIN });
+    if f == plain_min {
+        run2(lanes, pair, slots, |a, b| H::narrow(float::min(widen(a), widen(b))))
+    } else if f == plain_max {
+        run2(lanes, pair, slots, |a, b| H::narrow(float::max(widen(a), widen(b))))
+    } else {
+        run2(lanes, pair, slots, |a, b| H::narrow(f.apply(widen(a), widen(b))))
+    }
 }
 
 impl Op {

@@ -2,7 +2,7 @@
 
 use super::float::{NAN32, flush, saturate};
 use super::half::{self, Bf16, F16, Half};
-use super::rounding::{Exact, Format, Rounding, round_off};
+use super::rounding::{Exact, Format, Rounding, odd32};
 use crate::syntax::ty::Ty;
 
 /// How a value is rounded on its way.
@@ -73,20 +73,6 @@ fn read(ty: Ty, bits: u64) -> Number {
     }
 }
 
-/// A finite float as an integer.
-fn integer(x: f64, mode: Rounding) -> i128 {
-    // Beyond every integer type; rounding would overflow the wide integer.
-    if x.abs() >= 2f64.powi(65) {
-        return if x < 0.0 { -(1 << 65) } else { 1 << 65 };
-    }
-    let exact = Exact::new(x);
-    let magnitude = match exact.exponent {
-        0.. => exact.significand << exact.exponent,
-        down => round_off(exact.significand, down.unsigned_abs(), exact.negative, mode),
-    };
-    if exact.negative { -(magnitude as i128) } else { magnitude as i128 }
-}
-
 /// A float rounded to an integer, as a float; zeros keep their sign.
 fn integral(x: f64, mode: Rounding) -> f64 {
     match mode {
@@ -127,7 +113,7 @@ impl Conversion {
                     let top = if self.to.is_signed() { low } else { (high + 1) / 2 };
                     return self.put_integer(if wide { top } else { 0 });
                 }
-                self.put_integer(integer(x, self.mode()).clamp(low, high))
+                self.put_integer((integral(x, self.mode()) as i128).clamp(low, high))
             }
             (Number::Float(x), true) => {
                 let x = flush32(x, self.from);
@@ -180,10 +166,10 @@ impl Conversion {
             (Ty::E4m3 | Ty::E5m2, _) if x.is_nan() => return 0x7F,
             _ if x.is_nan() => return half::NAN.into(),
             (Ty::F16, Rounding::Nearest) if !self.satfinite => {
-                return F16::narrow(half::odd32(x)).into();
+                return F16::narrow(odd32(x)).into();
             }
             (Ty::Bf16, Rounding::Nearest) if !self.satfinite => {
-                return Bf16::narrow(half::odd32(x)).into();
+                return Bf16::narrow(odd32(x)).into();
             }
             _ => {}
         }

@@ -1,6 +1,6 @@
 //! f32 and f64: arithmetic in every rounding mode, flushing, saturation, minimum and maximum.
 
-use super::rounding::{Exact, Format, Rounding};
+use super::rounding::{Exact, Format, Rounding, odd_sum};
 
 /// f32 or f64.
 pub trait Float: Copy + PartialOrd {
@@ -28,7 +28,7 @@ pub trait Float: Copy + PartialOrd {
 pub const NAN32: f32 = f32::from_bits(0x7FFF_FFFF);
 
 macro_rules! float {
-    ($float:ty, $bits:ty, $format:expr, |$x:ident| $canonical:expr) => {
+    ($float:ty, $bits:ty, $format:expr, |$x:ident| $canonical:expr, |$a:ident, $b:ident, $c:ident| $fma:expr) => {
         impl Float for $float {
             const FORMAT: Format = $format;
             const ZERO: $float = 0.0;
@@ -90,7 +90,8 @@ macro_rules! float {
 
             #[inline]
             fn times_plus(self, b: $float, c: $float) -> $float {
-                self.mul_add(b, c)
+                let ($a, $b, $c) = (self, b, c);
+                $fma
             }
 
             #[inline]
@@ -106,8 +107,19 @@ macro_rules! float {
     };
 }
 
-float!(f32, u32, Format::F32, |x| if x.is_nan() { NAN32 } else { x });
-float!(f64, u64, Format::F64, |x| x);
+float!(f32, u32, Format::F32, |x| if x.is_nan() { NAN32 } else { x }, |a, b, c| fma32(a, b, c));
+float!(f64, u64, Format::F64, |x| x, |a, b, c| a.mul_add(b, c));
+
+/// `a * b + c` with one rounding.
+#[inline]
+fn fma32(a: f32, b: f32, c: f32) -> f32 {
+    if cfg!(any(target_feature = "fma", target_arch = "aarch64")) {
+        return a.mul_add(b, c);
+    }
+    // Without the instruction `mul_add` is a call, and a loop over it does not vectorise. In f64 the product is exact,
+    // and a sum rounded to odd has bits enough for the last rounding to come out as for the exact sum.
+    odd_sum(f64::from(a) * f64::from(b), f64::from(c)) as f32
+}
 
 /// Subnormals as zero of their sign: `.ftz`.
 #[inline]

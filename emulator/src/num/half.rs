@@ -4,6 +4,7 @@
 //! are more than twice a half's, so that the last rounding comes out as for the exact result.
 
 use super::float::{flush, saturate};
+use super::rounding::{odd_sum, odd32};
 
 /// f16 or bf16. The upper 16 bits of a word are ignored on the way in, and zero on the way out.
 pub trait Half: Copy {
@@ -19,7 +20,7 @@ pub trait Half: Copy {
     fn narrow(x: f32) -> u32;
 
     /// Subnormals as zero of their sign.
-    #[inline]
+    #[inline(always)]
     fn flush(bits: u32) -> u32 {
         if bits & Self::INFINITY == 0 { bits & 0x8000 } else { bits }
     }
@@ -38,18 +39,20 @@ impl Half for F16 {
     const INFINITY: u32 = 0x7C00;
     const FRACTION: u32 = 10;
 
-    #[inline]
+    #[inline(always)]
     fn widen(bits: u32) -> f32 {
         let sign = (bits & 0x8000) << 16;
-        let magnitude = (bits & 0x7FFF) << 13;
-        // The exponent's bias is 112 larger in an f32. Subnormals come out right by the multiplication.
-        let value = f32::from_bits(magnitude) * f32::from_bits((127 + 112) << 23);
-        let special = f32::from_bits(magnitude | 0x7F80_0000);
-        let value = if bits & 0x7C00 == 0x7C00 { special } else { value };
-        f32::from_bits(value.to_bits() | sign)
+        let magnitude = bits & 0x7FFF;
+        // The exponent's bias is 112 larger in an f32; that of infinity and NaN goes from all ones to all ones.
+        let up = if magnitude >= 0x7C00 { 224 << 23 } else { 112 << 23 };
+        let normal = (magnitude << 13).wrapping_add(up);
+        // A subnormal counts steps of 2^-24.
+        let subnormal = magnitude as i32 as f32 * f32::from_bits((127 - 24) << 23);
+        let value = if magnitude < 0x0400 { subnormal.to_bits() } else { normal };
+        f32::from_bits(value | sign)
     }
 
-    #[inline]
+    #[inline(always)]
     fn narrow(x: f32) -> u32 {
         let sign = x.to_bits() >> 16 & 0x8000;
         let magnitude = x.to_bits() & 0x7FFF_FFFF;
@@ -68,42 +71,17 @@ impl Half for Bf16 {
     const INFINITY: u32 = 0x7F80;
     const FRACTION: u32 = 7;
 
-    #[inline]
+    #[inline(always)]
     fn widen(bits: u32) -> f32 {
         f32::from_bits(bits << 16)
     }
 
-    #[inline]
+    #[inline(always)]
     fn narrow(x: f32) -> u32 {
         let bits = x.to_bits();
         let rounded = bits.wrapping_add(0x7FFF + (bits >> 16 & 1)) >> 16;
         if x.is_nan() { NAN } else { rounded }
     }
-}
-
-/// An f64 as the f32 towards zero, with the last bit set if it is not exact.
-#[inline]
-pub fn odd32(x: f64) -> f32 {
-    let near = x as f32;
-    let back = f64::from(near);
-    let beyond = back.abs() > x.abs();
-    let inexact = back.abs() < x.abs() || beyond;
-    let bits = (near.to_bits() - u32::from(beyond)) | u32::from(inexact);
-    f32::from_bits(bits)
-}
-
-/// `a + b` with the last bit set if it is not exact, however small the rest.
-#[inline]
-fn odd_sum(a: f64, b: f64) -> f64 {
-    let sum = a + b;
-    // What the addition lost (Knuth's TwoSum). It is NaN, which is neither side of zero, when the sum is not finite.
-    let part = sum - a;
-    let rest = (a - (sum - part)) + (b - part);
-    let bits = sum.to_bits();
-    let outwards = (rest > 0.0) == (sum > 0.0);
-    let inexact = rest.abs() > 0.0;
-    let next = if outwards { bits + 1 } else { bits.wrapping_sub(1) };
-    f64::from_bits(if inexact && bits & 1 == 0 { next } else { bits })
 }
 
 /// What happens around an operation.
@@ -118,12 +96,12 @@ pub struct Style {
 }
 
 impl Style {
-    #[inline]
+    #[inline(always)]
     fn input<H: Half>(self, bits: u32) -> f64 {
         f64::from(H::widen(if self.ftz { H::flush(bits) } else { bits }))
     }
 
-    #[inline]
+    #[inline(always)]
     fn output<H: Half>(self, x: f64) -> u32 {
         let x = if self.sat { saturate(x) } else { x };
         let x = if self.relu && x <= 0.0 { 0.0 } else { x };
@@ -132,23 +110,23 @@ impl Style {
     }
 }
 
-#[inline]
+#[inline(always)]
 pub fn add<H: Half>(style: Style, a: u32, b: u32) -> u32 {
     style.output::<H>(odd_sum(style.input::<H>(a), style.input::<H>(b)))
 }
 
-#[inline]
+#[inline(always)]
 pub fn sub<H: Half>(style: Style, a: u32, b: u32) -> u32 {
     style.output::<H>(odd_sum(style.input::<H>(a), -style.input::<H>(b)))
 }
 
-#[inline]
+#[inline(always)]
 pub fn mul<H: Half>(style: Style, a: u32, b: u32) -> u32 {
     style.output::<H>(style.input::<H>(a) * style.input::<H>(b))
 }
 
 /// `a * b + c` with one rounding.
-#[inline]
+#[inline(always)]
 pub fn fma<H: Half>(style: Style, a: u32, b: u32, c: u32) -> u32 {
     let product = style.input::<H>(a) * style.input::<H>(b);
     style.output::<H>(odd_sum(product, style.input::<H>(c)))
@@ -166,19 +144,19 @@ fn flush_if(ftz: bool, x: f32) -> f32 {
 }
 
 /// A function on each half of a word.
-#[inline]
+#[inline(always)]
 pub fn each(a: u32, f: impl Fn(u32) -> u32) -> u32 {
     f(a & 0xFFFF) | f(a >> 16) << 16
 }
 
 /// A function on the low halves of two words, and on the high ones.
-#[inline]
+#[inline(always)]
 pub fn each2(a: u32, b: u32, f: impl Fn(u32, u32) -> u32) -> u32 {
     f(a & 0xFFFF, b & 0xFFFF) | f(a >> 16, b >> 16) << 16
 }
 
 /// A function on the low halves of three words, and on the high ones.
-#[inline]
+#[inline(always)]
 pub fn each3(a: u32, b: u32, c: u32, f: impl Fn(u32, u32, u32) -> u32) -> u32 {
     f(a & 0xFFFF, b & 0xFFFF, c & 0xFFFF) | f(a >> 16, b >> 16, c >> 16) << 16
 }

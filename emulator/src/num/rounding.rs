@@ -206,14 +206,11 @@ impl Exact {
     }
 }
 
-/// `value / 2^drop` as an integer.
-pub fn round_off(value: u128, drop: u32, negative: bool, mode: Rounding) -> u128 {
+/// `value / 2^drop` as an integer; at least one bit is dropped.
+fn round_off(value: u128, drop: u32, negative: bool, mode: Rounding) -> u128 {
     // Far below one half, one bit says as much as all.
     let (value, drop) =
         if drop > 120 { (shift_sticky(value, drop - 120), 120) } else { (value, drop) };
-    if drop == 0 {
-        return value;
-    }
     let (kept, rest, half) = (value >> drop, value & ((1 << drop) - 1), 1 << (drop - 1));
     let up = match mode {
         Rounding::Nearest => rest > half || rest == half && kept & 1 == 1,
@@ -223,4 +220,28 @@ pub fn round_off(value: u128, drop: u32, negative: bool, mode: Rounding) -> u128
         Rounding::Up => !negative && rest != 0,
     };
     kept + u128::from(up)
+}
+
+/// An f64 as the f32 towards zero, with the last bit set if it is not exact.
+#[inline(always)]
+pub fn odd32(x: f64) -> f32 {
+    let near = x as f32;
+    let back = f64::from(near);
+    let beyond = back.abs() > x.abs();
+    let inexact = back.abs() < x.abs() || beyond;
+    let bits = near.to_bits().wrapping_sub(u32::from(beyond)) | u32::from(inexact);
+    f32::from_bits(bits)
+}
+
+/// `a + b` towards zero, with the last bit set if it is not exact, however small the rest.
+#[inline(always)]
+pub fn odd_sum(a: f64, b: f64) -> f64 {
+    let sum = a + b;
+    // What the addition lost (Knuth's TwoSum); NaN when the sum is not finite.
+    let part = sum - a;
+    let rest = (a - (sum - part)) + (b - part);
+    let inexact = u64::from(rest.abs() > 0.0);
+    let beyond = inexact & (rest.to_bits() ^ sum.to_bits()) >> 63;
+    // Wrapping, here and above, spares a loop over the lanes the test for overflow.
+    f64::from_bits(sum.to_bits().wrapping_sub(beyond) | inexact)
 }
