@@ -39,15 +39,19 @@ pub(super) struct Context<'a> {
 /// A named barrier.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Barrier {
-    /// Threads that arrived, and as whole warps.
+    /// Threads that arrived.
     threads: u32,
-    padded: u32,
-    /// The thread count that the first to arrive gave.
-    expected: Option<u32>,
+    /// The same where whole warps arrived, 32 for each; and of other warps the threads that have come so far.
+    whole: u32,
+    parts: [u32; 32],
+    /// The thread count that the first to arrive gave, or all threads; and whether any gave one.
+    expected: u32,
+    is_counted: bool,
     /// Warps with waiting threads.
     waiting: u32,
     is_used: bool,
-    /// Predicates counted for `bar.red`.
+    /// Predicates counted for `bar.red`, which does not mix with the other forms.
+    is_reduction: bool,
     holds: u32,
     counted: u32,
 }
@@ -68,6 +72,7 @@ pub(super) struct Arrival {
     pub is_whole_warp: bool,
     pub expected: Option<u32>,
     pub waits: bool,
+    pub is_reduction: bool,
 }
 
 impl Context<'_> {
@@ -86,28 +91,34 @@ impl Context<'_> {
     pub fn arrive(&mut self, arrival: &Arrival) -> std::result::Result<(), String> {
         self.counts.barrier_arrivals += 1;
         let all = self.threads.next_multiple_of(32);
-        if let Some(threads) = arrival.expected
-            && (threads == 0 || threads % 32 != 0 || threads > all)
-        {
+        let expected = arrival.expected.unwrap_or(all);
+        if expected == 0 || expected % 32 != 0 || expected > all {
             return Err(format!(
-                "a barrier of {threads} threads: a multiple of 32 up to the block's {all} is needed"
+                "a barrier of {expected} threads: a multiple of 32 up to the block's {all} is needed"
             ));
         }
         let barrier = &mut self.barriers[usize::from(arrival.barrier)];
-        // Without a count, all threads of the block are meant; those that have exited only then do not count.
-        let count = |expected: Option<u32>| expected.unwrap_or(all);
-        if barrier.is_used && count(barrier.expected) != count(arrival.expected) {
+        if barrier.is_used && barrier.expected != expected {
             return Err(format!(
-                "barrier {} is awaited by {} threads here and by {} elsewhere",
-                arrival.barrier,
-                count(arrival.expected),
-                count(barrier.expected)
+                "barrier {} is awaited by {expected} threads here and by {} elsewhere",
+                arrival.barrier, barrier.expected
+            ));
+        }
+        if barrier.is_used && barrier.is_reduction != arrival.is_reduction {
+            return Err(format!(
+                "barrier {} is used with .red and without it at the same time",
+                arrival.barrier
             ));
         }
         barrier.is_used = true;
-        barrier.expected = barrier.expected.or(arrival.expected);
+        barrier.is_reduction = arrival.is_reduction;
+        barrier.expected = expected;
+        barrier.is_counted |= arrival.expected.is_some();
         barrier.threads += arrival.mask.count_ones();
-        barrier.padded += if arrival.is_whole_warp { 32 } else { arrival.mask.count_ones() };
+        match arrival.is_whole_warp {
+            true => barrier.whole += 32,
+            false => barrier.parts[arrival.warp as usize] |= arrival.mask,
+        }
         if arrival.waits {
             barrier.waiting |= 1 << arrival.warp;
         }
@@ -281,14 +292,21 @@ impl<'a> Block<'a> {
     fn open_barriers(&mut self) -> bool {
         let mut opened = false;
         for index in 0..16 {
-            let barrier = self.cx.barriers[usize::from(index)];
-            let complete = match barrier.expected {
-                None => barrier.threads >= self.cx.live_threads,
-                Some(threads) => barrier.padded >= threads,
-            };
-            if !barrier.is_used || !complete {
+            let barrier = &self.cx.barriers[usize::from(index)];
+            if !barrier.is_used {
                 continue;
             }
+            // A warp has arrived when all its threads that are left have. A count does not care who has ended.
+            let parts = self.warps.iter().zip(&barrier.parts);
+            let arrived = parts.filter(|(warp, part)| **part != 0 && warp.live & !**part == 0);
+            let is_complete = match barrier.is_counted {
+                true => barrier.whole + 32 * arrived.count() as u32 >= barrier.expected,
+                false => barrier.threads >= self.cx.live_threads,
+            };
+            if !is_complete {
+                continue;
+            }
+            let barrier = *barrier;
             opened = true;
             for reduction in self.cx.reductions.extract_if(.., |r| r.barrier == index) {
                 let registers = &mut self.warps[reduction.warp as usize].registers;
@@ -335,13 +353,17 @@ impl<'a> Block<'a> {
         self.report(first, &Fault::new(Check::Deadlock, split.mask, pc, what))
     }
 
-    /// More instructions were issued than the launch may.
+    /// More instructions were issued than the launch may: by threads that still run, as far as there are any.
     pub fn out_of_budget(&self) -> Box<Report> {
-        let first = self.warps.iter().position(|warp| !warp.splits.is_empty()).unwrap_or(0);
-        let (mask, pc) =
-            self.warps[first].splits.first().map_or((1, 0), |split| (split.mask, split.pc));
-        let what = format!("more than {} instructions a warp were issued", self.cx.options.budget);
-        self.report(first, &Fault::new(Check::Budget, mask, pc, what))
+        let runs =
+            |warp: &Warp| warp.splits.iter().find(|split| split.wait == Wait::Ready).copied();
+        let all = || self.warps.iter().enumerate();
+        let running = all().find_map(|(index, warp)| Some((index, runs(warp)?)));
+        let any = || all().find_map(|(index, warp)| Some((index, *warp.splits.first()?)));
+        let (warp, mask, pc) =
+            running.or_else(any).map_or((0, 1, 0), |(warp, split)| (warp, split.mask, split.pc));
+        let what = format!("the launch issued more than {} instructions", self.cx.options.budget);
+        self.report(warp, &Fault::new(Check::Budget, mask, pc, what))
     }
 
     fn report(&self, warp: usize, fault: &Fault) -> Box<Report> {

@@ -29,7 +29,7 @@ impl Warp {
                 );
                 return Err(Fault::new(Check::Divergence, active, pc, what));
             }
-            return Ok(Next::Await);
+            return Ok(Next::Await(active));
         }
         match op {
             Op::Multiply(op) => {

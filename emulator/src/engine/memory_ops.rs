@@ -129,6 +129,9 @@ impl Warp {
         let bytes = u32::from(access.bytes) * u32::from(access.count);
         let fetch = Fetch { warp: self.index, order: access.order, bytes, space: access.space };
         fetch.load(cx, active, &addresses).map_err(|violation| Fault::memory(pc, violation))?;
+        if access.order != Order::Weak {
+            self.polled();
+        }
         for (index, &target) in access.elements[..usize::from(access.count)].iter().enumerate() {
             let shift = 8 * usize::from(access.bytes) * index;
             self.unpack(target, access, shift as u32, active, &cx.data);
@@ -271,19 +274,24 @@ impl Warp {
             }
         }
         let request = |mask| Request { mask, addresses: &inside, bytes, who, order: op.order };
+        let changes = std::cell::Cell::new(false);
+        let replace = |lane: usize, old: u128, is_global| {
+            let new = op.apply(old as u64, value(op.b, lane), value(op.c, lane), is_global);
+            changes.set(changes.get() || u128::from(new) != old);
+            u128::from(new)
+        };
         if shared != 0 {
-            let mut apply = |lane: usize, old: u128| {
-                u128::from(op.apply(old as u64, value(op.b, lane), value(op.c, lane), false))
-            };
+            let mut apply = |lane: usize, old: u128| replace(lane, old, false);
             let request = request(shared);
             cx.shared.atomic(&request, &mut cx.clocks, &mut cx.data, &mut apply).map_err(fault)?;
         }
         if global != 0 {
-            let mut apply = |lane: usize, old: u128| {
-                u128::from(op.apply(old as u64, value(op.b, lane), value(op.c, lane), true))
-            };
+            let mut apply = |lane: usize, old: u128| replace(lane, old, true);
             let request = request(global);
             cx.global.atomic(&request, &mut cx.clocks, &mut cx.data, &mut apply).map_err(fault)?;
+        }
+        if !changes.get() {
+            self.polled();
         }
         if let Some(d) = op.d {
             let mut lanes = Lanes { registers: &mut self.registers, active };

@@ -1,12 +1,13 @@
 //! One warp: its registers, its program counters, and the loop that executes it.
 //!
 //! Threads that are at different instructions form splits, each a program counter and a mask. The split that is furthest
-//! behind runs, until it meets another: then they are one again. A split that spins is interrupted now and then, so that
-//! the one it waits for can go on.
+//! behind runs, until it meets another: then they are one again. A split that polls memory is interrupted now and then, so
+//! that the one it waits for can go on.
 
 use super::block::Context;
 use super::program::Inst;
 use super::trace::{Step, Written};
+use super::warp_ops::Part;
 use crate::isa::Op;
 use crate::isa::control;
 use crate::lanes::{Condition, Lanes, Predicate, Registers, Slot};
@@ -14,8 +15,8 @@ use crate::memory::Violation;
 use crate::report::Check;
 use crate::syntax::ty::Ty;
 
-/// Instructions that a split may execute while others of its warp wait.
-const PATIENCE: u64 = 1 << 14;
+/// How often splits of a warp may poll memory before the one that has waited longest has a turn.
+const PATIENCE: u32 = 32;
 
 /// Threads of a warp at one instruction.
 #[derive(Debug, Clone, Copy)]
@@ -23,6 +24,8 @@ pub(super) struct Split {
     pub pc: u32,
     pub mask: u32,
     pub wait: Wait,
+    /// The warp's clock when it last had a turn.
+    pub since: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,6 +85,8 @@ pub(super) struct Warp {
     pub live: u32,
     /// Instructions issued so far: the clock.
     pub issued: u64,
+    /// See [`PATIENCE`].
+    patience: u32,
 }
 
 /// What an instruction did to the split that executed it.
@@ -94,8 +99,8 @@ pub(super) enum Next {
     Scatter(Box<[(u32, u32)]>),
     /// The active threads end.
     Exit,
-    /// Not executed: other threads have to arrive first.
-    Await,
+    /// Not executed by these threads: others have to arrive first.
+    Await(u32),
     /// At a barrier of the block.
     Barrier(u8),
 }
@@ -108,6 +113,7 @@ impl Warp {
             splits: Vec::with_capacity(32),
             live: 0,
             issued: 0,
+            patience: PATIENCE,
         }
     }
 
@@ -115,38 +121,37 @@ impl Warp {
     pub fn start(&mut self, mask: u32) {
         self.registers.reset();
         self.splits.clear();
-        self.splits.push(Split { pc: 0, mask, wait: Wait::Ready });
+        self.splits.push(Split { pc: 0, mask, wait: Wait::Ready, since: 0 });
         self.live = mask;
         self.issued = 0;
+        self.patience = PATIENCE;
     }
 
     /// Executes until it ends, all of it is at a barrier, or about `share` instructions were issued.
     pub fn run(&mut self, cx: &mut Context, share: u64) -> Outcome<Status> {
         let end = self.issued + share;
-        // Which split runs next out of turn, after another was interrupted.
-        let mut turn = None;
         loop {
             self.merge();
-            let Some(chosen) = self.choose(turn.take()) else {
-                if self.splits.is_empty() {
-                    return Ok(Status::Done);
-                }
+            if self.splits.is_empty() {
+                return Ok(Status::Done);
+            }
+            if self.splits.iter().all(|split| split.wait != Wait::Ready) {
                 match self.resolve(cx)? {
                     true => continue,
                     false => return Ok(Status::AtBarrier),
                 }
-            };
+            }
             if self.issued >= end {
                 return Ok(Status::Interrupted);
             }
-            let alone = self.splits.len() == 1;
-            let patience = if alone { end } else { end.min(self.issued + PATIENCE) };
-            let pc = self.splits[chosen].pc;
-            if !self.run_split(cx, chosen, patience)? && !alone && self.issued >= patience {
-                // Out of patience: the next ready split gets a turn, wherever it is.
-                turn = Some(pc);
-            }
+            let chosen = self.choose();
+            self.run_split(cx, chosen, end)?;
         }
+    }
+
+    /// An access found in memory what was there before: the threads may be waiting for it to change.
+    pub fn polled(&mut self) {
+        self.patience = self.patience.saturating_sub(1);
     }
 
     /// Joins splits that are at the same instruction.
@@ -163,50 +168,56 @@ impl Warp {
                 // A waiting instruction is tried again with the threads that came.
                 self.splits[index].mask |= two.mask;
                 self.splits[index].wait = Wait::Ready;
+                self.splits[index].since = one.since.min(two.since);
                 self.splits.swap_remove(other);
             }
         }
     }
 
-    /// The ready split that is furthest behind, or after an interruption, the next one behind `after` in the text.
-    fn choose(&self, after: Option<u32>) -> Option<usize> {
-        let ready = || {
-            let all = self.splits.iter().enumerate();
-            all.filter(|(_, split)| split.wait == Wait::Ready)
-                .map(|(index, split)| (split.pc, index))
-        };
-        if let Some(pc) = after
-            && let Some((_, index)) = ready().filter(|&(other, _)| other > pc).min()
-        {
-            return Some(index);
+    /// The ready split that is furthest behind; when patience has run out, the one that has waited longest. There is one.
+    fn choose(&mut self) -> usize {
+        if self.splits.len() == 1 {
+            self.patience = PATIENCE;
         }
-        ready().min().map(|(_, index)| index)
+        let fairly = self.patience == 0;
+        if fairly {
+            self.patience = PATIENCE;
+        }
+        let ready = self.splits.iter().enumerate().filter(|(_, split)| split.wait == Wait::Ready);
+        let turn = |split: &Split| if fairly { split.since } else { u64::from(split.pc) };
+        let chosen = ready.min_by_key(|&(_, split)| (turn(split), split.pc));
+        let (chosen, _) = chosen.expect("a split is ready");
+        self.splits[chosen].since = self.issued;
+        chosen
     }
 
-    /// No thread can run: tries every waiting instruction once more, as threads may have exited. False if all that is left
-    /// to do is to wait for a barrier.
+    /// No thread can run: tries every waiting instruction once more, as threads may have exited, and then the same
+    /// instruction at several places. False if all that is left to do is to wait for a barrier.
     fn resolve(&mut self, cx: &mut Context) -> Outcome<bool> {
         for index in 0..self.splits.len() {
             if self.splits[index].wait == Wait::Warp {
+                let before = (self.issued, self.live);
                 self.splits[index].wait = Wait::Ready;
-                let before = self.issued;
-                let pc = self.splits[index].pc;
-                self.run_split(cx, index, before + 1)?;
-                let is_waiting = |split: &Split| split.pc == pc && split.wait == Wait::Warp;
-                if !self.splits.iter().any(is_waiting) {
+                self.run_split(cx, index, self.issued + 1)?;
+                if before != (self.issued, self.live) {
                     return Ok(true);
                 }
             }
         }
+        if self.meet_elsewhere(cx)? {
+            return Ok(true);
+        }
         if self.splits.iter().any(|split| matches!(split.wait, Wait::Barrier(_))) {
             return Ok(false);
         }
-        let split = self.splits.iter().find(|split| split.wait == Wait::Warp);
-        let split = *split.expect("called with a waiting split");
-        let mut what = format!(
-            "threads {:#010x} of the warp wait for the other threads that the instruction names; ",
-            split.mask
-        );
+        let waiting = self.splits.iter().filter(|split| split.wait == Wait::Warp);
+        let first = waiting.min_by_key(|split| split.pc);
+        let split = *first.expect("called with a waiting split");
+        let needed = match &cx.kernel.instructions[split.pc as usize].op {
+            Op::Warp(op) if op.collective().is_some() => "the other threads that it names",
+            _ => "the rest of the warp",
+        };
+        let mut what = format!("threads {:#010x} of the warp wait for {needed}; ", split.mask);
         let elsewhere: Vec<String> = self
             .splits
             .iter()
@@ -223,11 +234,70 @@ impl Warp {
         Err(Fault::new(Check::Divergence, split.mask, split.pc, what))
     }
 
-    /// Executes one split until it meets another, waits, ends, or `end` instructions were issued by the warp; whether it
-    /// stopped for another reason than the last.
-    fn run_split(&mut self, cx: &mut Context, chosen: usize, end: u64) -> Outcome<bool> {
-        let Split { mut pc, mask, .. } = self.splits[chosen];
+    /// Threads that wait at several instructions that do the same execute them together, as they may since sm_70; whether
+    /// some could.
+    fn meet_elsewhere(&mut self, cx: &mut Context) -> Outcome<bool> {
         let kernel = cx.kernel;
+        let waiting = self.splits.iter().filter(|split| split.wait == Wait::Warp);
+        let mut left: Vec<Part> = waiting
+            .filter_map(|split| match kernel.instructions[split.pc as usize].op {
+                Op::Warp(op) => Some(Part { op, mask: split.mask, pc: split.pc }),
+                _ => None,
+            })
+            .collect();
+        while let Some(first) = left.first() {
+            let collective = first.op.collective();
+            let (parts, others): (Vec<_>, Vec<_>) =
+                left.iter().partition(|part| part.op.collective() == collective);
+            left = others;
+            if collective.is_none() || parts.len() == 1 {
+                continue;
+            }
+            let executed = self.warp_wide(cx, &parts)?;
+            if executed == 0 {
+                continue;
+            }
+            for index in 0..self.splits.len() {
+                let split = self.splits[index];
+                let active = split.mask & executed;
+                if split.wait != Wait::Warp || active == 0 {
+                    continue;
+                }
+                let next = Split { pc: split.pc + 1, mask: active, wait: Wait::Ready, ..split };
+                self.executed(cx, &kernel.instructions[split.pc as usize], active);
+                if active == split.mask {
+                    self.splits[index] = next;
+                } else {
+                    self.splits[index].mask &= !active;
+                    self.splits.push(next);
+                }
+            }
+            return Ok(true);
+        }
+        Ok(false)
+    }
+
+    /// Counts an instruction that these threads executed.
+    #[inline]
+    fn executed(&mut self, cx: &mut Context, inst: &Inst, active: u32) {
+        cx.count(inst.class, active);
+        self.issued += 1;
+        let written = self.registers.written_mut();
+        for &place in inst.writes.of(&cx.kernel.places) {
+            written[place as usize] |= active;
+        }
+        if let Some(trace) = &cx.options.trace {
+            trace.step(&self.step(cx, inst, active));
+        }
+    }
+
+    /// Executes one split until it meets another, waits, ends, lets another have its turn, or `end` instructions were
+    /// issued by the warp.
+    fn run_split(&mut self, cx: &mut Context, chosen: usize, end: u64) -> Outcome<()> {
+        let Split { mut pc, mask, since, .. } = self.splits[chosen];
+        let kernel = cx.kernel;
+        let is_alone = self.splits.len() == 1;
+        let split = |pc: u32, mask: u32, wait: Wait| Split { pc, mask, wait, since };
         // Where the nearest split ahead is.
         let others = self.splits.iter().enumerate().filter(|&(index, _)| index != chosen);
         let meet = others
@@ -255,83 +325,64 @@ impl Warp {
                     Some(()) => Next::Step,
                     None => self.special(cx, inst, active, pc)?,
                 };
-                if matches!(next, Next::Await) {
-                    self.splits[chosen] = Split { pc, mask: active, wait: Wait::Warp };
-                    if active != mask {
-                        let rest = mask & !active;
-                        self.splits.push(Split { pc: pc + 1, mask: rest, wait: Wait::Ready });
+                if let Next::Await(waiting) = next {
+                    if active != waiting {
+                        self.executed(cx, inst, active & !waiting);
                     }
-                    return Ok(true);
+                    self.splits[chosen] = split(pc, waiting, Wait::Warp);
+                    if mask != waiting {
+                        self.splits.push(split(pc + 1, mask & !waiting, Wait::Ready));
+                    }
+                    return Ok(());
                 }
-                cx.count(inst.class, active);
-                self.issued += 1;
-                if let Some(trace) = &cx.options.trace {
-                    trace.step(&self.step(cx, inst, active));
-                }
+                self.executed(cx, inst, active);
+                let rest = mask & !active;
                 match next {
-                    Next::Step => {
-                        let written = self.registers.written_mut();
-                        for &place in inst.writes.of(&kernel.places) {
-                            written[place as usize] |= active;
-                        }
-                        pc += 1;
-                    }
-                    Next::Jump(target) if active == mask => pc = target,
+                    Next::Step => pc += 1,
+                    Next::Jump(target) if rest == 0 => pc = target,
                     Next::Jump(target) => {
                         cx.counts.divergent_branches += 1;
-                        self.splits[chosen] =
-                            Split { pc: pc + 1, mask: mask & !active, wait: Wait::Ready };
-                        self.splits.push(Split { pc: target, mask: active, wait: Wait::Ready });
-                        return Ok(true);
+                        self.splits[chosen] = split(pc + 1, rest, Wait::Ready);
+                        self.splits.push(split(target, active, Wait::Ready));
+                        return Ok(());
                     }
                     Next::Scatter(targets) => {
                         cx.counts.divergent_branches += 1;
                         self.splits.swap_remove(chosen);
                         for &(pc, mask) in &targets {
-                            self.splits.push(Split { pc, mask, wait: Wait::Ready });
+                            self.splits.push(split(pc, mask, Wait::Ready));
                         }
-                        if mask != active {
-                            let rest = mask & !active;
-                            self.splits.push(Split { pc: pc + 1, mask: rest, wait: Wait::Ready });
+                        if rest != 0 {
+                            self.splits.push(split(pc + 1, rest, Wait::Ready));
                         }
-                        return Ok(true);
+                        return Ok(());
                     }
                     Next::Exit => {
                         self.live &= !active;
                         cx.threads_ended(active);
-                        if active == mask {
-                            self.splits.swap_remove(chosen);
-                        } else {
-                            let rest = mask & !active;
-                            self.splits[chosen] =
-                                Split { pc: pc + 1, mask: rest, wait: Wait::Ready };
+                        match rest {
+                            0 => drop(self.splits.swap_remove(chosen)),
+                            _ => self.splits[chosen] = split(pc + 1, rest, Wait::Ready),
                         }
-                        return Ok(true);
+                        return Ok(());
                     }
                     Next::Barrier(index) => {
-                        let written = self.registers.written_mut();
-                        for &place in inst.writes.of(&kernel.places) {
-                            written[place as usize] |= active;
-                        }
                         // The threads go on behind the barrier when it opens.
-                        self.splits[chosen] =
-                            Split { pc: pc + 1, mask: active, wait: Wait::Barrier(index) };
-                        if active != mask {
-                            let rest = mask & !active;
-                            self.splits.push(Split { pc: pc + 1, mask: rest, wait: Wait::Ready });
+                        self.splits[chosen] = split(pc + 1, active, Wait::Barrier(index));
+                        if rest != 0 {
+                            self.splits.push(split(pc + 1, rest, Wait::Ready));
                         }
-                        return Ok(true);
+                        return Ok(());
                     }
-                    Next::Await => unreachable!("returned above"),
+                    Next::Await(_) => unreachable!("returned above"),
                 }
             }
-            if pc >= meet {
-                self.splits[chosen].pc = pc;
-                return Ok(true);
+            if pc >= meet || self.patience == 0 && !is_alone {
+                break;
             }
         }
         self.splits[chosen].pc = pc;
-        Ok(false)
+        Ok(())
     }
 
     /// An executed instruction, for a trace.
@@ -407,7 +458,7 @@ impl Warp {
             Op::Control(op) => self.control(op, active, pc),
             Op::Memory(op) => self.memory(cx, op, active, pc).map(|()| Next::Step),
             Op::Atomic(op) => self.atomic(cx, op, active, pc).map(|()| Next::Step),
-            Op::Warp(op) => self.warp_wide(cx, op, active, pc),
+            Op::Warp(op) => self.warp_op(cx, op, active, pc),
             Op::Matrix(op) => self.matrix(cx, op, active, pc),
             _ => unreachable!("executed on the registers alone"),
         }

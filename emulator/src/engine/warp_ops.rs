@@ -4,216 +4,156 @@ use super::block::{Arrival, Context};
 use super::memory_ops::lanes_of;
 use super::warp::{Fault, Next, Outcome, Warp};
 use crate::isa::warp::{Op, Reduce, Shuffle, Vote};
-use crate::lanes::Slot;
 use crate::memory::Who;
 use crate::report::Check;
 
-/// The threads of a warp that execute a warp-wide instruction together.
-enum Team {
-    /// All are here.
-    Ready(u32),
-    /// Others have to arrive first.
-    Incomplete,
+/// Threads at one of the instructions at which a warp meets.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Part {
+    pub op: Op,
+    pub mask: u32,
+    pub pc: u32,
+}
+
+/// What each thread brings to a warp-wide instruction.
+struct Inputs {
+    /// The threads that it names.
+    members: [u32; 32],
+    a: [u64; 32],
+    b: [u32; 32],
+    c: [u32; 32],
+    holds: u32,
+}
+
+/// What each thread gets.
+struct Outputs {
+    d: [u32; 32],
+    p: u32,
 }
 
 impl Warp {
-    pub(super) fn warp_wide(
+    pub(super) fn warp_op(
         &mut self,
         cx: &mut Context,
         op: &Op,
         active: u32,
         pc: u32,
     ) -> Outcome<Next> {
-        let members = match *op {
-            Op::Shuffle { members, .. }
-            | Op::Vote { members, .. }
-            | Op::Match { members, .. }
-            | Op::Redux { members, .. }
-            | Op::Elect { members, .. }
-            | Op::WarpBarrier { members } => members,
+        match *op {
             Op::ActiveMask { d } => {
                 self.lanes(active).put(d, &[active; 32]);
-                return Ok(Next::Step);
+                Ok(Next::Step)
             }
             Op::Fence { scope } => {
                 cx.clocks.fence(self.index);
                 cx.global.fence(Who { block: cx.block, warp: self.index }, scope);
-                return Ok(Next::Step);
+                Ok(Next::Step)
             }
             Op::Barrier { .. } | Op::BarrierArrive { .. } | Op::BarrierReduce { .. } => {
-                return self.barrier(cx, op, active, pc);
+                self.barrier(cx, op, active, pc)
             }
+            op => {
+                let executed = self.warp_wide(cx, &[Part { op, mask: active, pc }])?;
+                Ok(match active & !executed {
+                    0 => Next::Step,
+                    waiting => Next::Await(waiting),
+                })
+            }
+        }
+    }
+
+    /// Executes a warp-wide instruction for the threads whose teams are complete; which they are. A team is the threads
+    /// that a thread names and that have not exited; one instruction may serve several.
+    pub(super) fn warp_wide(&mut self, cx: &mut Context, parts: &[Part]) -> Outcome<u32> {
+        let fault = |lane: usize, what: String| {
+            let part = parts.iter().find(|part| part.mask >> lane & 1 == 1);
+            let pc = part.map_or(parts[0].pc, |part| part.pc);
+            Fault::new(Check::Divergence, 1 << lane, pc, what)
         };
-        // Threads may name differing teams: all of them have to be complete before one goes on.
-        let mut teams = [0u32; 32];
-        let mut count = 0;
-        let mut left = active;
+        let inputs = self.inputs(parts);
+        let here = parts.iter().fold(0, |here, part| here | part.mask);
+        let (mut left, mut executed) = (here, 0);
         while left != 0 {
-            match self.team(members, left, active, pc)? {
-                Team::Incomplete => return Ok(Next::Await),
-                Team::Ready(team) => {
-                    teams[count] = team;
-                    count += 1;
-                    left &= !team;
+            let first = left.trailing_zeros() as usize;
+            let mask = inputs.members[first];
+            if mask >> first & 1 == 0 {
+                let what =
+                    format!("the thread is not one of the threads {mask:#010x} that it names");
+                return Err(fault(first, what));
+            }
+            let team = mask & self.live;
+            left &= !team;
+            if team & !here != 0 {
+                continue;
+            }
+            if let Some(lane) = lanes_of(team).find(|&lane| inputs.members[lane] != mask) {
+                let other = inputs.members[lane];
+                let what =
+                    format!("threads {first} and {lane} name {mask:#010x} and {other:#010x}");
+                return Err(fault(first, what));
+            }
+            let outputs =
+                together(&parts[0].op, &inputs, team).map_err(|(lane, what)| fault(lane, what))?;
+            for part in parts {
+                self.deliver(&part.op, &outputs, team & part.mask);
+            }
+            if matches!(parts[0].op, Op::WarpBarrier { .. }) {
+                match team == self.live {
+                    true => cx.clocks.sync_warp(self.index),
+                    false => cx.clocks.sync_threads(self.index, team),
                 }
             }
+            executed |= team;
         }
-        for &team in &teams[..count] {
-            self.together(cx, op, team, pc)?;
-        }
-        Ok(Next::Step)
+        Ok(executed)
     }
 
-    /// The team of the first thread of `left`: the threads that it names and that have not exited.
-    fn team(&self, members: Slot, left: u32, active: u32, pc: u32) -> Outcome<Team> {
-        let named = self.registers.get::<u32>(members);
-        let first = left.trailing_zeros();
-        let mask = named[first as usize];
-        if mask >> first & 1 == 0 {
-            let what = format!("the thread is not one of the threads {mask:#010x} that it names");
-            return Err(Fault::new(Check::Divergence, 1 << first, pc, what));
-        }
-        let team = mask & self.live;
-        if team & !active != 0 {
-            return Ok(Team::Incomplete);
-        }
-        match lanes_of(team).find(|&lane| named[lane] != mask) {
-            None => Ok(Team::Ready(team)),
-            Some(lane) => {
-                let what = format!(
-                    "threads {first} and {lane} name {mask:#010x} and {:#010x}",
-                    named[lane]
-                );
-                Err(Fault::new(Check::Divergence, 1 << first, pc, what))
-            }
-        }
-    }
-
-    /// Executes a warp-wide instruction for one team.
-    fn together(&mut self, cx: &mut Context, op: &Op, team: u32, pc: u32) -> Outcome<()> {
-        match *op {
-            Op::Shuffle { mode, d, p, a, b, c, .. } => {
-                let (values, valid) = self.shuffle(mode, (a, b, c), team, pc)?;
-                let mut lanes = self.lanes(team);
-                lanes.put(d, &values);
-                if let Some(p) = p {
-                    lanes.put_predicate(p, valid);
+    fn inputs(&self, parts: &[Part]) -> Inputs {
+        let mut inputs = Inputs { members: [0; 32], a: [0; 32], b: [0; 32], c: [0; 32], holds: 0 };
+        for &Part { op, mask, .. } in parts {
+            let narrow = |slot| self.registers.get::<u32>(slot);
+            let members = match op {
+                Op::Shuffle { a, b, c, members, .. } => {
+                    take(mask, &narrow(a).map(u64::from), &mut inputs.a);
+                    take(mask, narrow(b), &mut inputs.b);
+                    take(mask, narrow(c), &mut inputs.c);
+                    members
                 }
-            }
-            Op::Vote { mode, d, p, a, .. } => {
-                let holds = self.registers.condition(a) & team;
-                let mut lanes = self.lanes(team);
-                if let Some(d) = d {
-                    lanes.put(d, &[holds; 32]);
+                Op::Vote { a, members, .. } => {
+                    inputs.holds |= self.registers.condition(a) & mask;
+                    members
                 }
-                let result = match mode {
-                    Vote::All => holds == team,
-                    Vote::Any => holds != 0,
-                    Vote::Uniform | Vote::Ballot => holds == team || holds == 0,
-                };
-                if let Some(p) = p {
-                    lanes.put_predicate(p, if result { u32::MAX } else { 0 });
+                Op::Match { wide: true, a, members, .. } => {
+                    take(mask, self.registers.get::<u64>(a), &mut inputs.a);
+                    members
                 }
-            }
-            Op::Match { all, wide, d, p, a, .. } => {
-                let values: [u64; 32] = match wide {
-                    true => *self.registers.get::<u64>(a),
-                    false => self.registers.get::<u32>(a).map(u64::from),
-                };
-                let same = |lane: usize| {
-                    let equal = lanes_of(team).filter(|&other| values[other] == values[lane]);
-                    equal.fold(0u32, |mask, other| mask | 1 << other)
-                };
-                let first = team.trailing_zeros() as usize;
-                let agree = same(first) == team;
-                let result: [u32; 32] = std::array::from_fn(|lane| match (all, agree) {
-                    (false, _) => same(lane),
-                    (true, true) => team,
-                    (true, false) => 0,
-                });
-                let mut lanes = self.lanes(team);
-                lanes.put(d, &result);
-                if let Some(p) = p {
-                    lanes.put_predicate(p, if agree { u32::MAX } else { 0 });
+                Op::Match { a, members, .. } | Op::Redux { a, members, .. } => {
+                    take(mask, &narrow(a).map(u64::from), &mut inputs.a);
+                    members
                 }
-            }
-            Op::Redux { mode, signed, d, a, .. } => {
-                let values = *self.registers.get::<u32>(a);
-                let all = lanes_of(team).map(|lane| values[lane]);
-                let result = match (mode, signed) {
-                    (Reduce::And, _) => all.fold(u32::MAX, |x, y| x & y),
-                    (Reduce::Or, _) => all.fold(0, |x, y| x | y),
-                    (Reduce::Xor, _) => all.fold(0, |x, y| x ^ y),
-                    (Reduce::Add, _) => all.fold(0, u32::wrapping_add),
-                    (Reduce::Min, true) => all.map(|x| x as i32).fold(i32::MAX, i32::min) as u32,
-                    (Reduce::Max, true) => all.map(|x| x as i32).fold(i32::MIN, i32::max) as u32,
-                    (Reduce::Min, false) => all.fold(u32::MAX, u32::min),
-                    (Reduce::Max, false) => all.fold(0, u32::max),
-                };
-                self.lanes(team).put(d, &[result; 32]);
-            }
-            Op::Elect { d, p, .. } => {
-                let leader = team.trailing_zeros();
-                let mut lanes = self.lanes(team);
-                if let Some(d) = d {
-                    lanes.put(d, &[leader; 32]);
-                }
-                lanes.put_predicate(p, 1 << leader);
-            }
-            Op::WarpBarrier { .. } => {
-                // A barrier of some of the threads orders those; the clock is the warp's, so only a whole one counts.
-                if team == self.live {
-                    cx.clocks.sync_warp(self.index);
-                }
-            }
-            Op::ActiveMask { .. }
-            | Op::Fence { .. }
-            | Op::Barrier { .. }
-            | Op::BarrierArrive { .. }
-            | Op::BarrierReduce { .. } => unreachable!("they have no team"),
-        }
-        Ok(())
-    }
-
-    /// `shfl.sync`: for each lane the value and whether its source lane is in range.
-    fn shuffle(
-        &self,
-        mode: Shuffle,
-        (a, b, c): (Slot, Slot, Slot),
-        team: u32,
-        pc: u32,
-    ) -> Outcome<([u32; 32], u32)> {
-        let get = |slot| self.registers.get::<u32>(slot);
-        let (values, b, c) = (get(a), get(b), get(c));
-        let (mut result, mut valid) = ([0; 32], 0u32);
-        for lane in lanes_of(team) {
-            let (index, clamp, segment) = (b[lane] & 31, c[lane] & 31, c[lane] >> 8 & 31);
-            let here = lane as u32;
-            let max = (here & segment) | (clamp & !segment);
-            let min = here & segment;
-            let (source, is_valid) = match mode {
-                Shuffle::Up => {
-                    let source = here as i32 - index as i32;
-                    (source as u32, source >= max as i32)
-                }
-                Shuffle::Down => (here + index, here + index <= max),
-                Shuffle::Butterfly => (here ^ index, here ^ index <= max),
-                Shuffle::Index => {
-                    let source = min | (index & !segment);
-                    (source, source <= max)
-                }
+                Op::Elect { members, .. } | Op::WarpBarrier { members } => members,
+                _ => unreachable!("it has no team"),
             };
-            let source = if is_valid { source } else { here };
-            valid |= u32::from(is_valid) << lane;
-            if team >> source & 1 == 0 {
-                let what = format!(
-                    "thread {lane} reads from thread {source}, which does not take part ({team:#010x})"
-                );
-                return Err(Fault::new(Check::Divergence, 1 << lane, pc, what));
-            }
-            result[lane] = values[source as usize];
+            take(mask, narrow(members), &mut inputs.members);
         }
-        Ok((result, valid))
+        inputs
+    }
+
+    fn deliver(&mut self, op: &Op, outputs: &Outputs, mask: u32) {
+        let (d, p) = match *op {
+            Op::Shuffle { d, p, .. } | Op::Match { d, p, .. } => (Some(d), p),
+            Op::Vote { d, p, .. } => (d, p),
+            Op::Redux { d, .. } => (Some(d), None),
+            Op::Elect { d, p, .. } => (d, Some(p)),
+            _ => (None, None),
+        };
+        let mut lanes = self.lanes(mask);
+        if let Some(d) = d {
+            lanes.put(d, &outputs.d);
+        }
+        if let Some(p) = p {
+            lanes.put_predicate(p, outputs.p);
+        }
     }
 
     /// Barriers of the block.
@@ -226,7 +166,7 @@ impl Warp {
         };
         let is_whole_warp = active == self.live;
         if aligned && !is_whole_warp {
-            return Ok(Next::Await);
+            return Ok(Next::Await(active));
         }
         let first = active.trailing_zeros() as usize;
         let uniform = |slot| {
@@ -256,6 +196,7 @@ impl Warp {
             is_whole_warp,
             expected,
             waits,
+            is_reduction: matches!(op, Op::BarrierReduce { .. }),
         };
         cx.arrive(&arrival).map_err(|what| Fault::new(Check::Barrier, active, pc, what))?;
         if let Op::BarrierReduce { mode, a, .. } = *op {
@@ -263,4 +204,94 @@ impl Warp {
         }
         Ok(if waits { Next::Barrier(barrier as u8) } else { Next::Step })
     }
+}
+
+/// Copies the lanes of a mask.
+fn take<T: Copy>(mask: u32, from: &[T; 32], into: &mut [T; 32]) {
+    for lane in 0..32 {
+        into[lane] = if mask >> lane & 1 == 1 { from[lane] } else { into[lane] };
+    }
+}
+
+/// What a team gets from a warp-wide instruction, or the lane that does wrong and how.
+fn together(op: &Op, inputs: &Inputs, team: u32) -> Result<Outputs, (usize, String)> {
+    let ones = |holds: bool| if holds { u32::MAX } else { 0 };
+    Ok(match *op {
+        Op::Shuffle { mode, .. } => return shuffle(mode, inputs, team),
+        Op::Vote { mode, .. } => {
+            let holds = inputs.holds & team;
+            let result = match mode {
+                Vote::All => holds == team,
+                Vote::Any => holds != 0,
+                Vote::Uniform | Vote::Ballot => holds == team || holds == 0,
+            };
+            Outputs { d: [holds; 32], p: ones(result) }
+        }
+        Op::Match { all, .. } => {
+            let same = |lane: usize| {
+                let equal = lanes_of(team).filter(|&other| inputs.a[other] == inputs.a[lane]);
+                equal.fold(0u32, |mask, other| mask | 1 << other)
+            };
+            let agree = same(team.trailing_zeros() as usize) == team;
+            let d = std::array::from_fn(|lane| match (all, agree) {
+                (false, _) => same(lane),
+                (true, true) => team,
+                (true, false) => 0,
+            });
+            Outputs { d, p: ones(agree) }
+        }
+        Op::Redux { mode, signed, .. } => {
+            let all = lanes_of(team).map(|lane| inputs.a[lane] as u32);
+            let result = match (mode, signed) {
+                (Reduce::And, _) => all.fold(u32::MAX, |x, y| x & y),
+                (Reduce::Or, _) => all.fold(0, |x, y| x | y),
+                (Reduce::Xor, _) => all.fold(0, |x, y| x ^ y),
+                (Reduce::Add, _) => all.fold(0, u32::wrapping_add),
+                (Reduce::Min, true) => all.map(|x| x as i32).fold(i32::MAX, i32::min) as u32,
+                (Reduce::Max, true) => all.map(|x| x as i32).fold(i32::MIN, i32::max) as u32,
+                (Reduce::Min, false) => all.fold(u32::MAX, u32::min),
+                (Reduce::Max, false) => all.fold(0, u32::max),
+            };
+            Outputs { d: [result; 32], p: 0 }
+        }
+        Op::Elect { .. } => {
+            let leader = team.trailing_zeros();
+            Outputs { d: [leader; 32], p: 1 << leader }
+        }
+        _ => Outputs { d: [0; 32], p: 0 },
+    })
+}
+
+/// `shfl.sync`: for each lane the value and whether its source lane is in range.
+fn shuffle(mode: Shuffle, inputs: &Inputs, team: u32) -> Result<Outputs, (usize, String)> {
+    let (mut d, mut p) = ([0; 32], 0u32);
+    for lane in lanes_of(team) {
+        let (b, c) = (inputs.b[lane], inputs.c[lane]);
+        let (index, clamp, segment) = (b & 31, c & 31, c >> 8 & 31);
+        let here = lane as u32;
+        let max = (here & segment) | (clamp & !segment);
+        let min = here & segment;
+        let (source, is_valid) = match mode {
+            Shuffle::Up => {
+                let source = here as i32 - index as i32;
+                (source as u32, source >= max as i32)
+            }
+            Shuffle::Down => (here + index, here + index <= max),
+            Shuffle::Butterfly => (here ^ index, here ^ index <= max),
+            Shuffle::Index => {
+                let source = min | (index & !segment);
+                (source, source <= max)
+            }
+        };
+        let source = if is_valid { source } else { here };
+        p |= u32::from(is_valid) << lane;
+        if team >> source & 1 == 0 {
+            let what = format!(
+                "thread {lane} reads from thread {source}, which does not take part ({team:#010x})"
+            );
+            return Err((lane, what));
+        }
+        d[lane] = inputs.a[source as usize] as u32;
+    }
+    Ok(Outputs { d, p })
 }

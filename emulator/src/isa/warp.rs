@@ -114,6 +114,17 @@ pub enum Op {
     },
 }
 
+/// What threads that name each other do together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Collective {
+    Shuffle(Shuffle),
+    Vote(Vote),
+    Match { all: bool, wide: bool },
+    Redux { mode: Reduce, signed: bool },
+    Elect,
+    Barrier,
+}
+
 /// What a `bar.red` counts and where its result goes.
 #[derive(Debug, Clone, Copy)]
 pub enum BarrierReduction {
@@ -123,6 +134,23 @@ pub enum BarrierReduction {
 }
 
 impl Op {
+    /// What the threads of a member mask do; `None` for an instruction without one.
+    pub fn collective(&self) -> Option<Collective> {
+        Some(match *self {
+            Op::Shuffle { mode, .. } => Collective::Shuffle(mode),
+            Op::Vote { mode, .. } => Collective::Vote(mode),
+            Op::Match { all, wide, .. } => Collective::Match { all, wide },
+            Op::Redux { mode, signed, .. } => Collective::Redux { mode, signed },
+            Op::Elect { .. } => Collective::Elect,
+            Op::WarpBarrier { .. } => Collective::Barrier,
+            Op::ActiveMask { .. }
+            | Op::Barrier { .. }
+            | Op::BarrierArrive { .. }
+            | Op::BarrierReduce { .. }
+            | Op::Fence { .. } => return None,
+        })
+    }
+
     pub fn class(&self) -> Class {
         match self {
             Op::Barrier { .. }

@@ -1,8 +1,8 @@
 //! Vector clocks of the warps of a block: what of each other's work they have been told of by barriers and fences.
 //!
 //! Every access is stamped with its warp's own clock. A warp has been told of another's access when what it knows of that
-//! warp's clock is not behind the stamp. Within a warp, accesses of different threads are ordered once the warp's own
-//! clock has moved on, which `bar.warp.sync` and block barriers make it do.
+//! warp's clock is not behind the stamp. Within a warp, accesses of different threads are ordered by `bar.warp.sync` and
+//! block barriers.
 
 use std::collections::HashMap;
 
@@ -11,10 +11,20 @@ const WARPS: usize = 32;
 /// What a warp knows of every warp's clock.
 pub type Vector = [u32; WARPS];
 
+/// What the threads of a warp know of each other's accesses.
+#[derive(Debug, Clone, Default)]
+struct Within {
+    /// All know of all up to this clock.
+    all: u32,
+    /// What each knows of each other, where some met since.
+    each: Option<Box<[Vector; 32]>>,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct Clocks {
     known: Vec<Vector>,
+    within: Vec<Within>,
     barriers: [Vector; 16],
     /// Each warp's clock when the current phase began: the last moment at which every warp met at a barrier.
     phase_start: Vector,
@@ -31,6 +41,7 @@ impl Clocks {
     pub fn new(warps: usize) -> Clocks {
         let mut clocks = Clocks {
             known: vec![[0; WARPS]; warps],
+            within: vec![Within::default(); warps],
             barriers: [[0; WARPS]; 16],
             phase_start: [0; WARPS],
             phase: 0,
@@ -49,6 +60,7 @@ impl Clocks {
             *known = [0; WARPS];
             known[warp] = 1;
         }
+        self.within.fill(Within::default());
         self.barriers = [[0; WARPS]; 16];
         self.phase_start = [0; WARPS];
         self.phase = 0;
@@ -64,24 +76,49 @@ impl Clocks {
         self.known[warp as usize][warp as usize]
     }
 
-    /// Whether `warp` knows of an access that `other` stamped.
+    /// Whether a lane of `warp` knows of an access that a lane of `other` stamped.
     #[inline]
-    pub fn knows(&self, warp: u32, other: u32, stamp: u32) -> bool {
-        match warp == other {
-            true => self.now(warp) > stamp,
-            false => self.known[warp as usize][other as usize] >= stamp,
+    pub fn knows(&self, (warp, lane): (u32, usize), (other, of): (u32, usize), stamp: u32) -> bool {
+        if warp != other {
+            return self.known[warp as usize][other as usize] >= stamp;
         }
+        let within = &self.within[warp as usize];
+        // Of an access by several lanes it is not known which.
+        stamp <= within.all
+            || within
+                .each
+                .as_ref()
+                .is_some_and(|each| each[lane].get(of).is_none_or(|&clock| clock >= stamp))
     }
 
-    /// `bar.warp.sync` of a whole warp.
+    /// All threads of a warp meet.
     pub fn sync_warp(&mut self, warp: u32) {
-        self.known[warp as usize][warp as usize] += 1;
+        let now = &mut self.known[warp as usize][warp as usize];
+        self.within[warp as usize] = Within { all: *now, each: None };
+        *now += 1;
+    }
+
+    /// Some threads of a warp meet.
+    pub fn sync_threads(&mut self, warp: u32, team: u32) {
+        let now = &mut self.known[warp as usize][warp as usize];
+        let Within { all, each } = &mut self.within[warp as usize];
+        let each = each.get_or_insert_with(|| Box::new([[*all; WARPS]; 32]));
+        let is_member = |lane: usize| team >> lane & 1 == 1;
+        let mut joined = [*all; WARPS];
+        for (lane, known) in each.iter().enumerate().filter(|&(lane, _)| is_member(lane)) {
+            join(&mut joined, known);
+            joined[lane] = *now;
+        }
+        for (_, known) in each.iter_mut().enumerate().filter(|&(lane, _)| is_member(lane)) {
+            *known = joined;
+        }
+        *now += 1;
     }
 
     /// A warp arrives at a barrier: those who wait there learn what it knows.
     pub fn arrive(&mut self, warp: u32, barrier: usize) {
         join(&mut self.barriers[barrier], &self.known[warp as usize]);
-        self.sync_warp(warp);
+        self.known[warp as usize][warp as usize] += 1;
     }
 
     /// A barrier opens for the warps of a mask.
@@ -90,6 +127,8 @@ impl Clocks {
         for (warp, known) in self.known.iter_mut().enumerate() {
             if waiting >> warp & 1 == 1 {
                 join(known, &published);
+                // Nothing happened since its last threads arrived.
+                self.within[warp] = Within { all: known[warp] - 1, each: None };
             }
         }
         if waiting.count_ones() as usize == self.known.len() {

@@ -495,7 +495,9 @@ impl Global {
         let (warp, other) = (now.thread() / 32, earlier.thread() / 32);
         if earlier.block() == now.block() {
             let same_thread = earlier.thread() == now.thread() && !earlier.of_several();
-            return !same_thread && !clocks.knows(warp, other, earlier.clock());
+            let lane = |tag: Tag| (tag.thread() % 32) as usize;
+            let of = if earlier.of_several() { 32 } else { lane(earlier) };
+            return !same_thread && !clocks.knows((warp, lane(now)), (other, of), earlier.clock());
         }
         let knows =
             || self.tracking.flags().knows(self.block, earlier.block(), other, earlier.clock());

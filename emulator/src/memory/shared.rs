@@ -365,7 +365,8 @@ impl Shared {
     fn report(&self, r: &Request, lane: usize, problem: &Problem) -> Violation {
         let (kind, index, what) = match problem {
             Problem::Uninitialized { index } => {
-                (ViolationKind::Uninitialized, index, "nothing was written there".to_owned())
+                let what = "nothing was written there so far: a write is missing, or a barrier";
+                (ViolationKind::Uninitialized, index, what.to_owned())
             }
             Problem::InFlight { index, by } => {
                 let by = thread(by);
@@ -440,7 +441,8 @@ impl Me<'_> {
         if earlier.clock == 0 || same_thread || self.strong && earlier.strong {
             return false;
         }
-        !self.clocks.knows(self.warp, u32::from(earlier.warp), earlier.clock)
+        let other = (u32::from(earlier.warp), usize::from(earlier.lane));
+        !self.clocks.knows((self.warp, lane), other, earlier.clock)
     }
 }
 
