@@ -141,8 +141,8 @@ fn check(
         let given = setup(&gpu);
         let (report, ..) = launch(&gpu, &right, size, &given);
         assert!(report.is_none(), "{name}, without its bug: {}", report.unwrap());
-        let pointers = given.args.iter().filter(|arg| matches!(arg, Arg::U64(_)));
-        output = gpu.download(address(*pointers.last().unwrap()), n).unwrap();
+        let mut pointers = given.args.iter().filter(|arg| matches!(arg, Arg::U64(_)));
+        output = gpu.download(address(*pointers.next_back().unwrap()), n).unwrap();
     }
     output
 }

@@ -92,7 +92,7 @@ impl Context<'_> {
         self.counts.barrier_arrivals += 1;
         let all = self.threads.next_multiple_of(32);
         let expected = arrival.expected.unwrap_or(all);
-        if expected == 0 || expected % 32 != 0 || expected > all {
+        if expected == 0 || !expected.is_multiple_of(32) || expected > all {
             return Err(format!(
                 "a barrier of {expected} threads: a multiple of 32 up to the block's {all} is needed"
             ));
