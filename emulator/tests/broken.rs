@@ -303,7 +303,7 @@ fn shared_races() {
     let words = ["thread 0 of warp 1", "thread 0 of warp 0", "no barrier"];
     let wanted = expect(Check::Race, (0, 32), At::Space(0), &words);
     let out = check("missing_barrier", (1, 64), block(64), &wanted, 64);
-    assert!(out.into_iter().eq((0..64).map(|i| if i < 32 { 0 } else { i - 32 })));
+    assert!(out.into_iter().eq((0..64u32).map(|i| i.saturating_sub(32))));
 
     // The emulator runs the first warp up to the barrier that is not there.
     let words = ["nothing was written there", "barrier"];
