@@ -20,6 +20,13 @@ struct Within {
     each: Option<Box<[Vector; 32]>>,
 }
 
+impl Within {
+    /// A thread was told of what the warp did up to a clock. Which thread is not noted: a lock within a warp orders all.
+    fn told(&mut self, clock: u32) {
+        self.all = self.all.max(clock);
+    }
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct Clocks {
@@ -152,8 +159,9 @@ impl Clocks {
 
     /// A fence: what the warp did before can be published after, and what it saw before is known after.
     pub fn fence(&mut self, warp: u32) {
-        let known = &mut self.known[warp as usize];
-        join(known, &self.seen[warp as usize]);
+        let (known, seen) = (&mut self.known[warp as usize], &self.seen[warp as usize]);
+        join(known, seen);
+        self.within[warp as usize].told(seen[warp as usize]);
         join(&mut self.fenced, known);
         self.has_fenced = true;
         known[warp as usize] += 1;
@@ -188,8 +196,12 @@ impl Clocks {
             return;
         }
         let Some(vector) = self.published.get(&flag) else { return };
-        let into = if is_acquire { &mut self.known } else { &mut self.seen };
-        join(&mut into[warp as usize], vector);
+        if is_acquire {
+            join(&mut self.known[warp as usize], vector);
+            self.within[warp as usize].told(vector[warp as usize]);
+        } else {
+            join(&mut self.seen[warp as usize], vector);
+        }
     }
 }
 

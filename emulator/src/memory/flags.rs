@@ -58,6 +58,10 @@ impl Flags {
                 raise(&mut entry.known, other, count);
             }
         }
+        // The same again adds nothing: who sees it has seen the first.
+        if entry.last.get(&block).is_some_and(|&last| entry.publications[last].1 == vector) {
+            return;
+        }
         entry.last.insert(block, entry.publications.len());
         entry.publications.push((block, vector));
     }

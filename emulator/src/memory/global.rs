@@ -43,6 +43,8 @@ pub struct Global {
     /// The allocation of the last access.
     last: usize,
     block: u32,
+    /// The block has looked at flags of others.
+    has_observed: bool,
     counts: GlobalCounts,
 }
 
@@ -79,6 +81,10 @@ impl Tag {
 
     fn clock(self) -> u32 {
         (self.0 & Tag::CLOCK) as u32
+    }
+
+    fn is_of(self, other: Tag) -> bool {
+        (self.block(), self.thread()) == (other.block(), other.thread())
     }
 
     fn is_strong(self) -> bool {
@@ -149,11 +155,12 @@ enum Way {
 
 impl Global {
     pub fn new(tracking: Arc<Tracking>) -> Global {
-        Global { tracking, last: 0, block: 0, counts: GlobalCounts::default() }
+        Global { tracking, last: 0, block: 0, has_observed: false, counts: GlobalCounts::default() }
     }
 
     pub fn begin_block(&mut self, block: u32) {
         self.block = block;
+        self.has_observed = false;
     }
 
     pub fn take_counts(&mut self) -> GlobalCounts {
@@ -381,11 +388,19 @@ impl Global {
             check_written(tracking, part, &runs)?;
             for lane in lanes(part.mask) {
                 global.observe(r, lane, clocks, acquires);
-                global.publish(r, lane, clocks, releases);
                 global.check_write(tracking, part, lane, clocks, Way::Atomic, None)?;
-                let mut g = |value: u64| f(lane, u128::from(value)) as u64;
+                let mut new = 0;
+                let mut g = |value: u64| {
+                    new = f(lane, u128::from(value)) as u64;
+                    new
+                };
                 let bytes = &part.allocation.bytes;
-                old[lane] = u128::from(bytes.update(part.offset(lane), r.bytes, &mut g));
+                let before = bytes.update(part.offset(lane), r.bytes, &mut g);
+                old[lane] = u128::from(before);
+                // What changes nothing, such as a failed compare-and-swap, tells nobody anything.
+                if new != before {
+                    global.publish(r, lane, clocks, releases);
+                }
             }
             Ok(())
         })
@@ -409,9 +424,10 @@ impl Global {
     }
 
     /// A strong load learns what was published there: at once, or at the next fence.
-    fn observe(&self, r: &Request, lane: usize, clocks: &mut Clocks, is_acquire: bool) {
+    fn observe(&mut self, r: &Request, lane: usize, clocks: &mut Clocks, is_acquire: bool) {
         clocks.observe(r.who.warp, r.addresses[lane], is_acquire);
         if !self.tracking.concurrent {
+            self.has_observed = true;
             self.tracking.flags().observe(r.who.block, r.addresses[lane], is_acquire);
         }
     }
@@ -444,9 +460,9 @@ impl Global {
                 if earlier.launch() != launch {
                     cell[1].store(now.0, Relaxed);
                 } else if earlier != now {
-                    let same_thread =
-                        earlier.block() == now.block() && earlier.thread() == now.thread();
-                    let next = if same_thread { now } else { now.and_others(earlier) };
+                    // What is ordered behind this read is ordered behind those before it too.
+                    let replaces = earlier.is_of(now) || self.knows(earlier, now, clocks);
+                    let next = if replaces { now } else { now.and_others(earlier) };
                     if next != earlier {
                         cell[1].store(next.0, Relaxed);
                     }
@@ -492,16 +508,20 @@ impl Global {
         if u64::from(earlier.clock()) == Tag::CLOCK {
             return false;
         }
+        let same_thread = earlier.is_of(now) && !earlier.of_several();
+        !same_thread && !self.knows(earlier, now, clocks)
+    }
+
+    /// Whether an earlier access of this launch is ordered before now by barriers, fences and flags.
+    fn knows(&self, earlier: Tag, now: Tag, clocks: &Clocks) -> bool {
         let (warp, other) = (now.thread() / 32, earlier.thread() / 32);
         if earlier.block() == now.block() {
-            let same_thread = earlier.thread() == now.thread() && !earlier.of_several();
             let lane = |tag: Tag| (tag.thread() % 32) as usize;
             let of = if earlier.of_several() { 32 } else { lane(earlier) };
-            return !same_thread && !clocks.knows((warp, lane(now)), (other, of), earlier.clock());
+            return clocks.knows((warp, lane(now)), (other, of), earlier.clock());
         }
-        let knows =
-            || self.tracking.flags().knows(self.block, earlier.block(), other, earlier.clock());
-        self.tracking.concurrent || !knows()
+        self.has_observed
+            && self.tracking.flags().knows(self.block, earlier.block(), other, earlier.clock())
     }
 
     fn race(&self, r: &Request, lane: usize, earlier: Tag, way: Way, then: &str) -> Violation {

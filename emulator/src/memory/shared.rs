@@ -207,14 +207,15 @@ impl Shared {
                 .map_err(|problem| self.report(r, lane, &problem))?;
             let value = self.bits(address, r.bytes);
             old[lane] = value;
-            clocks.publish_from(
-                warp,
-                address,
-                matches!(r.order, Order::Release | Order::AcquireRelease),
-            );
             self.writes(r, lane, &Me::of(r, clocks), None)
                 .map_err(|problem| self.report(r, lane, &problem))?;
-            self.put(address, r.bytes, f(lane, value));
+            let new = f(lane, value);
+            self.put(address, r.bytes, new);
+            // What changes nothing, such as a failed compare-and-swap, tells nobody anything.
+            if new != value {
+                let is_release = matches!(r.order, Order::Release | Order::AcquireRelease);
+                clocks.publish_from(warp, address, is_release);
+            }
         }
         Ok(())
     }
