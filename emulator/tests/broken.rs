@@ -303,7 +303,7 @@ fn shared_races() {
     let words = ["thread 0 of warp 1", "thread 0 of warp 0", "no barrier"];
     let wanted = expect(Check::Race, (0, 32), At::Space(0), &words);
     let out = check("missing_barrier", (1, 64), block(64), &wanted, 64);
-    assert!(out.into_iter().eq((0..64).map(|i| if i < 32 { 0 } else { i - 32 })));
+    assert!(out.into_iter().eq((0..64u32).map(|i| i.saturating_sub(32))));
 
     // The emulator runs the first warp up to the barrier that is not there.
     let words = ["nothing was written there", "barrier"];
@@ -497,6 +497,22 @@ fn traps_and_budgets() {
     assert!((line..line + 3).contains(&report.line), "{report}");
     assert!(report.what.contains("262144 instructions"), "{report}");
     assert!(launch(&gpu, &fixed(&text), (2, 32), &given).0.is_none());
+}
+
+/// Blocks that end are counted too: many short ones run out of budget like a long one.
+#[test]
+fn budget_of_many_blocks() {
+    let text = fixed(&source("read_past_end"));
+    let mut gpu = Gpu::new(80);
+    let given = setup(vec![numbers(&gpu, 64), room(&gpu, 64), Arg::U32(64)]);
+    gpu.options.budget = 1000;
+    assert_eq!(launch(&gpu, &text, (1, 64), &given).1.warp_instructions, 2 * 16);
+    for threads in [1, 3] {
+        gpu.options.threads = threads;
+        assert!(launch(&gpu, &text, (30, 64), &given).0.is_none());
+        let report = launch(&gpu, &text, (2000, 64), &given).0.unwrap();
+        assert_eq!(report.check, Check::Budget, "{report}");
+    }
 }
 
 #[test]

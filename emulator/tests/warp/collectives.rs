@@ -154,7 +154,7 @@ fn matches() {
         few += 1;
         // Now and then a warp in which almost all agree.
         let kinds = if few / 32 % 3 == 0 { 30 } else { 2 };
-        [u32::from(next() % kinds == 0) * 7, u32::from(next() % kinds == 1)]
+        [u32::from(next().is_multiple_of(kinds)) * 7, u32::from(next() % kinds == 1)]
     };
     in_teams(80, body, 7, words, |lane, masks, given, got| {
         let team = masks[lane];
@@ -295,7 +295,7 @@ fn warp_barriers_in_branches() {
         put("%r7", 0)
     );
     let out = Kernel::new(body).module(".shared .align 4 .b8 tile[128];").output(32);
-    assert!(out.into_iter().eq((0..32).map(|t: u32| if t % 2 == 0 { t + 1 } else { t + 99 })));
+    assert!(out.into_iter().eq((0..32).map(|t: u32| if t & 1 == 0 { t + 1 } else { t + 99 })));
 }
 
 /// Tiles of 8 threads reduce through shared memory, each with its own mask, in a loop.
