@@ -8,6 +8,8 @@
 //! Floating-point products are exact and are added in f32, in the order of K, onto the accumulator, each sum rounded to
 //! nearest. Tensor cores add several products at once and truncate, so their low bits may differ.
 
+use crate::num::half::{F16, Half};
+
 /// Rows of A and D, columns of B and D, and what is summed over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shape {
@@ -111,15 +113,15 @@ pub fn accumulator_place(lane: usize, index: usize) -> (usize, usize) {
 /// `c + a b` in f32 for f16, bf16 and tf32, in place; `c` is `[row][column]`.
 pub fn multiply_f32(shape: Shape, element: Element, a: &[Row], b: &[Row], c: &mut [[f32; 8]; 16]) {
     let widen = |bits: u32| match element {
-        Element::F16 => widen_f16(bits as u16),
+        Element::F16 => F16::widen(bits & 0xFFFF),
         Element::Bf16 => f32::from_bits(bits << 16),
         // The low 13 bits of a tf32 operand are ignored.
         _ => f32::from_bits(bits & !0x1FFF),
     };
     let (a, b) = match element {
         Element::F16 => (
-            gather_a(shape, element, a, |bits| widen_f16(bits as u16)),
-            gather_b(element, b, |bits| widen_f16(bits as u16)),
+            gather_a(shape, element, a, |bits| F16::widen(bits & 0xFFFF)),
+            gather_b(element, b, |bits| F16::widen(bits & 0xFFFF)),
         ),
         _ => (gather_a(shape, element, a, widen), gather_b(element, b, widen)),
     };
@@ -199,34 +201,6 @@ pub fn multiply_f64(a: &[f64; 32], b: &[f64; 32], c: &mut [[f64; 32]; 2]) {
             let terms = (0..4).map(|k| (a[4 * row + k], b[4 * column + k]));
             c[index][lane] = terms.fold(old[index][lane], |sum, (x, y)| x.mul_add(y, sum));
         }
-    }
-}
-
-/// An f16 as f32: exact.
-#[inline]
-pub fn widen_f16(bits: u16) -> f32 {
-    let magnitude = u32::from(bits & 0x7FFF) << 13;
-    let sign = u32::from(bits & 0x8000) << 16;
-    // Exponents are 112 apart; the multiplication also normalises subnormals. Infinities and NaN keep all exponent bits.
-    let is_special = magnitude >= 0x0F80_0000;
-    let scaled = (f32::from_bits(magnitude) * f32::from_bits(0x7780_0000)).to_bits();
-    let special = magnitude | 0x7F80_0000;
-    f32::from_bits(sign | if is_special { special } else { scaled })
-}
-
-/// An f32 rounded to the nearest f16, ties to even; NaN is 0x7fff.
-pub fn narrow_f16(x: f32) -> u16 {
-    let (bits, sign) = (x.to_bits() & 0x7FFF_FFFF, (x.to_bits() >> 16 & 0x8000) as u16);
-    match bits {
-        0x7F80_0001.. => 0x7FFF,
-        // From 65520 on, the nearest is infinity.
-        0x477F_F000.. => sign | 0x7C00,
-        0x3880_0000.. => {
-            let rounded = bits + 0x0FFF + (bits >> 13 & 1) - 0x3800_0000;
-            sign | (rounded >> 13) as u16
-        }
-        // Adding 0.5 puts the last bit of a subnormal result where f32 rounds.
-        _ => sign | ((f32::from_bits(bits) + 0.5).to_bits() - 0x3F00_0000) as u16,
     }
 }
 

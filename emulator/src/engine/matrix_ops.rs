@@ -7,9 +7,10 @@ use crate::isa::matrix::{Accumulator, Multiply, Op, Transfer};
 use crate::lanes::Slot;
 use crate::matrix::{
     Element, Row, accumulator_place, collect, distribute, multiply_b1, multiply_f32, multiply_f64,
-    multiply_s32, narrow_f16, widen_f16,
+    multiply_s32,
 };
 use crate::memory::{Order, Request, Who};
+use crate::num::half::{F16, Half};
 use crate::report::Check;
 
 impl Warp {
@@ -95,7 +96,7 @@ impl Warp {
                 Accumulator::F16 => self
                     .registers
                     .get::<u32>(op.c[index / 2])
-                    .map(|pair| widen_f16((pair >> (16 * (index % 2))) as u16)),
+                    .map(|pair| F16::widen(pair >> (16 * (index % 2)) & 0xFFFF)),
                 _ => *self.registers.get::<f32>(op.c[index]),
             };
             scatter(&mut c, index, &values);
@@ -105,9 +106,7 @@ impl Warp {
             match op.d_type {
                 Accumulator::F16 => {
                     let (low, high) = (pick(&c, 2 * index), pick(&c, 2 * index + 1));
-                    let pair = |lane: usize| {
-                        u32::from(narrow_f16(low[lane])) | u32::from(narrow_f16(high[lane])) << 16
-                    };
+                    let pair = |lane: usize| F16::narrow(low[lane]) | F16::narrow(high[lane]) << 16;
                     *self.registers.get_mut::<u32>(slot) = std::array::from_fn(pair);
                 }
                 _ => *self.registers.get_mut::<f32>(slot) = pick(&c, index),
