@@ -357,3 +357,19 @@ fn teams_go_on_alone() {
     let out = Kernel::new(body).output(32);
     assert!(out.into_iter().eq((0..32).map(|t| if t < 30 { 435 } else { 61 })));
 }
+
+/// A guard keeps threads out of an instruction; the mask does not name them.
+#[test]
+fn guarded() {
+    let body = format!(
+        "and.b32 %r1, %t, 3;
+        setp.eq.u32 %p1, %r1, 2;
+        mov.u32 %r2, 99;
+        @%p1 redux.sync.max.u32 %r2, %t, 0x44444444;
+        @!%p1 shfl.sync.idx.b32 %r2, %t, 5, 0x1f, 0xbbbbbbbb;
+        {}",
+        put("%r2", 0)
+    );
+    let out = Kernel::new(body).output(32);
+    assert!(out.into_iter().eq((0..32).map(|t| if t % 4 == 2 { 30 } else { 5 })));
+}
