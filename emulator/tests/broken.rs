@@ -499,6 +499,22 @@ fn traps_and_budgets() {
     assert!(launch(&gpu, &fixed(&text), (2, 32), &given).0.is_none());
 }
 
+/// Blocks that end are counted too: many short ones run out of budget like a long one.
+#[test]
+fn budget_of_many_blocks() {
+    let text = fixed(&source("read_past_end"));
+    let mut gpu = Gpu::new(80);
+    let given = setup(vec![numbers(&gpu, 64), room(&gpu, 64), Arg::U32(64)]);
+    gpu.options.budget = 1000;
+    assert_eq!(launch(&gpu, &text, (1, 64), &given).1.warp_instructions, 2 * 16);
+    for threads in [1, 3] {
+        gpu.options.threads = threads;
+        assert!(launch(&gpu, &text, (30, 64), &given).0.is_none());
+        let report = launch(&gpu, &text, (2000, 64), &given).0.unwrap();
+        assert_eq!(report.check, Check::Budget, "{report}");
+    }
+}
+
 #[test]
 fn parameters() {
     let text = fixed(&source("read_past_end"));

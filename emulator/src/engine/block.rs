@@ -142,6 +142,8 @@ pub(super) struct Block<'a> {
     warps: Vec<Warp>,
     /// Warps that have not ended.
     running: u32,
+    /// Instructions that its warps issued, until someone takes note.
+    pub issued: u64,
 }
 
 impl<'a> Block<'a> {
@@ -173,6 +175,7 @@ impl<'a> Block<'a> {
             },
             warps,
             running: 0,
+            issued: 0,
         };
         block.fill_presets(true);
         block
@@ -255,9 +258,9 @@ impl<'a> Block<'a> {
 
     /// Executes until it ends or about `share` instructions were issued; whether it ended.
     pub fn run(&mut self, share: u64) -> std::result::Result<bool, Box<Report>> {
-        let mut left = share as i64;
+        let end = self.issued + share;
         while self.running > 0 {
-            if left <= 0 {
+            if self.issued >= end {
                 return Ok(false);
             }
             let mut progress = false;
@@ -269,7 +272,7 @@ impl<'a> Block<'a> {
                 let before = (warp.issued, warp.live);
                 let status = warp.run(&mut self.cx, SHARE);
                 let after = (warp.issued, warp.live);
-                left -= (after.0 - before.0) as i64;
+                self.issued += after.0 - before.0;
                 progress |= before != after;
                 match status {
                     Ok(Status::Done) => {

@@ -298,16 +298,17 @@ impl Shared<'_> {
 
     /// Runs a block for a share of instructions; whether it has ended, in either way.
     fn advance(&self, block: &mut Block, index: u32) -> bool {
-        match block.run(SHARE) {
-            Ok(true) => true,
-            Ok(false) => {
-                let issued = self.issued.fetch_add(SHARE, Ordering::Relaxed) + SHARE;
-                if issued > self.launch.options.budget {
-                    self.fail(index, block.out_of_budget());
-                    return true;
-                }
-                false
+        let result = block.run(SHARE);
+        let more = std::mem::take(&mut block.issued);
+        let before = self.issued.fetch_add(more, Ordering::Relaxed);
+        let budget = self.launch.options.budget;
+        match result {
+            // A block that has ended is to blame only if the budget ended with it.
+            Ok(has_ended) if before + more > budget && (!has_ended || before <= budget) => {
+                self.fail(index, block.out_of_budget());
+                true
             }
+            Ok(has_ended) => has_ended,
             Err(report) => {
                 self.fail(index, report);
                 true

@@ -169,22 +169,21 @@ impl Warp {
             return Ok(Next::Await(active));
         }
         let first = active.trailing_zeros() as usize;
-        let uniform = |slot| {
+        let uniform = |name: &str, slot| {
             let values = self.registers.get::<u32>(slot);
             let value = values[first];
             match lanes_of(active).find(|&lane| values[lane] != value) {
                 None => Ok(value),
                 Some(lane) => {
-                    let what = format!(
-                        "threads {first} and {lane} name barriers {value} and {}",
-                        values[lane]
-                    );
+                    let other = values[lane];
+                    let what =
+                        format!("threads {first} and {lane} give {name} {value} and {other}");
                     Err(Fault::new(Check::Barrier, 1 << lane, pc, what))
                 }
             }
         };
-        let barrier = uniform(index)?;
-        let expected = threads.map(uniform).transpose()?;
+        let barrier = uniform("barriers", index)?;
+        let expected = threads.map(|slot| uniform("thread counts", slot)).transpose()?;
         if barrier > 15 {
             let what = format!("barrier {barrier} does not exist: there are 0 to 15");
             return Err(Fault::new(Check::Barrier, active, pc, what));

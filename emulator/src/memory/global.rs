@@ -277,8 +277,14 @@ impl Global {
             let runs = Runs::of(part);
             global.count(tracking, part, &runs, Way::Read);
             if r.order != Order::Weak {
+                // Threads that look at one flag see the same.
+                let mut last = None;
                 for lane in lanes(part.mask) {
-                    global.observe(r, lane, clocks, r.order != Order::Relaxed);
+                    let flag = Some(r.addresses[lane]);
+                    if flag != last {
+                        global.observe(r, lane, clocks, r.order != Order::Relaxed);
+                    }
+                    last = flag;
                 }
             }
             check_written(tracking, part, &runs)?;

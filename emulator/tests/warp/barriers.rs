@@ -249,3 +249,47 @@ fn flags_between_warps() {
     let report = kernel("").run(&[0], &[0; 64]).unwrap_err();
     assert_eq!(report.check, Check::Race, "{report}");
 }
+
+/// Barriers that do not exist, that threads of a warp do not agree on, or that count wrongly.
+#[test]
+fn refused() {
+    let cases = [
+        ("mov.u32 %r1, 16; bar.sync %r1;", "barrier 16 does not exist", 0),
+        ("mov.u32 %r1, 128; bar.sync 1, %r1;", "128 threads", 0),
+        ("mov.u32 %r1, 0; bar.arrive 1, %r1;", "0 threads", 0),
+        ("and.b32 %r1, %t, 1; bar.sync %r1;", "threads 0 and 1 give barriers 0 and 1", 1),
+        (
+            "shl.b32 %r1, %t, 5; add.u32 %r1, %r1, 32; bar.sync 1, %r1;",
+            "threads 0 and 1 give thread counts 32 and 64",
+            1,
+        ),
+    ];
+    for (body, what, thread) in cases {
+        let report = Kernel::new(body).size(1, 64).run(&[0], &[0]).unwrap_err();
+        assert_eq!((report.check, report.thread[0]), (Check::Barrier, thread), "{report}");
+        assert!(report.what.contains(what), "{report}");
+    }
+}
+
+/// An instruction that needs the whole warp waits for threads that come late, whatever their way.
+#[test]
+fn late_threads() {
+    let body = format!(
+        "mov.u32 %r1, 0;
+        setp.eq.u32 %p1, %t, 7;
+        @%p1 bra LATE;
+        MEET:
+        bar.sync 0;
+        vote.sync.ballot.b32 %r2, %p1, 0xffffffff;
+        bra JOIN;
+        LATE:
+        add.u32 %r1, %r1, 1;
+        setp.lt.u32 %p2, %r1, 20000;
+        @%p2 bra LATE;
+        bra MEET;
+        JOIN:
+        {}",
+        put("%r2", 0)
+    );
+    assert_eq!(Kernel::new(body).size(1, 64).output(64), [[128; 32], [0; 32]].concat());
+}

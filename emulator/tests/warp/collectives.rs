@@ -295,7 +295,7 @@ fn warp_barriers_in_branches() {
         put("%r7", 0)
     );
     let out = Kernel::new(body).module(".shared .align 4 .b8 tile[128];").output(32);
-    assert!(out.into_iter().eq((0..32).map(|t: u32| if t.is_multiple_of(2) { t + 1 } else { t + 99 })));
+    assert!(out.into_iter().eq((0..32).map(|t: u32| if t & 1 == 0 { t + 1 } else { t + 99 })));
 }
 
 /// Tiles of 8 threads reduce through shared memory, each with its own mask, in a loop.
@@ -356,4 +356,20 @@ fn teams_go_on_alone() {
     );
     let out = Kernel::new(body).output(32);
     assert!(out.into_iter().eq((0..32).map(|t| if t < 30 { 435 } else { 61 })));
+}
+
+/// A guard keeps threads out of an instruction; the mask does not name them.
+#[test]
+fn guarded() {
+    let body = format!(
+        "and.b32 %r1, %t, 3;
+        setp.eq.u32 %p1, %r1, 2;
+        mov.u32 %r2, 99;
+        @%p1 redux.sync.max.u32 %r2, %t, 0x44444444;
+        @!%p1 shfl.sync.idx.b32 %r2, %t, 5, 0x1f, 0xbbbbbbbb;
+        {}",
+        put("%r2", 0)
+    );
+    let out = Kernel::new(body).output(32);
+    assert!(out.into_iter().eq((0..32).map(|t| if t % 4 == 2 { 30 } else { 5 })));
 }
