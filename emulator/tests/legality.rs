@@ -21,6 +21,28 @@ const NO: Legal = None;
 
 const TARGETS: [u32; 2] = [80, 90];
 
+/// What instructions of memory and of warps take beside registers.
+const OPERANDS: &[Case] = &[
+    ("st.global.u32 [%rd1], 5;", YES),
+    ("st.global.u32 [%rd1], %tid.x;", NO),
+    ("st.global.f32 [%rd1], 1.5;", YES),
+    ("st.global.b32 [%rd1], 1.5;", NO),
+    ("st.global.b32 [%rd1], 0f3F800000;", YES),
+    ("st.global.u64 [%rd1], gvar;", NO),
+    ("red.global.add.u32 [%rd1], %tid.x;", NO),
+    ("red.global.add.f32 [%rd1], 1.5;", YES),
+    ("atom.global.add.u32 %r1, [%rd1], %laneid;", NO),
+    ("atom.global.exch.b32 _, [%rd1], 3;", YES),
+    ("shfl.sync.idx.b32 %r1, %tid.x, 0, 31, -1;", NO),
+    ("shfl.sync.idx.b32 %r1, 1.5, 0, 31, -1;", NO),
+    ("match.any.sync.b32 %r1, 1.5, -1;", NO),
+    ("redux.sync.add.u32 %r1, %tid.x, -1;", NO),
+    ("bar.sync %tid.x;", NO),
+    ("bar.warp.sync %tid.x;", NO),
+    ("nanosleep.u32 %tid.x;", NO),
+    ("ld.global.v2.u32 {_, %r1}, [%rd1];", YES),
+];
+
 /// Integer arithmetic.
 const INTEGER: &[Case] = &[
     ("add.u16 %uh1, %uh2, %uh3;", YES),
@@ -510,7 +532,7 @@ const MOVE: &[Case] = &[
     ("mov.b64 %rd1, {%h0, %uh1, %hf2, %h3};", NO),
 ];
 
-const ALL: &[&[Case]] = &[INTEGER, LOGIC, FLOAT, HALF, CONVERT, COMPARE, MOVE];
+const ALL: &[&[Case]] = &[OPERANDS, INTEGER, LOGIC, FLOAT, HALF, CONVERT, COMPARE, MOVE];
 
 /// Modifiers out of the ISA's order, which ptxas happens to take; the loader insists on the order.
 const DISORDERED: &[&str] = &[

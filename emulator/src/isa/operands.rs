@@ -1,4 +1,4 @@
-//! Which operands an instruction that computes takes: registers and constants.
+//! Which operands an instruction takes: registers and constants, and only a few of them more.
 //!
 //! The types of registers are checked where an operand gets its slot, in [`super::scope`]; here is what depends on the
 //! instruction alone.
@@ -19,16 +19,17 @@ const COMPUTING: &[&[&str]] = &[
     compare::OPCODES,
 ];
 
-/// Refuses what only `mov` reads (addresses and special registers), results that nobody keeps, and doubles where 32 bits
-/// are expected. Instructions of other families pass.
+/// Instructions beside `mov` that read the address of a variable without brackets.
+const OF_ADDRESSES: &[&str] = &["cvta", "isspacep"];
+
+/// Refuses what only `mov` reads (addresses and special registers), doubles where 32 bits are expected, and of instructions
+/// that compute, results that nobody keeps.
 pub fn check(instruction: &Instruction) -> Result<()> {
     let opcode = instruction.opcode.as_str();
     let is_move = movement::OPCODES.contains(&opcode);
-    if !is_move && !COMPUTING.iter().any(|family| family.contains(&opcode)) {
-        return Ok(());
-    }
+    let reads_addresses = is_move || OF_ADDRESSES.contains(&opcode);
     let fault = instruction.operands.iter().find_map(|operand| match operand {
-        Operand::Symbol { .. } if !is_move => Some("an address is read by mov alone"),
+        Operand::Symbol { .. } if !reads_addresses => Some("an address is read by mov alone"),
         Operand::Special(_) if !is_move && !converts_integers(instruction) => {
             Some("a special register is read by mov, or by cvt between integers")
         }
@@ -40,7 +41,9 @@ pub fn check(instruction: &Instruction) -> Result<()> {
         }
         _ => None,
     });
-    let fault = fault.or_else(|| match instruction.operands.first() {
+    let computes = is_move || COMPUTING.iter().any(|family| family.contains(&opcode));
+    let first = instruction.operands.first().filter(|_| computes);
+    let fault = fault.or_else(|| match first {
         Some(Operand::Sink) if opcode != "setp" => Some("'_' cannot be the only result"),
         Some(Operand::Vector(parts)) if parts.iter().all(|part| *part == Operand::Sink) => {
             Some("'_' cannot be the only result")
