@@ -13,8 +13,11 @@
 //! //@ spec    T=f32,f16,bf16 SUBGROUPS=false,true
 //! //@ where   not (T == "f16" and SUBGROUPS)      (optional: which combinations exist)
 //! //@ needs   f16                                 (optional, after rendering)
+//! //@ threads 128                                 (PTX, after rendering: of a block)
+//! //@ shared  1024                                (PTX, after rendering: dynamic bytes of a block)
 //! ```
 
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::hash::Hash;
 use std::sync::LazyLock;
@@ -43,6 +46,17 @@ pub const SHADERS: &[(&str, &str)] = &[
     ("gemm.wgsl", include_str!("../shaders/gemm.wgsl")),
 ];
 
+/// The PTX kernel files, by name, with the includes they share.
+pub const KERNELS: &[(&str, &str)] = &[
+    ("include/async.ptx", include_str!("../kernels/include/async.ptx")),
+    ("include/entry.ptx", include_str!("../kernels/include/entry.ptx")),
+    ("include/mma.ptx", include_str!("../kernels/include/mma.ptx")),
+    ("include/numbers.ptx", include_str!("../kernels/include/numbers.ptx")),
+    ("include/reduce.ptx", include_str!("../kernels/include/reduce.ptx")),
+    ("include/select.ptx", include_str!("../kernels/include/select.ptx")),
+    ("norm.ptx", include_str!("../kernels/norm.ptx")),
+];
+
 static ENVIRONMENT: LazyLock<Environment<'static>> = LazyLock::new(|| {
     let mut env = Environment::new();
     let syntax = SyntaxConfig::builder()
@@ -55,7 +69,7 @@ static ENVIRONMENT: LazyLock<Environment<'static>> = LazyLock::new(|| {
         .expect("the delimiters are distinct");
     env.set_syntax(syntax);
     env.set_undefined_behavior(UndefinedBehavior::Strict);
-    for (name, text) in SHADERS {
+    for (name, text) in SHADERS.iter().chain(KERNELS) {
         // A template that does not parse is reported by `render`, where a kernel's name can be given.
         let _ = env.add_template(name, text);
     }
@@ -80,14 +94,46 @@ pub fn render<S: Spec>(spec: &S) -> Result<Rendered> {
     })
 }
 
+/// Renders the PTX of a family for one specialisation. `members` and `size` are those of its params struct.
+pub fn render_ptx<S: Spec>(spec: &S, members: &[Member], size: usize) -> Result<Rendered> {
+    render_ptx_file(&format!("{}.ptx", S::FAMILY), spec, members, size).map_err(|log| {
+        Error::Compile { kernel: format!("{} {spec:?}", S::FAMILY), target: "PTX".into(), log }
+    })
+}
+
+/// Renders a PTX file with any serialisable set of variables. To these come `P`, whose members are those of the params
+/// struct as operands (`[params+8]`), and `PARAMS`, its size in bytes.
+pub fn render_ptx_file(
+    name: &str,
+    spec: impl serde::Serialize,
+    members: &[Member],
+    size: usize,
+) -> Result<Rendered, String> {
+    let places: BTreeMap<&str, String> =
+        members.iter().map(|(member, at)| (*member, format!("[params+{at}]"))).collect();
+    let spec = minijinja::Value::from(minijinja::value::Serde(spec));
+    let rendered = render_value(name, minijinja::context! { P => places, PARAMS => size, ..spec })?;
+    match rendered.header.threads {
+        0 => Err("the header lacks //@ threads".into()),
+        _ => Ok(rendered),
+    }
+}
+
 /// Renders a kernel file with any serialisable set of variables; the error is the engine's text.
 pub fn render_file(name: &str, spec: impl serde::Serialize) -> Result<Rendered, String> {
-    let source =
-        SHADERS.iter().find(|(n, _)| *n == name).ok_or(format!("no kernel file {name}"))?;
+    render_value(name, minijinja::value::Serde(spec).into())
+}
+
+fn render_value(name: &str, variables: minijinja::Value) -> Result<Rendered, String> {
+    let source = SHADERS
+        .iter()
+        .chain(KERNELS)
+        .find(|(n, _)| *n == name)
+        .ok_or(format!("no kernel file {name}"))?;
     let text = ENVIRONMENT
         .get_template(name)
         .or_else(|_| ENVIRONMENT.template_from_named_str(name, source.1))
-        .and_then(|t| t.render(minijinja::value::Serde(spec)))
+        .and_then(|t| t.render(variables))
         .map_err(|e| format!("{e:#}"))?;
     let header = Header::parse(&text)?;
     Ok(Rendered { text, header })
@@ -128,6 +174,10 @@ pub struct Header {
     pub only: Option<String>,
     /// Device features this rendering needs: `f16`, `subgroups`.
     pub needs: Vec<String>,
+    /// PTX, rendered: threads of a block.
+    pub threads: u32,
+    /// PTX, rendered: bytes of dynamic shared memory of a block.
+    pub shared: u32,
 }
 
 impl Header {
@@ -143,6 +193,9 @@ impl Header {
                 "entry" => header.entry = rest.into(),
                 "params" => header.params = rest.into(),
                 "where" => header.only = Some(rest.into()),
+                // Not numbers before they are rendered.
+                "threads" => header.threads = rest.parse().unwrap_or(0),
+                "shared" => header.shared = rest.parse().unwrap_or(0),
                 "needs" => header.needs = rest.split_whitespace().map(Into::into).collect(),
                 "buffers" => {
                     for item in rest.split_whitespace().filter(|i| i.contains(':')) {
@@ -194,7 +247,7 @@ pub struct Family {
 }
 
 /// The serialised field names of a spec.
-#[cfg(feature = "wgpu")]
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
 pub(crate) fn keys<S: Spec>(spec: S) -> Vec<String> {
     match serde_json::to_value(spec) {
         Ok(serde_json::Value::Object(map)) => map.keys().cloned().collect(),
@@ -204,7 +257,7 @@ pub(crate) fn keys<S: Spec>(spec: S) -> Vec<String> {
 
 /// Declares a `#[repr(C)]` params struct of 4-byte members and the table of their offsets.
 /// The struct is the WGSL uniform and the by-value PTX parameter.
-#[cfg(feature = "wgpu")]
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
 macro_rules! params {
     ($(#[$meta:meta])* struct $name:ident { $($field:ident: $t:ty),* $(,)? }) => {
         $(#[$meta])*
@@ -217,5 +270,5 @@ macro_rules! params {
         }
     };
 }
-#[cfg(feature = "wgpu")]
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
 pub(crate) use params;

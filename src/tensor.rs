@@ -21,6 +21,8 @@ pub struct Tensor {
 #[derive(Clone)]
 enum Storage {
     Cpu(Arc<CpuBuffer>),
+    #[cfg(feature = "cuda")]
+    Cuda(Arc<crate::device::cuda::CudaBuffer>),
     #[cfg(feature = "wgpu")]
     Wgpu(Arc<crate::device::wgpu::WgpuBuffer>),
 }
@@ -73,6 +75,12 @@ impl Tensor {
                 buffer.bytes_mut().copy_from_slice(data);
                 Storage::Cpu(Arc::new(buffer))
             }
+            #[cfg(feature = "cuda")]
+            Backend::Cuda(gpu) => {
+                let buffer = gpu.alloc(bytes as u64)?;
+                gpu.upload(&buffer, data)?;
+                Storage::Cuda(Arc::new(buffer))
+            }
             #[cfg(feature = "wgpu")]
             Backend::Wgpu(gpu) => {
                 let buffer = gpu.alloc(bytes as u64)?;
@@ -113,6 +121,12 @@ impl Tensor {
                 buffer.bytes_mut().fill(0);
                 Storage::Cpu(Arc::new(buffer))
             }
+            #[cfg(feature = "cuda")]
+            Backend::Cuda(gpu) => {
+                let buffer = gpu.alloc(bytes as u64)?;
+                gpu.clear(&buffer)?;
+                Storage::Cuda(Arc::new(buffer))
+            }
             #[cfg(feature = "wgpu")]
             Backend::Wgpu(gpu) => {
                 let buffer = gpu.alloc(bytes as u64)?;
@@ -129,12 +143,12 @@ impl Tensor {
         shape: &[usize],
         fill: impl FnOnce(&mut [T]),
     ) -> Result<Tensor> {
-        // Without wgpu there is one kind of device.
+        // Without the features of GPUs there is one kind of device.
         #[allow(clippy::infallible_destructuring_match)]
         let cpu = match device.backend() {
             Backend::Cpu(cpu) => cpu,
-            #[cfg(feature = "wgpu")]
-            Backend::Wgpu(_) => unreachable!("called for a CPU device"),
+            #[cfg(any(feature = "cuda", feature = "wgpu"))]
+            _ => unreachable!("called for a CPU device"),
         };
         let mut buffer = cpu.alloc(elements(shape)? * size_of::<T>())?;
         fill(buffer.as_mut_slice());
@@ -157,6 +171,74 @@ impl Tensor {
             shape: shape.to_vec(),
             storage: Storage::Wgpu(Arc::new(buffer)),
         })
+    }
+
+    /// As [`wgpu_uninit`](Self::wgpu_uninit), on CUDA.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn cuda_uninit(device: &Device, dtype: DType, shape: &[usize]) -> Result<Tensor> {
+        let Backend::Cuda(gpu) = device.backend() else { unreachable!("called for a CUDA device") };
+        let buffer = gpu.alloc((elements(shape)? * dtype.size()) as u64)?;
+        Ok(Tensor {
+            device: device.clone(),
+            dtype,
+            shape: shape.to_vec(),
+            storage: Storage::Cuda(Arc::new(buffer)),
+        })
+    }
+
+    /// Shares memory that cudarc allocated, without copying. It is only read by operations, on the device's stream:
+    /// what other streams write to it must be waited for there. The slice lives as long as the tensor.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the slice has fewer elements than the shape, [`Error::NoDevice`] if `device` is not CUDA,
+    /// [`Error::Driver`] if the slice is of another context.
+    #[cfg(feature = "cuda")]
+    pub fn from_cuda_slice<T: Element + cudarc::driver::DeviceRepr>(
+        device: &Device,
+        shape: &[usize],
+        slice: Arc<cudarc::driver::CudaSlice<T>>,
+    ) -> Result<Tensor> {
+        Tensor::from_cuda_with(device, T::DTYPE, shape, |gpu, bytes| {
+            match slice.num_bytes() as u64 {
+                there if there >= bytes => gpu.adopt_slice(slice),
+                there => {
+                    let expected = format!("a slice of {bytes} bytes for shape {shape:?}");
+                    Err(Error::shape("tensor", expected, format!("{there} bytes")))
+                }
+            }
+        })
+    }
+
+    /// A tensor in memory that `adopt` wraps, given the device and the bytes needed.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn from_cuda_with(
+        device: &Device,
+        dtype: DType,
+        shape: &[usize],
+        adopt: impl FnOnce(
+            &crate::device::cuda::CudaDevice,
+            u64,
+        ) -> Result<crate::device::cuda::CudaBuffer>,
+    ) -> Result<Tensor> {
+        let Backend::Cuda(gpu) = device.backend() else {
+            return Err(Error::NoDevice {
+                backend: "cuda".into(),
+                reason: format!("CUDA memory was given for {device:?}"),
+            });
+        };
+        let buffer = adopt(gpu, (elements(shape)? * dtype.size()) as u64)?;
+        let storage = Storage::Cuda(Arc::new(buffer));
+        Ok(Tensor { device: device.clone(), dtype, shape: shape.to_vec(), storage })
+    }
+
+    /// The address of the elements on the device, if the tensor is on CUDA. Work on the device's stream that is
+    /// enqueued from now on finds them complete; the address is valid as long as the tensor or a clone of it.
+    #[cfg(feature = "cuda")]
+    pub fn as_cuda_pointer(&self) -> Option<u64> {
+        match &self.storage {
+            Storage::Cuda(b) => Some(b.pointer()),
+            _ => None,
+        }
     }
 
     /// Wraps a caller's wgpu buffer (usages `STORAGE | COPY_SRC`) without copying.
@@ -207,7 +289,7 @@ impl Tensor {
     pub fn as_wgpu_buffer(&self) -> Option<&::wgpu::Buffer> {
         match &self.storage {
             Storage::Wgpu(b) => Some(b.raw()),
-            Storage::Cpu(_) => None,
+            _ => None,
         }
     }
 
@@ -271,7 +353,16 @@ impl Tensor {
     pub(crate) fn wgpu(&self) -> &crate::device::wgpu::WgpuBuffer {
         match &self.storage {
             Storage::Wgpu(b) => b,
-            Storage::Cpu(_) => unreachable!("the contract checked the device"),
+            _ => unreachable!("the contract checked the device"),
+        }
+    }
+
+    /// The buffer of a CUDA tensor whose device the caller has checked.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn cuda(&self) -> &crate::device::cuda::CudaBuffer {
+        match &self.storage {
+            Storage::Cuda(b) => b,
+            _ => unreachable!("the contract checked the device"),
         }
     }
 
@@ -283,8 +374,8 @@ impl Tensor {
         self.check_element::<T>()?;
         match &self.storage {
             Storage::Cpu(b) => Ok(b.as_slice().to_vec()),
-            #[cfg(feature = "wgpu")]
-            Storage::Wgpu(_) => Ok(bytemuck::pod_collect_to_vec(&self.to_bytes()?)),
+            #[cfg(any(feature = "cuda", feature = "wgpu"))]
+            _ => Ok(bytemuck::pod_collect_to_vec(&self.to_bytes()?)),
         }
     }
 
@@ -293,6 +384,13 @@ impl Tensor {
     pub fn to_vec_async<T: Element>(&self) -> impl Future<Output = Result<Vec<T>>> + Send + use<T> {
         let ready = self.check_element::<T>();
         let storage = self.storage.clone();
+        #[cfg(feature = "cuda")]
+        let copy = match (&storage, self.device.backend()) {
+            (Storage::Cuda(b), Backend::Cuda(gpu)) if ready.is_ok() => {
+                Some(gpu.read(b, self.bytes() as u64))
+            }
+            _ => None,
+        };
         #[cfg(feature = "wgpu")]
         let read = match (&storage, self.device.backend()) {
             (Storage::Wgpu(b), Backend::Wgpu(gpu)) if ready.is_ok() => {
@@ -302,14 +400,18 @@ impl Tensor {
         };
         async move {
             ready?;
+            #[cfg(feature = "cuda")]
+            if let Some(copy) = copy {
+                return Ok(bytemuck::pod_collect_to_vec(&copy.await?));
+            }
             #[cfg(feature = "wgpu")]
             if let Some(read) = read {
                 return Ok(bytemuck::pod_collect_to_vec(&read.await?));
             }
             match &storage {
                 Storage::Cpu(b) => Ok(b.as_slice().to_vec()),
-                #[cfg(feature = "wgpu")]
-                Storage::Wgpu(_) => unreachable!("a read was started"),
+                #[cfg(any(feature = "cuda", feature = "wgpu"))]
+                _ => unreachable!("a read was started"),
             }
         }
     }
@@ -326,6 +428,13 @@ impl Tensor {
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
         match &self.storage {
             Storage::Cpu(b) => Ok(b.bytes().to_vec()),
+            #[cfg(feature = "cuda")]
+            Storage::Cuda(b) => {
+                let Backend::Cuda(gpu) = self.device.backend() else {
+                    unreachable!("storage and device agree")
+                };
+                gpu.read_now(b, self.bytes() as u64)
+            }
             #[cfg(feature = "wgpu")]
             Storage::Wgpu(b) => {
                 let Backend::Wgpu(gpu) = self.device.backend() else {
@@ -355,10 +464,8 @@ impl Tensor {
         }
         match &self.storage {
             Storage::Cpu(b) => Tensor::from_bytes(device, self.dtype, &self.shape, b.bytes()),
-            #[cfg(feature = "wgpu")]
-            Storage::Wgpu(_) => {
-                Tensor::from_bytes(device, self.dtype, &self.shape, &self.to_bytes()?)
-            }
+            #[cfg(any(feature = "cuda", feature = "wgpu"))]
+            _ => Tensor::from_bytes(device, self.dtype, &self.shape, &self.to_bytes()?),
         }
     }
 

@@ -1,8 +1,12 @@
 //! Devices: where tensors live and operations run.
 //!
-//! This module and its children hold the crate's only `unsafe` code: trusted shader modules and file mappings.
+//! This module and its children hold the crate's only `unsafe` code: calls of the CUDA driver, trusted shader modules
+//! and file mappings.
 
 pub(crate) mod cpu;
+#[cfg(feature = "cuda")]
+#[allow(unsafe_code)]
+pub(crate) mod cuda;
 pub(crate) mod mapping;
 #[cfg(feature = "wgpu")]
 pub(crate) mod wgpu;
@@ -11,11 +15,27 @@ use std::sync::Arc;
 
 use crate::{Error, Result};
 
+#[cfg(feature = "cuda")]
+pub use self::cuda::CudaFacts;
 #[cfg(feature = "wgpu")]
 pub use self::wgpu::WgpuFacts;
-pub use options::DeviceOptions;
+pub use options::{DeviceOptions, MatmulPrecision};
 
 mod options {
+    /// How f32 operands of matrix products are taken by a GPU's matrix units; the names and meanings are those of
+    /// torch's `set_float32_matmul_precision`. Sums are f32 always.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize)]
+    #[serde(rename_all = "lowercase")]
+    pub enum MatmulPrecision {
+        /// As they are: results are as accurate as in f32.
+        #[default]
+        Highest,
+        /// Rounded to tf32, which has 11 significant bits.
+        High,
+        /// Rounded to the 16-bit type of the other operand, or to bf16, which has 8 significant bits.
+        Medium,
+    }
+
     /// Limits that a caller may set below what the hardware offers.
     #[derive(Clone, Copy, Debug, Default)]
     pub struct DeviceOptions {
@@ -27,15 +47,19 @@ mod options {
         pub no_subgroups: bool,
         /// wgpu: do not use `SHADER_F16`.
         pub no_f16: bool,
+        /// CUDA: how f32 operands of matrix products are taken.
+        pub matmul_precision: MatmulPrecision,
     }
 }
 
-/// A device: the CPU, or a GPU through wgpu. Cloning is cheap and gives the same device.
+/// A device: the CPU, or a GPU through CUDA or wgpu. Cloning is cheap and gives the same device.
 #[derive(Clone)]
 pub struct Device(Arc<Backend>);
 
 pub(crate) enum Backend {
     Cpu(cpu::CpuDevice),
+    #[cfg(feature = "cuda")]
+    Cuda(Arc<self::cuda::CudaDevice>),
     #[cfg(feature = "wgpu")]
     Wgpu(Arc<self::wgpu::WgpuDevice>),
 }
@@ -44,19 +68,19 @@ pub(crate) enum Backend {
 #[derive(Clone, Debug, serde::Serialize)]
 #[non_exhaustive]
 pub struct DeviceInfo {
-    /// The name [`Device::by_name`] takes: `cpu`, `wgpu:0`.
+    /// The name [`Device::by_name`] takes: `cpu`, `cuda:0`, `wgpu:0`.
     pub id: String,
     /// The marketing name.
     pub name: String,
     /// `cpu`, `discrete`, `integrated`, `virtual`, `software` or `other`.
     pub kind: String,
-    /// The graphics API: `vulkan`, `metal`, `dx12`; `rust` for the CPU.
+    /// The API: `cuda`, `vulkan`, `metal`, `dx12`; `rust` for the CPU.
     pub backend: String,
     /// The driver and its version.
     pub driver: String,
-    /// The largest buffer in bytes; for the CPU, physical memory where the system tells.
+    /// wgpu: the largest buffer in bytes; CUDA: the device's memory; the CPU: physical memory where the system tells.
     pub memory: Option<u64>,
-    /// Features that kernels use: `f16`, `subgroups 8-8`, `avx512f`, ….
+    /// Features that kernels use: `sm_90`, `f16`, `subgroups 8-8`, `avx512f`, ….
     pub features: Vec<String>,
     /// Whether [`Device::best`] would choose this one.
     pub best: bool,
@@ -71,6 +95,57 @@ impl Device {
     /// The CPU with limits.
     pub fn cpu_with(options: DeviceOptions) -> Device {
         Device(Arc::new(Backend::Cpu(cpu::CpuDevice::new(options.memory_limit))))
+    }
+
+    /// The `index`-th GPU that NVIDIA's driver offers.
+    ///
+    /// # Errors
+    /// [`Error::NoDevice`] if there is no driver, it is too old, or it has not that many; never another device
+    /// instead. [`Error::Unsupported`] if the GPU is older than sm_80.
+    #[cfg(feature = "cuda")]
+    pub fn cuda(index: usize) -> Result<Device> {
+        Device::cuda_with(index, DeviceOptions::default())
+    }
+
+    /// [`Device::cuda`] with options.
+    #[cfg(feature = "cuda")]
+    pub fn cuda_with(index: usize, options: DeviceOptions) -> Result<Device> {
+        let device = self::cuda::CudaDevice::open(index, options)?;
+        Ok(Device(Arc::new(Backend::Cuda(Arc::new(device)))))
+    }
+
+    /// Adopts a context and stream that an engine already has. Everything is enqueued on that stream.
+    ///
+    /// # Errors
+    /// As [`Device::cuda`].
+    #[cfg(feature = "cuda")]
+    pub fn from_cuda(
+        context: Arc<cudarc::driver::CudaContext>,
+        stream: Arc<cudarc::driver::CudaStream>,
+        options: DeviceOptions,
+    ) -> Result<Device> {
+        let device = self::cuda::CudaDevice::adopt(context, stream, options)?;
+        Ok(Device(Arc::new(Backend::Cuda(Arc::new(device)))))
+    }
+
+    /// The CUDA context and stream behind this device, if it is one.
+    #[cfg(feature = "cuda")]
+    pub fn as_cuda(
+        &self,
+    ) -> Option<(&Arc<cudarc::driver::CudaContext>, &Arc<cudarc::driver::CudaStream>)> {
+        match &*self.0 {
+            Backend::Cuda(d) => Some(d.raw()),
+            _ => None,
+        }
+    }
+
+    /// What tile policies know about the CUDA device, if it is one.
+    #[cfg(feature = "cuda")]
+    pub fn cuda_facts(&self) -> Option<CudaFacts> {
+        match &*self.0 {
+            Backend::Cuda(d) => Some(d.facts),
+            _ => None,
+        }
     }
 
     /// The `index`-th adapter that wgpu offers, discrete GPUs first and software adapters last.
@@ -120,13 +195,33 @@ impl Device {
     pub fn as_wgpu(&self) -> Option<(&::wgpu::Device, &::wgpu::Queue)> {
         match &*self.0 {
             Backend::Wgpu(d) => Some(d.raw()),
-            Backend::Cpu(_) => None,
+            _ => None,
         }
     }
 
-    /// The fastest device that is certain to be real: the first hardware GPU, else the CPU.
-    /// A software adapter is never chosen. The choice and the reason are logged.
+    /// The fastest device that is certain to be real: the first hardware GPU, through CUDA before wgpu, else the CPU.
+    /// A software adapter or an emulated GPU is never chosen. The choice and the reason are logged.
     pub fn best() -> Device {
+        #[cfg(feature = "cuda")]
+        match self::cuda::driver() {
+            Err(e) => tracing::info!("CUDA passed over: {e}"),
+            Ok(driver) if driver.emulated => tracing::info!("CUDA passed over: it is emulated"),
+            Ok(_) => {
+                for index in 0..self::cuda::count() {
+                    match Device::cuda(index) {
+                        Ok(device) => {
+                            tracing::info!(
+                                gpu = device.name(),
+                                index,
+                                "chosen: a GPU through CUDA"
+                            );
+                            return device;
+                        }
+                        Err(e) => tracing::warn!(index, "a GPU passed over: {e}"),
+                    }
+                }
+            }
+        }
         #[cfg(feature = "wgpu")]
         {
             for (i, adapter) in self::wgpu::adapters().iter().enumerate() {
@@ -152,7 +247,7 @@ impl Device {
         Device::cpu()
     }
 
-    /// The device of a name: `auto` ([`Device::best`]), `cpu`, `wgpu` or `wgpu:<index>`.
+    /// The device of a name: `auto` ([`Device::best`]), `cpu`, `cuda`, `cuda:<index>`, `wgpu` or `wgpu:<index>`.
     ///
     /// # Errors
     /// [`Error::NoDevice`] if the name is unknown or the device is not there.
@@ -160,24 +255,27 @@ impl Device {
         match name {
             "auto" => Ok(Device::best()),
             "cpu" => Ok(Device::cpu()),
-            _ if name == "wgpu" || name.starts_with("wgpu:") => {
-                let index = name.strip_prefix("wgpu:").unwrap_or("0");
-                let _index: usize = index.parse().map_err(|_| Error::NoDevice {
+            _ => match name.split_once(':').unwrap_or((name, "0")) {
+                ("cuda", index) => {
+                    let _index = parse_index(name, index)?;
+                    #[cfg(feature = "cuda")]
+                    return Device::cuda(_index);
+                    #[cfg(not(feature = "cuda"))]
+                    Err(not_built(name, "cuda"))
+                }
+                ("wgpu", index) => {
+                    let _index = parse_index(name, index)?;
+                    #[cfg(feature = "wgpu")]
+                    return Device::wgpu(_index);
+                    #[cfg(not(feature = "wgpu"))]
+                    Err(not_built(name, "wgpu"))
+                }
+                _ => Err(Error::NoDevice {
                     backend: name.into(),
-                    reason: format!("'{index}' is not a number; wgpu:0 is the first adapter"),
-                })?;
-                #[cfg(feature = "wgpu")]
-                return Device::wgpu(_index);
-                #[cfg(not(feature = "wgpu"))]
-                Err(Error::NoDevice {
-                    backend: name.into(),
-                    reason: "this build lacks the feature 'wgpu'".into(),
-                })
-            }
-            _ => Err(Error::NoDevice {
-                backend: name.into(),
-                reason: "unknown name; known are auto, cpu, wgpu and wgpu:<index>".into(),
-            }),
+                    reason: "unknown name; known are auto, cpu, cuda, cuda:<index>, wgpu and wgpu:<index>"
+                        .into(),
+                }),
+            },
         }
     }
 
@@ -193,6 +291,8 @@ impl Device {
             features: cpu_features(),
             best: false,
         }];
+        #[cfg(feature = "cuda")]
+        all.extend((0..self::cuda::count()).filter_map(self::cuda::info));
         #[cfg(feature = "wgpu")]
         for (i, adapter) in self::wgpu::adapters().iter().enumerate() {
             let info = adapter.get_info();
@@ -238,19 +338,23 @@ impl Device {
         &self.0
     }
 
-    /// `cpu` or the adapter's name.
+    /// `cpu`, or the name of the GPU or adapter.
     pub fn name(&self) -> String {
         match &*self.0 {
             Backend::Cpu(_) => "cpu".into(),
+            #[cfg(feature = "cuda")]
+            Backend::Cuda(d) => d.name().into(),
             #[cfg(feature = "wgpu")]
             Backend::Wgpu(d) => d.info.name.clone(),
         }
     }
 
-    /// `cpu` or `wgpu`.
+    /// `cpu`, `cuda` or `wgpu`.
     pub fn kind(&self) -> &'static str {
         match &*self.0 {
             Backend::Cpu(_) => "cpu",
+            #[cfg(feature = "cuda")]
+            Backend::Cuda(_) => "cuda",
             #[cfg(feature = "wgpu")]
             Backend::Wgpu(_) => "wgpu",
         }
@@ -266,7 +370,7 @@ impl Device {
     pub fn wgpu_facts(&self) -> Option<WgpuFacts> {
         match &*self.0 {
             Backend::Wgpu(d) => Some(d.facts),
-            Backend::Cpu(_) => None,
+            _ => None,
         }
     }
 
@@ -274,6 +378,8 @@ impl Device {
     pub fn memory_in_use(&self) -> u64 {
         match &*self.0 {
             Backend::Cpu(d) => d.used_bytes(),
+            #[cfg(feature = "cuda")]
+            Backend::Cuda(d) => d.used_bytes(),
             #[cfg(feature = "wgpu")]
             Backend::Wgpu(d) => d.used_bytes(),
         }
@@ -283,15 +389,19 @@ impl Device {
     pub fn trim(&self) {
         match &*self.0 {
             Backend::Cpu(d) => d.trim(),
+            #[cfg(feature = "cuda")]
+            Backend::Cuda(d) => d.trim(),
             #[cfg(feature = "wgpu")]
             Backend::Wgpu(d) => d.trim(),
         }
     }
 
-    /// Submits recorded work without waiting. The CPU has none.
+    /// Submits recorded work without waiting. Only wgpu records; CUDA enqueues at once.
     pub fn flush(&self) -> Result<()> {
         match &*self.0 {
             Backend::Cpu(_) => Ok(()),
+            #[cfg(feature = "cuda")]
+            Backend::Cuda(_) => Ok(()),
             #[cfg(feature = "wgpu")]
             Backend::Wgpu(d) => d.flush(),
         }
@@ -301,6 +411,8 @@ impl Device {
     pub fn synchronize(&self) -> Result<()> {
         match &*self.0 {
             Backend::Cpu(_) => Ok(()),
+            #[cfg(feature = "cuda")]
+            Backend::Cuda(d) => d.wait(),
             #[cfg(feature = "wgpu")]
             Backend::Wgpu(d) => d.wait(),
         }
@@ -310,6 +422,8 @@ impl Device {
     pub fn launches(&self) -> u64 {
         match &*self.0 {
             Backend::Cpu(_) => 0,
+            #[cfg(feature = "cuda")]
+            Backend::Cuda(d) => d.launches(),
             #[cfg(feature = "wgpu")]
             Backend::Wgpu(d) => d.launches(),
         }
@@ -327,6 +441,19 @@ impl std::fmt::Debug for Device {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Device({}: {})", self.kind(), self.name())
     }
+}
+
+fn parse_index(name: &str, index: &str) -> Result<usize> {
+    index.parse().map_err(|_| Error::NoDevice {
+        backend: name.into(),
+        reason: format!("'{index}' is not a number; 0 is the first device"),
+    })
+}
+
+#[cfg(not(all(feature = "cuda", feature = "wgpu")))]
+fn not_built(name: &str, feature: &str) -> Error {
+    let reason = format!("this build lacks the feature '{feature}'");
+    Error::NoDevice { backend: name.into(), reason }
 }
 
 fn proc_field(file: &str, field: &str) -> Option<String> {

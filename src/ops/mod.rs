@@ -13,7 +13,7 @@ pub mod topk;
 
 pub(crate) mod math;
 
-#[cfg(feature = "wgpu")]
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
 use crate::template::Family;
 use crate::{Error, Result, Tensor};
 
@@ -28,6 +28,11 @@ pub const FAMILIES: &[Family] = &[
     pool::wgpu::FAMILY,
     topk::wgpu::FAMILY,
 ];
+
+/// Every family with a PTX kernel, for the contract test.
+#[cfg(feature = "cuda")]
+#[doc(hidden)]
+pub const CUDA_FAMILIES: &[Family] = &[norm::cuda::FAMILY];
 
 /// The stored type of a tensor as kernels name it: `f16p` is f16 on an adapter that lacks `SHADER_F16`.
 #[cfg(feature = "wgpu")]

@@ -8,11 +8,14 @@ use nearkin::{DType, Device, DeviceOptions, Error, Tensor};
 /// The devices operations are tested on, each with a name for messages. On wgpu also the paths an adapter with
 /// fewer features would take, and one whose bindings are so small that operations must split their work.
 ///
-/// A device that is missing is reported and skipped; `NEARKIN_REQUIRE=cpu,wgpu` makes that a failure.
+/// CUDA is whatever `libcuda` is: a GPU's driver, or the emulator where `cargo xtask test` put it in its place.
+///
+/// A device that is missing is reported and skipped; `NEARKIN_REQUIRE=cpu,cuda,wgpu` makes that a failure.
 pub fn devices() -> &'static [(&'static str, Device)] {
     static DEVICES: OnceLock<Vec<(&'static str, Device)>> = OnceLock::new();
     DEVICES.get_or_init(|| {
         let mut all = vec![("cpu", Device::cpu())];
+        all.extend(required("cuda", Device::by_name("cuda")).map(|d| ("cuda", d)));
         if let Some(device) = wgpu_with(DeviceOptions::default()) {
             all.push(("wgpu", device));
             let plain = DeviceOptions { no_subgroups: true, no_f16: true, ..Default::default() };
@@ -27,10 +30,16 @@ pub fn devices() -> &'static [(&'static str, Device)] {
 /// Bytes a binding may span on the device that makes operations split.
 pub const SMALL_BINDING: u64 = 1 << 20;
 
-/// The CPU and the first wgpu adapter, for tests too slow for every variant.
+/// The CPU and the GPUs as they come, for tests too slow for every variant.
 pub fn main_devices() -> &'static [(&'static str, Device)] {
     let all = devices();
-    &all[..all.len().min(2)]
+    let main = all.iter().take_while(|(name, _)| ["cpu", "cuda", "wgpu"].contains(name)).count();
+    &all[..main]
+}
+
+/// The device of this name, if it is there.
+pub fn device(name: &str) -> Option<&'static Device> {
+    devices().iter().find(|(n, _)| *n == name).map(|(_, d)| d)
 }
 
 /// [`Device::wgpu_with`] of the first adapter, also in a build that has no wgpu.
@@ -45,15 +54,19 @@ pub fn open_wgpu(options: DeviceOptions) -> Result<Device, Error> {
 }
 
 fn wgpu_with(options: DeviceOptions) -> Option<Device> {
-    match open_wgpu(options) {
+    required("wgpu", open_wgpu(options))
+}
+
+fn required(name: &str, device: Result<Device, Error>) -> Option<Device> {
+    match device {
         Ok(device) => Some(device),
         Err(e) => {
             let required = std::env::var("NEARKIN_REQUIRE").unwrap_or_default();
             assert!(
-                !required.split(',').any(|d| d == "wgpu"),
-                "NEARKIN_REQUIRE names wgpu, but: {e}"
+                !required.split(',').any(|d| d == name),
+                "NEARKIN_REQUIRE names {name}, but: {e}"
             );
-            eprintln!("skipped on wgpu: {e}");
+            eprintln!("skipped on {name}: {e}");
             None
         }
     }

@@ -62,7 +62,7 @@ fn sequences_that_span_windows_give_the_same_bits() {
         let all: Vec<Vec<f32>> =
             devices().iter().map(|(_, d)| batch(d, &lengths, 307, how)).collect();
         for (got, (name, _)) in all.iter().zip(devices()).skip(2) {
-            assert!(*got == all[1], "{how:?} on {name} differs from wgpu");
+            assert!(*got == all[1], "{how:?} on {name} differs from {}", devices()[1].0);
         }
         let (x, xs) = normals(&Device::cpu(), DType::F32, &[3300, 307], &mut Rng(9));
         let bounds = Offsets::from_lengths(x.device(), &lengths).unwrap();

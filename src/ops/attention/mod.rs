@@ -1,6 +1,8 @@
 //! Ragged scaled-dot-product attention.
 
 mod cpu;
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
 mod panel;
 #[cfg(feature = "wgpu")]
 pub(crate) mod wgpu;
@@ -123,6 +125,8 @@ pub fn attention(
     check_devices(OP, &all)?;
     match q.tensor.device().backend() {
         Backend::Cpu(_) => cpu::attention(&args),
+        #[cfg(feature = "cuda")]
+        Backend::Cuda(gpu) => cuda::attention(gpu, &args),
         #[cfg(feature = "wgpu")]
         Backend::Wgpu(gpu) => wgpu::attention(gpu, &args),
     }

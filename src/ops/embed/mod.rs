@@ -4,6 +4,8 @@
 //! is the gather of the inverse numbering, in which rows that nothing goes to are missing.
 
 mod cpu;
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
 #[cfg(feature = "wgpu")]
 pub(crate) mod wgpu;
 
@@ -161,6 +163,8 @@ fn check_rows(table: &str, rows: &[u32], size: usize) -> Result<()> {
 fn run(args: &Args<'_>) -> Result<Tensor> {
     match args.lookups[0].table.device().backend() {
         Backend::Cpu(_) => cpu::embed(args),
+        #[cfg(feature = "cuda")]
+        Backend::Cuda(gpu) => cuda::embed(gpu, args),
         #[cfg(feature = "wgpu")]
         Backend::Wgpu(gpu) => wgpu::embed(gpu, args),
     }

@@ -1,6 +1,8 @@
 //! Matrix products with fused epilogues.
 
 mod cpu;
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
 #[cfg(feature = "wgpu")]
 pub(crate) mod wgpu;
 
@@ -112,6 +114,8 @@ pub fn gemm(a: &Tensor, b: &Tensor, epilogue: &Epilogue<'_>) -> Result<Tensor> {
     let args = Args { a, b, epilogue, batch, m, n, k, shape: &shape };
     match a.device().backend() {
         Backend::Cpu(cpu) => cpu::gemm(cpu, &args),
+        #[cfg(feature = "cuda")]
+        Backend::Cuda(gpu) => cuda::gemm(gpu, &args),
         #[cfg(feature = "wgpu")]
         Backend::Wgpu(gpu) => wgpu::gemm(gpu, &args),
     }

@@ -1,6 +1,8 @@
 //! Row normalisation: LayerNorm, RMSNorm, L2.
 
 pub(crate) mod cpu;
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
 #[cfg(feature = "wgpu")]
 pub(crate) mod wgpu;
 
@@ -95,6 +97,8 @@ fn run(
     let args = Args { kind, x, residual, weight, bias, eps, width };
     match x.device().backend() {
         Backend::Cpu(_) => cpu::norm(&args),
+        #[cfg(feature = "cuda")]
+        Backend::Cuda(gpu) => cuda::norm(gpu, &args),
         #[cfg(feature = "wgpu")]
         Backend::Wgpu(gpu) => wgpu::norm(gpu, &args),
     }

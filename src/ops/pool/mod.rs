@@ -1,6 +1,8 @@
 //! Pooling of token vectors to one vector a sequence.
 
 mod cpu;
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
 #[cfg(feature = "wgpu")]
 pub(crate) mod wgpu;
 
@@ -83,6 +85,8 @@ pub fn pool(
     let args = Args { kind, x, offsets, mask, width };
     match x.device().backend() {
         Backend::Cpu(_) => cpu::pool(&args),
+        #[cfg(feature = "cuda")]
+        Backend::Cuda(gpu) => cuda::pool(gpu, &args),
         #[cfg(feature = "wgpu")]
         Backend::Wgpu(gpu) => wgpu::pool(gpu, &args),
     }

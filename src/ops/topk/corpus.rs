@@ -11,6 +11,10 @@ use crate::{DType, Error, Float, Result, Tensor};
 /// Bytes of a chunk on the CPU: enough that boundaries do not matter, little enough to merge chunks cheaply.
 const CPU_CHUNK: u64 = 256 << 20;
 
+/// Bytes of a chunk on CUDA: a launch streams it in a fraction of a millisecond, and memory is given back in such pieces.
+#[cfg(feature = "cuda")]
+const CUDA_CHUNK: u64 = 1 << 30;
+
 /// The vectors that are searched: \[N, D\] on one device, in chunks no larger than one binding there.
 ///
 /// With each row its inverse length is kept for [`Metric::Cosine`](super::Metric::Cosine), 4 bytes a row, computed
@@ -196,6 +200,8 @@ impl Corpus {
     pub(crate) fn chunk_rows(&self) -> usize {
         let limit = match self.device.backend() {
             Backend::Cpu(_) => CPU_CHUNK.max(self.row_bytes() as u64),
+            #[cfg(feature = "cuda")]
+            Backend::Cuda(_) => CUDA_CHUNK.max(self.row_bytes() as u64),
             #[cfg(feature = "wgpu")]
             Backend::Wgpu(gpu) => gpu.facts.max_binding & !3,
         };

@@ -3,6 +3,8 @@
 mod bitmap;
 mod corpus;
 mod cpu;
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
 mod select;
 #[cfg(feature = "wgpu")]
 pub(crate) mod wgpu;
@@ -160,6 +162,8 @@ pub fn topk(queries: &Tensor, corpus: &Corpus, search: &Search<'_>) -> Result<Hi
     let args = Args { queries: &host, count, corpus, search, k: search.k.min(rows) };
     match corpus.device().backend() {
         Backend::Cpu(_) => Ok(cpu::topk(&args)),
+        #[cfg(feature = "cuda")]
+        Backend::Cuda(gpu) => cuda::topk(gpu, &args),
         #[cfg(feature = "wgpu")]
         Backend::Wgpu(gpu) => wgpu::topk(gpu, &args),
     }

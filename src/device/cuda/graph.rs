@@ -1,0 +1,148 @@
+//! CUDA graphs: launches recorded once and enqueued again with one call.
+//!
+//! A graph is recorded on a stream of its own, so that other threads go on enqueuing on the device's. What is
+//! allocated while recording belongs to the graph and is freed in it; results are copied out of it.
+
+use std::cell::Cell;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use cudarc::driver::DriverError;
+use cudarc::driver::sys;
+
+use super::{Core, CudaDevice, driver};
+use crate::{Error, Result};
+
+thread_local! {
+    /// The device this thread records a graph on, by its address, and the stream it records from.
+    static RECORDING: Cell<Option<(*const Core, sys::CUstream)>> = const { Cell::new(None) };
+    /// Launches recorded so far.
+    static LAUNCHES: Cell<u64> = const { Cell::new(0) };
+}
+
+/// The stream this thread records from, if it records on this device.
+pub(super) fn recording(core: &Core) -> Option<sys::CUstream> {
+    RECORDING.get().filter(|(on, _)| std::ptr::eq(*on, core)).map(|(_, stream)| stream)
+}
+
+/// Counts a launch to the graph that is being recorded; false if none is.
+pub(super) fn count(core: &Core) -> bool {
+    let counts = recording(core).is_some();
+    if counts {
+        LAUNCHES.set(LAUNCHES.get() + 1);
+    }
+    counts
+}
+
+/// Recorded work.
+pub(crate) struct Graph {
+    executable: sys::CUgraphExec,
+    launches: u64,
+    core: Arc<Core>,
+}
+
+// SAFETY: the handle may be used from any thread; the driver orders launches of one graph.
+unsafe impl Send for Graph {}
+// SAFETY: as above.
+unsafe impl Sync for Graph {}
+
+impl Drop for Graph {
+    fn drop(&mut self) {
+        // SAFETY: the graph is ours; the driver keeps what is still under way.
+        let result = self
+            .core
+            .context
+            .bind_to_thread()
+            .and_then(|()| unsafe { sys::cuGraphExecDestroy(self.executable).result() });
+        if let Err(DriverError(code)) = result {
+            tracing::warn!(
+                device = self.core.name,
+                "destroying a graph: {}",
+                driver::describe(code)
+            );
+        }
+    }
+}
+
+/// Ends a recording whatever happens, and gives the graph, if there is one.
+struct Session<'a> {
+    core: &'a Core,
+    stream: sys::CUstream,
+    begun: bool,
+}
+
+impl Session<'_> {
+    fn end(&mut self) -> Result<sys::CUgraph> {
+        RECORDING.set(None);
+        self.begun = false;
+        let mut graph = std::ptr::null_mut();
+        // SAFETY: the stream is the one that recording began on; the driver writes the handle.
+        let ended = unsafe { sys::cuStreamEndCapture(self.stream, &mut graph) };
+        self.core.check("ending the recording of a graph", ended.result())?;
+        Ok(graph)
+    }
+}
+
+impl Drop for Session<'_> {
+    fn drop(&mut self) {
+        if self.begun
+            && let Ok(graph) = self.end()
+        {
+            // SAFETY: the graph is ours and nobody else has it.
+            let _ = unsafe { sys::cuGraphDestroy(graph) };
+        }
+        // SAFETY: the stream is ours; nothing runs on it.
+        let _ = unsafe { sys::cuStreamDestroy_v2(self.stream) };
+    }
+}
+
+impl CudaDevice {
+    /// Records what `work` enqueues from this thread, without executing it. `work` must not read back, and must
+    /// drop what it allocated; its kernels should have been compiled before.
+    pub(crate) fn record(&self, work: impl FnOnce() -> Result<()>) -> Result<Graph> {
+        let core = &self.core;
+        if RECORDING.get().is_some() {
+            return Err(core.refused("a graph is being recorded on this thread already".into()));
+        }
+        core.bind()?;
+        let mut stream = std::ptr::null_mut();
+        let flags = sys::CUstream_flags::CU_STREAM_NON_BLOCKING as u32;
+        // SAFETY: the driver writes the handle, which the session destroys.
+        let made = unsafe { sys::cuStreamCreate(&mut stream, flags) };
+        core.check("making a stream", made.result())?;
+        let mut session = Session { core, stream, begun: false };
+        let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+        // SAFETY: the stream lives as long as the session.
+        let begun = unsafe { sys::cuStreamBeginCapture_v2(stream, mode) };
+        core.check("recording a graph", begun.result())?;
+        session.begun = true;
+        RECORDING.set(Some((std::ptr::from_ref(&**core), stream)));
+        LAUNCHES.set(0);
+        work()?;
+        let launches = LAUNCHES.get();
+        let graph = session.end()?;
+        let mut executable = std::ptr::null_mut();
+        // SAFETY: the graph is ours; the executable one does not need it any more.
+        let made = unsafe {
+            let made = sys::cuGraphInstantiateWithFlags(&mut executable, graph, 0);
+            let _ = sys::cuGraphDestroy(graph);
+            made
+        };
+        core.check("instantiating a graph", made.result())?;
+        Ok(Graph { executable, launches, core: core.clone() })
+    }
+
+    /// Enqueues a recorded graph.
+    pub(crate) fn replay(&self, graph: &Graph) -> Result<()> {
+        if !Arc::ptr_eq(&graph.core, &self.core) {
+            let problem = "a graph of another device was given".into();
+            return Err(Error::Driver { device: self.core.name.clone(), problem });
+        }
+        self.core.bind()?;
+        // SAFETY: the graph lives, and with it what it touches, which its owner keeps.
+        let result = unsafe { sys::cuGraphLaunch(graph.executable, self.core.stream.cu_stream()) };
+        self.core.check("launching a graph", result.result())?;
+        self.launches.fetch_add(graph.launches, Ordering::Relaxed);
+        Ok(())
+    }
+}

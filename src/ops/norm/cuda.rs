@@ -1,0 +1,86 @@
+//! Normalisation through `kernels/norm.ptx`: a warp or a block a row, the row in registers.
+
+use std::sync::Arc;
+
+use super::{Args, Kind};
+use crate::device::cuda::{Binding, CudaDevice};
+use crate::template::{Family, Spec, keys, params};
+use crate::{DType, Result, Tensor};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+struct NormSpec {
+    t: DType,
+    kind: Kind,
+    bias: bool,
+    residual: bool,
+    /// Whether rows divide into fours, so that four columns are read and written together.
+    vector: bool,
+    /// Fours of columns that a thread holds; 0 where the row does not fit the registers.
+    quads: u32,
+    /// Warps that share a row.
+    warps: u32,
+}
+
+impl Spec for NormSpec {
+    const FAMILY: &'static str = "norm";
+}
+
+params! {
+    struct NormParams { rows: u32, width: u32, eps: f32 }
+}
+
+pub(crate) const FAMILY: Family = Family {
+    name: NormSpec::FAMILY,
+    spec_keys: || {
+        keys(NormSpec {
+            t: DType::F32,
+            kind: Kind::L2,
+            bias: false,
+            residual: false,
+            vector: true,
+            quads: 1,
+            warps: 1,
+        })
+    },
+    params: NormParams::MEMBERS,
+    params_size: size_of::<NormParams>(),
+};
+
+/// The fours of columns that a thread may hold.
+const QUADS: [usize; 6] = [1, 2, 3, 4, 6, 8];
+
+/// Quads of a thread and warps of a row: a warp where that is enough, else a block.
+fn shape(width: usize) -> (usize, usize) {
+    for warps in [1, 8] {
+        if let Some(quads) = QUADS.into_iter().find(|quads| 128 * warps * quads >= width) {
+            return (quads, warps);
+        }
+    }
+    (0, 8)
+}
+
+pub(super) fn norm(gpu: &Arc<CudaDevice>, args: &Args<'_>) -> Result<Tensor> {
+    let y = Tensor::cuda_uninit(args.x.device(), DType::F32, args.x.shape())?;
+    if y.is_empty() {
+        return Ok(y);
+    }
+    let (rows, (quads, warps)) = (args.x.shape()[0], shape(args.width));
+    let spec = NormSpec {
+        t: args.x.dtype(),
+        kind: args.kind,
+        bias: args.bias.is_some(),
+        residual: args.residual.is_some(),
+        vector: args.width.is_multiple_of(4) && quads > 0,
+        quads: quads as u32,
+        warps: warps as u32,
+    };
+    let kernel = gpu.kernel(spec, (NormParams::MEMBERS, size_of::<NormParams>()))?;
+    let inputs = [Some(args.x), args.residual, args.weight, args.bias, Some(&y)];
+    let bindings: Vec<Binding<'_>> =
+        inputs.into_iter().flatten().map(|t| t.cuda().into()).collect();
+    let params = NormParams { rows: rows as u32, width: args.width as u32, eps: args.eps };
+    let blocks = if warps == 1 { rows.div_ceil(4) } else { rows };
+    gpu.launch(&kernel, &bindings, &params, [blocks, 1, 1])?;
+    Ok(y)
+}

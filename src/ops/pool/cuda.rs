@@ -1,0 +1,11 @@
+//! Through `kernels/pool.ptx`.
+
+use std::sync::Arc;
+
+use super::Args;
+use crate::device::cuda::CudaDevice;
+use crate::{Error, Result, Tensor};
+
+pub(super) fn pool(gpu: &Arc<CudaDevice>, _args: &Args<'_>) -> Result<Tensor> {
+    Err(Error::Unsupported { what: "pool".into(), device: gpu.name().into() })
+}
