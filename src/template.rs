@@ -48,12 +48,14 @@ pub const SHADERS: &[(&str, &str)] = &[
 
 /// The PTX kernel files, by name, with the includes they share.
 pub const KERNELS: &[(&str, &str)] = &[
+    ("include/activation.ptx", include_str!("../kernels/include/activation.ptx")),
     ("include/async.ptx", include_str!("../kernels/include/async.ptx")),
     ("include/entry.ptx", include_str!("../kernels/include/entry.ptx")),
     ("include/mma.ptx", include_str!("../kernels/include/mma.ptx")),
     ("include/numbers.ptx", include_str!("../kernels/include/numbers.ptx")),
     ("include/reduce.ptx", include_str!("../kernels/include/reduce.ptx")),
     ("include/select.ptx", include_str!("../kernels/include/select.ptx")),
+    ("gemm.ptx", include_str!("../kernels/gemm.ptx")),
     ("norm.ptx", include_str!("../kernels/norm.ptx")),
 ];
 

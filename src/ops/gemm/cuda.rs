@@ -1,11 +1,280 @@
-//! Through `kernels/gemm.ptx`.
+//! Matrix products through `kernels/gemm.ptx`: on tensor cores where that keeps the operands' bits or the device was
+//! opened to trade them, with fused multiply-adds otherwise.
 
 use std::sync::Arc;
 
-use super::Args;
-use crate::device::cuda::CudaDevice;
-use crate::{Error, Result, Tensor};
+use super::{Activation, Args};
+use crate::device::cuda::{CudaDevice, GRID_YZ};
+use crate::device::{CudaFacts, MatmulPrecision};
+use crate::template::{Family, Spec, keys, params};
+use crate::{DType, Error, Result, Tensor};
 
-pub(super) fn gemm(gpu: &Arc<CudaDevice>, _args: &Args<'_>) -> Result<Tensor> {
-    Err(Error::Unsupported { what: "gemm".into(), device: gpu.name().into() })
+/// What forms the products.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Core {
+    /// Fused multiply-adds in f32.
+    Fma,
+    /// Matrix units, by the type of their operands.
+    BF16,
+    F16,
+    Tf32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+struct GemmSpec {
+    core: Core,
+    a: DType,
+    b: DType,
+    /// Numbers that stand for one of `a`.
+    parts: u32,
+    /// Whether rows start at multiples of what one load takes.
+    wide: bool,
+    bm: u32,
+    bn: u32,
+    tm: u32,
+    tn: u32,
+    stages: u32,
+}
+
+impl Spec for GemmSpec {
+    const FAMILY: &'static str = "gemm";
+}
+
+params! {
+    struct GemmParams {
+        m: u32, n: u32, k: u32, scale: f32, activation: u32, has_bias: u32, has_residual: u32,
+    }
+}
+
+pub(crate) const FAMILY: Family = Family {
+    name: GemmSpec::FAMILY,
+    spec_keys: || keys(spec(Product::FMA, DType::F32, DType::F32, true, FMA_TILES[0])),
+    params: GemmParams::MEMBERS,
+    params_size: size_of::<GemmParams>(),
+};
+
+/// Outputs of a block, and of a thread or warp: `[bm, bn, tm, tn]`. From the largest on, which reuse most.
+type Tile = [u32; 4];
+const FMA_TILES: [Tile; 3] = [[128, 128, 8, 8], [64, 64, 4, 4], [16, 64, 2, 4]];
+const MMA_TILES: [Tile; 3] = [[128, 128, 64, 64], [64, 64, 32, 32], [16, 32, 16, 16]];
+/// Where a warp of 64 x 64 would not leave the registers for the operands' parts.
+const PARTS_TILES: [Tile; 3] = [[128, 128, 64, 32], [64, 64, 32, 32], [16, 32, 16, 16]];
+
+/// How products are formed.
+#[derive(Clone, Copy)]
+struct Product {
+    core: Core,
+    parts: u32,
+}
+
+impl Product {
+    const FMA: Product = Product { core: Core::Fma, parts: 1 };
+
+    fn tiles(self) -> [Tile; 3] {
+        match self.core {
+            Core::Fma => FMA_TILES,
+            Core::Tf32 => PARTS_TILES,
+            _ if self.parts > 1 => PARTS_TILES,
+            _ => MMA_TILES,
+        }
+    }
+
+    /// The fastest way that is as precise as asked for.
+    fn choose(precision: MatmulPrecision, a: DType, b: DType, k: usize) -> Product {
+        let on = |core, parts| Product { core, parts };
+        // Copies of 16 bytes need rows that are multiples of it.
+        if !(k * a.size()).is_multiple_of(16) || !(k * b.size()).is_multiple_of(16) {
+            return Product::FMA;
+        }
+        let core = |half| if half == DType::BF16 { Core::BF16 } else { Core::F16 };
+        match (a, b, precision) {
+            (DType::F32, DType::F32, MatmulPrecision::Highest) => Product::FMA,
+            (DType::F32, DType::F32, MatmulPrecision::High) => on(Core::Tf32, 1),
+            (DType::F32, DType::F32, MatmulPrecision::Medium) => on(Core::BF16, 1),
+            (DType::F32, half, MatmulPrecision::Medium) => on(core(half), 1),
+            // Three bf16 are an f32.
+            (DType::F32, DType::BF16, _) => on(Core::BF16, 3),
+            (a, b, _) if a == b => on(core(a), 1),
+            _ => Product::FMA,
+        }
+    }
+}
+
+fn spec(product: Product, a: DType, b: DType, wide: bool, [bm, bn, tm, tn]: Tile) -> GemmSpec {
+    let Product { core, parts } = product;
+    let stages = match (core, bm) {
+        (Core::Fma, _) => 1,
+        (_, 128) if core == Core::Tf32 || a == b => 3,
+        (_, 16) => 6,
+        _ => 4,
+    };
+    GemmSpec { core, a, b, parts, wide, bm, bn, tm, tn, stages }
+}
+
+/// The tile policy: the largest tile of which there are enough to fill the device. A row's bits are the same with every
+/// tile.
+fn tile(facts: &CudaFacts, args: &Args<'_>, tiles: [Tile; 3]) -> Tile {
+    let blocks = |[bm, bn, ..]: Tile| {
+        args.batch * args.m.div_ceil(bm as usize) * args.n.div_ceil(bn as usize)
+    };
+    let [large, medium, small] = tiles;
+    let enough = facts.multiprocessors as usize;
+    match () {
+        _ if args.m > 64 && blocks(large) >= enough => large,
+        _ if args.m > 16 && blocks(medium) >= enough => medium,
+        _ if args.m <= 16 || blocks(medium) < enough / 2 => small,
+        _ => medium,
+    }
+}
+
+pub(super) fn gemm(gpu: &Arc<CudaDevice>, args: &Args<'_>) -> Result<Tensor> {
+    let product = Product::choose(gpu.precision, args.a.dtype(), args.b.dtype(), args.k);
+    run(gpu, args, product, tile(&gpu.facts, args, product.tiles()))
+}
+
+fn run(gpu: &Arc<CudaDevice>, args: &Args<'_>, product: Product, tile: Tile) -> Result<Tensor> {
+    let y = Tensor::cuda_uninit(args.a.device(), DType::F32, args.shape)?;
+    if y.is_empty() {
+        return Ok(y);
+    }
+    let &Args { a, b, epilogue, batch, m, n, k, .. } = args;
+    let extent = |x: usize| {
+        u32::try_from(x).map_err(|_| Error::Unsupported {
+            what: format!("gemm with an extent of {x}; it takes up to {}", u32::MAX),
+            device: gpu.name().into(),
+        })
+    };
+    // Loads of four numbers; K = 0 has none.
+    let wide = k.is_multiple_of(4);
+    let kernel = gpu.kernel(
+        spec(product, a.dtype(), b.dtype(), wide, tile),
+        (GemmParams::MEMBERS, size_of::<GemmParams>()),
+    )?;
+    let params = GemmParams {
+        m: extent(m)?,
+        n: extent(n)?,
+        k: extent(k)?,
+        scale: epilogue.scale,
+        activation: number(epilogue.activation),
+        has_bias: epilogue.bias.is_some() as u32,
+        has_residual: epilogue.residual.is_some() as u32,
+    };
+    let [bm, bn, ..] = tile;
+    let blocks = m.div_ceil(bm as usize) * n.div_ceil(bn as usize);
+    for first in (0..batch).step_by(GRID_YZ) {
+        let at = |t: &Tensor, rows: usize, width: usize| {
+            (first * rows) as u64 * (width * t.dtype().size()) as u64
+        };
+        // What is absent is not read, but something must be bound.
+        let bindings = [
+            a.cuda().from_byte(at(a, m, k)),
+            b.cuda().from_byte(at(b, n, k)),
+            epilogue.bias.unwrap_or(b).cuda().into(),
+            epilogue.residual.map_or(b.cuda().into(), |r| r.cuda().from_byte(at(r, m, n))),
+            y.cuda().from_byte(at(&y, m, n)),
+        ];
+        gpu.launch(&kernel, &bindings, &params, [blocks, 1, (batch - first).min(GRID_YZ)])?;
+    }
+    Ok(y)
+}
+
+/// The number of an activation, as kernels/include/activation.ptx has it.
+fn number(activation: Activation) -> u32 {
+    match activation {
+        Activation::None => 0,
+        Activation::Gelu => 1,
+        Activation::GeluTanh => 2,
+        Activation::QuickGelu => 3,
+        Activation::Relu => 4,
+        Activation::Silu => 5,
+        Activation::Tanh => 6,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::Backend;
+    use crate::ops::gemm::Epilogue;
+    use crate::{Device, DeviceOptions};
+
+    fn data(n: usize, step: u32) -> Vec<f32> {
+        let unit = |i: u32| (i.wrapping_mul(step) >> 8) as f32 / (1 << 23) as f32 - 1.0;
+        (0..n as u32).map(unit).collect()
+    }
+
+    /// The tests of the operation see the tiles that the policy takes; here every tile of every core is compared with a
+    /// product in f64 of the operands as they enter, and with the others bit for bit.
+    #[test]
+    fn every_tile_gives_the_same_bits() {
+        let Ok(device) = Device::cuda_with(0, DeviceOptions::default()) else {
+            eprintln!("skipped: no CUDA device");
+            return;
+        };
+        let Backend::Cuda(gpu) = device.backend() else { unreachable!() };
+        use DType::{BF16, F16, F32};
+        let on = |core, parts| Product { core, parts };
+        // The last number: the rounding of one operand as it enters.
+        let products = [
+            (Product::FMA, F32, F32, 0.0),
+            (Product::FMA, F16, F32, 0.0),
+            (Product::FMA, BF16, F16, 0.0),
+            (on(Core::BF16, 1), BF16, BF16, 0.0),
+            (on(Core::F16, 1), F16, F16, 0.0),
+            (on(Core::BF16, 3), F32, BF16, 0.0),
+            (on(Core::BF16, 1), F32, BF16, 2f64.powi(-9)),
+            (on(Core::F16, 1), F32, F16, 2f64.powi(-11)),
+            (on(Core::BF16, 1), F32, F32, 2f64.powi(-8)),
+            (on(Core::Tf32, 1), F32, F32, 2f64.powi(-11)),
+        ];
+        for (product, da, db, rounding) in products {
+            let shapes = match product.core {
+                Core::Fma => vec![(1, 1, 1, 1), (2, 65, 63, 5), (1, 129, 130, 67), (1, 17, 33, 64)],
+                _ => vec![(1, 1, 1, 8), (2, 65, 63, 40), (1, 129, 130, 200), (3, 17, 36, 264)],
+            };
+            for (batch, m, n, k) in shapes {
+                let (a, b) = (data(batch * m * k, 2654435761), data(batch * n * k, 2246822519));
+                let (bias, residual) = (data(n, 3266489917), data(batch * m * n, 668265263));
+                let a = Tensor::from_f32(&device, da, &[batch, m, k], &a).unwrap();
+                let b = Tensor::from_f32(&device, db, &[batch, n, k], &b).unwrap();
+                let bias_on = Tensor::from_slice(&device, &[n], &bias).unwrap();
+                let residual_on = Tensor::from_slice(&device, &[batch, m, n], &residual).unwrap();
+                let epilogue = Epilogue {
+                    scale: 0.5,
+                    bias: Some(&bias_on),
+                    activation: Activation::Relu,
+                    residual: Some(&residual_on),
+                };
+                let shape = [batch, m, n];
+                let args =
+                    Args { a: &a, b: &b, epilogue: &epilogue, batch, m, n, k, shape: &shape };
+                let results: Vec<Vec<f32>> = product
+                    .tiles()
+                    .iter()
+                    .map(|tile| run(gpu, &args, product, *tile).unwrap().to_vec().unwrap())
+                    .collect();
+                let what = format!("{:?} of {da} {m} x {k} by {db} {n}", product.core);
+                assert!(results[0] == results[1], "{what}: large and medium tiles differ");
+                assert!(results[0] == results[2], "{what}: large and small tiles differ");
+                let (a, b) = (a.to_f32_vec().unwrap(), b.to_f32_vec().unwrap());
+                for (at, &got) in results[0].iter().enumerate() {
+                    let (matrix, row, column) = (at / (m * n), at / n % m, at % n);
+                    let a = &a[(matrix * m + row) * k..][..k];
+                    let b = &b[(matrix * n + column) * k..][..k];
+                    let (mut sum, mut size) = (0f64, 0f64);
+                    for (&a, &b) in a.iter().zip(b) {
+                        sum += a as f64 * b as f64;
+                        size += (a as f64 * b as f64).abs();
+                    }
+                    let want = (0.5 * sum + bias[column] as f64).max(0.0) + residual[at] as f64;
+                    // Two operands are rounded, or one; sums are f32.
+                    let tolerance = size * (rounding + 1.2e-7 * (k as f64).sqrt()) + 4e-7;
+                    let off = (got as f64 - want).abs();
+                    assert!(off <= tolerance, "{what}: {got} for {want}, off by {off:e}");
+                }
+            }
+        }
+    }
 }
