@@ -40,7 +40,7 @@ fn check(at: &str, rendered: &Rendered, family: &Family) {
     assert_eq!(entry.max_threads, [header.threads, 1, 1], "{at}: .maxntid and //@ threads");
     assert!((1..=1024).contains(&header.threads), "{at}: {} threads", header.threads);
 
-    let kernel = loaded.program().kernel(&header.entry).unwrap();
+    let kernel = loaded.program.kernel(&header.entry).unwrap();
     let shared = kernel.static_shared + header.shared;
     assert!(shared <= MOST_SHARED, "{at}: {shared} bytes of shared memory");
     let dynamic = module.variables.iter().any(|v| v.space == Space::Shared && v.size == 0);
