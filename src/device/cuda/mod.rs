@@ -55,6 +55,8 @@ pub(crate) struct CudaDevice {
     core: Arc<Core>,
     pub(crate) facts: CudaFacts,
     pub(crate) precision: MatmulPrecision,
+    /// Whether models may record their forward passes; without memory pools allocations cannot be recorded.
+    pub(crate) graphs: bool,
     limit: Option<u64>,
     kernels: Mutex<HashMap<TypeId, Box<dyn Any + Send>>>,
     launches: AtomicU64,
@@ -331,11 +333,13 @@ impl CudaDevice {
             true => Some(Self::pool(&name, &context)?),
             false => None,
         };
+        let graphs = !options.no_graphs && pool.is_some();
         let core = Core { name, context, stream, pool, used: AtomicU64::new(0) };
         Ok(CudaDevice {
             core: Arc::new(core),
             facts,
             precision: options.matmul_precision,
+            graphs,
             limit: options.memory_limit,
             kernels: Mutex::default(),
             launches: AtomicU64::new(0),
