@@ -5,7 +5,7 @@
 mod tests;
 
 use nearkin::{DType, Device, Tensor};
-pub use tests::{Rng, golden, minilm, root};
+pub use tests::*;
 
 /// The CPU, the first GPU that CUDA has unless it is the emulator's, and, where `NEARKIN_BENCH_WGPU` is set, the first
 /// wgpu adapter: an emulated GPU and a software adapter say nothing about a GPU's time.
