@@ -24,12 +24,14 @@
 //! | [`models`] | Hugging Face and sentence-transformers folders, run as encoders and cross-encoders |
 //! | [`ops`] | the operations: gemm, attention, norm, embed, pool, topk |
 //! | [`Tensor`], [`Offsets`] | a shape, a dtype and memory on one device; bounds of ragged sequences |
-//! | [`Device`] | the CPU or a GPU, your own wgpu device included |
+//! | [`Device`] | the CPU or a GPU, your own CUDA context and stream or wgpu device included |
 //!
 //! # Features
 //!
 //! | feature | default | what it adds |
 //! |---|---|---|
+//! | `cuda` | yes | NVIDIA GPUs through the driver alone; needs no toolkit to build or run |
+//! | `cuda-12` | yes | the version of the bindings to the driver; drop it where another crate chooses one |
 //! | `wgpu` | yes | GPUs through Vulkan, Metal and DX12 |
 //! | `cli` | yes | the `nearkin` program; libraries turn it off |
 //!
@@ -52,7 +54,7 @@ pub mod search;
 pub mod template;
 mod tensor;
 
-pub use device::{Device, DeviceInfo, DeviceOptions};
+pub use device::{Device, DeviceInfo, DeviceOptions, MatmulPrecision};
 pub use dtype::{DType, Element, Float};
 pub use error::{Error, Result};
 pub use half::{bf16, f16};

@@ -1,0 +1,82 @@
+use nearkin::ops::gemm::{Activation, Epilogue, gemm};
+use nearkin::{DType, Device, DeviceOptions, MatmulPrecision, Tensor};
+
+use crate::common::{Rng, normals};
+use crate::{cold_bytes, emulated, launches, requested_bytes};
+
+/// One product at M x N x K, and what it may cost.
+struct Case {
+    precision: MatmulPrecision,
+    a: DType,
+    b: DType,
+    shape: [usize; 3],
+    /// The tile that the policy should take.
+    tile: [usize; 2],
+    /// Multiply-adds of matrix units for each of the product.
+    tensor: u64,
+}
+
+#[test]
+fn products_cost_what_their_tiles_say() {
+    let Some((emulator, _)) = emulated() else { return };
+    use DType::{BF16, F16, F32};
+    use MatmulPrecision::{High, Highest, Medium};
+    let case = |precision, a, b, shape, tile, tensor| Case { precision, a, b, shape, tile, tensor };
+    // An emulated device has 108 multiprocessors: 1408 x 1280 are 110 tiles of 128 x 128.
+    let cases = [
+        case(Highest, BF16, BF16, [1408, 1280, 128], [128, 128], 1),
+        case(Highest, F16, F16, [704, 640, 256], [64, 64], 1),
+        case(Highest, BF16, BF16, [16, 768, 768], [16, 32], 1),
+        case(Highest, F32, BF16, [1408, 1280, 64], [128, 128], 3),
+        case(Highest, F32, BF16, [704, 640, 128], [64, 64], 3),
+        case(Highest, F32, F32, [1408, 1280, 32], [128, 128], 0),
+        case(Highest, F32, F32, [704, 640, 64], [64, 64], 0),
+        case(Highest, F32, F32, [16, 768, 384], [16, 64], 0),
+        case(High, F32, F32, [1408, 1280, 64], [128, 128], 1),
+        case(High, F32, F32, [704, 640, 128], [64, 64], 1),
+        case(Medium, F32, BF16, [704, 640, 128], [64, 64], 1),
+        case(Medium, F32, F32, [16, 384, 384], [16, 32], 1),
+    ];
+    for Case { precision, a, b, shape: [m, n, k], tile: [bm, bn], tensor } in cases {
+        let options = DeviceOptions { matmul_precision: precision, ..Default::default() };
+        let device = Device::cuda_with(0, options).unwrap();
+        let mut rng = Rng(3);
+        let (x, _) = normals(&device, a, &[m, k], &mut rng);
+        let (w, _) = normals(&device, b, &[n, k], &mut rng);
+        let bias = Tensor::zeros(&device, DType::F32, &[n]).unwrap();
+        let epilogue =
+            Epilogue { bias: Some(&bias), activation: Activation::Gelu, ..Default::default() };
+        let all = launches(&emulator, || {
+            gemm(&x, &w, &epilogue).unwrap();
+        });
+        let what = format!("{precision:?}: {a} {m} x {k} by {b} {n}");
+        assert_eq!(all.len(), 1, "{what}: launches");
+        let counts = &all[0].counts;
+        let (tiles_m, tiles_n) = (m.div_ceil(bm), n.div_ceil(bn));
+        assert_eq!(counts.blocks as usize, tiles_m * tiles_n, "{what}: blocks");
+
+        let (a_bytes, b_bytes) = ((m * k * a.size()) as u64, (n * k * b.size()) as u64);
+        let out = (4 * m * n + 4 * n) as u64;
+        let floor = a_bytes + b_bytes + out;
+        let cold = cold_bytes(counts);
+        assert!(cold <= floor + floor / 10, "{what}: {cold} bytes from memory, floor {floor}");
+        // With caches: every tile reads its rows of both operands once, and its bias.
+        let asked = a_bytes * tiles_n as u64 + b_bytes * tiles_m as u64 + out;
+        let asked_floor = asked + (4 * n * (tiles_m - 1)) as u64;
+        let requested = requested_bytes(counts);
+        assert!(
+            requested <= asked_floor + asked_floor / 10,
+            "{what}: {requested} bytes asked for, floor {asked_floor}"
+        );
+        assert_eq!(counts.local_bytes, 0, "{what}: local memory");
+        assert_eq!(counts.shared.conflicts(), 0, "{what}: bank conflicts");
+        let padded = (tiles_m * bm * tiles_n * bn * k) as u64;
+        assert_eq!(counts.tensor_multiply_adds, tensor * padded, "{what}: matrix units");
+        println!(
+            "{what}: {cold} bytes from memory ({:.3} of the floor), {requested} asked for, {} warp \
+             instructions",
+            cold as f64 / floor as f64,
+            counts.warp_instructions
+        );
+    }
+}
