@@ -53,10 +53,15 @@ pub const KERNELS: &[(&str, &str)] = &[
     ("include/entry.ptx", include_str!("../kernels/include/entry.ptx")),
     ("include/mma.ptx", include_str!("../kernels/include/mma.ptx")),
     ("include/numbers.ptx", include_str!("../kernels/include/numbers.ptx")),
+    ("include/ragged.ptx", include_str!("../kernels/include/ragged.ptx")),
     ("include/reduce.ptx", include_str!("../kernels/include/reduce.ptx")),
+    ("include/row.ptx", include_str!("../kernels/include/row.ptx")),
     ("include/select.ptx", include_str!("../kernels/include/select.ptx")),
+    ("attention.ptx", include_str!("../kernels/attention.ptx")),
+    ("embed.ptx", include_str!("../kernels/embed.ptx")),
     ("gemm.ptx", include_str!("../kernels/gemm.ptx")),
     ("norm.ptx", include_str!("../kernels/norm.ptx")),
+    ("pool.ptx", include_str!("../kernels/pool.ptx")),
 ];
 
 static ENVIRONMENT: LazyLock<Environment<'static>> = LazyLock::new(|| {

@@ -32,7 +32,13 @@ pub const FAMILIES: &[Family] = &[
 /// Every family with a PTX kernel, for the contract test.
 #[cfg(feature = "cuda")]
 #[doc(hidden)]
-pub const CUDA_FAMILIES: &[Family] = &[gemm::cuda::FAMILY, norm::cuda::FAMILY];
+pub const CUDA_FAMILIES: &[Family] = &[
+    attention::cuda::FAMILY,
+    embed::cuda::FAMILY,
+    gemm::cuda::FAMILY,
+    norm::cuda::FAMILY,
+    pool::cuda::FAMILY,
+];
 
 /// The stored type of a tensor as kernels name it: `f16p` is f16 on an adapter that lacks `SHADER_F16`.
 #[cfg(feature = "wgpu")]

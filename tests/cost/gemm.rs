@@ -60,9 +60,10 @@ fn products_cost_what_their_tiles_say() {
         let floor = a_bytes + b_bytes + out;
         let cold = cold_bytes(counts);
         assert!(cold <= floor + floor / 10, "{what}: {cold} bytes from memory, floor {floor}");
-        // With caches: every tile reads its rows of both operands once, and its bias.
+        // With caches: every tile reads its rows of both operands once, and each of its warps the bias.
         let asked = a_bytes * tiles_n as u64 + b_bytes * tiles_m as u64 + out;
-        let asked_floor = asked + (4 * n * (tiles_m - 1)) as u64;
+        let warps = all[0].block[0] as usize / 32;
+        let asked_floor = asked + (4 * n * (tiles_m * warps - 1)) as u64;
         let requested = requested_bytes(counts);
         assert!(
             requested <= asked_floor + asked_floor / 10,

@@ -5,6 +5,7 @@
 mod common;
 
 mod gemm;
+mod rows;
 
 use nearkin::Device;
 use ptx_emulator::client::{Emulator, LaunchRecord};

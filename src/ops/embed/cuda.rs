@@ -1,11 +1,120 @@
-//! Through `kernels/embed.ptx`.
+//! Lookups through `kernels/embed.ptx`: a warp or a block a token.
+//!
+//! Tables of one type are looked up, added and normalised in one launch. Of several types, each is added to the result by
+//! a launch of its own, and the norm follows.
 
 use std::sync::Arc;
 
 use super::Args;
-use crate::device::cuda::CudaDevice;
-use crate::{Error, Result, Tensor};
+use crate::device::cuda::{Binding, CudaDevice};
+use crate::ops::norm;
+use crate::template::{Family, Spec, keys, params};
+use crate::{DType, Result, Tensor};
 
-pub(super) fn embed(gpu: &Arc<CudaDevice>, _args: &Args<'_>) -> Result<Tensor> {
-    Err(Error::Unsupported { what: "embed".into(), device: gpu.name().into() })
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+struct EmbedSpec {
+    t: DType,
+    tables: u32,
+    /// Whether the result holds the sum of earlier tables.
+    add: bool,
+    norm: bool,
+    /// Whether rows divide into fours, so that four columns are read and written together.
+    vector: bool,
+    /// As for norm; 0 without one.
+    quads: u32,
+    warps: u32,
+}
+
+impl Spec for EmbedSpec {
+    const FAMILY: &'static str = "embed";
+}
+
+params! {
+    struct EmbedParams { rows: u32, width: u32, stride: u32, lookup: u32, eps: f32 }
+}
+
+pub(crate) const FAMILY: Family = Family {
+    name: EmbedSpec::FAMILY,
+    spec_keys: || {
+        keys(EmbedSpec {
+            t: DType::F32,
+            tables: 1,
+            add: false,
+            norm: false,
+            vector: false,
+            quads: 0,
+            warps: 1,
+        })
+    },
+    params: EmbedParams::MEMBERS,
+    params_size: size_of::<EmbedParams>(),
+};
+
+pub(super) fn embed(gpu: &Arc<CudaDevice>, args: &Args<'_>) -> Result<Tensor> {
+    let device = args.lookups[0].table.device();
+    let y = Tensor::cuda_uninit(device, DType::F32, &[args.tokens, args.width])?;
+    if y.is_empty() {
+        return Ok(y);
+    }
+    let rows = numbers(args);
+    let rows = Tensor::from_slice(device, &[args.tokens, args.lookups.len()], &rows)?;
+    let t = args.lookups[0].table.dtype();
+    if args.lookups.iter().all(|l| l.table.dtype() == t) {
+        add(gpu, args, &rows, 0..args.lookups.len(), &y)?;
+        return Ok(y);
+    }
+    for i in 0..args.lookups.len() {
+        add(gpu, &Args { norm: None, ..*args }, &rows, i..i + 1, &y)?;
+    }
+    match &args.norm {
+        Some(n) => norm::layer_norm(&y, None, n.weight, Some(n.bias), n.eps),
+        None => Ok(y),
+    }
+}
+
+/// The rows of each token next to each other.
+fn numbers(args: &Args<'_>) -> Vec<u32> {
+    (0..args.tokens).flat_map(|t| args.lookups.iter().map(move |l| l.rows[t])).collect()
+}
+
+/// Enqueues the sum of the lookups in `which`, added to `y` unless they are the first, and the norm if there is one.
+/// `rows` \[tokens, lookups\] u32 are on the device.
+fn add(
+    gpu: &Arc<CudaDevice>,
+    args: &Args<'_>,
+    rows: &Tensor,
+    which: std::ops::Range<usize>,
+    y: &Tensor,
+) -> Result<()> {
+    let lookups = &args.lookups[which.clone()];
+    let (quads, warps) = match args.norm {
+        Some(_) => norm::cuda::shape(args.width),
+        None => (0, 1),
+    };
+    let spec = EmbedSpec {
+        t: lookups[0].table.dtype(),
+        tables: lookups.len() as u32,
+        add: which.start > 0,
+        norm: args.norm.is_some(),
+        vector: args.width.is_multiple_of(4) && (quads > 0 || args.norm.is_none()),
+        quads: quads as u32,
+        warps: warps as u32,
+    };
+    let kernel = gpu.kernel(spec, (EmbedParams::MEMBERS, size_of::<EmbedParams>()))?;
+    let mut bindings: Vec<Binding<'_>> = lookups.iter().map(|l| l.table.cuda().into()).collect();
+    bindings.push(rows.cuda().into());
+    if let Some(norm) = &args.norm {
+        bindings.extend([Binding::from(norm.weight.cuda()), norm.bias.cuda().into()]);
+    }
+    bindings.push(y.cuda().into());
+    let params = EmbedParams {
+        rows: args.tokens as u32,
+        width: args.width as u32,
+        stride: args.lookups.len() as u32,
+        lookup: which.start as u32,
+        eps: args.norm.map_or(0.0, |n| n.eps),
+    };
+    let blocks = if warps == 1 { args.tokens.div_ceil(4) } else { args.tokens };
+    gpu.launch(&kernel, &bindings, &params, [blocks, 1, 1])
 }

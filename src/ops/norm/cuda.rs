@@ -51,7 +51,7 @@ pub(crate) const FAMILY: Family = Family {
 const QUADS: [usize; 6] = [1, 2, 3, 4, 6, 8];
 
 /// Quads of a thread and warps of a row: a warp where that is enough, else a block.
-fn shape(width: usize) -> (usize, usize) {
+pub(crate) fn shape(width: usize) -> (usize, usize) {
     for warps in [1, 8] {
         if let Some(quads) = QUADS.into_iter().find(|quads| 128 * warps * quads >= width) {
             return (quads, warps);

@@ -1,0 +1,109 @@
+//! norm, embed and pool: bytes against the floor.
+
+use nearkin::ops::embed::{EmbedNorm, Lookup, embed, gather_rows};
+use nearkin::ops::norm::{l2_normalize, layer_norm};
+use nearkin::ops::pool::{Pooling, pool};
+use nearkin::{DType, Offsets, Tensor};
+
+use crate::common::{Rng, normals};
+use crate::{cold_bytes, emulated, launches, requested_bytes};
+
+/// Runs `work`, which is one launch that must read and write about `floor` bytes, each once.
+fn costs(
+    emulator: &ptx_emulator::client::Emulator,
+    what: &str,
+    floor: usize,
+    work: impl FnOnce() -> Tensor,
+) {
+    let all = launches(emulator, || drop(work()));
+    assert_eq!(all.len(), 1, "{what}: launches");
+    let counts = &all[0].counts;
+    let (floor, cold) = (floor as u64, cold_bytes(counts));
+    println!(
+        "{what}: {cold} bytes from memory ({:.3} of the floor), {} asked for, {} warp instructions",
+        cold as f64 / floor as f64,
+        requested_bytes(counts),
+        counts.warp_instructions
+    );
+    assert!(cold <= floor + floor / 10, "{what}: {cold} bytes from memory, floor {floor}");
+    assert_eq!(counts.local_bytes, 0, "{what}: local memory");
+    assert_eq!(counts.shared.conflicts(), 0, "{what}: bank conflicts");
+}
+
+#[test]
+fn norms_read_and_write_each_row_once() {
+    let Some((emulator, device)) = emulated() else { return };
+    let mut rng = Rng(5);
+    for (rows, width) in [(512, 384), (512, 768), (64, 4096), (512, 100)] {
+        let (x, _) = normals(&device, DType::F32, &[rows, width], &mut rng);
+        let (r, _) = normals(&device, DType::F32, &[rows, width], &mut rng);
+        let (w, _) = normals(&device, DType::F32, &[width], &mut rng);
+        let (b, _) = normals(&device, DType::F32, &[width], &mut rng);
+        let (matrix, vector) = (4 * rows * width, 4 * width);
+        costs(&emulator, &format!("l2 {rows} x {width}"), 2 * matrix, || {
+            l2_normalize(&x, 1e-12).unwrap()
+        });
+        costs(
+            &emulator,
+            &format!("layer_norm with a residual {rows} x {width}"),
+            3 * matrix + 2 * vector,
+            || layer_norm(&x, Some(&r), &w, Some(&b), 1e-5).unwrap(),
+        );
+    }
+}
+
+#[test]
+fn lookups_read_the_rows_they_name() {
+    let Some((emulator, device)) = emulated() else { return };
+    let mut rng = Rng(6);
+    let (tokens, size) = (256, 3000);
+    for width in [384, 768] {
+        let (table, _) = normals(&device, DType::F32, &[size, width], &mut rng);
+        let (positions, _) = normals(&device, DType::F32, &[tokens, width], &mut rng);
+        let (w, _) = normals(&device, DType::F32, &[width], &mut rng);
+        let (b, _) = normals(&device, DType::F32, &[width], &mut rng);
+        // Different rows, so that each is read from memory.
+        let rows: Vec<u32> = (0..tokens as u32).map(|i| i * 7 % size as u32).collect();
+        let places: Vec<u32> = (0..tokens as u32).collect();
+        let matrix = 4 * tokens * width;
+        costs(&emulator, &format!("gather {tokens} x {width}"), 2 * matrix + 4 * tokens, || {
+            gather_rows(&table, &rows).unwrap()
+        });
+        let lookups =
+            [Lookup { table: &table, rows: &rows }, Lookup { table: &positions, rows: &places }];
+        let norm = EmbedNorm { weight: &w, bias: &b, eps: 1e-5 };
+        costs(
+            &emulator,
+            &format!("embed with norm {tokens} x {width}"),
+            3 * matrix + 8 * tokens + 8 * width,
+            || embed(&lookups, Some(norm)).unwrap(),
+        );
+    }
+}
+
+#[test]
+fn pools_read_the_rows_that_count() {
+    let Some((emulator, device)) = emulated() else { return };
+    let mut rng = Rng(7);
+    for width in [384, 768] {
+        let lengths = [128usize, 1, 77, 200, 19];
+        let offsets = Offsets::from_lengths(&device, &lengths).unwrap();
+        let rows: usize = lengths.iter().sum();
+        let (x, _) = normals(&device, DType::F32, &[rows, width], &mut rng);
+        let (out, bounds) = (4 * lengths.len() * width, 4 * lengths.len() + 4);
+        costs(
+            &emulator,
+            &format!("mean of {rows} x {width}"),
+            4 * rows * width + out + bounds,
+            || pool(&x, &offsets, Pooling::Mean, None).unwrap(),
+        );
+        let mask: Vec<bool> = (0..rows).map(|row| row % 2 == 0).collect();
+        let taken = rows.div_ceil(2);
+        costs(
+            &emulator,
+            &format!("masked max of {rows} x {width}"),
+            4 * taken * width + 4 * rows + out + 2 * bounds,
+            || pool(&x, &offsets, Pooling::Max, Some(&mask)).unwrap(),
+        );
+    }
+}
