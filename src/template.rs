@@ -62,6 +62,8 @@ pub const KERNELS: &[(&str, &str)] = &[
     ("gemm.ptx", include_str!("../kernels/gemm.ptx")),
     ("norm.ptx", include_str!("../kernels/norm.ptx")),
     ("pool.ptx", include_str!("../kernels/pool.ptx")),
+    ("topk.ptx", include_str!("../kernels/topk.ptx")),
+    ("topk_merge.ptx", include_str!("../kernels/topk_merge.ptx")),
 ];
 
 static ENVIRONMENT: LazyLock<Environment<'static>> = LazyLock::new(|| {

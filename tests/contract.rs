@@ -1,12 +1,41 @@
-//! The kernel files, their headers and the Rust side agree; every specialisation is valid WGSL.
-#![cfg(feature = "wgpu")]
+//! The kernel files, their headers and the Rust side agree; every specialisation is valid WGSL or PTX.
+#![cfg(any(feature = "cuda", feature = "wgpu"))]
 
-use std::collections::BTreeMap;
+#[cfg(feature = "cuda")]
+#[path = "contract/ptx.rs"]
+mod ptx;
+#[cfg(feature = "wgpu")]
+#[path = "contract/wgsl.rs"]
+mod wgsl;
 
-use naga::valid::{Capabilities, ValidationFlags, Validator};
-use nearkin::ops::FAMILIES;
-use nearkin::template::{Access, Header, Rendered, SHADERS, holds, render_file};
+use nearkin::template::{Family, Header, holds};
 use serde_json::{Map, Value};
+
+/// Each family has one file, and each file a family.
+fn names_agree(files: &[(&str, &str)], extension: &str, families: &[Family]) {
+    let mut files: Vec<&str> = files
+        .iter()
+        .filter(|(name, _)| !name.starts_with("include/"))
+        .map(|(name, _)| name.strip_suffix(extension).unwrap())
+        .collect();
+    let mut families: Vec<&str> = families.iter().map(|f| f.name).collect();
+    files.sort();
+    families.sort();
+    assert_eq!(families, files, "each family has one file and one entry in the table of families");
+}
+
+/// The header of a family's file, which names the family and the keys of its spec.
+fn header(files: &[(&str, &str)], file: &str, family: &Family) -> Header {
+    let (_, source) = files.iter().find(|(name, _)| *name == file).unwrap();
+    let header = Header::parse(source).unwrap();
+    assert_eq!(header.family, family.name);
+    let mut keys: Vec<&String> = header.spec.iter().map(|(k, _)| k).collect();
+    let mut rust = (family.spec_keys)();
+    keys.sort();
+    rust.sort();
+    assert_eq!(keys, rust.iter().collect::<Vec<_>>(), "{file}: spec keys of the header and of Rust");
+    header
+}
 
 /// Every combination of a header's spec values for which `//@ where` holds.
 fn combinations(header: &Header) -> Vec<Map<String, Value>> {
@@ -28,147 +57,4 @@ fn combinations(header: &Header) -> Vec<Map<String, Value>> {
         all.retain(|spec| holds(only, spec).unwrap());
     }
     all
-}
-
-fn check(
-    file: &str,
-    spec: &Map<String, Value>,
-    rendered: &Rendered,
-    params: &BTreeMap<String, u32>,
-    size: u32,
-) {
-    let at = || format!("{file} {}", serde_json::to_string(spec).unwrap());
-    let module = naga::front::wgsl::parse_str(&rendered.text)
-        .unwrap_or_else(|e| panic!("{}:\n{}", at(), e.emit_to_string(&rendered.text)));
-    // Core WebGPU: unpack2x16float.
-    let mut capabilities = Capabilities::default() | Capabilities::SHADER_FLOAT16_IN_FLOAT32;
-    for need in &rendered.header.needs {
-        capabilities |= match need.as_str() {
-            "f16" => Capabilities::SHADER_FLOAT16,
-            "subgroups" => Capabilities::SUBGROUP,
-            other => panic!("{}: unknown need {other}", at()),
-        };
-    }
-    let mut validator = Validator::new(ValidationFlags::all(), capabilities);
-    validator.subgroup_stages(naga::valid::ShaderStages::COMPUTE);
-    validator.subgroup_operations(naga::valid::SubgroupOperationSet::all());
-    let info = validator
-        .validate(&module)
-        .unwrap_or_else(|e| panic!("{}:\n{}", at(), e.emit_to_string(&rendered.text)));
-    naga::back::spv::write_vec(&module, &info, &naga::back::spv::Options::default(), None)
-        .unwrap_or_else(|e| panic!("{}: {e}", at()));
-
-    assert!(module.entry_points.iter().any(|e| e.name == rendered.header.entry), "{}: entry", at());
-    let mut bound: BTreeMap<u32, (String, &naga::GlobalVariable)> = BTreeMap::new();
-    let mut workgroup_bytes = 0;
-    for (_, var) in module.global_variables.iter() {
-        if let Some(binding) = &var.binding {
-            assert_eq!(binding.group, 0, "{}: group", at());
-            let name = var.name.clone().unwrap();
-            assert!(
-                bound.insert(binding.binding, (name, var)).is_none(),
-                "{}: binding used twice",
-                at()
-            );
-        }
-        if var.space == naga::AddressSpace::WorkGroup {
-            workgroup_bytes += module.types[var.ty].inner.size(module.to_ctx());
-        }
-    }
-    assert!(workgroup_bytes <= 16 << 10, "{}: {workgroup_bytes} bytes of workgroup memory", at());
-    let buffers = &rendered.header.buffers;
-    assert_eq!(bound.len(), buffers.len() + 1, "{}: bindings {:?}", at(), bound.keys());
-    for (i, (name, access)) in buffers.iter().enumerate() {
-        let (bound_name, var) = &bound[&(i as u32)];
-        assert_eq!(bound_name, name, "{}: binding {i}", at());
-        let naga::AddressSpace::Storage { access: storage } = var.space else {
-            panic!("{}: {name}", at())
-        };
-        let writes = storage.contains(naga::StorageAccess::STORE);
-        assert_eq!(writes, *access == Access::Write, "{}: access of {name}", at());
-    }
-    let (_, var) = &bound[&(buffers.len() as u32)];
-    assert_eq!(var.space, naga::AddressSpace::Uniform, "{}: params", at());
-    let naga::TypeInner::Struct { members, span } = &module.types[var.ty].inner else {
-        panic!("{}: params", at())
-    };
-    assert_eq!(
-        module.types[var.ty].name.as_deref(),
-        Some(rendered.header.params.as_str()),
-        "{}",
-        at()
-    );
-    let layout: BTreeMap<String, u32> =
-        members.iter().map(|m| (m.name.clone().unwrap(), m.offset)).collect();
-    assert_eq!(&layout, params, "{}: params layout", at());
-    assert_eq!(*span, size, "{}: params size", at());
-}
-
-#[test]
-fn every_specialisation_is_valid_and_agrees_with_rust() {
-    let mut families: Vec<&str> = FAMILIES.iter().map(|f| f.name).collect();
-    families.sort();
-    let mut files: Vec<&str> = SHADERS
-        .iter()
-        .filter(|(n, _)| !n.starts_with("include/"))
-        .map(|(n, _)| n.strip_suffix(".wgsl").unwrap())
-        .collect();
-    files.sort();
-    assert_eq!(families, files, "each family has one shader file and one entry in FAMILIES");
-    let tint = std::process::Command::new("tint").arg("--version").output().is_ok();
-    if !tint {
-        println!("tint is not installed: naga alone judges");
-    }
-    for family in FAMILIES {
-        let file = format!("{}.wgsl", family.name);
-        let (_, source) = SHADERS.iter().find(|(n, _)| *n == file).unwrap();
-        let header = Header::parse(source).unwrap();
-        assert_eq!(header.family, family.name);
-        let mut keys: Vec<&String> = header.spec.iter().map(|(k, _)| k).collect();
-        let mut rust = (family.spec_keys)();
-        keys.sort();
-        rust.sort();
-        assert_eq!(
-            keys,
-            rust.iter().collect::<Vec<_>>(),
-            "{file}: spec keys of the header and of Rust"
-        );
-        let params = family.params.iter().map(|(n, o)| (n.to_string(), *o as u32)).collect();
-        let all = combinations(&header);
-        let mut bytes = 0;
-        for spec in &all {
-            let rendered =
-                render_file(&file, spec).unwrap_or_else(|e| panic!("{file} {spec:?}: {e}"));
-            bytes += rendered.text.len();
-            check(&file, spec, &rendered, &params, family.params_size as u32);
-            if tint {
-                run_tint(&file, &rendered.text);
-            }
-        }
-        println!(
-            "{file:<18} {:>4} specialisations, {:>5} bytes each on average: valid",
-            all.len(),
-            bytes / all.len()
-        );
-    }
-}
-
-fn run_tint(file: &str, text: &str) {
-    let path = std::env::temp_dir().join(format!("nearkin-{}-{file}", std::process::id()));
-    // Chrome's compiler wants the extension named; naga refuses the directive.
-    let enable = if text.contains("subgroup") { "enable subgroups;\n" } else { "" };
-    std::fs::write(&path, format!("{enable}{text}")).unwrap();
-    let out = std::process::Command::new("tint")
-        .args(["--format", "wgsl", "-o", "/dev/null"])
-        .arg(&path)
-        .output()
-        .unwrap();
-    let _ = std::fs::remove_file(&path);
-    assert!(out.status.success(), "tint: {file}:\n{}", String::from_utf8_lossy(&out.stderr));
-}
-
-#[test]
-fn an_undefined_name_is_an_error() {
-    let error = render_file("norm.wgsl", Map::<String, Value>::new()).unwrap_err();
-    assert!(error.contains("undefined"), "{error}");
 }

@@ -38,6 +38,8 @@ pub const CUDA_FAMILIES: &[Family] = &[
     gemm::cuda::FAMILY,
     norm::cuda::FAMILY,
     pool::cuda::FAMILY,
+    topk::cuda::FAMILY,
+    topk::cuda::MERGE,
 ];
 
 /// The stored type of a tensor as kernels name it: `f16p` is f16 on an adapter that lacks `SHADER_F16`.
