@@ -3,27 +3,23 @@
 //! The corpus is `NEARKIN_CORPUS` (.jsonl with `text` and perhaps `title`), else the demo's passages; the model is
 //! `NEARKIN_MINILM`, else where `cargo xtask model` puts it.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 mod common;
 
-use common::devices;
+use common::{devices, minilm, root};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use nearkin::DType;
 use nearkin::models::TextEncoder;
 
-fn path(variable: &str, default: &str) -> PathBuf {
-    let default = Path::new(env!("CARGO_MANIFEST_DIR")).join(default);
-    std::env::var_os(variable).map_or(default, PathBuf::from)
-}
-
 fn encode(criterion: &mut Criterion) {
-    let model = path("NEARKIN_MINILM", "target/models/all-MiniLM-L6-v2");
+    let model = minilm();
     if !model.exists() {
         eprintln!("skipped: {} is not there; `cargo xtask model` fetches it", model.display());
         return;
     }
-    let corpus = path("NEARKIN_CORPUS", "examples/data/passages.jsonl");
+    let corpus = std::env::var_os("NEARKIN_CORPUS")
+        .map_or_else(|| root().join("examples/data/passages.jsonl"), PathBuf::from);
     let texts: Vec<String> = std::fs::read_to_string(&corpus)
         .expect("the corpus is readable")
         .lines()

@@ -1,19 +1,19 @@
 //! The program as a user runs it: outputs, exit codes, one clear line for bad input, nothing half-written.
 #![cfg(feature = "cli")]
 
+mod common;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use serde_json::Value;
 
-const GOLDENS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/goldens");
-
 fn golden(name: &str) -> String {
-    format!("{GOLDENS}/{name}")
+    common::golden(name).to_str().unwrap().to_string()
 }
 
 fn nearkin(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_nearkin")).args(args).output().unwrap()
+    Command::new(common::program()).args(args).output().unwrap()
 }
 
 #[track_caller]
@@ -429,8 +429,7 @@ fn an_existing_output_survives_a_failed_run() {
 /// what sentence-transformers gave (`tests/goldens/cranfield_reference.py`).
 #[test]
 fn minilm_on_cranfield_is_as_good_as_in_sentence_transformers() {
-    let model = std::env::var("NEARKIN_MINILM")
-        .unwrap_or(concat!(env!("CARGO_MANIFEST_DIR"), "/target/models/all-MiniLM-L6-v2").into());
+    let model = common::minilm().to_str().unwrap().to_string();
     let Ok(data) = std::env::var("NEARKIN_CRANFIELD") else {
         println!("skipped: NEARKIN_CRANFIELD names no folder");
         return;

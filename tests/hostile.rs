@@ -4,7 +4,7 @@ mod common;
 
 use std::path::Path;
 
-use common::Rng;
+use common::{Rng, golden};
 use nearkin::models::{CrossEncoder, TextEncoder, check_config, check_weights};
 use nearkin::{DType, Device, Error};
 use serde_json::{Value, json};
@@ -66,10 +66,6 @@ impl Folder {
     fn fails(&self, parts: &[&str]) -> Error {
         says(self.load().map(|_| ()), parts)
     }
-}
-
-fn golden(name: &str) -> std::path::PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens").join(name)
 }
 
 #[track_caller]

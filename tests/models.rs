@@ -5,7 +5,7 @@ mod common;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use common::{devices, main_devices};
+use common::{devices, golden, main_devices, root};
 use nearkin::models::{CrossEncoder, EmbedOptions, TextEncoder};
 use nearkin::ops::topk::Metric;
 use nearkin::search::FlatIndex;
@@ -30,10 +30,6 @@ const CROSS_FOLDERS: [&str; 2] = ["bert-cross", "xlm-roberta-cross"];
 /// Absolute, on values of the order of 1.
 const TOLERANCE: f32 = 1e-4;
 
-fn goldens() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens")
-}
-
 /// A golden's inputs and what the reference computed.
 struct Golden {
     folder: PathBuf,
@@ -43,7 +39,7 @@ struct Golden {
 
 impl Golden {
     fn open(name: &str) -> Golden {
-        let folder = goldens().join(name);
+        let folder = golden(name);
         Golden::of(&folder, &folder.join("golden"))
     }
 
@@ -249,11 +245,11 @@ fn a_result_does_not_depend_on_its_batch() {
 fn no_texts_give_no_vectors() {
     let none: [&str; 0] = [];
     for (_, d) in main_devices() {
-        let model = TextEncoder::load(&goldens().join("bert"), d, DType::F32).unwrap();
+        let model = TextEncoder::load(&golden("bert"), d, DType::F32).unwrap();
         assert!(model.embed(&none).unwrap().is_empty());
         let tokens = model.embed_tokens(&none, &EmbedOptions::default()).unwrap();
         assert_eq!((tokens.tokens.len(), tokens.offsets), (0, vec![0]));
-        let model = CrossEncoder::load(&goldens().join("bert-cross"), d, DType::F32).unwrap();
+        let model = CrossEncoder::load(&golden("bert-cross"), d, DType::F32).unwrap();
         assert!(model.score::<&str>(&[]).unwrap().is_empty());
     }
 }
@@ -276,7 +272,7 @@ fn progress_counts_every_text_once() {
 #[test]
 fn the_workspace_is_what_the_documentation_says() {
     // Texts so many that activations outweigh everything else.
-    let folder = goldens().join("bert");
+    let folder = golden("bert");
     let texts = vec![LONG; 400];
     let (hidden, inner) = (40, 72);
     let load = |limit| {
@@ -381,10 +377,7 @@ fn the_transformer_may_have_its_own_folder() {
 
 /// The folder of the real MiniLM, where it was fetched.
 fn minilm() -> Option<PathBuf> {
-    let folder = std::env::var_os("NEARKIN_MINILM").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("target/models/all-MiniLM-L6-v2"),
-        PathBuf::from,
-    );
+    let folder = common::minilm();
     if folder.join("model.safetensors").is_file() {
         return Some(folder);
     }
@@ -395,7 +388,7 @@ fn minilm() -> Option<PathBuf> {
 #[test]
 fn all_minilm_l6_v2_matches_sentence_transformers() {
     let Some(folder) = minilm() else { return };
-    let golden = Golden::of(&folder, &goldens().join("minilm"));
+    let golden = Golden::of(&folder, &golden("minilm"));
     let texts = golden.texts();
     let want = golden.f32s("embeddings");
     for (device, d) in main_devices() {
@@ -409,7 +402,7 @@ fn all_minilm_l6_v2_matches_sentence_transformers() {
 
 /// The `text` of each line of one of the demo's files.
 fn demo_texts(file: &str) -> Vec<String> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/data").join(file);
+    let path = root().join("examples/data").join(file);
     let lines = std::fs::read_to_string(path).unwrap();
     let text =
         |line| serde_json::from_str::<Value>(line).unwrap()["text"].as_str().unwrap().to_string();

@@ -1,6 +1,7 @@
 //! What every test binary shares: the devices there are, random data, tolerances.
 #![allow(dead_code)]
 
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use nearkin::{DType, Device, DeviceOptions, Error, Tensor};
@@ -70,6 +71,34 @@ fn required(name: &str, device: Result<Device, Error>) -> Option<Device> {
             None
         }
     }
+}
+
+/// Where the fixtures are: the repository, or what `NEARKIN_ROOT` names where tests run on another machine than built
+/// them, as those that `cargo xtask bundle` packs. No other file names a path of the build.
+pub fn root() -> &'static Path {
+    static ROOT: OnceLock<PathBuf> = OnceLock::new();
+    ROOT.get_or_init(|| {
+        std::env::var_os("NEARKIN_ROOT").map_or(env!("CARGO_MANIFEST_DIR").into(), PathBuf::from)
+    })
+}
+
+/// A file or folder of `tests/goldens`.
+pub fn golden(name: &str) -> PathBuf {
+    root().join("tests/goldens").join(name)
+}
+
+/// The program `nearkin`: cargo's, or the one in the folder that `NEARKIN_ROOT` names.
+pub fn program() -> PathBuf {
+    match (std::env::var_os("NEARKIN_ROOT"), option_env!("CARGO_BIN_EXE_nearkin")) {
+        (None, Some(built)) => built.into(),
+        _ => root().join("bin/nearkin"),
+    }
+}
+
+/// The folder of the real MiniLM: `NEARKIN_MINILM`, else where `cargo xtask model` puts it. It may not be there.
+pub fn minilm() -> PathBuf {
+    let fetched = || root().join("target/models/all-MiniLM-L6-v2");
+    std::env::var_os("NEARKIN_MINILM").map_or_else(fetched, PathBuf::from)
 }
 
 /// A small fast generator (SplitMix64), so that data of any size comes from one seed.

@@ -1,0 +1,355 @@
+//! What every operation gives on a device, at fixed shapes and seeds, and where two devices differ.
+//!
+//!     outputs write <device> <file>      runs every case on the device and writes the results as safetensors
+//!     outputs compare <file> <file>      a table of the cases; fails where they are further apart than is right
+//!
+//! `cargo xtask bundle` packs it: on a machine with a GPU one file is written with the emulator in the driver's place
+//! and one with the driver, so that the two processors run the same PTX on the same bits. Operations that the device
+//! does not support are named and left out.
+
+#[path = "../tests/common/mod.rs"]
+mod common;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::ExitCode;
+
+use common::{FLOATS, Rng, golden};
+#[cfg(feature = "cuda")]
+use nearkin::DeviceOptions;
+use nearkin::device::MatmulPrecision;
+use nearkin::models::{CrossEncoder, TextEncoder};
+use nearkin::ops::attention::{Attention, Heads, attention};
+use nearkin::ops::embed::{EmbedNorm, Lookup, embed, gather_rows, scatter_rows};
+use nearkin::ops::gemm::{Activation, Epilogue, gemm};
+use nearkin::ops::norm::{l2_normalize, layer_norm, rms_norm};
+use nearkin::ops::pool::{Pooling, pool};
+use nearkin::ops::topk::{Bitmap, Corpus, Exclude, Metric, Search, topk};
+use nearkin::{DType, Device, Error, Offsets, Tensor};
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+
+/// Families, and how far two devices may be apart: |a - b| <= tolerance * max(1, |b|). Sums may be taken in another
+/// order, and exponentials and roots are approximations that each processor makes in its own way; what is copied or
+/// selected is the same.
+const FAMILIES: [(&str, f32, Cases); 7] = [
+    ("norm", 1e-5, norms),
+    ("embed", 1e-5, embeds),
+    ("pool", 1e-6, pools),
+    ("gemm", 2e-4, gemms),
+    ("attention", 1e-4, attentions),
+    ("topk", 1e-5, searches),
+    ("models", 1e-3, models),
+];
+
+type Cases = fn(&str, &mut Outputs) -> nearkin::Result<()>;
+
+/// Results by the name of their case, which starts with the family's.
+#[derive(Default)]
+struct Outputs {
+    family: &'static str,
+    values: BTreeMap<String, Vec<f32>>,
+    unsupported: Vec<String>,
+}
+
+impl Outputs {
+    /// Takes what a case gives, or notes that the device does not support it.
+    fn put(
+        &mut self,
+        case: String,
+        run: impl FnOnce() -> nearkin::Result<Vec<f32>>,
+    ) -> nearkin::Result<()> {
+        let name = format!("{}/{case}", self.family);
+        match run() {
+            Ok(values) => _ = self.values.insert(name, values),
+            Err(Error::Unsupported { .. }) => self.unsupported.push(name),
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+}
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = args.iter().map(String::as_str).collect();
+    let result = match words[..] {
+        ["write", device, file] => write(device, Path::new(file)).map_err(|e| e.to_string()),
+        ["compare", a, b] => compare(Path::new(a), Path::new(b)),
+        _ => Err("usage: outputs write <device> <file> | outputs compare <file> <file>".into()),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => {
+            eprintln!("outputs: {problem}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn write(device: &str, file: &Path) -> Result<(), Box<dyn std::error::Error>> {
+    let mut outputs = Outputs::default();
+    for (family, _, cases) in FAMILIES {
+        outputs.family = family;
+        cases(device, &mut outputs).map_err(|e| format!("{family}: {e}"))?;
+    }
+    println!("{} cases on {}", outputs.values.len(), Device::by_name(device)?.name());
+    for case in &outputs.unsupported {
+        println!("not supported: {case}");
+    }
+    let views = outputs.values.iter().map(|(name, values)| {
+        let view = TensorView::new(Dtype::F32, vec![values.len()], bytemuck::cast_slice(values));
+        (name, view.expect("the shape is the data's"))
+    });
+    safetensors::serialize_to_file(views, None, file)?;
+    Ok(())
+}
+
+fn compare(a: &Path, b: &Path) -> Result<(), String> {
+    let (a, b) = (read(a)?, read(b)?);
+    println!("| case | values | same bits | apart by at most | tolerance | |");
+    println!("|---|---:|---:|---:|---:|---|");
+    let (mut same, mut apart) = (0, Vec::new());
+    let names: std::collections::BTreeSet<&String> = a.keys().chain(b.keys()).collect();
+    for name in &names {
+        let (Some(a), Some(b)) = (a.get(*name), b.get(*name)) else {
+            println!("| {name} | | | | | on one device only |");
+            apart.push(name.as_str());
+            continue;
+        };
+        let tolerance = FAMILIES
+            .iter()
+            .find(|(family, ..)| name.split('/').next() == Some(family))
+            .map_or(0.0, |&(_, tolerance, _)| tolerance);
+        let equal = a.iter().zip(b).filter(|(a, b)| a.to_bits() == b.to_bits()).count();
+        let most = match a.len() == b.len() {
+            true => a.iter().zip(b).map(|(&a, &b)| difference(a, b)).fold(0.0, f32::max),
+            false => f32::INFINITY,
+        };
+        let verdict = if most <= tolerance { "" } else { "too far apart" };
+        same += usize::from(equal == a.len() && a.len() == b.len());
+        apart.extend((most > tolerance).then_some(name.as_str()));
+        let share = 100.0 * equal as f64 / a.len().max(1) as f64;
+        println!(
+            "| {name} | {} | {share:.2} % | {most:.1e} | {tolerance:.0e} | {verdict} |",
+            a.len()
+        );
+    }
+    println!("\n{same} of {} cases are the same bit for bit.", names.len());
+    match (names.len(), apart.len()) {
+        (0, _) => Err("there is nothing to compare".into()),
+        (_, 0) => Ok(()),
+        (all, n) => {
+            let first = apart[..n.min(5)].join(", ");
+            Err(format!("{n} of {all} cases are too far apart or on one device only: {first} ..."))
+        }
+    }
+}
+
+/// Relative for what is larger than 1; not a number only where both are not.
+fn difference(a: f32, b: f32) -> f32 {
+    match (a.is_nan(), b.is_nan()) {
+        (true, true) => 0.0,
+        (false, false) if a == b => 0.0,
+        (false, false) => (a - b).abs() / b.abs().max(1.0),
+        _ => f32::INFINITY,
+    }
+}
+
+fn read(file: &Path) -> Result<BTreeMap<String, Vec<f32>>, String> {
+    let at = |e: &dyn std::fmt::Display| format!("{}: {e}", file.display());
+    let bytes = std::fs::read(file).map_err(|e| at(&e))?;
+    let tensors = SafeTensors::deserialize(&bytes).map_err(|e| at(&e))?;
+    let floats = |view: TensorView<'_>| {
+        let values = view.data().chunks_exact(4);
+        values.map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
+    };
+    Ok(tensors.iter().map(|(name, view)| (name.into(), floats(view))).collect())
+}
+
+fn normals(device: &Device, dtype: DType, shape: &[usize], seed: u64) -> nearkin::Result<Tensor> {
+    Tensor::from_f32(device, dtype, shape, &Rng(seed).normals(shape.iter().product()))
+}
+
+fn norms(device: &str, out: &mut Outputs) -> nearkin::Result<()> {
+    let device = Device::by_name(device)?;
+    for dtype in FLOATS {
+        for (rows, width) in [(67, 384), (17, 2057), (273, 33)] {
+            let x = normals(&device, dtype, &[rows, width], 1)?;
+            let r = normals(&device, dtype, &[rows, width], 2)?;
+            let w = normals(&device, DType::F32, &[width], 3)?;
+            let b = normals(&device, DType::F32, &[width], 4)?;
+            let at = format!("{dtype}_{rows}x{width}");
+            out.put(format!("layer_{at}"), || {
+                layer_norm(&x, Some(&r), &w, Some(&b), 1e-5)?.to_vec()
+            })?;
+            out.put(format!("rms_{at}"), || rms_norm(&x, None, &w, 1e-6)?.to_vec())?;
+            out.put(format!("l2_{at}"), || l2_normalize(&x, 1e-12)?.to_vec())?;
+        }
+    }
+    Ok(())
+}
+
+fn embeds(device: &str, out: &mut Outputs) -> nearkin::Result<()> {
+    let device = Device::by_name(device)?;
+    let (tokens, width) = (131, 384);
+    let weight = normals(&device, DType::F32, &[width], 1)?;
+    let bias = normals(&device, DType::F32, &[width], 2)?;
+    let mut rng = Rng(3);
+    let mut rows = |n: usize| (0..tokens).map(|_| rng.below(n) as u32).collect::<Vec<_>>();
+    let (words, positions, types) = (rows(700), rows(512), rows(2));
+    for dtype in FLOATS {
+        let words_table = normals(&device, dtype, &[700, width], 4)?;
+        let position_table = normals(&device, dtype, &[512, width], 5)?;
+        let type_table = normals(&device, dtype, &[2, width], 6)?;
+        let lookups = [
+            Lookup { table: &words_table, rows: &words },
+            Lookup { table: &position_table, rows: &positions },
+            Lookup { table: &type_table, rows: &types },
+        ];
+        let norm = EmbedNorm { weight: &weight, bias: &bias, eps: 1e-12 };
+        out.put(format!("norm_{dtype}"), || embed(&lookups, Some(norm))?.to_vec())?;
+        out.put(format!("sum_{dtype}"), || embed(&lookups, None)?.to_vec())?;
+        let table = &words_table;
+        out.put(format!("gather_{dtype}"), || gather_rows(table, &words)?.to_vec())?;
+        let places: Vec<u32> = (0..700).map(|i| i * 37 % 701).collect();
+        out.put(format!("scatter_{dtype}"), || scatter_rows(table, &places, 701)?.to_vec())?;
+    }
+    Ok(())
+}
+
+fn pools(device: &str, out: &mut Outputs) -> nearkin::Result<()> {
+    let device = Device::by_name(device)?;
+    let lengths = [3, 0, 17, 130, 1];
+    let offsets = Offsets::from_lengths(&device, &lengths)?;
+    let x = normals(&device, DType::F32, &[offsets.total(), 385], 1)?;
+    let mask: Vec<bool> = (0..offsets.total()).map(|i| i % 3 != 0).collect();
+    for (name, how) in [
+        ("mean", Pooling::Mean),
+        ("max", Pooling::Max),
+        ("first", Pooling::Cls),
+        ("last", Pooling::Last),
+    ] {
+        out.put(name.into(), || pool(&x, &offsets, how, None)?.to_vec())?;
+        out.put(format!("{name}_masked"), || pool(&x, &offsets, how, Some(&mask))?.to_vec())?;
+    }
+    Ok(())
+}
+
+fn gemms(device: &str, out: &mut Outputs) -> nearkin::Result<()> {
+    use DType::{BF16, F16, F32};
+    for precision in [MatmulPrecision::Highest, MatmulPrecision::High, MatmulPrecision::Medium] {
+        let device = open(device, precision)?;
+        let pairs = [(F32, F32), (F32, BF16), (F32, F16), (BF16, BF16), (F16, F16)];
+        for (a, b) in pairs {
+            // Only f32 operands are taken in more than one way.
+            if precision != MatmulPrecision::Highest && a != F32 {
+                continue;
+            }
+            for (m, k, n) in [(1, 384, 1536), (67, 257, 130), (192, 384, 257), (5, 0, 3)] {
+                let x = normals(&device, a, &[m, k], 1)?;
+                let data = Rng(2).normals(n * k);
+                // Results of the order of 1, whatever k.
+                let data: Vec<f32> = data.iter().map(|w| w / (k as f32).sqrt()).collect();
+                let w = Tensor::from_f32(&device, b, &[n, k], &data)?;
+                let bias = normals(&device, F32, &[n], 3)?;
+                let residual = normals(&device, F32, &[m, n], 4)?;
+                let at = format!("{precision:?}_{a}_{b}_m{m}_k{k}_n{n}").to_lowercase();
+                out.put(at.clone(), || gemm(&x, &w, &Epilogue::default())?.to_vec())?;
+                let activation = Activation::Gelu;
+                let epilogue =
+                    Epilogue { scale: 0.5, bias: Some(&bias), activation, residual: None };
+                out.put(format!("{at}_gelu"), || gemm(&x, &w, &epilogue)?.to_vec())?;
+                let residual = Some(&residual);
+                let epilogue = Epilogue { bias: Some(&bias), residual, ..Default::default() };
+                out.put(format!("{at}_residual"), || gemm(&x, &w, &epilogue)?.to_vec())?;
+            }
+        }
+        let a = normals(&device, F32, &[3, 33, 65], 5)?;
+        let b = normals(&device, F32, &[3, 40, 65], 6)?;
+        let at = format!("{precision:?}_batched").to_lowercase();
+        let epilogue = Epilogue { scale: 0.125, ..Default::default() };
+        out.put(at, || gemm(&a, &b, &epilogue)?.to_vec())?;
+    }
+    Ok(())
+}
+
+fn attentions(device: &str, out: &mut Outputs) -> nearkin::Result<()> {
+    for precision in [MatmulPrecision::Highest, MatmulPrecision::High] {
+        let device = open(device, precision)?;
+        let lengths = [77, 1, 0, 130];
+        let offsets = Offsets::from_lengths(&device, &lengths)?;
+        for (heads, dim) in [(3, 32), (2, 64), (1, 128), (3, 20)] {
+            let qkv = normals(&device, DType::F32, &[offsets.total(), 3 * heads * dim], 1)?;
+            let bias = normals(&device, DType::F32, &[heads, 63], 2)?;
+            let part = |i: usize| Heads { tensor: &qkv, start: i * heads * dim };
+            let scale = 1.0 / (dim as f32).sqrt();
+            for (name, causal, bias) in
+                [("full", false, None), ("causal", true, None), ("bias", false, Some(&bias))]
+            {
+                let how = Attention { heads, dim, scale, causal, bias };
+                let at = format!("{precision:?}_{name}_h{heads}_d{dim}").to_lowercase();
+                out.put(at, || {
+                    attention(part(0), part(1), part(2), &offsets, &offsets, &how)?.to_vec()
+                })?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn searches(device: &str, out: &mut Outputs) -> nearkin::Result<()> {
+    let device = Device::by_name(device)?;
+    let bitmap = Bitmap::from_fn(2500, |row| row % 7 == 3 || (512..1024).contains(&row));
+    for dtype in FLOATS {
+        for (queries, dim, k) in [(1, 384, 10), (5, 65, 32), (70, 64, 10)] {
+            let rows = normals(&device, dtype, &[2500, dim], 1)?;
+            let corpus = Corpus::from_tensor(&rows)?;
+            let asked = normals(&device, DType::F32, &[queries, dim], 2)?;
+            for metric in [Metric::Dot, Metric::Cosine, Metric::L2] {
+                for (name, exclude) in [("", Exclude::None), ("_some", Exclude::Shared(&bitmap))] {
+                    let search = Search { exclude, ..Search::new(metric, k) };
+                    let at = format!("{metric:?}{name}_{dtype}_q{queries}_d{dim}_k{k}");
+                    let at = at.to_lowercase();
+                    let mut rows = Vec::new();
+                    out.put(format!("{at}_scores"), || {
+                        let hits = topk(&asked, &corpus, &search)?;
+                        rows = hits.iter().flat_map(|(rows, _)| rows).map(|&r| r as f32).collect();
+                        Ok(hits.iter().flat_map(|(_, scores)| scores).copied().collect())
+                    })?;
+                    if !rows.is_empty() {
+                        out.put(format!("{at}_rows"), || Ok(rows))?;
+                    }
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The small models of the tests, one of each architecture, on texts of several lengths.
+fn models(device: &str, out: &mut Outputs) -> nearkin::Result<()> {
+    let device = Device::by_name(device)?;
+    let texts =
+        ["", "hello", "The weather is lovely today.", &"a longer text of many words ".repeat(9)];
+    for folder in ["bert", "roberta", "xlm-roberta", "distilbert", "mpnet"] {
+        for dtype in [DType::F32, DType::BF16] {
+            out.put(format!("{folder}_{dtype}"), || {
+                TextEncoder::load(&golden(folder), &device, dtype)?.embed(&texts)
+            })?;
+        }
+    }
+    out.put("bert-cross_f32".into(), || {
+        let pairs: Vec<_> = texts.iter().map(|&text| ("a question", text)).collect();
+        CrossEncoder::load(&golden("bert-cross"), &device, DType::F32)?.score(&pairs)
+    })
+}
+
+/// The device of this name, which takes f32 operands of products in this way if it has several.
+fn open(device: &str, precision: MatmulPrecision) -> nearkin::Result<Device> {
+    #[cfg(feature = "cuda")]
+    if device == "cuda" {
+        let options = DeviceOptions { matmul_precision: precision, ..Default::default() };
+        return Device::cuda_with(0, options);
+    }
+    let _ = precision;
+    Device::by_name(device)
+}
