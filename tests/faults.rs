@@ -113,7 +113,7 @@ fn waits_that_fail() {
         let want = embed_and_search(&device).unwrap();
         drop(device);
         let failed = fail_each(&emulator, Operation::Sync, LAUNCH_FAILED, &want, |e| {
-            matches!(e, Error::DeviceLost { .. })
+            matches!(e, Error::DeviceLost { .. } | Error::NoDevice { .. })
         });
         assert!(failed > 0);
     });
@@ -174,13 +174,14 @@ fn repeated_batches_are_replayed_with_the_same_bits() {
                 assert_eq!(after.0 - before.0, after.1 - before.1, "{texts:?}: launches");
             }
         }
-        // A launch of a graph is one call: with every other one failing, batches go on.
-        emulator.set_fault(Fault::nth(Operation::Launch, 2, INVALID_VALUE));
-        let replayed = graphs.embed(batches[0]);
+        // A replayed pass is one launch, and the pooling another; a plain one has some ten a layer.
+        let fourth = Fault::nth(Operation::Launch, 4, INVALID_VALUE);
+        emulator.set_fault(fourth);
+        assert!(graphs.embed(batches[0]).is_ok(), "a repeated batch is not replayed");
         emulator.clear_faults();
-        // The second launch of a replayed pass is the pooling's, of a plain one the first layer's.
-        assert!(matches!(replayed, Err(Error::Driver { .. })), "{replayed:?}");
-        assert_eq!(graphs.embed(batches[0]).unwrap(), plain_encoder.embed(batches[0]).unwrap());
+        emulator.set_fault(fourth);
+        assert!(matches!(plain_encoder.embed(batches[0]), Err(Error::Driver { .. })));
+        emulator.clear_faults();
         // Two threads with batches of one shape.
         let want: Vec<_> = batches.iter().map(|b| plain_encoder.embed(b).unwrap()).collect();
         std::thread::scope(|scope| {

@@ -5,6 +5,7 @@
 mod common;
 
 mod attention;
+mod encoder;
 mod gemm;
 mod rows;
 mod topk;
