@@ -174,14 +174,6 @@ fn repeated_batches_are_replayed_with_the_same_bits() {
                 assert_eq!(after.0 - before.0, after.1 - before.1, "{texts:?}: launches");
             }
         }
-        // A replayed pass is one launch, and the pooling another; a plain one has some ten a layer.
-        let fourth = Fault::nth(Operation::Launch, 4, INVALID_VALUE);
-        emulator.set_fault(fourth);
-        assert!(graphs.embed(batches[0]).is_ok(), "a repeated batch is not replayed");
-        emulator.clear_faults();
-        emulator.set_fault(fourth);
-        assert!(matches!(plain_encoder.embed(batches[0]), Err(Error::Driver { .. })));
-        emulator.clear_faults();
         // Two threads with batches of one shape.
         let want: Vec<_> = batches.iter().map(|b| plain_encoder.embed(b).unwrap()).collect();
         std::thread::scope(|scope| {
@@ -198,5 +190,30 @@ fn repeated_batches_are_replayed_with_the_same_bits() {
         drop((graphs, plain_encoder, device, plain));
         assert_eq!(emulator.leaks(), []);
         assert_eq!(emulator.reports(), []);
+    });
+}
+
+/// A replayed pass asks far less of the driver.
+#[test]
+fn a_replayed_batch_makes_few_calls() {
+    alone("a_replayed_batch_makes_few_calls", &[], || {
+        let (Some(device), Some(emulator)) = (cuda(), emulator()) else { return };
+        let options = DeviceOptions { no_graphs: true, ..Default::default() };
+        let plain = Device::cuda_with(0, options).unwrap();
+        // The first call that may fail unnoticed, because there are not as many.
+        let calls = |encoder: &TextEncoder| {
+            (0..3).for_each(|_| drop(encoder.embed(&TEXTS).unwrap()));
+            let fails = |nth: &u64| {
+                emulator.set_fault(Fault::nth(Operation::Call, *nth, INVALID_VALUE));
+                let result = encoder.embed(&TEXTS);
+                emulator.clear_faults();
+                result.is_err()
+            };
+            (1..300).rev().step_by(10).find(fails).unwrap()
+        };
+        let (replayed, plain) =
+            (calls(&encoder(&device).unwrap()), calls(&encoder(&plain).unwrap()));
+        println!("{replayed} calls of the driver replayed, {plain} without graphs");
+        assert!(2 * replayed < plain, "{replayed} calls replayed, {plain} without graphs");
     });
 }
