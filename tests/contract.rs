@@ -33,7 +33,11 @@ fn header(files: &[(&str, &str)], file: &str, family: &Family) -> Header {
     let mut rust = (family.spec_keys)();
     keys.sort();
     rust.sort();
-    assert_eq!(keys, rust.iter().collect::<Vec<_>>(), "{file}: spec keys of the header and of Rust");
+    assert_eq!(
+        keys,
+        rust.iter().collect::<Vec<_>>(),
+        "{file}: spec keys of the header and of Rust"
+    );
     header
 }
 

@@ -66,11 +66,8 @@ pub(super) fn pool(gpu: &Arc<CudaDevice>, args: &Args<'_>) -> Result<Tensor> {
         bindings.extend([Binding::from(keep.cuda()), counts.cuda().into()]);
     }
     bindings.push(y.cuda().into());
-    let params = PoolParams {
-        sequences: offsets.len() as u32,
-        width: width as u32,
-        tiles: tiles as u32,
-    };
+    let params =
+        PoolParams { sequences: offsets.len() as u32, width: width as u32, tiles: tiles as u32 };
     gpu.launch(&kernel, &bindings, &params, [warps / 4, 1, 1])?;
     Ok(y)
 }

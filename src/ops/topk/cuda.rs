@@ -189,9 +189,7 @@ impl<'a> Pass<'a> {
         };
         let skips: Vec<u32> = maps
             .chunks(self.spec.qt as usize)
-            .flat_map(|maps| {
-                (0..tiles).map(move |t| maps.iter().all(|m| m.covers(rows(t))) as u32)
-            })
+            .flat_map(|maps| (0..tiles).map(move |t| maps.iter().all(|m| m.covers(rows(t))) as u32))
             .collect();
         let words: Vec<u32> = maps
             .iter()
