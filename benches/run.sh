@@ -38,9 +38,9 @@ mkdir -p "$results"/{suite,outputs,bench} && results=$(cd "$results" && pwd) || 
 export NEARKIN_ROOT=$here NEARKIN_MINILM=$here/models/all-MiniLM-L6-v2 RUST_BACKTRACE=0
 
 # In front of a command: the emulator in the place of libcuda, or CUDA as this run has it.
-emulated="env LD_LIBRARY_PATH=$here/emulator${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
-cuda=env
-[ -n "$emulator" ] && cuda=$emulated
+emulated=(env LD_LIBRARY_PATH="$here/emulator${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}")
+cuda=(env)
+[ -n "$emulator" ] && cuda=("${emulated[@]}")
 
 # step NAME COMMAND...: runs the command and writes a line about it. What it says goes to NAME.txt; stdout to $out
 # instead, where that is set.
@@ -79,7 +79,7 @@ first() { head -n 1 | tr -d '"\\' | tr -s ' \t' ' '; }
 
 describe() {
     local devices gpu=
-    devices=$($cuda "$here/bin/nearkin" devices --json 2>/dev/null)
+    devices=$("${cuda[@]}" "$here/bin/nearkin" devices --json 2>/dev/null)
     command -v nvidia-smi >/dev/null &&
         gpu=$(nvidia-smi --query-gpu=name,driver_version,clocks.max.sm,clocks.max.mem,power.limit --format=csv,noheader 2>/dev/null | first)
     cat <<JSON
@@ -104,7 +104,7 @@ has_wgpu() { "$here/bin/nearkin" devices --json 2>/dev/null | grep -q '"id": *"w
 # The suite on CUDA alone, then on Vulkan alone.
 for binary in "$here"/suite/*; do
     step "suite/cuda/$(basename "$binary")" \
-        $cuda NEARKIN_REQUIRE=cpu,cuda VK_DRIVER_FILES=/nonexistent "$binary"
+        "${cuda[@]}" NEARKIN_REQUIRE=cpu,cuda VK_DRIVER_FILES=/nonexistent "$binary"
 done
 if has_wgpu; then
     for binary in "$here"/suite/*; do
@@ -116,8 +116,8 @@ else
 fi
 
 # Both are written here, so that both have this processor's logarithms in their random inputs.
-step outputs/emulator $emulated "$here/bin/outputs" write cuda "$results/outputs/emulator.safetensors"
-step outputs/gpu $cuda "$here/bin/outputs" write cuda "$results/outputs/gpu.safetensors"
+step outputs/emulator "${emulated[@]}" "$here/bin/outputs" write cuda "$results/outputs/emulator.safetensors"
+step outputs/gpu "${cuda[@]}" "$here/bin/outputs" write cuda "$results/outputs/gpu.safetensors"
 out=outputs/compared.md step outputs/compare \
     "$here/bin/outputs" compare "$results/outputs/emulator.safetensors" "$results/outputs/gpu.safetensors"
 as_built=false
@@ -125,7 +125,7 @@ as_built=false
 
 # A family's peers come right after it, on a GPU as warm as it was.
 for family in gemm topk attention norm embed pool encode; do
-    out=bench/nearkin.jsonl step "bench/nearkin-$family" $cuda "$here/bin/gpu" $small --only "$family"
+    out=bench/nearkin.jsonl step "bench/nearkin-$family" "${cuda[@]}" "$here/bin/gpu" $small --only "$family"
     out=bench/peers.jsonl step "bench/peers-$family" \
         "$python" "$here/peers/gpu.py" $small --only "$family" --model "$NEARKIN_MINILM"
 done
