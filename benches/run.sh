@@ -15,8 +15,8 @@
 #
 # `cargo xtask report --from FOLDER` makes tables and plots of it. The exit status is 1 where a step failed.
 #
-# --small cuts the benchmarks to sizes that mean nothing but end soon; --emulator puts the emulator in the place of the
-# driver: together they are the rehearsal.
+# --small cuts the benchmarks to sizes that mean nothing but end soon, and leaves out the two tests that take an emulator
+# minutes; --emulator puts the emulator in the place of the driver: together they are the rehearsal.
 set -uo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -101,15 +101,18 @@ JSON
 
 has_wgpu() { "$here/bin/nearkin" devices --json 2>/dev/null | grep -q '"id": *"wgpu:0"'; }
 
+brief=()
+[ -n "$small" ] && brief=(--skip a_result_does_not_depend_on_its_batch --skip every_device_ranks_real_passages_alike)
+
 # The suite on CUDA alone, then on Vulkan alone.
 for binary in "$here"/suite/*; do
     step "suite/cuda/$(basename "$binary")" \
-        "${cuda[@]}" NEARKIN_REQUIRE=cpu,cuda VK_DRIVER_FILES=/nonexistent "$binary"
+        "${cuda[@]}" NEARKIN_REQUIRE=cpu,cuda VK_DRIVER_FILES=/nonexistent "$binary" "${brief[@]}"
 done
 if has_wgpu; then
     for binary in "$here"/suite/*; do
         step "suite/vulkan/$(basename "$binary")" \
-            env NEARKIN_REQUIRE=cpu,wgpu CUDA_VISIBLE_DEVICES=-1 "$binary"
+            env NEARKIN_REQUIRE=cpu,wgpu CUDA_VISIBLE_DEVICES=-1 "$binary" "${brief[@]}"
     done
 else
     skip suite/vulkan "no Vulkan adapter: nearkin devices lists none"

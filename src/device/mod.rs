@@ -49,6 +49,8 @@ mod options {
         pub no_f16: bool,
         /// CUDA: how f32 operands of matrix products are taken.
         pub matmul_precision: MatmulPrecision,
+        /// CUDA: do not record forward passes of models as graphs.
+        pub no_graphs: bool,
     }
 }
 

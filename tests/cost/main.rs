@@ -4,8 +4,10 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod attention;
 mod gemm;
 mod rows;
+mod topk;
 
 use nearkin::Device;
 use ptx_emulator::client::{Emulator, LaunchRecord};

@@ -23,7 +23,8 @@ use crate::{Result, model};
 /// Bytes that the archive may have.
 const LIMIT: u64 = 60_000_000;
 const NAME: &str = "nearkin-bundle";
-const TESTS: [&str; 6] = ["cli", "conformance", "device", "hostile", "models", "search"];
+/// Not those that hold for every machine (contract) or for the emulator alone (cost, faults).
+const TESTS: [&str; 7] = ["cli", "conformance", "cuda", "device", "hostile", "models", "search"];
 /// The archive's writer: arguments are the folder, its name in the archive, and the archive.
 const ARCHIVE: &str = "
 import lzma, sys, tarfile

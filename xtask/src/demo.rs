@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::command::{
-    cargo, create, json_lines, output, program, read, root, run as run_command, target,
+    cargo, create, json_lines, output, program, read, root, run as run_command, target, write,
 };
-use crate::{Result, model};
+use crate::{Result, emulator, model};
 
 /// Passages shown per query.
 const BEST: usize = 3;
@@ -21,9 +21,18 @@ pub fn nearkin() -> Result<PathBuf> {
     Ok(target()?.join("release").join(format!("nearkin{}", std::env::consts::EXE_SUFFIX)))
 }
 
-/// What `nearkin devices` lists.
-pub fn devices(nearkin: &Path) -> Result<Vec<Value>> {
+/// The program, with the emulator as its driver if that is given.
+fn start(nearkin: &Path, libcuda: Option<&Path>) -> Command {
     let mut command = program(nearkin);
+    if let Some(folder) = libcuda {
+        emulator::use_in(&mut command, folder);
+    }
+    command
+}
+
+/// What `nearkin devices` lists.
+pub fn devices(nearkin: &Path, libcuda: Option<&Path>) -> Result<Vec<Value>> {
+    let mut command = start(nearkin, libcuda);
     command.args(["devices", "--json"]);
     let listed: Value = serde_json::from_str(&output(command)?)
         .map_err(|e| format!("nearkin devices --json: {e}"))?;
@@ -47,21 +56,45 @@ struct Outcome {
     search: Duration,
 }
 
-pub fn run() -> Result {
+/// On all devices, or on the one named.
+pub fn run(only: Option<&str>) -> Result {
     let model = model::fetch()?;
     let nearkin = nearkin()?;
-    let data = root().join("examples").join("data");
-    let passages = by_id(&data.join("passages.jsonl"))?;
-    let queries = by_id(&data.join("queries.jsonl"))?;
+    let mut data = root().join("examples").join("data");
     let folder = target()?.join("demo");
     create(&folder)?;
+    let is = |device: &Value, only: &str| {
+        let id = text(device, "id");
+        id == only || id.strip_prefix(only).is_some_and(|rest| rest.starts_with(':'))
+    };
+    let mut all = devices(&nearkin, None)?;
+    let mut libcuda = None;
+    if let Some(only) = only {
+        if only.starts_with("cuda") && !all.iter().any(|d| is(d, only)) && emulator::IS_SUPPORTED {
+            println!(
+                "no driver of NVIDIA's here: the PTX emulator takes its place, on a cut of the texts"
+            );
+            libcuda = Some(emulator::build()?);
+            all = devices(&nearkin, libcuda.as_deref())?;
+            data = cut(&data, &folder.join("cut"))?;
+        }
+        if !all.iter().any(|d| is(d, only)) {
+            let ids: Vec<&str> = all.iter().map(|d| text(d, "id")).collect();
+            return Err(format!("no device {only}; there are {}", ids.join(", ")));
+        }
+        // The CPU to compare with.
+        all.retain(|d| is(d, "cpu") || is(d, only));
+    }
+    let libcuda = libcuda.as_deref();
+    let passages = by_id(&data.join("passages.jsonl"))?;
+    let queries = by_id(&data.join("queries.jsonl"))?;
 
     let mut first: Option<(String, Outcome)> = None;
     let mut failed = Vec::new();
-    for device in devices(&nearkin)? {
+    for device in all {
         let id = text(&device, "id").to_string();
         println!("\n{id}: {} ({})", text(&device, "name"), text(&device, "kind"));
-        match on_device(&nearkin, &model, &data, &folder, &id) {
+        match on_device(&|| start(&nearkin, libcuda), &model, &data, &folder, &id) {
             Err(problem) => {
                 println!("  failed: {problem}");
                 failed.push(id);
@@ -91,8 +124,18 @@ pub fn run() -> Result {
     if failed.is_empty() { Ok(()) } else { Err(format!("failed on {}", failed.join(", "))) }
 }
 
+/// The first passages and queries, for a device that takes seconds a text.
+fn cut(data: &Path, to: &Path) -> Result<PathBuf> {
+    for (file, most) in [("passages.jsonl", 6), ("queries.jsonl", 3)] {
+        let text = read(&data.join(file))?;
+        let lines: Vec<&str> = text.lines().take(most).collect();
+        write(&to.join(file), &(lines.join("\n") + "\n"))?;
+    }
+    Ok(to.into())
+}
+
 fn on_device(
-    nearkin: &Path,
+    nearkin: &dyn Fn() -> Command,
     model: &Path,
     data: &Path,
     folder: &Path,
@@ -101,7 +144,7 @@ fn on_device(
     let vectors =
         |what: &str| folder.join(format!("{}-{what}.safetensors", device.replace(':', "-")));
     let embed = |what: &str| {
-        let mut command = program(nearkin);
+        let mut command = nearkin();
         command.arg("embed").arg("--model").arg(model);
         command.arg("--input").arg(data.join(format!("{what}.jsonl")));
         command.arg("--output").arg(vectors(what)).args(["--device", device]);
@@ -111,7 +154,7 @@ fn on_device(
     };
     let (_, passages) = timed(embed("passages"), run_command)?;
     let (_, queries) = timed(embed("queries"), run_command)?;
-    let mut command = program(nearkin);
+    let mut command = nearkin();
     command.arg("search").arg("--index").arg(vectors("passages"));
     command.arg("--queries").arg(vectors("queries"));
     command.args(["-k", &BEST.to_string(), "--device", device]);

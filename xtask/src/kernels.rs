@@ -1,12 +1,14 @@
-//! `cargo xtask kernels`: the contract test, with its table.
+//! `cargo xtask kernels`: the contract test, with its table, and what ptxas makes of the PTX.
 
-use crate::Result;
-use crate::command::{self, cargo, program};
+use std::path::Path;
 
-fn contract() -> std::process::Command {
+use crate::command::{self, cargo, create, program, target};
+use crate::{Result, ptxas, resources};
+
+fn contract(dump: &Path) -> std::process::Command {
     // The whole workspace's features, as in `cargo xtask test`, so that neither builds what the other has.
     let build = ["--workspace", "--all-features", "--test", "contract"];
-    if crate::test::has_nextest() {
+    let mut command = if crate::test::has_nextest() {
         let mut command = cargo(["nextest", "run"]);
         command.args(build).args(["--no-capture", "--cargo-quiet"]);
         command
@@ -14,11 +16,23 @@ fn contract() -> std::process::Command {
         let mut command = cargo(["test", "--quiet"]);
         command.args(build).args(["--", "--nocapture"]);
         command
-    }
+    };
+    command.env("NEARKIN_DUMP_PTX", dump);
+    command
 }
 
-pub fn run() -> Result {
-    command::run(contract())?;
+/// With `bless` the table of resources is written instead of compared.
+pub fn run(bless: bool) -> Result {
+    let dump = target()?.join("kernels");
+    // Families that are gone would stay.
+    let _ = std::fs::remove_dir_all(&dump);
+    create(&dump)?;
+    command::run(contract(&dump))?;
+    match ptxas::fetch() {
+        Ok(ptxas) => resources::check(&ptxas, &dump, bless)?,
+        Err(problem) if ptxas::IS_SUPPORTED || bless => return Err(problem),
+        Err(problem) => println!("kernels: ptxas has not judged: {problem}"),
+    }
     // It has no option that does nothing and succeeds; that it starts is enough, as for the test.
     if program("tint").arg("--version").output().is_ok() {
         println!("kernels: naga and tint accept every specialisation");

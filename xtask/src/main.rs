@@ -3,12 +3,14 @@
 mod bundle;
 mod command;
 mod demo;
+mod emulator;
 mod kernels;
 mod model;
 mod plot;
 mod ptxas;
 mod python;
 mod report;
+mod resources;
 mod results;
 mod test;
 mod vulkan;
@@ -20,11 +22,20 @@ usage: cargo xtask <command>
 
   demo      fetch all-MiniLM-L6-v2, embed examples/data on every device and answer its queries
   test      install what the tests need and run everything a change must pass
-  kernels   render and check every kernel
+  kernels   render and check every kernel, and assemble the PTX for every architecture
   report    run the benchmarks and the peers, and write tables and plots to benches/results
   model     fetch and verify all-MiniLM-L6-v2, and print where it is
   ptxas     fetch NVIDIA's assembler, and print where it is
   bundle    pack binaries, fixtures and peers for a machine with a GPU and no Rust (Linux on x86-64)
+
+options of demo:
+  --device <id>     only this device; cuda on a machine without NVIDIA's driver is the emulator, and labelled so
+
+options of test:
+  --gpu             run CUDA on the machine's GPU, not on the emulator
+
+options of kernels:
+  --bless           write kernels/resources.csv instead of comparing with it
 
 options of report:
   --only <family>   only this family's benchmarks (gemm, topk, …)
@@ -43,9 +54,12 @@ fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     let result = match words.as_slice() {
-        ["demo"] => demo::run(),
-        ["test"] => test::run(),
-        ["kernels"] => kernels::run(),
+        ["demo"] => demo::run(None),
+        ["demo", "--device", device] => demo::run(Some(device)),
+        ["test"] => test::run(false),
+        ["test", "--gpu"] => test::run(true),
+        ["kernels"] => kernels::run(false),
+        ["kernels", "--bless"] => kernels::run(true),
         ["model"] => model::fetch().map(|folder| println!("{}", folder.display())),
         ["ptxas"] => ptxas::fetch().map(|path| println!("{}", path.display())),
         ["report", "--from", folder] => results::report(std::path::Path::new(folder)),
@@ -62,7 +76,7 @@ fn main() -> ExitCode {
         }
         [] => return usage("no command"),
         [known @ ("demo" | "test" | "kernels" | "model" | "ptxas"), rest @ ..] => {
-            return usage(&format!("{known} takes no arguments, got '{}'", rest.join(" ")));
+            return usage(&format!("{known} does not take '{}'", rest.join(" ")));
         }
         [other, ..] => return usage(&format!("unknown command '{other}'")),
     };

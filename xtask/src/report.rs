@@ -367,7 +367,7 @@ impl Machine {
 /// The name of the adapter that a criterion id calls `wgpu` or `wgpu:1`.
 fn adapter(device: &str) -> Result<String> {
     let id = if device.contains(':') { device.into() } else { format!("{device}:0") };
-    let all = demo::devices(&demo::nearkin()?)?;
+    let all = demo::devices(&demo::nearkin()?, None)?;
     let name = all.iter().find(|d| d["id"] == id.as_str()).and_then(|d| d["name"].as_str());
     Ok(name.unwrap_or(device).to_string())
 }

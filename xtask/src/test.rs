@@ -5,14 +5,15 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use crate::command::{cargo, run as run_command, succeeds};
-use crate::{Result, kernels, model, ptxas, vulkan};
+use crate::{Result, emulator, kernels, model, ptxas, vulkan};
 
 pub fn has_nextest() -> bool {
     static FOUND: OnceLock<bool> = OnceLock::new();
     *FOUND.get_or_init(|| succeeds(cargo(["nextest", "--version"])))
 }
 
-pub fn run() -> Result {
+/// With `gpu` CUDA is what the machine has, else the emulator where that can take its place.
+pub fn run(gpu: bool) -> Result {
     let mut steps = Steps { started: Instant::now(), passed: 0 };
 
     let mut adapter = vulkan::available();
@@ -32,6 +33,10 @@ pub fn run() -> Result {
         true => Some(steps.step("ptxas", ptxas::fetch)?),
         false => ptxas::fetch().ok(),
     };
+    let libcuda = match emulator::IS_SUPPORTED && !gpu {
+        true => Some(steps.step("emulator", emulator::build)?),
+        false => None,
+    };
     // On other systems than Linux an adapter is likely, not certain: there CI decides.
     let required = std::env::var_os("CI").is_some() || (cfg!(target_os = "linux") && adapter);
     let test = |mut command: Command| {
@@ -39,8 +44,14 @@ pub fn run() -> Result {
         if let Some(ptxas) = &ptxas {
             command.env("PTXAS", ptxas);
         }
-        if required && std::env::var_os("NEARKIN_REQUIRE").is_none() {
-            command.env("NEARKIN_REQUIRE", "cpu,wgpu");
+        if let Some(libcuda) = &libcuda {
+            emulator::use_in(&mut command, libcuda);
+        }
+        if std::env::var_os("NEARKIN_REQUIRE").is_none() {
+            let mut devices = vec!["cpu"];
+            devices.extend((gpu || libcuda.is_some()).then_some("cuda"));
+            devices.extend(required.then_some("wgpu"));
+            command.env("NEARKIN_REQUIRE", devices.join(","));
         }
         command
     };
@@ -48,13 +59,17 @@ pub fn run() -> Result {
     steps.run("format", cargo(["fmt", "--all", "--check"]))?;
     let clippy = ["clippy", "--workspace", "--all-targets", "--all-features", "--"];
     steps.run("clippy", with(cargo(clippy), &["-D", "warnings"]))?;
-    let clippy = ["clippy", "-p", "nearkin", "--lib", "--tests", "--no-default-features", "--"];
-    steps.run("clippy, CPU only", with(cargo(clippy), &["-D", "warnings"]))?;
+    for (name, features) in [("CPU only", ""), ("CUDA only", "cuda,cuda-12"), ("wgpu only", "wgpu")]
+    {
+        let clippy = ["clippy", "-p", "nearkin", "--lib", "--tests", "--no-default-features"];
+        let with_features = ["--features", features, "--", "-D", "warnings"];
+        steps.run(&format!("clippy, {name}"), with(cargo(clippy), &with_features))?;
+    }
     let mut doc =
         cargo(["doc", "--no-deps", "-p", "nearkin", "-p", "ptx-emulator", "--all-features"]);
     doc.env("RUSTDOCFLAGS", "-D warnings");
     steps.run("documentation", doc)?;
-    steps.step("kernels", kernels::run)?;
+    steps.step("kernels", || kernels::run(false))?;
     let everything = ["--workspace", "--all-features"];
     if has_nextest() {
         steps.run("tests", test(with(cargo(["nextest", "run"]), &everything)))?;

@@ -97,6 +97,11 @@ impl Drop for Session<'_> {
 }
 
 impl CudaDevice {
+    /// Whether this thread records a graph on this device.
+    pub(crate) fn is_recording(&self) -> bool {
+        recording(&self.core).is_some()
+    }
+
     /// Records what `work` enqueues from this thread, without executing it. `work` must not read back, and must
     /// drop what it allocated; its kernels should have been compiled before.
     pub(crate) fn record(&self, work: impl FnOnce() -> Result<()>) -> Result<Graph> {

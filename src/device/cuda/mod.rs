@@ -55,6 +55,8 @@ pub(crate) struct CudaDevice {
     core: Arc<Core>,
     pub(crate) facts: CudaFacts,
     pub(crate) precision: MatmulPrecision,
+    /// Whether models may record their forward passes; without memory pools allocations cannot be recorded.
+    pub(crate) graphs: bool,
     limit: Option<u64>,
     kernels: Mutex<HashMap<TypeId, Box<dyn Any + Send>>>,
     launches: AtomicU64,
@@ -331,11 +333,13 @@ impl CudaDevice {
             true => Some(Self::pool(&name, &context)?),
             false => None,
         };
+        let graphs = !options.no_graphs && pool.is_some();
         let core = Core { name, context, stream, pool, used: AtomicU64::new(0) };
         Ok(CudaDevice {
             core: Arc::new(core),
             facts,
             precision: options.matmul_precision,
+            graphs,
             limit: options.memory_limit,
             kernels: Mutex::default(),
             launches: AtomicU64::new(0),
@@ -612,9 +616,14 @@ impl CudaDevice {
     }
 
     fn compile<S: Spec>(&self, spec: &S, members: &[Member], size: usize) -> Result<Kernel> {
-        let Rendered { text, header } = render_ptx(spec, members, size)?;
-        tracing::trace!(family = S::FAMILY, ?spec, "compiling\n{text}");
-        let name = format!("{} {spec:?}", S::FAMILY);
+        let rendered = render_ptx(spec, members, size)?;
+        tracing::trace!(family = S::FAMILY, ?spec, "compiling\n{}", rendered.text);
+        self.assemble(format!("{} {spec:?}", S::FAMILY), rendered, size)
+    }
+
+    /// Has the driver compile a kernel's text.
+    fn assemble(&self, name: String, rendered: Rendered, size: usize) -> Result<Kernel> {
+        let Rendered { text, header } = rendered;
         let failed = |problem: String, text: &str| Error::Compile {
             kernel: name.clone(),
             target: format!(
@@ -854,5 +863,49 @@ impl crate::Tensor {
             // SAFETY: the caller promises it.
             unsafe { gpu.adopt_pointer(pointer, bytes) }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The first device, if there is one.
+    pub(super) fn device() -> Option<CudaDevice> {
+        match CudaDevice::open(0, DeviceOptions::default()) {
+            Ok(device) => Some(device),
+            Err(e) => {
+                let required = std::env::var("NEARKIN_REQUIRE").unwrap_or_default();
+                assert!(!required.split(',').any(|d| d == "cuda"), "NEARKIN_REQUIRE: {e}");
+                eprintln!("skipped: {e}");
+                None
+            }
+        }
+    }
+
+    #[test]
+    fn what_does_not_compile_comes_with_the_log_and_the_text() {
+        let Some(gpu) = device() else { return };
+        let text = "//@ entry broken\n//@ threads 32\n.version 7.0\n.target sm_80\n.address_size 64\n\
+                    .visible .entry broken() { .reg .b32 %a; paint.b32 %a, 7; ret; }\n";
+        let header = Header::parse(text).unwrap();
+        let broken = |header: Header, text: &str| {
+            let rendered = Rendered { text: text.into(), header };
+            gpu.assemble("broken".into(), rendered, 0).err().unwrap()
+        };
+        let Error::Compile { kernel, target, log } = broken(header.clone(), text) else {
+            panic!("another error")
+        };
+        assert_eq!(kernel, "broken");
+        assert!(target.contains("sm_"), "{target}");
+        let (said, shown) = log.split_once("//@ entry").unwrap();
+        assert!(said.contains("CUDA_ERROR_") && said.contains("paint"), "{said}");
+        assert!(shown.contains("paint.b32"), "{shown}");
+
+        let text = text.replace("paint.b32", "mov.b32");
+        let missing = broken(Header { entry: "other".into(), ..header.clone() }, &text);
+        assert!(missing.to_string().contains("finding other in its module"), "{missing}");
+        let greedy = broken(Header { shared: 1 << 20, ..header }, &text);
+        assert!(greedy.to_string().contains("1048576 bytes of shared memory"), "{greedy}");
     }
 }

@@ -4,16 +4,22 @@
 //! `y = norm(x + attention(x))`, `x' = norm(y + down(f(up(y))))`. Activations are f32; matrices and tables are stored
 //! as the caller chose.
 
+#[cfg(feature = "cuda")]
+use crate::device::Backend;
 use crate::models::batch::pack;
 use crate::models::config::{Architecture, Config};
 use crate::models::tokenizer::Encoded;
 use crate::models::weights::Weights;
 use crate::ops::attention::{Attention, Heads, attention};
 use crate::ops::embed::{EmbedNorm, Lookup, embed};
+#[cfg(feature = "cuda")]
+use crate::ops::embed::{checked_numbers, cuda::embed_rows};
 use crate::ops::gemm::{Activation, Epilogue, gemm};
 use crate::ops::norm::layer_norm;
 use crate::{DType, Device, Offsets, Result, Tensor};
 
+#[cfg(feature = "cuda")]
+use super::graphs::{Batch, Graphs};
 use super::{bert, distilbert, mpnet, roberta};
 
 pub(super) const WORDS: &str = "embeddings.word_embeddings";
@@ -159,6 +165,8 @@ pub(crate) struct Encoder {
     layers: Vec<Layer>,
     /// MPNet's bias by head and distance.
     bias: Option<Tensor>,
+    #[cfg(feature = "cuda")]
+    graphs: Graphs,
 }
 
 /// The last hidden states of a batch.
@@ -202,6 +210,8 @@ impl Encoder {
             norm: loader.norm("embeddings.LayerNorm", &config)?,
             layers: (0..config.layers).map(layer).collect::<Result<_>>()?,
             bias,
+            #[cfg(feature = "cuda")]
+            graphs: Graphs::default(),
             device: loader.device.clone(),
             config,
         })
@@ -233,8 +243,6 @@ impl Encoder {
             lengths.push(sequence.ids.len());
         }
         types.resize(ids.len(), 0);
-        let offsets = Offsets::from_lengths(&self.device, &lengths)?;
-
         let mut lookups = vec![
             Lookup { table: &self.words, rows: &ids },
             Lookup { table: &self.positions, rows: &positions },
@@ -243,11 +251,30 @@ impl Encoder {
             lookups.push(Lookup { table, rows: &types });
         }
         let Norm { weight, bias, eps } = &self.norm;
-        let mut x = embed(&lookups, Some(EmbedNorm { weight, bias, eps: *eps }))?;
-        for layer in &self.layers {
-            x = self.layer(layer, x, &offsets)?;
+        let norm = EmbedNorm { weight, bias, eps: *eps };
+        #[cfg(feature = "cuda")]
+        if let Backend::Cuda(gpu) = self.device.backend()
+            && gpu.graphs
+            && !ids.is_empty()
+        {
+            let numbers = &checked_numbers(&lookups, norm)?;
+            let tables: Vec<&Tensor> = lookups.iter().map(|l| l.table).collect();
+            let width = self.config.hidden;
+            let batch = Batch { device: &self.device, lengths: &lengths, numbers, width };
+            let work = |rows: &Tensor, offsets: &Offsets| {
+                self.layers(embed_rows(gpu, &tables, rows, norm)?, offsets)
+            };
+            if let Some((states, offsets)) = self.graphs.run(gpu, &batch, work)? {
+                return Ok(Hidden { states, offsets, members });
+            }
         }
-        Ok(Hidden { states: x, offsets, members })
+        let offsets = Offsets::from_lengths(&self.device, &lengths)?;
+        let states = self.layers(embed(&lookups, Some(norm))?, &offsets)?;
+        Ok(Hidden { states, offsets, members })
+    }
+
+    fn layers(&self, embedded: Tensor, offsets: &Offsets) -> Result<Tensor> {
+        self.layers.iter().try_fold(embedded, |x, layer| self.layer(layer, x, offsets))
     }
 
     /// One layer. Each activation is given back as soon as it has been read, as the documented workspace says.

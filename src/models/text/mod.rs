@@ -3,6 +3,8 @@
 mod bert;
 mod distilbert;
 mod encoder;
+#[cfg(feature = "cuda")]
+mod graphs;
 mod mpnet;
 mod roberta;
 

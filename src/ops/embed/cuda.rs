@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::Args;
+use super::{Args, EmbedNorm, Lookup};
 use crate::device::cuda::{Binding, CudaDevice};
 use crate::ops::norm;
 use crate::template::{Family, Spec, keys, params};
@@ -57,7 +57,7 @@ pub(super) fn embed(gpu: &Arc<CudaDevice>, args: &Args<'_>) -> Result<Tensor> {
     if y.is_empty() {
         return Ok(y);
     }
-    let rows = numbers(args);
+    let rows = super::numbers(args);
     let rows = Tensor::from_slice(device, &[args.tokens, args.lookups.len()], &rows)?;
     let t = args.lookups[0].table.dtype();
     if args.lookups.iter().all(|l| l.table.dtype() == t) {
@@ -73,9 +73,21 @@ pub(super) fn embed(gpu: &Arc<CudaDevice>, args: &Args<'_>) -> Result<Tensor> {
     }
 }
 
-/// The rows of each token next to each other.
-fn numbers(args: &Args<'_>) -> Vec<u32> {
-    (0..args.tokens).flat_map(|t| args.lookups.iter().map(move |l| l.rows[t])).collect()
+/// What [`embed`](super::embed) does, for checked `rows` \[tokens, tables\] u32 that are on the device already; it only
+/// enqueues. The tables are of one type.
+pub(crate) fn embed_rows(
+    gpu: &Arc<CudaDevice>,
+    tables: &[&Tensor],
+    rows: &Tensor,
+    norm: EmbedNorm<'_>,
+) -> Result<Tensor> {
+    let lookups: Vec<Lookup<'_>> =
+        tables.iter().map(|&table| Lookup { table, rows: &[] }).collect();
+    let (tokens, width) = (rows.shape()[0], tables[0].shape()[1]);
+    let y = Tensor::cuda_uninit(rows.device(), DType::F32, &[tokens, width])?;
+    let args = Args { lookups: &lookups, norm: Some(norm), tokens, width };
+    add(gpu, &args, rows, 0..lookups.len(), &y)?;
+    Ok(y)
 }
 
 /// Enqueues the sum of the lookups in `which`, added to `y` unless they are the first, and the norm if there is one.

@@ -54,6 +54,22 @@ pub(crate) struct Args<'a> {
 /// [`Error::Argument`] if a row number is outside its table, naming it and its position, if there are no lookups or
 /// more than three, or if `eps` is negative or NaN; [`Error::Shape`] if shapes, dtypes or devices do not fit.
 pub fn embed(lookups: &[Lookup<'_>], norm: Option<EmbedNorm<'_>>) -> Result<Tensor> {
+    run(&checked(lookups, norm)?)
+}
+
+/// The row numbers of checked lookups as [`cuda::embed_rows`] takes them: \[tokens, tables\].
+#[cfg(feature = "cuda")]
+pub(crate) fn checked_numbers(lookups: &[Lookup<'_>], norm: EmbedNorm<'_>) -> Result<Vec<u32>> {
+    Ok(numbers(&checked(lookups, Some(norm))?))
+}
+
+/// The rows of each token next to each other.
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
+fn numbers(args: &Args<'_>) -> Vec<u32> {
+    (0..args.tokens).flat_map(|t| args.lookups.iter().map(move |l| l.rows[t])).collect()
+}
+
+fn checked<'a>(lookups: &'a [Lookup<'a>], norm: Option<EmbedNorm<'a>>) -> Result<Args<'a>> {
     const OP: &str = "embed";
     if lookups.is_empty() || lookups.len() > 3 {
         let got = lookups.len().to_string();
@@ -82,7 +98,7 @@ pub fn embed(lookups: &[Lookup<'_>], norm: Option<EmbedNorm<'_>>) -> Result<Tens
         all.extend([norm.weight, norm.bias]);
     }
     check_devices(OP, &all)?;
-    run(&Args { lookups, norm, tokens, width })
+    Ok(Args { lookups, norm, tokens, width })
 }
 
 /// The rows of `x` that `rows` names, in that order and as often as named: `y_i = x[rows[i]]`.

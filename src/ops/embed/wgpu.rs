@@ -65,8 +65,7 @@ pub(crate) fn embed(gpu: &Arc<WgpuDevice>, args: &Args<'_>) -> Result<Tensor> {
     }
     let stride = args.lookups.len();
     // Token after token, so that a window of tokens is a window of row numbers; one upload.
-    let rows: Vec<u32> =
-        (0..args.tokens).flat_map(|t| args.lookups.iter().map(move |l| l.rows[t])).collect();
+    let rows = super::numbers(args);
     let rows = Tensor::from_slice(device, &[args.tokens, stride], &rows)?;
     let work = Work { gpu, args, rows: &rows, y: &y };
     let stored = Stored::of(args.lookups[0].table, &gpu.facts);

@@ -19,6 +19,8 @@ const FUSED_K: usize = 256;
 const SMALL_K: usize = 64;
 /// Rows of a tile.
 const TILE: usize = 64;
+/// How much less the lists should weigh than the rows.
+const LIST_SHARE: usize = 64;
 /// Bytes of the lists, of a slab of keys, and of the host's candidates for large k.
 const LISTS: usize = 64 << 20;
 const SLAB: usize = 32 << 20;
@@ -251,12 +253,14 @@ impl<'a> Pass<'a> {
         let (n, k) = (self.queries.len(), self.args.k);
         let device = self.args.corpus.device();
         let qtiles = n.div_ceil(self.spec.qt as usize);
-        // Several blocks for each multiprocessor, but splits of several times k rows, or their lists would never prune.
+        // Several blocks for each multiprocessor, one at least; but lists that weigh little beside the rows, and splits of
+        // several times k rows, or their lists would never prune.
         let splits = |chunk: &Chunk| {
             let tiles = chunk.len().div_ceil(TILE);
-            (8 * self.gpu.facts.multiprocessors as usize)
-                .div_ceil(qtiles)
-                .min(tiles / (k / 16).max(1))
+            let fill = (self.gpu.facts.multiprocessors as usize).div_ceil(qtiles);
+            (chunk.rows.bytes() / (LIST_SHARE * 8 * k * n))
+                .clamp(fill, 8 * fill)
+                .min(tiles / (k / 16).max(4))
                 .min(LISTS / (8 * k * n))
                 .max(1)
         };

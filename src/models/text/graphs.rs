@@ -1,0 +1,122 @@
+//! Forward passes as CUDA graphs: a batch whose sequence lengths occur again is enqueued with one call instead of
+//! some ten launches a layer, which is what short batches spend their time on.
+
+use std::sync::Mutex;
+
+use crate::device::cuda::{CudaDevice, Graph};
+use crate::{DType, Device, Error, Offsets, Result, Tensor};
+
+/// Recorded batches that are kept, and batches that are remembered as seen once; the least recently used go.
+const RECORDED: usize = 16;
+const SEEN: usize = 256;
+
+/// The graphs of one model.
+#[derive(Default)]
+pub(super) struct Graphs(Mutex<Cache>);
+
+#[derive(Default)]
+struct Cache {
+    /// The most recently used last.
+    recorded: Vec<Recorded>,
+    /// Sequence lengths of batches that ran once.
+    seen: Vec<Vec<usize>>,
+    /// A driver that refuses to record is asked once.
+    refused: bool,
+}
+
+struct Recorded {
+    lengths: Vec<usize>,
+    graph: Graph,
+    /// What the graph reads and writes: row numbers in, states out.
+    rows: Tensor,
+    offsets: Offsets,
+    states: Tensor,
+}
+
+/// A batch as the device takes it.
+pub(super) struct Batch<'a> {
+    pub(super) device: &'a Device,
+    pub(super) lengths: &'a [usize],
+    /// \[tokens, tables\]: the row of each table that a token takes.
+    pub(super) numbers: &'a [u32],
+    /// Columns of a state.
+    pub(super) width: usize,
+}
+
+impl Graphs {
+    /// The states and offsets of a batch through its graph, recorded the second time a batch of these sequence lengths
+    /// comes and replayed from then on. None the first time, and where the driver does not record.
+    ///
+    /// `work` enqueues the forward pass for row numbers and offsets on the device.
+    pub(super) fn run(
+        &self,
+        gpu: &CudaDevice,
+        batch: &Batch<'_>,
+        work: impl FnOnce(&Tensor, &Offsets) -> Result<Tensor>,
+    ) -> Result<Option<(Tensor, Offsets)>> {
+        // Held until everything is enqueued: the graph's buffers belong to one batch at a time.
+        let mut cache = self.0.lock().unwrap_or_else(|e| e.into_inner());
+        let cache = &mut *cache;
+        let known = cache.recorded.iter().position(|r| r.lengths == batch.lengths);
+        let recorded = match known {
+            Some(at) => cache.recorded.remove(at),
+            None if cache.refused || gpu.is_recording() => return Ok(None),
+            None => match cache.seen.iter().position(|s| s == batch.lengths) {
+                None => {
+                    if cache.seen.len() == SEEN {
+                        cache.seen.remove(0);
+                    }
+                    cache.seen.push(batch.lengths.to_vec());
+                    return Ok(None);
+                }
+                Some(at) => {
+                    cache.seen.remove(at);
+                    match Recorded::new(gpu, batch, work) {
+                        Ok(recorded) => recorded,
+                        Err(error) => {
+                            // Whatever it is, a pass without a graph says it better or does without.
+                            tracing::warn!("a forward pass was not recorded: {error}");
+                            cache.refused = !matches!(error, Error::OutOfMemory { .. });
+                            return Ok(None);
+                        }
+                    }
+                }
+            },
+        };
+        let result = recorded.replay(gpu, batch);
+        if cache.recorded.len() == RECORDED {
+            cache.recorded.remove(0);
+        }
+        cache.recorded.push(recorded);
+        result.map(Some)
+    }
+}
+
+impl Recorded {
+    fn new(
+        gpu: &CudaDevice,
+        batch: &Batch<'_>,
+        work: impl FnOnce(&Tensor, &Offsets) -> Result<Tensor>,
+    ) -> Result<Recorded> {
+        let Batch { device, lengths, numbers, width } = *batch;
+        let tokens: usize = lengths.iter().sum();
+        let tables = numbers.len() / tokens.max(1);
+        let rows = Tensor::from_slice(device, &[tokens, tables], numbers)?;
+        let offsets = Offsets::from_lengths(device, lengths)?;
+        let states = Tensor::cuda_uninit(device, DType::F32, &[tokens, width])?;
+        let graph = gpu.record(|| {
+            let result = work(&rows, &offsets)?;
+            gpu.copy(result.cuda(), states.cuda(), states.bytes() as u64)
+        })?;
+        Ok(Recorded { lengths: lengths.to_vec(), graph, rows, offsets, states })
+    }
+
+    /// Enqueues the graph; its states are copied, because the next batch overwrites them.
+    fn replay(&self, gpu: &CudaDevice, batch: &Batch<'_>) -> Result<(Tensor, Offsets)> {
+        let states = Tensor::cuda_uninit(batch.device, DType::F32, self.states.shape())?;
+        gpu.upload(self.rows.cuda(), bytemuck::cast_slice(batch.numbers))?;
+        gpu.replay(&self.graph)?;
+        gpu.copy(self.states.cuda(), states.cuda(), states.bytes() as u64)?;
+        Ok((states, self.offsets.clone()))
+    }
+}

@@ -1,0 +1,55 @@
+//! A CUDA device for a test, the emulator's control, and processes of their own.
+#![allow(dead_code)]
+
+use std::process::Command;
+
+use nearkin::Device;
+use ptx_emulator::client::Emulator;
+
+/// Marks a process that [`alone`] started.
+const ALONE: &str = "NEARKIN_TEST_ALONE";
+
+/// The first CUDA device, opened for this test; where there is none the test says so and ends.
+pub fn cuda() -> Option<Device> {
+    let required = std::env::var("NEARKIN_REQUIRE").unwrap_or_default();
+    match Device::cuda(0) {
+        Ok(device) => Some(device),
+        Err(e) if required.split(',').any(|d| d == "cuda") => {
+            panic!("NEARKIN_REQUIRE names cuda, but: {e}")
+        }
+        Err(e) => {
+            eprintln!("skipped: {e}");
+            None
+        }
+    }
+}
+
+/// The emulator's control; none where the driver is a GPU's.
+pub fn emulator() -> Option<Emulator> {
+    let emulator = Emulator::attach();
+    if emulator.is_none() {
+        eprintln!("skipped: not the emulator");
+    }
+    emulator
+}
+
+/// Runs a test's body in a process of its own with settings of its own (an empty one is taken away): faults and leaks
+/// are a process's, and tests of one binary may share one. `name` is the test's.
+pub fn alone(name: &str, settings: &[(&str, &str)], body: impl FnOnce()) {
+    if std::env::var(ALONE).is_ok_and(|n| n == name) {
+        return body();
+    }
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", name, "--nocapture", "--test-threads=1"]).env(ALONE, name);
+    for (key, value) in settings {
+        match *value {
+            "" => command.env_remove(key),
+            value => command.env(key, value),
+        };
+    }
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    eprintln!("{said}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{name} in a process of its own: {}", output.status);
+    assert!(said.contains("1 passed"), "no test is called {name}");
+}

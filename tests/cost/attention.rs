@@ -1,0 +1,62 @@
+use nearkin::ops::attention::{Attention, Heads, attention};
+use nearkin::{DType, Offsets, Tensor};
+
+use crate::common::{Rng, normals};
+use crate::{cold_bytes, emulated, launches, requested_bytes};
+
+#[test]
+fn attention_reads_its_inputs_once_and_writes_no_scores() {
+    let Some((emulator, device)) = emulated() else { return };
+    let mut rng = Rng(8);
+    // Those of CLIP's text, a power of two, ViT-B/16 and ViT-L/14; batches that fill the card by 64 queries a block.
+    for (length, heads, dim) in
+        [(77, 12, 64), (128, 12, 32), (128, 12, 64), (197, 12, 64), (257, 4, 128)]
+    {
+        for (causal, reach) in [(false, 0), (true, 0), (false, 20)] {
+            let lengths = [length; 3];
+            let offsets = Offsets::from_lengths(&device, &lengths).unwrap();
+            let width = heads * dim;
+            let (x, _) = normals(&device, DType::F32, &[3 * length, 3 * width], &mut rng);
+            let (bias, _) = normals(&device, DType::F32, &[heads, 2 * reach.max(1) - 1], &mut rng);
+            let part = |i: usize| Heads { tensor: &x, start: i * width };
+            let how = Attention {
+                heads,
+                dim,
+                scale: 1.0 / (dim as f32).sqrt(),
+                causal,
+                bias: (reach > 0).then_some(&bias),
+            };
+            let mut y: Option<Tensor> = None;
+            let all = launches(&emulator, || {
+                y = Some(attention(part(0), part(1), part(2), &offsets, &offsets, &how).unwrap());
+            });
+            let what =
+                format!("3 x {length}, {heads} heads of {dim}, causal {causal}, reach {reach}");
+            assert_eq!(all.len(), 1, "{what}: launches");
+            let counts = &all[0].counts;
+            let matrix = (4 * 3 * length * width) as u64;
+            let (floor, cold) = (4 * matrix, cold_bytes(counts));
+            println!(
+                "{what}: {cold} bytes from memory ({:.3} of the floor), {} asked for, {} warp instructions",
+                cold as f64 / floor as f64,
+                requested_bytes(counts),
+                counts.warp_instructions
+            );
+            assert!(cold <= floor + floor / 10, "{what}: {cold} bytes from memory, floor {floor}");
+            // What is written is the result: no scores leave the block.
+            let written = 32 * counts.global.stores.sectors;
+            assert_eq!(written, matrix, "{what}: bytes written");
+            // K and V come once for each block of queries.
+            let rows = all[0].block[0] as usize / 2;
+            let asked = 2 * matrix + 2 * matrix * length.div_ceil(rows) as u64;
+            let bias = if reach > 0 { asked } else { 0 };
+            let requested = requested_bytes(counts);
+            assert!(
+                requested <= asked + asked / 10 + bias,
+                "{what}: {requested} bytes asked for, {asked} expected"
+            );
+            assert_eq!(counts.local_bytes, 0, "{what}: local memory");
+            assert_eq!(counts.shared.conflicts(), 0, "{what}: bank conflicts");
+        }
+    }
+}

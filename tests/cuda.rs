@@ -1,0 +1,418 @@
+//! The CUDA device itself: transfers, limits, adoption, threads, several devices, faults. What libcuda is may be a GPU's
+//! driver or the emulator; what needs faults on demand needs the emulator.
+
+#![cfg(feature = "cuda")]
+
+mod common;
+#[path = "common/emulated.rs"]
+mod emulated;
+
+use std::sync::Arc;
+
+use common::{Rng, assert_close, normals};
+use cudarc::driver::{CudaContext, CudaSlice};
+use emulated::{alone, cuda, emulator};
+use nearkin::ops::gemm::{Epilogue, gemm};
+use nearkin::ops::norm::{l2_normalize, layer_norm};
+use nearkin::{DType, Device, DeviceOptions, Error, Tensor, bf16, f16};
+use ptx_emulator::client::{Fault, Operation};
+
+/// `CUDA_ERROR_LAUNCH_FAILED`.
+const LAUNCH_FAILED: u32 = 719;
+/// `CUDA_ERROR_OUT_OF_MEMORY`.
+const OUT_OF_MEMORY: u32 = 2;
+/// `CUDA_ERROR_INVALID_VALUE`.
+const INVALID_VALUE: u32 = 1;
+
+fn bits(tensor: &Tensor) -> Vec<u8> {
+    tensor.to_bytes().unwrap()
+}
+
+#[test]
+fn every_dtype_comes_back_at_odd_sizes() {
+    let Some(device) = cuda() else { return };
+    fn check<T: nearkin::Element + PartialEq + std::fmt::Debug>(device: &Device, data: &[T]) {
+        let n = data.len();
+        for shape in [vec![n], vec![n, 1], vec![1, n, 1]] {
+            let t = Tensor::from_slice(device, &shape, data).unwrap();
+            assert_eq!(t.to_vec::<T>().unwrap(), data, "{n}");
+            assert_eq!(pollster::block_on(t.to_vec_async::<T>()).unwrap(), data, "{n} async");
+        }
+    }
+    for n in [0usize, 1, 2, 3, 5, 15, 31, 33, 127, 1023, 65_537] {
+        let f = Rng(n as u64).normals(n);
+        check(&device, &f);
+        check(&device, &f.iter().map(|&x| f16::from_f32(x)).collect::<Vec<_>>());
+        check(&device, &f.iter().map(|&x| bf16::from_f32(x)).collect::<Vec<_>>());
+        check(&device, &f.iter().map(|x| x.to_bits()).collect::<Vec<_>>());
+        check(&device, &f.iter().map(|x| i64::from(x.to_bits()) << 31).collect::<Vec<_>>());
+        let zeros = Tensor::zeros(&device, DType::F16, &[n]).unwrap();
+        assert!(bits(&zeros).iter().all(|&b| b == 0), "{n}");
+    }
+    assert_eq!(device.memory_in_use(), 0);
+}
+
+/// The copy is ordered with the call: what happens to the tensor afterwards does not matter.
+#[test]
+fn async_reads_start_with_the_call() {
+    let Some(device) = cuda() else { return };
+    let reads: Vec<_> = (0..20u32)
+        .map(|i| {
+            let data: Vec<u32> = (0..1000).map(|j| i * 1000 + j).collect();
+            let read = Tensor::from_slice(&device, &[1000], &data).unwrap().to_vec_async::<u32>();
+            (data, read)
+        })
+        .collect();
+    for (data, read) in reads.into_iter().rev() {
+        assert_eq!(pollster::block_on(read).unwrap(), data);
+    }
+    // One that nobody waits for.
+    drop(Tensor::zeros(&device, DType::F32, &[1000]).unwrap().to_vec_async::<f32>());
+    device.synchronize().unwrap();
+}
+
+#[test]
+fn a_memory_limit_is_out_of_memory_and_the_device_goes_on() {
+    let options = DeviceOptions { memory_limit: Some(1 << 20), ..Default::default() };
+    if cuda().is_none() {
+        return;
+    }
+    let device = Device::cuda_with(0, options).unwrap();
+    let small = Tensor::zeros(&device, DType::F32, &[1000]).unwrap();
+    let error = Tensor::zeros(&device, DType::F32, &[1 << 20]).unwrap_err();
+    let Error::OutOfMemory { requested, free, .. } = error else { panic!("{error}") };
+    assert_eq!((requested, free), (4 << 20, Some((1 << 20) - 4000)));
+    assert_eq!(device.memory_in_use(), 4000);
+    drop(small);
+    for _ in 0..100 {
+        Tensor::zeros(&device, DType::F32, &[200_000]).unwrap();
+    }
+    assert_eq!(device.memory_in_use(), 0);
+}
+
+/// What no GPU has, and what the emulator's or the card's memory cannot hold.
+#[test]
+fn more_memory_than_there_is_is_out_of_memory() {
+    let Some(device) = cuda() else { return };
+    let memory = device.cuda_facts().unwrap().memory as usize;
+    for bytes in [1usize << 50, 2 * memory] {
+        let error = Tensor::zeros(&device, DType::F32, &[bytes / 4]).unwrap_err();
+        let Error::OutOfMemory { requested, free, .. } = error else { panic!("{error}") };
+        assert_eq!(requested, bytes as u64);
+        assert!(free.unwrap() <= memory as u64);
+    }
+    let x = Tensor::from_slice(&device, &[1, 2], &[3f32, 4.0]).unwrap();
+    assert_eq!(l2_normalize(&x, 1e-12).unwrap().to_vec::<f32>().unwrap(), [0.6, 0.8]);
+}
+
+/// An allocation that fails is tried once more, when the work before it has given back its memory.
+#[test]
+fn a_failed_allocation_is_tried_again_and_then_typed() {
+    alone("a_failed_allocation_is_tried_again_and_then_typed", &[], || {
+        let (Some(device), Some(emulator)) = (cuda(), emulator()) else { return };
+        emulator.set_fault(Fault::nth(Operation::Alloc, 1, OUT_OF_MEMORY));
+        Tensor::zeros(&device, DType::F32, &[100]).unwrap();
+        let fault =
+            Fault::Nth { operation: Operation::Alloc, nth: 1, error: OUT_OF_MEMORY, stays: true };
+        emulator.set_fault(fault);
+        let error = Tensor::zeros(&device, DType::F32, &[100]).unwrap_err();
+        assert!(matches!(error, Error::OutOfMemory { requested: 400, .. }), "{error}");
+        emulator.clear_faults();
+        Tensor::zeros(&device, DType::F32, &[100]).unwrap();
+        assert_eq!(device.memory_in_use(), 0);
+    });
+}
+
+#[test]
+fn refused_calls_name_the_operation() {
+    alone("refused_calls_name_the_operation", &[], || {
+        let (Some(device), Some(emulator)) = (cuda(), emulator()) else { return };
+        let x = Tensor::from_slice(&device, &[1, 2], &[3f32, 4.0]).unwrap();
+        l2_normalize(&x, 1e-12).unwrap();
+        let read = || x.to_vec::<f32>().map(drop);
+        let read_async = || pollster::block_on(x.to_vec_async::<f32>()).map(drop);
+        type Call<'a> = &'a dyn Fn() -> Result<(), Error>;
+        let cases: [(Operation, &str, Call); 5] = [
+            (Operation::Launch, "launching norm", &|| l2_normalize(&x, 1e-12).map(drop)),
+            (Operation::Copy, "copying from the device", &read),
+            (Operation::Copy, "copying from the device", &read_async),
+            (Operation::Sync, "waiting for the device", &read),
+            (Operation::Copy, "filling memory", &|| {
+                Tensor::zeros(&device, DType::F32, &[3]).map(drop)
+            }),
+        ];
+        for (operation, words, call) in cases {
+            emulator.set_fault(Fault::nth(operation, 1, INVALID_VALUE));
+            let error = call().unwrap_err();
+            assert!(matches!(error, Error::Driver { .. }), "{error}");
+            let said = error.to_string();
+            assert!(said.contains(words) && said.contains("CUDA_ERROR_INVALID_VALUE"), "{said}");
+            emulator.clear_faults();
+            call().unwrap();
+        }
+        let module = Fault::nth(Operation::Module, 1, INVALID_VALUE);
+        emulator.set_fault(module);
+        let halves = Tensor::from_f32(&device, DType::F16, &[1, 2], &[3.0, 4.0]).unwrap();
+        let error = l2_normalize(&halves, 1e-12).unwrap_err();
+        assert!(
+            matches!(&error, Error::Compile { kernel, .. } if kernel.contains("norm")),
+            "{error}"
+        );
+        l2_normalize(&halves, 1e-12).unwrap();
+        drop((x, halves));
+        assert_eq!(device.memory_in_use(), 0);
+    });
+}
+
+/// An engine's context and stream; its memory as input, our output read by its own copy.
+#[test]
+fn an_engine_shares_its_context_stream_and_memory() {
+    if cuda().is_none() {
+        return;
+    }
+    let context = CudaContext::new(0).unwrap();
+    let stream = context.new_stream().unwrap();
+    let device =
+        Device::from_cuda(context.clone(), stream.clone(), DeviceOptions::default()).unwrap();
+    let (ours, theirs) = device.as_cuda().unwrap();
+    assert!(Arc::ptr_eq(ours, &context) && Arc::ptr_eq(theirs, &stream));
+
+    let slice = Arc::new(stream.clone_htod(&[3f32, 4.0, 0.0, 0.0, 6.0, 8.0]).unwrap());
+    let x = Tensor::from_cuda_slice(&device, &[2, 3], slice.clone()).unwrap();
+    assert_eq!(device.memory_in_use(), 0, "the memory is not ours");
+    let y = l2_normalize(&x, 1e-12).unwrap();
+    let mut got = [0f32; 6];
+    raw::read(&stream, y.as_cuda_pointer().unwrap(), &mut got);
+    assert_eq!(got, [0.6, 0.8, 0.0, 0.0, 0.6, 0.8]);
+
+    // The slice lives as long as the tensor.
+    let weak = Arc::downgrade(&slice);
+    drop(slice);
+    assert!(weak.upgrade().is_some());
+    assert_eq!(x.to_vec::<f32>().unwrap()[4], 6.0);
+    drop((x, y));
+    assert!(weak.upgrade().is_none());
+
+    let short: Arc<CudaSlice<f32>> = Arc::new(stream.alloc_zeros(3).unwrap());
+    let error = Tensor::from_cuda_slice(&device, &[4], short.clone()).unwrap_err();
+    assert!(matches!(error, Error::Shape { .. }), "{error}");
+    let error = Tensor::from_cuda_slice(&Device::cpu(), &[3], short).unwrap_err();
+    assert!(matches!(error, Error::NoDevice { .. }), "{error}");
+}
+
+/// What needs addresses.
+#[allow(unsafe_code)]
+mod raw {
+    use super::*;
+    use cudarc::driver::{CudaStream, DevicePtr};
+
+    /// Six floats through cudarc's own copy.
+    pub fn read(stream: &Arc<CudaStream>, pointer: u64, to: &mut [f32; 6]) {
+        // SAFETY: the caller's tensor has six floats there, and the wrapper gives the address up before it would free it.
+        let view = unsafe { stream.upgrade_device_ptr::<f32>(pointer, 6) };
+        stream.memcpy_dtoh(&view, to).unwrap();
+        stream.synchronize().unwrap();
+        view.leak();
+    }
+
+    #[test]
+    fn addresses_are_checked() {
+        let Some(device) = cuda() else { return };
+        let stream = device.as_cuda().unwrap().1.clone();
+        let slice = stream.clone_htod(&[3f32, 4.0, 0.0, 0.0, 6.0, 8.0, 0.0, 2.0]).unwrap();
+        let start = slice.device_ptr(&stream).0;
+        let made = |pointer, n: usize| {
+            // SAFETY: the slice outlives the tensor, and addresses that are not its own are refused.
+            unsafe { Tensor::from_cuda_pointer(&device, DType::F32, &[n], pointer) }
+        };
+        assert_eq!(made(start, 6).unwrap().to_vec::<f32>().unwrap(), [3., 4., 0., 0., 6., 8.]);
+        assert_eq!(made(start + 16, 4).unwrap().to_vec::<f32>().unwrap(), [6., 8., 0., 2.]);
+        assert!(made(start, 0).unwrap().to_vec::<f32>().unwrap().is_empty());
+        assert_eq!(device.memory_in_use(), 0);
+
+        let error = made(start + 4, 1).unwrap_err();
+        assert!(matches!(error, Error::Shape { .. }), "misaligned: {error}");
+        for (what, pointer) in [("null", 0), ("not the driver's", 0x10), ("absurd", !15)] {
+            let error = made(pointer, 1).unwrap_err();
+            assert!(matches!(error, Error::Driver { .. }), "{what}: {error}");
+            assert!(error.to_string().contains("looking up the address"), "{what}: {error}");
+        }
+        // A pool may round an allocation up, but not to this.
+        for n in [1 << 30, usize::MAX >> 6] {
+            let error = made(start, n).unwrap_err();
+            assert!(matches!(error, Error::Driver { .. }), "too small for {n}: {error}");
+        }
+        // SAFETY: it is refused.
+        let error = unsafe { Tensor::from_cuda_pointer(&Device::cpu(), DType::F32, &[1], start) };
+        assert!(matches!(error, Err(Error::NoDevice { .. })));
+    }
+}
+
+/// Two layers' worth of kernels on data drawn from a seed.
+fn work(device: &Device, seed: u64) -> Tensor {
+    let rng = &mut Rng(seed);
+    let (x, _) = normals(device, DType::F32, &[9, 64], rng);
+    let (w, _) = normals(device, DType::F32, &[64, 64], rng);
+    let (gain, _) = normals(device, DType::F32, &[64], rng);
+    let mut y = x;
+    for _ in 0..3 {
+        // What each step reads is dropped while the step may still be running.
+        y = gemm(&y, &w, &Epilogue::default()).unwrap();
+        y = layer_norm(&y, None, &gain, None, 1e-5).unwrap();
+    }
+    y
+}
+
+#[test]
+fn tensors_may_be_dropped_while_kernels_use_them() {
+    let Some(device) = cuda() else { return };
+    let want: Vec<f64> =
+        work(&Device::cpu(), 1).to_vec::<f32>().unwrap().into_iter().map(f64::from).collect();
+    let results: Vec<Tensor> = (0..5).map(|_| work(&device, 1)).collect();
+    let first = bits(&results[0]);
+    for y in &results {
+        assert_eq!(bits(y), first);
+    }
+    assert_close("work", &results[0].to_vec::<f32>().unwrap(), &want, |_| 1e-3);
+    drop(results);
+    assert_eq!(device.memory_in_use(), 0);
+}
+
+#[test]
+fn two_threads_on_one_device_give_the_same_bits() {
+    let Some(device) = cuda() else { return };
+    let want: Vec<Vec<u8>> = (0..2).map(|seed| bits(&work(&device, seed))).collect();
+    std::thread::scope(|scope| {
+        for (seed, want) in want.iter().enumerate() {
+            let device = &device;
+            scope.spawn(move || {
+                for i in 0..10 {
+                    assert_eq!(&bits(&work(device, seed as u64)), want, "{seed}, {i}");
+                }
+            });
+        }
+    });
+}
+
+const TWO: (&str, &str) = ("PTX_EMULATOR_DEVICES", "sm_80,sm_90");
+
+fn two() -> Option<[Device; 2]> {
+    match (cuda()?, Device::cuda(1)) {
+        (first, Ok(second)) => Some([first, second]),
+        (_, Err(e)) => {
+            assert!(emulator().is_none(), "the emulator was asked for two devices: {e}");
+            eprintln!("skipped: {e}");
+            None
+        }
+    }
+}
+
+#[test]
+fn two_devices_work_at_once() {
+    alone("two_devices_work_at_once", &[TWO], || {
+        let Some(devices) = two() else { return };
+        let want = bits(&work(&devices[0], 3));
+        std::thread::scope(|scope| {
+            for device in &devices {
+                let want = &want;
+                scope.spawn(move || {
+                    for _ in 0..5 {
+                        assert_eq!(&bits(&work(device, 3)), want);
+                    }
+                });
+            }
+        });
+        // In turns on one thread, which changes its context each time.
+        let [first, second] = &devices;
+        let [x, y] = [work(first, 4), work(second, 4)];
+        assert_eq!(bits(&x), bits(&y));
+        let weight = Tensor::zeros(second, DType::F32, &[64]).unwrap();
+        let error = layer_norm(&x, None, &weight, None, 1e-5).unwrap_err();
+        assert!(matches!(error, Error::Shape { .. }), "{error}");
+        drop((x, y, weight));
+        let error = Device::cuda(2).unwrap_err();
+        assert!(matches!(error, Error::NoDevice { .. }), "{error}");
+    });
+}
+
+#[test]
+fn a_lost_device_is_a_typed_error_and_the_others_go_on() {
+    alone("a_lost_device_is_a_typed_error_and_the_others_go_on", &[TWO], || {
+        let Some(devices) = two() else { return };
+        let Some(emulator) = emulator() else { return };
+        let [first, second] = devices;
+        let want = bits(&work(&first, 5));
+        let kept = work(&first, 6);
+        emulator.set_fault(Fault::nth(Operation::Launch, 1, LAUNCH_FAILED));
+        // The kernel fails while it runs; the call that waits says so.
+        let x = Tensor::from_slice(&first, &[1, 2], &[3f32, 4.0]).unwrap();
+        let y = l2_normalize(&x, 1e-12).unwrap();
+        let error = y.to_vec::<f32>().unwrap_err();
+        assert!(
+            matches!(&error, Error::DeviceLost { reason, .. }
+            if reason.contains("CUDA_ERROR_LAUNCH_FAILED")),
+            "{error}"
+        );
+        // So does everything after it.
+        let later = [
+            kept.to_vec::<f32>().map(drop),
+            pollster::block_on(kept.to_vec_async::<f32>()).map(drop),
+            Tensor::zeros(&first, DType::F32, &[4]).map(drop),
+            first.synchronize(),
+        ];
+        for (i, result) in later.into_iter().enumerate() {
+            assert!(matches!(result, Err(Error::DeviceLost { .. })), "{i}: {result:?}");
+        }
+        assert_eq!(bits(&work(&second, 5)), want);
+        // Dropped and opened again, it is a new device.
+        drop((x, y, kept, first));
+        let again = Device::cuda(0).unwrap();
+        assert_eq!(bits(&work(&again, 5)), want);
+        drop((again, second));
+        assert_eq!(emulator.leaks(), []);
+    });
+}
+
+#[test]
+fn nothing_is_left_when_a_device_is_dropped() {
+    alone("nothing_is_left_when_a_device_is_dropped", &[], || {
+        let (Some(device), Some(emulator)) = (cuda(), emulator()) else { return };
+        let kept = work(&device, 7);
+        let read = kept.to_vec_async::<f32>();
+        // A tensor keeps its device.
+        drop(device);
+        assert_eq!(kept.to_vec::<f32>().unwrap(), pollster::block_on(read).unwrap());
+        drop(kept);
+        assert_eq!(emulator.leaks(), []);
+        assert_eq!(emulator.reports(), []);
+    });
+}
+
+#[test]
+fn without_a_driver_the_error_says_so_and_the_choice_moves_on() {
+    let settings = [("LD_LIBRARY_PATH", "")];
+    alone("without_a_driver_the_error_says_so_and_the_choice_moves_on", &settings, || {
+        match Device::cuda(0) {
+            Ok(device) => eprintln!("skipped: this machine has a driver, and {device:?}"),
+            Err(error) => {
+                assert!(matches!(&error, Error::NoDevice { backend, .. } if backend == "cuda"));
+                let said = error.to_string();
+                assert!(said.contains("NVIDIA's driver is not installed (libcuda.so"), "{said}");
+                assert_ne!(Device::best().kind(), "cuda");
+                assert!(Device::all().iter().all(|d| d.backend != "cuda"));
+                let error = Device::by_name("cuda:1").unwrap_err();
+                assert!(matches!(error, Error::NoDevice { .. }), "{error}");
+            }
+        }
+    });
+}
+
+#[test]
+fn the_choice_passes_over_an_emulated_gpu() {
+    let Some(device) = cuda() else { return };
+    let facts = device.cuda_facts().unwrap();
+    assert_eq!(facts.emulated, ptx_emulator::client::Emulator::attach().is_some());
+    let info = Device::all().into_iter().find(|d| d.id == "cuda:0").unwrap();
+    assert_eq!(info.kind == "software", facts.emulated);
+    assert_eq!(Device::best().kind() == "cuda", !facts.emulated);
+}

@@ -1,0 +1,35 @@
+//! The PTX emulator in the place of NVIDIA's driver.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use crate::Result;
+use crate::command::{cargo, create, run, target};
+
+/// Where the emulator can take the driver's place: its library is found by a path that the loader reads.
+pub const IS_SUPPORTED: bool = cfg!(target_os = "linux");
+
+/// Builds the emulator and gives a folder in which it is called as the driver is.
+pub fn build() -> Result<PathBuf> {
+    run(cargo(["build", "-p", "ptx-emulator", "--all-features"]))?;
+    let debug = target()?.join("debug");
+    let folder = debug.join("ptx-emulator-libcuda");
+    create(&folder)?;
+    for name in ["libcuda.so", "libcuda.so.1"] {
+        let (from, to) = (debug.join("libptx_emulator.so"), folder.join(name));
+        // Not in place: a library that is in use stays as it is.
+        let _ = std::fs::remove_file(&to);
+        std::fs::copy(&from, &to).map_err(|e| format!("{}: {e}", from.display()))?;
+    }
+    Ok(folder)
+}
+
+/// Lets a program find the emulator before any driver.
+pub fn use_in(command: &mut Command, folder: &std::path::Path) {
+    let mut path = folder.as_os_str().to_owned();
+    if let Some(before) = std::env::var_os("LD_LIBRARY_PATH") {
+        path.push(":");
+        path.push(before);
+    }
+    command.env("LD_LIBRARY_PATH", path);
+}

@@ -1,0 +1,214 @@
+//! What ptxas makes of the PTX kernels: registers, shared memory, occupancy; no spills, no local memory.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::Path;
+use std::process::Stdio;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use serde_json::Value;
+
+use crate::Result;
+use crate::command::{json_lines, program, read, root, write};
+
+/// An architecture and what its multiprocessors have: warps, blocks, KiB of shared memory for all blocks together.
+struct Architecture {
+    number: u32,
+    warps: u32,
+    blocks: u32,
+    shared: u32,
+}
+
+/// From the CUDA C++ Programming Guide's table of technical specifications. All have 65,536 registers, given to warps
+/// in units of 256, and each block costs 1 KiB of shared memory more.
+const ARCHITECTURES: [Architecture; 6] = [
+    Architecture { number: 80, warps: 64, blocks: 32, shared: 164 },
+    Architecture { number: 86, warps: 48, blocks: 16, shared: 100 },
+    Architecture { number: 89, warps: 48, blocks: 24, shared: 100 },
+    Architecture { number: 90, warps: 64, blocks: 32, shared: 228 },
+    Architecture { number: 100, warps: 64, blocks: 32, shared: 228 },
+    Architecture { number: 120, warps: 48, blocks: 24, shared: 100 },
+];
+
+/// Kernels that ptxas is given at a time.
+const BATCH: usize = 30;
+
+/// A specialisation, as `tests/contract` wrote it.
+struct Kernel {
+    name: String,
+    entry: String,
+    text: String,
+    threads: u32,
+    shared: u32,
+}
+
+/// Assembles every kernel of `folder` for every architecture and compares the table with the one checked in, or with
+/// `bless` writes it.
+pub fn check(ptxas: &Path, folder: &Path, bless: bool) -> Result {
+    let kernels = kernels(folder)?;
+    let mut batches: Vec<(usize, usize)> = Vec::new();
+    for architecture in 0..ARCHITECTURES.len() {
+        batches.extend((0..kernels.len()).step_by(BATCH).map(|first| (architecture, first)));
+    }
+    let next = AtomicUsize::new(0);
+    let found = Mutex::new((BTreeMap::new(), Vec::new()));
+    let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
+    std::thread::scope(|scope| {
+        for worker in 0..threads {
+            let (kernels, batches, next, found) = (&kernels, &batches, &next, &found);
+            scope.spawn(move || {
+                let file = folder.join(format!("batch-{worker}.ptx"));
+                while let Some(&(at, first)) = batches.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let batch = &kernels[first..kernels.len().min(first + BATCH)];
+                    let result = assemble(ptxas, &file, batch, ARCHITECTURES[at].number);
+                    let mut found = found.lock().unwrap_or_else(|e| e.into_inner());
+                    match result {
+                        Ok(used) => found.0.extend(
+                            used.into_iter().enumerate().map(|(i, n)| ((first + i, at), n)),
+                        ),
+                        Err(problem) => found.1.push(problem),
+                    }
+                }
+            });
+        }
+    });
+    let (registers, problems) = found.into_inner().unwrap_or_else(|e| e.into_inner());
+    if !problems.is_empty() {
+        return Err(problems.join("\n"));
+    }
+    let table = table(&kernels, &registers);
+    let path = root().join("kernels").join("resources.csv");
+    if bless {
+        write(&path, &table)?;
+        println!("kernels: wrote {}", path.display());
+    } else if read(&path)? != table {
+        let known = read(&path)?;
+        let fresh = table
+            .lines()
+            .find(|line| !known.lines().any(|k| k == *line))
+            .unwrap_or("fewer kernels");
+        return Err(format!(
+            "kernels/resources.csv is not what ptxas says, for example: {fresh}\n\
+             look at the change, then run cargo xtask kernels --bless"
+        ));
+    }
+    println!(
+        "kernels: ptxas accepts {} specialisations for {} architectures: no spills, no local memory",
+        kernels.len(),
+        ARCHITECTURES.len()
+    );
+    Ok(())
+}
+
+fn kernels(folder: &Path) -> Result<Vec<Kernel>> {
+    let problem = |e: std::io::Error| format!("{}: {e}", folder.display());
+    let mut files: Vec<_> = std::fs::read_dir(folder)
+        .map_err(problem)?
+        .map(|entry| entry.map(|e| e.path()).map_err(problem))
+        .collect::<Result<_>>()?;
+    files.retain(|f| f.extension().is_some_and(|e| e == "jsonl"));
+    files.sort();
+    let mut all = Vec::new();
+    for file in files {
+        let family = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        for line in json_lines(&read(&file)?)? {
+            let spec = line["spec"].as_object().ok_or(format!("{family}: no spec"))?;
+            let spec: Vec<String> = spec
+                .iter()
+                .map(|(key, value)| match value {
+                    Value::String(value) => format!("{key}={value}"),
+                    value => format!("{key}={value}"),
+                })
+                .collect();
+            let number = |key: &str| line[key].as_u64().unwrap_or(0) as u32;
+            let string = |key: &str| line[key].as_str().unwrap_or_default().to_string();
+            all.push(Kernel {
+                name: format!("{family} {}", spec.join(" ")),
+                entry: string("entry"),
+                text: string("text"),
+                threads: number("threads"),
+                shared: number("shared"),
+            });
+        }
+    }
+    Ok(all)
+}
+
+/// Registers of each kernel of a batch. ptxas takes one module, so entries are numbered and what each file begins with
+/// is kept once.
+fn assemble(ptxas: &Path, file: &Path, batch: &[Kernel], architecture: u32) -> Result<Vec<u32>> {
+    let mut module = String::new();
+    for (i, kernel) in batch.iter().enumerate() {
+        for line in kernel.text.lines().filter(|l| !l.trim_start().starts_with("//")) {
+            let once = [".version", ".target", ".address_size", ".extern"];
+            if once.iter().any(|start| line.starts_with(start)) {
+                if i == 0 {
+                    module += line;
+                }
+            } else if line.starts_with(".visible .entry") {
+                module += &format!(".visible .entry k{i}(");
+            } else {
+                module += line;
+            }
+            module.push('\n');
+        }
+    }
+    write(file, &module)?;
+    let mut command = program(ptxas);
+    command.arg("-v").arg(format!("-arch=sm_{architecture}")).arg("-o");
+    command.arg(if cfg!(windows) { "NUL" } else { "/dev/null" }).arg(file);
+    let output =
+        command.stdin(Stdio::null()).output().map_err(|e| format!("{}: {e}", ptxas.display()))?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    if !output.status.success() {
+        let names: Vec<&str> = batch.iter().map(|k| k.entry.as_str()).collect();
+        return Err(format!("ptxas for sm_{architecture}, {names:?}:\n{said}"));
+    }
+    let mut registers = vec![None; batch.len()];
+    for part in said.split("Compiling entry function 'k").skip(1) {
+        let (index, part) = part.split_once('\'').ok_or("ptxas: no name")?;
+        let index: usize = index.parse().map_err(|_| format!("ptxas: entry k{index}"))?;
+        let kernel = batch.get(index).ok_or(format!("ptxas: entry k{index}"))?;
+        for waste in ["bytes stack frame", "bytes spill stores", "bytes spill loads", "bytes lmem"]
+        {
+            if number_before(part, waste).is_some_and(|n| n > 0) {
+                return Err(format!("{} for sm_{architecture}: {}", kernel.name, part.trim()));
+            }
+        }
+        registers[index] = number_before(part, "registers");
+    }
+    let missing = || format!("ptxas for sm_{architecture} said nothing of a kernel:\n{said}");
+    registers.into_iter().map(|n| n.ok_or_else(missing)).collect()
+}
+
+fn number_before(text: &str, what: &str) -> Option<u32> {
+    let (before, _) = text.split_once(what)?;
+    before.split_whitespace().next_back()?.parse().ok()
+}
+
+/// Resident warps of the most a multiprocessor takes, in percent.
+fn occupancy(architecture: &Architecture, registers: u32, threads: u32, shared: u32) -> u32 {
+    let warps = threads.div_ceil(32);
+    let of_registers = 65_536 / (registers.max(1) * 32).next_multiple_of(256) / warps;
+    let of_shared = architecture.shared * 1024 / (shared + 1024);
+    let blocks = of_registers.min(of_shared).min(architecture.warps / warps);
+    100 * blocks.min(architecture.blocks) * warps / architecture.warps
+}
+
+fn table(kernels: &[Kernel], registers: &BTreeMap<(usize, usize), u32>) -> String {
+    let mut table = String::from("kernel,threads,shared bytes");
+    for a in &ARCHITECTURES {
+        let _ = write!(table, ",sm_{0} registers,sm_{0} occupancy %", a.number);
+    }
+    table.push('\n');
+    for (i, kernel) in kernels.iter().enumerate() {
+        let _ = write!(table, "{},{},{}", kernel.name, kernel.threads, kernel.shared);
+        for (at, a) in ARCHITECTURES.iter().enumerate() {
+            let used = registers[&(i, at)];
+            let _ = write!(table, ",{used},{}", occupancy(a, used, kernel.threads, kernel.shared));
+        }
+        table.push('\n');
+    }
+    table
+}
