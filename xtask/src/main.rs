@@ -1,5 +1,6 @@
 //! `cargo xtask`: the project's own commands. See [`USAGE`].
 
+mod bundle;
 mod command;
 mod demo;
 mod emulator;
@@ -10,6 +11,7 @@ mod ptxas;
 mod python;
 mod report;
 mod resources;
+mod results;
 mod test;
 mod vulkan;
 
@@ -24,6 +26,7 @@ usage: cargo xtask <command>
   report    run the benchmarks and the peers, and write tables and plots to benches/results
   model     fetch and verify all-MiniLM-L6-v2, and print where it is
   ptxas     fetch NVIDIA's assembler, and print where it is
+  bundle    pack binaries, fixtures and peers for a machine with a GPU and no Rust (Linux on x86-64)
 
 options of demo:
   --device <id>     only this device; cuda on a machine without NVIDIA's driver is the emulator, and labelled so
@@ -38,7 +41,11 @@ options of report:
   --only <family>   only this family's benchmarks (gemm, topk, …)
   --skip-peers      do not run the Python peers
   --corpus <file>   texts for the end-to-end comparison, .jsonl or .txt (default: examples/data/passages.jsonl)
-  --wgpu            measure the first wgpu adapter too";
+  --wgpu            measure the first wgpu adapter too
+  --from <folder>   run nothing: report what the bundle's run.sh wrote
+
+options of bundle:
+  --rehearse        unpack it, and run it at small sizes with the emulator as the GPU";
 
 /// What a command fails with: a line for the person at the terminal.
 type Result<T = ()> = std::result::Result<T, String>;
@@ -55,10 +62,14 @@ fn main() -> ExitCode {
         ["kernels", "--bless"] => kernels::run(true),
         ["model"] => model::fetch().map(|folder| println!("{}", folder.display())),
         ["ptxas"] => ptxas::fetch().map(|path| println!("{}", path.display())),
+        ["report", "--from", folder] => results::report(std::path::Path::new(folder)),
         ["report", options @ ..] => match report::Options::parse(options) {
             Ok(options) => report::run(&options),
             Err(problem) => return usage(&problem),
         },
+        ["bundle"] => bundle::run(false),
+        ["bundle", "--rehearse"] => bundle::run(true),
+        ["bundle", other, ..] => return usage(&format!("bundle does not know '{other}'")),
         ["help" | "--help" | "-h"] => {
             println!("{USAGE}");
             Ok(())

@@ -69,6 +69,11 @@ pub fn fetch() -> Result<PathBuf> {
     Ok(folder)
 }
 
+/// The names of the files that nearkin reads, in the model's folder.
+pub fn files() -> impl Iterator<Item = &'static str> {
+    FILES.iter().map(|(name, _)| *name)
+}
+
 fn verify(folder: &Path) -> Result {
     FILES.iter().try_for_each(|(name, hash)| check(&folder.join(name), hash))
 }

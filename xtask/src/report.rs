@@ -43,6 +43,7 @@ impl Options {
                 }
                 "--skip-peers" => options.skip_peers = true,
                 "--wgpu" => options.wgpu = true,
+                "--from" => return Err("--from takes a folder, and no other option".into()),
                 other => return Err(format!("report does not know '{other}'")),
             }
         }
@@ -310,7 +311,7 @@ fn raw(machine: &Machine, device: &str, ours: &[&Measured], peers: &[Peer]) -> S
 }
 
 /// Three digits and a unit.
-fn time(seconds: f64) -> String {
+pub fn time(seconds: f64) -> String {
     let (value, unit) = match seconds {
         s if s >= 1.0 => (s, "s"),
         s if s >= 1e-3 => (s * 1e3, "ms"),
@@ -372,7 +373,7 @@ fn adapter(device: &str) -> Result<String> {
 }
 
 /// Lower-case letters and digits, with hyphens for the rest.
-fn slug(name: &str) -> String {
+pub fn slug(name: &str) -> String {
     name.to_lowercase()
         .replace("(r)", " ")
         .replace("(tm)", " ")

@@ -1,0 +1,139 @@
+#!/usr/bin/env bash
+# What a machine with a GPU says about nearkin. `cargo xtask bundle` packs this script with everything it needs but the
+# GPU's driver, glibc and, for the peers, Python with torch and transformers.
+#
+#     ./run.sh [--small] [--emulator] [--results FOLDER] [--python PROGRAM]
+#
+# It runs the whole suite on CUDA and on Vulkan, writes the outputs of every operation with the emulator and with the
+# GPU and compares them bit for bit, and times every operation beside its peers. All that is written goes to one folder:
+#
+#     machine.json           what the machine is
+#     steps.jsonl            a line for each step: its exit status, its time, the tests that passed and failed
+#     suite/DEVICE/NAME.txt  what the tests said
+#     outputs/               outputs of the emulator and of the GPU, and compared.md
+#     bench/                 nearkin.jsonl and peers.jsonl, with what was said beside them
+#
+# `cargo xtask report --from FOLDER` makes tables and plots of it. The exit status is 1 where a step failed.
+#
+# --small cuts the benchmarks to sizes that mean nothing but end soon, and leaves out the two tests that take an emulator
+# minutes; --emulator puts the emulator in the place of the driver: together they are the rehearsal.
+set -uo pipefail
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+small= emulator= python=${PYTHON:-python3} results=$here/results limit=3600
+while [ $# -gt 0 ]; do
+    case $1 in
+        --small) small=--small ;;
+        --emulator) emulator=1 ;;
+        --results) results=${2:?--results needs a folder} && shift ;;
+        --python) python=${2:?--python needs a program} && shift ;;
+        *) echo "run.sh: unknown option '$1'; there are --small, --emulator, --results and --python" >&2 && exit 2 ;;
+    esac
+    shift
+done
+if [ -e "$results" ] && [ -n "$(ls -A "$results")" ]; then
+    echo "run.sh: $results is not empty" >&2 && exit 2
+fi
+mkdir -p "$results"/{suite,outputs,bench} && results=$(cd "$results" && pwd) || exit 2
+export NEARKIN_ROOT=$here NEARKIN_MINILM=$here/models/all-MiniLM-L6-v2 RUST_BACKTRACE=0
+
+# In front of a command: the emulator in the place of libcuda, or CUDA as this run has it.
+emulated=(env LD_LIBRARY_PATH="$here/emulator${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}")
+cuda=(env)
+[ -n "$emulator" ] && cuda=("${emulated[@]}")
+
+# step NAME COMMAND...: runs the command and writes a line about it. What it says goes to NAME.txt; stdout to $out
+# instead, where that is set.
+step() {
+    local name=$1 log=$results/$1.txt began=$SECONDS status=0
+    shift
+    mkdir -p "$(dirname "$log")"
+    printf '%-28s' "$name"
+    if [ -n "${out:-}" ]; then
+        timeout "$limit" "$@" >>"$results/$out" 2>"$log" || status=$?
+    else
+        timeout "$limit" "$@" >"$log" 2>&1 || status=$?
+    fi
+    local count='{ n += $1 } END { print n + 0 }'
+    local passed failed
+    passed=$(grep -aoE '[0-9]+ passed;' "$log" | awk "$count")
+    failed=$(grep -aoE '[0-9]+ failed;' "$log" | awk "$count")
+    local tests=
+    [ $((passed + failed)) -gt 0 ] && tests=",\"passed\":$passed,\"failed\":$failed"
+    printf '{"step":"%s","status":%d,"seconds":%d%s}\n' "$name" "$status" $((SECONDS - began)) "$tests" >>"$results/steps.jsonl"
+    if [ "$status" = 0 ]; then
+        echo "passed in $((SECONDS - began)) s"
+    else
+        echo "FAILED with status $status, see $log"
+    fi
+    return "$status"
+}
+
+# skip NAME WHY: a step that cannot be.
+skip() {
+    printf '%-28sskipped: %s\n' "$1" "$2"
+    printf '{"step":"%s","skipped":"%s"}\n' "$1" "$2" >>"$results/steps.jsonl"
+}
+
+first() { head -n 1 | tr -d '"\\' | tr -s ' \t' ' '; }
+
+describe() {
+    local devices gpu=
+    devices=$("${cuda[@]}" "$here/bin/nearkin" devices --json 2>/dev/null)
+    command -v nvidia-smi >/dev/null &&
+        gpu=$(nvidia-smi --query-gpu=name,driver_version,clocks.max.sm,clocks.max.mem,power.limit --format=csv,noheader 2>/dev/null | first)
+    cat <<JSON
+{
+  "date": "$(date -u +%Y-%m-%d)",
+  "emulated": $([ -n "$emulator" ] && echo true || echo false),
+  "small": $([ -n "$small" ] && echo true || echo false),
+  "gpu": "$gpu",
+  "cpu": "$(grep -m 1 'model name' /proc/cpuinfo | cut -d: -f2 | sed 's/^ //' | first)",
+  "cores": $(nproc),
+  "system": "$(uname -srm | first)",
+  "python": "$("$python" --version 2>&1 | first)",
+  "emulator_as_built": ${as_built:-null},
+  "bundle": $(cat "$here/bundle.json"),
+  "devices": ${devices:-null}
+}
+JSON
+}
+
+has_wgpu() { "$here/bin/nearkin" devices --json 2>/dev/null | grep -q '"id": *"wgpu:0"'; }
+
+brief=()
+[ -n "$small" ] && brief=(--skip a_result_does_not_depend_on_its_batch --skip every_device_ranks_real_passages_alike)
+
+# The suite on CUDA alone, then on Vulkan alone.
+for binary in "$here"/suite/*; do
+    step "suite/cuda/$(basename "$binary")" \
+        "${cuda[@]}" NEARKIN_REQUIRE=cpu,cuda VK_DRIVER_FILES=/nonexistent "$binary" "${brief[@]}"
+done
+if has_wgpu; then
+    for binary in "$here"/suite/*; do
+        step "suite/vulkan/$(basename "$binary")" \
+            env NEARKIN_REQUIRE=cpu,wgpu CUDA_VISIBLE_DEVICES=-1 "$binary" "${brief[@]}"
+    done
+else
+    skip suite/vulkan "no Vulkan adapter: nearkin devices lists none"
+fi
+
+# Both are written here, so that both have this processor's logarithms in their random inputs.
+step outputs/emulator "${emulated[@]}" "$here/bin/outputs" write cuda "$results/outputs/emulator.safetensors"
+step outputs/gpu "${cuda[@]}" "$here/bin/outputs" write cuda "$results/outputs/gpu.safetensors"
+out=outputs/compared.md step outputs/compare \
+    "$here/bin/outputs" compare "$results/outputs/emulator.safetensors" "$results/outputs/gpu.safetensors"
+as_built=false
+(cd "$results/outputs" && sha256sum --status -c "$here/emulator.sha256") && as_built=true
+
+# A family's peers come right after it, on a GPU as warm as it was.
+for family in gemm topk attention norm embed pool encode; do
+    out=bench/nearkin.jsonl step "bench/nearkin-$family" "${cuda[@]}" "$here/bin/gpu" $small --only "$family"
+    out=bench/peers.jsonl step "bench/peers-$family" \
+        "$python" "$here/peers/gpu.py" $small --only "$family" --model "$NEARKIN_MINILM"
+done
+describe >"$results/machine.json"
+
+failed=$(grep -c '"status":[^0]' "$results/steps.jsonl")
+echo "$(wc -l <"$results/steps.jsonl") steps, $failed failed: $results"
+[ "$failed" = 0 ]
