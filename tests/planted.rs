@@ -2,7 +2,6 @@
 
 #![cfg(feature = "cuda")]
 
-#[allow(dead_code)]
 mod common;
 
 use common::Rng;
