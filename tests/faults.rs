@@ -217,3 +217,31 @@ fn a_replayed_batch_makes_few_calls() {
         assert!(2 * replayed < plain, "{replayed} calls replayed, {plain} without graphs");
     });
 }
+
+/// After `warm_up` nothing is compiled and a first batch is a replay.
+#[test]
+fn a_warm_model_compiles_nothing() {
+    alone("a_warm_model_compiles_nothing", &[], || {
+        let (Some(device), Some(emulator)) = (cuda(), emulator()) else { return };
+        let encoder = encoder(&device).unwrap();
+        for wrong in [0, encoder.max_tokens() + 1] {
+            let error = encoder.warm_up(&[3, wrong]).unwrap_err();
+            assert!(matches!(error, Error::Argument { .. }), "{error}");
+        }
+        encoder.warm_up(&[]).unwrap();
+        let lengths: Vec<usize> =
+            encoder.token_ids(&TEXTS).unwrap().iter().map(|ids| ids.len()).collect();
+        // Cold, a module is loaded, and that fails here.
+        emulator.set_fault(Fault::nth(Operation::Module, 1, INVALID_VALUE));
+        assert!(encoder.embed(&TEXTS).is_err());
+        emulator.clear_faults();
+        encoder.warm_up(&lengths).unwrap();
+        emulator.set_fault(Fault::nth(Operation::Module, 1, INVALID_VALUE));
+        let warm = encoder.embed(&TEXTS);
+        emulator.clear_faults();
+        let plain = DeviceOptions { no_graphs: true, ..Default::default() };
+        let plain = Device::cuda_with(0, plain).unwrap();
+        let want = self::encoder(&plain).unwrap().embed(&TEXTS).unwrap();
+        assert_eq!(warm.unwrap(), want);
+    });
+}

@@ -129,7 +129,7 @@ fn run_says_what_is_wrong_with_its_arguments() {
     let folder = folder("usage");
     let kernel = file(&folder, "scale.ptx", SCALE);
     let two = file(&folder, "two.ptx", format!("{SCALE}.entry other() {{ ret; }}"));
-    let cases: [(&[&str], &str); 7] = [
+    let cases: [(&[&str], &str); 8] = [
         (&["run", "nowhere.ptx"], "nowhere.ptx: "),
         (&["run", &two], "--entry is needed: the file has scale, other"),
         (&["run", &kernel, "--entry", "x"], "the module has no kernel x; it has scale"),
@@ -140,6 +140,10 @@ fn run_says_what_is_wrong_with_its_arguments() {
         ),
         (&["run", &kernel, "--arg", "u32:1.5"], "--arg u32:1.5: '1.5' is no u32"),
         (&["run", &kernel, "--arg", "zeros:f33:4"], "'f33' is no type"),
+        (
+            &["run", &kernel, "--arg", "zeros:f32:1000000000000"],
+            "4000000000000 bytes, and the device has",
+        ),
     ];
     for (args, expected) in cases {
         let output = tool(args);
@@ -195,6 +199,34 @@ fn diff_compares_bits_and_bounds() {
     assert!(tool(&["diff", &a, &b, "--type", "f32", "--rel", "1e-6"]).status.success());
     assert_eq!(tool(&["diff", &a, &c, "--type", "f32"]).status.code(), Some(1));
     assert_eq!(tool(&["diff", &a, "nowhere.bin"]).status.code(), Some(2));
+    // Nothing is near an infinity or a NaN, but a NaN near another.
+    let special = |values: &[f32]| file(&folder, "special.bin", floats(values));
+    let huge = file(&folder, "huge.bin", floats(&[f32::MAX, f32::INFINITY, f32::NAN]));
+    let tolerances = [["--rel", "0.5"], ["--abs", "1e300"], ["--ulp", "100000000"]];
+    for wrong in [
+        [f32::INFINITY, f32::INFINITY, f32::NAN],
+        [f32::MAX, f32::MAX, f32::NAN],
+        [f32::MAX, f32::INFINITY, f32::INFINITY],
+        [f32::MAX, f32::NAN, f32::NAN],
+    ] {
+        let wrong = special(&wrong);
+        for [option, value] in tolerances {
+            let output = tool(&["diff", &huge, &wrong, "--type", "f32", option, value]);
+            assert!(
+                stdout(&output).contains("1 of 3 values differ"),
+                "{option}: {}",
+                stdout(&output)
+            );
+        }
+    }
+    let nan = special(&[f32::MAX, f32::INFINITY, f32::from_bits(0x7fff_ffff)]);
+    assert_eq!(tool(&["diff", &huge, &nan, "--type", "f32"]).status.code(), Some(1));
+    assert!(tool(&["diff", &huge, &nan, "--type", "f32", "--ulp", "1"]).status.success());
+    // Integers that an f64 would round.
+    let integers = |name: &str, value: u64| file(&folder, name, value.to_le_bytes().to_vec());
+    let (x, y) = (integers("x.bin", 1 << 60), integers("y.bin", (1 << 60) + 3));
+    assert!(tool(&["diff", &x, &y, "--type", "u64", "--abs", "3"]).status.success());
+    assert_eq!(tool(&["diff", &x, &y, "--type", "u64", "--abs", "2"]).status.code(), Some(1));
     // Folders are compared file by file.
     let (expected, actual) = (folder.join("expected"), folder.join("actual"));
     for (to, from) in [(&expected, &a), (&actual, &b)] {
@@ -205,6 +237,13 @@ fn diff_compares_bits_and_bounds() {
         tool(&["diff", expected.to_str().unwrap(), actual.to_str().unwrap(), "--type", "f32"]);
     assert_eq!(output.status.code(), Some(1));
     assert!(stdout(&output).contains("y.bin"), "{}", stdout(&output));
+    std::fs::copy(&a, actual.join("y.bin")).unwrap();
+    let folders = ["diff", expected.to_str().unwrap(), actual.to_str().unwrap()];
+    assert!(tool(&folders).status.success());
+    std::fs::copy(&a, actual.join("z.bin")).unwrap();
+    let output = tool(&folders);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stdout(&output).contains("z.bin: not expected"), "{}", stdout(&output));
 }
 
 /// `exec` runs a program that opens libcuda: this test's own binary, which is asked to be one.

@@ -108,6 +108,16 @@ impl CrossEncoder {
         Ok(self.tokenizer.pairs(pairs)?.into_iter().map(|e| e.ids).collect())
     }
 
+    /// Makes a first batch of pairs of these lengths (in tokens, special ones included) as fast as a later one: compiles
+    /// the kernels and, on CUDA, records the forward pass. A batch of other lengths may still compile other tiles.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if a length is 0 or above [`max_tokens`](Self::max_tokens); as [`score`](Self::score).
+    pub fn warm_up(&self, lengths: &[usize]) -> Result<()> {
+        let budget = EmbedOptions::default().budget(self.device());
+        self.encoder.warm_up(lengths, self.max_tokens(), budget, |hidden| self.head.logits(hidden))
+    }
+
     /// The raw logits of each pair: \[pairs, labels\] in the caller's order.
     ///
     /// # Errors

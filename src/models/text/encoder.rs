@@ -16,7 +16,7 @@ use crate::ops::embed::{EmbedNorm, Lookup, embed};
 use crate::ops::embed::{checked_numbers, cuda::embed_rows};
 use crate::ops::gemm::{Activation, Epilogue, gemm};
 use crate::ops::norm::layer_norm;
-use crate::{DType, Device, Offsets, Result, Tensor};
+use crate::{DType, Device, Error, Offsets, Result, Tensor};
 
 #[cfg(feature = "cuda")]
 use super::graphs::{Batch, Graphs};
@@ -229,6 +229,28 @@ impl Encoder {
             each(self.forward(sequences, members)?)?;
         }
         Ok(())
+    }
+
+    /// Runs sequences of these lengths through the model and `finish` as often as it takes until nothing is compiled or
+    /// recorded any more, and waits.
+    pub(crate) fn warm_up(
+        &self,
+        lengths: &[usize],
+        limit: usize,
+        budget: usize,
+        finish: impl Fn(&Hidden) -> Result<Tensor>,
+    ) -> Result<()> {
+        if let Some(length) = lengths.iter().find(|&&n| n == 0 || n > limit) {
+            let expected = format!("1 to {limit} tokens a text");
+            return Err(Error::argument("lengths", expected, length.to_string()));
+        }
+        let sequence = |&n: &usize| Encoded { ids: vec![0; n], types: vec![0; n] };
+        let sequences: Vec<Encoded> = lengths.iter().map(sequence).collect();
+        // The first pass compiles the kernels, the second is recorded where the device has graphs.
+        for _ in 0..2 {
+            self.run(&sequences, budget, |hidden| finish(&hidden).map(drop))?;
+        }
+        self.device.synchronize()
     }
 
     fn forward(&self, sequences: &[Encoded], members: Vec<usize>) -> Result<Hidden> {

@@ -131,6 +131,16 @@ impl TextEncoder {
         Ok(self.tokenizer.texts(texts)?.into_iter().map(|e| e.ids).collect())
     }
 
+    /// Makes a first batch of texts of these lengths (in tokens, special ones included) as fast as a later one: compiles
+    /// the kernels and, on CUDA, records the forward pass. A batch of other lengths may still compile other tiles.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if a length is 0 or above [`max_tokens`](Self::max_tokens); as [`embed`](Self::embed).
+    pub fn warm_up(&self, lengths: &[usize]) -> Result<()> {
+        let budget = EmbedOptions::default().budget(self.device());
+        self.encoder.warm_up(lengths, self.max_tokens(), budget, |hidden| self.pool(hidden))
+    }
+
     /// A vector for each text: \[texts, [`dim`](Self::dim)\] in the caller's order.
     ///
     /// # Errors

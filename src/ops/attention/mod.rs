@@ -1,4 +1,8 @@
 //! Ragged scaled-dot-product attention.
+//!
+//! Counted on CUDA, as `tests/cost` asserts, for three sequences, 12 heads of 64 (memory, of the least possible; asked of the
+//! caches): 77 keys 2,838,560 bytes, 1.000, 8,548,224; 128 keys 4,718,624 bytes, 1.000, 21,285,504; 197 keys 7,262,240
+//! bytes, 1.000, 29,129,472. No scores are written and no bank conflicts.
 
 mod cpu;
 #[cfg(feature = "cuda")]

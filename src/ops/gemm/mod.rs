@@ -1,4 +1,8 @@
 //! Matrix products with fused epilogues.
+//!
+//! Counted on CUDA, as `tests/cost` asserts (M x K by N; memory, of the least possible; asked of the caches): bf16 1408 x 128
+//! by 1280 7,902,208 bytes, 1.000, 14,643,200; bf16 16 x 768 by 768 1,256,448 bytes, 1.000, 1,824,768; f32 704 x 64 by 640
+//! 2,148,864 bytes, 1.000, 5,632,000. Main loops have no bank conflicts, and matrix units do no more than the tiles have.
 
 mod cpu;
 #[cfg(feature = "cuda")]

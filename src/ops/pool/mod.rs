@@ -1,4 +1,7 @@
 //! Pooling of token vectors to one vector a sequence.
+//!
+//! Counted on CUDA, as `tests/cost` asserts: the mean of 425 rows of 768 in five sequences takes 1,320,992 bytes of memory,
+//! 1.000 of the least possible, in 23,704 warp instructions; of a mask's rows only those that count are read.
 
 mod cpu;
 #[cfg(feature = "cuda")]

@@ -1,5 +1,7 @@
 //! `ptx-emulator diff`: outputs recorded on a GPU against emulated ones.
 
+use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -29,17 +31,35 @@ pub struct Args {
     show: usize,
 }
 
+impl Args {
+    /// Whether values that are not the same bits count as equal, `distance` places apart.
+    fn accepts(&self, ty: Type, expected: &[u8], actual: &[u8], distance: u64) -> bool {
+        let (p, q) = (ty.value(expected), ty.value(actual));
+        if !p.is_finite() || !q.is_finite() {
+            // Nothing is near an infinity or a NaN but another NaN, and that only to who asks for nearness.
+            return distance == 0 && (self.ulp > 0 || self.abs > 0.0 || self.rel > 0.0);
+        }
+        let (within_abs, gap) = match ty.is_float() {
+            true => ((p - q).abs() <= self.abs, (p - q).abs()),
+            // Exact where the values are beyond what an f64 holds.
+            false => (distance <= self.abs as u64, distance as f64),
+        };
+        distance <= self.ulp && self.ulp > 0
+            || within_abs && self.abs > 0.0
+            || gap <= self.rel * p.abs() && self.rel > 0.0
+    }
+}
+
 pub fn run(args: &Args) -> Result {
     let mut differ = false;
     if args.expected.is_dir() {
-        let mut names: Vec<std::ffi::OsString> = std::fs::read_dir(&args.expected)
-            .map_err(|error| format!("{}: {error}", args.expected.display()))?
-            .filter_map(|entry| Some(entry.ok()?.file_name()))
-            .filter(|name| args.expected.join(name).is_file())
-            .collect();
-        names.sort();
+        let names = files(&args.expected)?;
         if names.is_empty() {
             return Err(format!("{} has no files", args.expected.display()));
+        }
+        for name in files(&args.actual)?.difference(&names) {
+            println!("{}: not expected", args.actual.join(name).display());
+            differ = true;
         }
         for name in names {
             differ |= compare(args, &args.expected.join(&name), &args.actual.join(&name))?;
@@ -48,6 +68,15 @@ pub fn run(args: &Args) -> Result {
         differ = compare(args, &args.expected, &args.actual)?;
     }
     Ok(ExitCode::from(if differ { FOUND } else { 0 }))
+}
+
+/// The names of a folder's files, in order.
+fn files(folder: &Path) -> std::result::Result<BTreeSet<OsString>, String> {
+    Ok(std::fs::read_dir(folder)
+        .map_err(|error| format!("{}: {error}", folder.display()))?
+        .filter_map(|entry| Some(entry.ok()?.file_name()))
+        .filter(|name| folder.join(name).is_file())
+        .collect())
 }
 
 /// Whether two files differ.
@@ -70,12 +99,7 @@ fn compare(args: &Args, expected: &Path, actual: &Path) -> std::result::Result<b
     for (index, (x, y)) in a.chunks_exact(size).zip(b.chunks_exact(size)).enumerate() {
         let distance = ty.distance(x, y);
         worst = worst.max(distance);
-        let (p, q) = (ty.value(x), ty.value(y));
-        let gap = (p - q).abs();
-        let is_close = distance <= args.ulp && (args.ulp > 0 || x == y)
-            || gap <= args.abs && args.abs > 0.0
-            || gap <= args.rel * p.abs() && args.rel > 0.0;
-        if is_close {
+        if x == y || args.accepts(ty, x, y, distance) {
             continue;
         }
         different += 1;

@@ -17,6 +17,9 @@ use crate::{FOUND, Result, parse_target, read};
 
 /// Arguments are typed: `u32:5`, `f32:0.5`, and buffers: `buf:f32:1024` (uninitialised), `zeros:f32:1024`,
 /// `iota:u32:64`, `uniform:f32:1000:7` (in [0, 1), with a seed), `normal:f32:1000:7`, `file:input.bin`.
+/// Bytes of the device's memory.
+const MEMORY: u64 = 64 << 30;
+
 #[derive(clap::Args)]
 pub struct Args {
     /// The PTX file.
@@ -144,20 +147,23 @@ fn prepare(gpu: &Gpu, text: &str) -> std::result::Result<Prepared, String> {
     let seed = parts.get(2).map_or(Ok(0), |seed| seed.parse::<u64>());
     let mut draw = Draw(seed.map_err(|_| wrong("the seed is no number".into()))?);
     let size = count.checked_mul(ty.bytes()).ok_or_else(|| wrong("too many".into()))?;
+    if size as u64 > MEMORY {
+        return Err(wrong(format!("{size} bytes, and the device has {MEMORY}")));
+    }
     if kind == "buf" {
         let address = gpu.allocate(size as u64).map_err(|error| wrong(error.to_string()))?;
         return Ok(buffer(address, size));
     }
-    let bytes: Vec<u8> = (0..count)
-        .flat_map(|index| {
-            ty.bytes_of(match kind {
-                "zeros" => 0.0,
-                "iota" => index as f64,
-                "uniform" => draw.uniform(),
-                _ => draw.normal(),
-            })
-        })
-        .collect();
+    let mut bytes = Vec::new();
+    bytes.try_reserve_exact(size).map_err(|_| wrong(format!("the host has no {size} bytes")))?;
+    for index in 0..count {
+        bytes.extend(ty.bytes_of(match kind {
+            "zeros" => 0.0,
+            "iota" => index as f64,
+            "uniform" => draw.uniform(),
+            _ => draw.normal(),
+        }));
+    }
     Ok(buffer(upload(&bytes)?, size))
 }
 
@@ -169,7 +175,7 @@ pub fn run(args: &Args) -> Result {
     if let Some(warp) = args.trace {
         options.trace = Some(Arc::new(Printer { warp, left: AtomicU64::new(args.trace_limit) }));
     }
-    let gpu = Gpu::with(args.target, 64 << 30, options);
+    let gpu = Gpu::with(args.target, MEMORY, options);
     let text = read(&args.file)?;
     let module = gpu.load(&text).map_err(|error| format!("{}: {error}", args.file.display()))?;
     let names: Vec<&str> =
