@@ -80,6 +80,9 @@ impl Case {
     }
 }
 
+/// The cases of a family.
+type Family = fn(&Bench) -> Outcome;
+
 fn main() -> ExitCode {
     let (mut small, mut only, mut listing) = (false, None, false);
     let mut words = std::env::args().skip(1);
@@ -119,7 +122,7 @@ fn run(small: bool, only: Option<String>) -> Outcome {
     let stream = context.new_stream()?;
     let device = Device::from_cuda(context.clone(), stream.clone(), DeviceOptions::default())?;
     let bench = Bench { context, stream, device, small, only, seen: RefCell::default() };
-    let families: [(&str, fn(&Bench) -> Outcome); 7] = [
+    let families: [(&str, Family); 7] = [
         ("gemm", gemms),
         ("topk", searches),
         ("attention", attentions),

@@ -4,7 +4,7 @@
 //! `{{ }}` prints, `<% %>` is an inline statement, `<# #>` a comment. Undefined names are errors. Templates loop,
 //! include and branch on the spec's values; they never choose a policy.
 //!
-//! Every kernel file carries a machine-read header, checked by `tests/contract.rs`:
+//! Every kernel file carries a machine-read header, checked by `tests/contract`:
 //! ```text
 //! //@ family  norm
 //! //@ entry   norm
@@ -242,7 +242,7 @@ impl Header {
 /// A member of a params struct: its name and byte offset.
 pub type Member = (&'static str, usize);
 
-/// What `tests/contract.rs` compares with a family's shader.
+/// What `tests/contract` compares with a family's shader.
 #[derive(Debug, Clone, Copy)]
 pub struct Family {
     /// The file's stem.

@@ -243,6 +243,18 @@ fn eval_reports_every_figure() {
     assert!(json["method"].is_string());
     let text = succeed(&args[..args.len() - 1]);
     assert!(text.contains("nDCG@10     1.0000"), "{text}");
+    // Every other device ranks as the CPU does.
+    for device in ["cuda", "wgpu"] {
+        if nearkin::Device::by_name(device).is_err() {
+            eprintln!("skipped: no {device}");
+            continue;
+        }
+        let other = args.map(|arg| if arg == "cpu" { device } else { arg });
+        let other: Value = serde_json::from_str(&succeed(&other)).unwrap();
+        for key in ["ndcg@10", "recall@10", "recall@100", "mrr@10", "queries", "documents"] {
+            assert_eq!(other[key], json[key], "{key} on {device}");
+        }
+    }
 }
 
 #[test]

@@ -1,10 +1,13 @@
 //! What kernels cost, counted by the emulator: bytes against the floor, bank conflicts, work of the matrix units. The
 //! numbers are exact and the same on every machine, so they are asserted.
 
+#![cfg(feature = "cuda")]
+
 #[path = "../common/mod.rs"]
 mod common;
 
 mod attention;
+mod encoder;
 mod gemm;
 mod rows;
 mod topk;

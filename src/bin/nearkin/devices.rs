@@ -12,11 +12,19 @@ pub(crate) fn run(json: bool) -> Result<()> {
     }
     for d in devices {
         let memory = d.memory.map_or("memory unknown".into(), |b| {
-            let what = if d.kind == "cpu" { "memory" } else { "largest buffer" };
+            let what = if d.backend == "vulkan" || d.backend == "metal" || d.backend == "dx12" {
+                "largest buffer"
+            } else {
+                "memory"
+            };
             format!("{what} {:.1} GiB", b as f64 / (1u64 << 30) as f64)
         });
+        let emulated = match d.backend == "cuda" && d.kind == "software" {
+            true => "  (emulated: for tests, not for speed)",
+            false => "",
+        };
         let best = if d.best { "  <- auto" } else { "" };
-        print_line(&format!("{:<8} {} ({}, {}){best}", d.id, d.name, d.kind, d.backend))?;
+        print_line(&format!("{:<8} {} ({}, {}){best}{emulated}", d.id, d.name, d.kind, d.backend))?;
         print_line(&format!("         {}; {memory}; {}", d.driver, d.features.join(", ")))?;
     }
     Ok(())

@@ -42,7 +42,7 @@ enum Command {
 /// Where to compute, and in which precision to keep a model's matrices.
 #[derive(Args)]
 struct Compute {
-    /// auto, cpu, wgpu or wgpu:<index>, as `nearkin devices` lists them.
+    /// auto, cpu, cuda, wgpu, cuda:<index> or wgpu:<index>, as `nearkin devices` lists them.
     #[arg(long, default_value = "auto")]
     device: String,
     /// How matrices are stored; arithmetic is in f32.

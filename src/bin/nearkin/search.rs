@@ -24,7 +24,7 @@ pub(crate) struct Options {
     /// The score; larger is nearer (l2 is the negated squared distance). One beyond f32 is null.
     #[arg(long, value_enum, default_value_t = By::Cosine)]
     metric: By,
-    /// auto, cpu, wgpu or wgpu:<index>.
+    /// auto, cpu, cuda, wgpu, cuda:<index> or wgpu:<index>.
     #[arg(long, default_value = "auto")]
     device: String,
 }

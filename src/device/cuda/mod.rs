@@ -222,7 +222,7 @@ impl<'a> From<&'a CudaBuffer> for Binding<'a> {
 
 impl CudaBuffer {
     /// The binding from byte `offset` on.
-    pub(crate) fn from_byte(&self, offset: u64) -> Binding<'_> {
+    pub(crate) fn at_byte(&self, offset: u64) -> Binding<'_> {
         Binding { buffer: self, offset }
     }
 }

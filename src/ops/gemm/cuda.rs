@@ -169,11 +169,11 @@ fn run(gpu: &Arc<CudaDevice>, args: &Args<'_>, product: Product, tile: Tile) -> 
         };
         // What is absent is not read, but something must be bound.
         let bindings = [
-            a.cuda().from_byte(at(a, m, k)),
-            b.cuda().from_byte(at(b, n, k)),
+            a.cuda().at_byte(at(a, m, k)),
+            b.cuda().at_byte(at(b, n, k)),
             epilogue.bias.unwrap_or(b).cuda().into(),
-            epilogue.residual.map_or(b.cuda().into(), |r| r.cuda().from_byte(at(r, m, n))),
-            y.cuda().from_byte(at(&y, m, n)),
+            epilogue.residual.map_or(b.cuda().into(), |r| r.cuda().at_byte(at(r, m, n))),
+            y.cuda().at_byte(at(&y, m, n)),
         ];
         gpu.launch(&kernel, &bindings, &params, [blocks, 1, (batch - first).min(GRID_YZ)])?;
     }

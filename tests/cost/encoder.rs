@@ -1,0 +1,124 @@
+//! Forward passes of encoders with the shapes of known models and random weights.
+
+use std::path::Path;
+
+use nearkin::models::{EmbedOptions, TextEncoder};
+use nearkin::{DType, bf16};
+use safetensors::SafeTensors;
+use safetensors::tensor::TensorView;
+
+use crate::common::Rng;
+use crate::{cold_bytes, emulated, launches};
+
+/// Sizes of a model.
+struct Shape {
+    name: &'static str,
+    hidden: usize,
+    inner: usize,
+    heads: usize,
+    layers: usize,
+}
+
+/// A folder like that of the golden BERT, which has 40 hidden and 72 intermediate columns and 2 layers, of another shape.
+fn folder(shape: &Shape) -> tempfile::TempDir {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/bert");
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("1_Pooling")).unwrap();
+    let files =
+        ["modules.json", "sentence_bert_config.json", "tokenizer.json", "tokenizer_config.json"];
+    for file in files.into_iter().chain(["special_tokens_map.json", "1_Pooling/config.json"]) {
+        std::fs::copy(golden.join(file), folder.path().join(file)).unwrap();
+    }
+    let pooling = folder.path().join("1_Pooling/config.json");
+    let text = std::fs::read_to_string(&pooling).unwrap();
+    let mut json: serde_json::Value = serde_json::from_str(&text).unwrap();
+    json["word_embedding_dimension"] = shape.hidden.into();
+    std::fs::write(&pooling, json.to_string()).unwrap();
+    let text = std::fs::read_to_string(golden.join("config.json")).unwrap();
+    let mut json: serde_json::Value = serde_json::from_str(&text).unwrap();
+    json["hidden_size"] = shape.hidden.into();
+    json["intermediate_size"] = shape.inner.into();
+    json["num_attention_heads"] = shape.heads.into();
+    json["num_hidden_layers"] = shape.layers.into();
+    std::fs::write(folder.path().join("config.json"), json.to_string()).unwrap();
+
+    let bytes = std::fs::read(golden.join("model.safetensors")).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let mut rng = Rng(4);
+    let mut tensors = Vec::new();
+    for (name, view) in file.tensors() {
+        let sizes: Vec<usize> = view
+            .shape()
+            .iter()
+            .map(|&n| match n {
+                40 => shape.hidden,
+                72 => shape.inner,
+                n => n,
+            })
+            .collect();
+        let layers = match name.contains(".layer.") {
+            false => vec![name],
+            true if name.contains(".layer.0.") => (0..shape.layers)
+                .map(|i| name.replace(".layer.0.", &format!(".layer.{i}.")))
+                .collect(),
+            true => continue,
+        };
+        for name in layers {
+            let values = rng.normals(sizes.iter().product());
+            let data: Vec<u8> =
+                values.iter().flat_map(|v| bf16::from_f32(0.05 * v).to_le_bytes()).collect();
+            tensors.push((name, sizes.clone(), data));
+        }
+    }
+    let views = tensors.iter().map(|(name, shape, data)| {
+        (name, TensorView::new(safetensors::Dtype::BF16, shape.clone(), data).unwrap())
+    });
+    safetensors::serialize_to_file(views, None, &folder.path().join("model.safetensors")).unwrap();
+    folder
+}
+
+#[test]
+fn forward_passes_cost_what_their_operations_must() {
+    let Some((emulator, device)) = emulated() else { return };
+    let shapes = [
+        Shape { name: "MiniLM-L6", hidden: 384, inner: 1536, heads: 12, layers: 6 },
+        Shape { name: "one layer of BERT-base", hidden: 768, inner: 3072, heads: 12, layers: 1 },
+    ];
+    for shape in shapes {
+        let Shape { name, hidden, inner, layers, .. } = shape;
+        let folder = folder(&shape);
+        let model = TextEncoder::load(folder.path(), &device, DType::BF16).unwrap();
+        let texts = ["the cat sat on the mat and the dog ran far away from here"; 3];
+        let mut tokens = 0;
+        let all = launches(&emulator, || {
+            tokens = model.embed_with(&texts, &EmbedOptions::default()).unwrap().tokens;
+        });
+        // The embedding; a layer's four products, attention and two norms; the pooling and the vectors' norm.
+        assert_eq!(all.len(), 1 + 7 * layers + 2, "{name}: launches");
+        // Matrices of bf16, activations of f32: what each operation reads and writes once.
+        let states = 4 * tokens * hidden;
+        let weights = 2 * (4 * hidden * hidden + 2 * hidden * inner);
+        let vectors = 4 * (4 * hidden + inner + hidden + 4 * hidden);
+        let products = (states + 3 * states)
+            + 3 * states
+            + (states + 4 * tokens * inner)
+            + (4 * tokens * inner + 2 * states);
+        let layer = weights + vectors + products + 4 * states + 2 * 2 * states;
+        let embedding = 3 * 2 * tokens * hidden + 12 * tokens + 8 * hidden + states;
+        let pooling = states + 3 * 4 * texts.len() * hidden;
+        let floor = (embedding + layers * layer + pooling) as u64;
+        // If everything were one kernel: weights and tokens in, vectors out.
+        let fused =
+            (layers * (weights + vectors) + embedding - states + 4 * texts.len() * hidden) as u64;
+        let cold: u64 = all.iter().map(|l| cold_bytes(&l.counts)).sum();
+        println!(
+            "{name}, {tokens} tokens: {} launches, {cold} bytes from memory: {:.3} of the operations' floors, \
+             {:.3} of one fused kernel's",
+            all.len(),
+            cold as f64 / floor as f64,
+            cold as f64 / fused as f64
+        );
+        assert!(cold <= floor + floor / 10, "{name}: {cold} bytes from memory, floor {floor}");
+        assert!(all.iter().all(|l| l.counts.local_bytes == 0), "{name}: local memory");
+    }
+}

@@ -1,0 +1,180 @@
+//! Kernels that are broken on purpose are caught: a missing barrier, wrong swizzles, a bound that is off by one.
+
+#![cfg(feature = "cuda")]
+
+mod common;
+
+use common::Rng;
+use nearkin::bf16;
+use nearkin::ops::CUDA_FAMILIES;
+use nearkin::template::{Rendered, render_ptx_file};
+use ptx_emulator::counts::Counts;
+use ptx_emulator::gpu::{Arg, Dim, Error, Gpu, Shape};
+use ptx_emulator::report::Check;
+use serde_json::{Value, json};
+
+/// A kernel and its launch.
+struct Kernel {
+    rendered: Rendered,
+    params: Vec<u8>,
+    grid: u32,
+}
+
+impl Kernel {
+    /// Of a family by its name, with the spec and the members of the params struct.
+    fn new(family: &str, spec: Value, params: &[(&str, u32)], grid: u32) -> Kernel {
+        let family = CUDA_FAMILIES.iter().find(|f| f.name == family).unwrap();
+        let file = format!("{}.ptx", family.name);
+        let rendered = render_ptx_file(&file, spec, family.params, family.params_size).unwrap();
+        let mut bytes = vec![0; family.params_size];
+        assert_eq!(params.len(), family.params.len());
+        for (name, value) in params {
+            let (_, at) = family.params.iter().find(|(member, _)| member == name).unwrap();
+            bytes[*at..][..4].copy_from_slice(&value.to_le_bytes());
+        }
+        Kernel { rendered, params: bytes, grid }
+    }
+
+    /// With `plant` done to its text, which must change it.
+    fn broken(&self, plant: impl Fn(&str) -> String) -> Kernel {
+        let mut rendered = self.rendered.clone();
+        rendered.text = plant(&rendered.text);
+        assert_ne!(rendered.text, self.rendered.text, "nothing was planted");
+        Kernel { rendered, params: self.params.clone(), grid: self.grid }
+    }
+
+    fn run(&self, gpu: &Gpu, buffers: &[u64]) -> Result<Counts, Error> {
+        let module = gpu.load(&self.rendered.text).unwrap();
+        let header = &self.rendered.header;
+        let mut args: Vec<Arg> = buffers.iter().map(|&b| Arg::U64(b)).collect();
+        args.push(Arg::Bytes(&self.params));
+        let shape = Shape {
+            grid: Dim([self.grid, 1, 1]),
+            block: Dim([header.threads, 1, 1]),
+            shared: header.shared,
+            cooperative: false,
+        };
+        gpu.launch_shaped(&module, &header.entry, &shape, &args)
+    }
+
+    /// The rule that it breaks.
+    fn report(&self, gpu: &Gpu, buffers: &[u64]) -> Check {
+        match self.run(gpu, buffers) {
+            Err(Error::Report(report)) => report.check,
+            other => panic!("not caught: {other:?}"),
+        }
+    }
+}
+
+const ROWS: usize = 3;
+const WIDTH: usize = 1000;
+
+/// A layer norm whose rows are shared by eight warps, and its buffers; the last is y.
+fn norm(gpu: &Gpu) -> (Kernel, [u64; 4]) {
+    let spec = json!({
+        "T": "f32", "KIND": "layer", "BIAS": true, "RESIDUAL": false, "VECTOR": true, "QUADS": 1, "WARPS": 8
+    });
+    let params = [("rows", ROWS as u32), ("width", WIDTH as u32), ("eps", 1e-5f32.to_bits())];
+    let mut rng = Rng(1);
+    let x = gpu.upload(&rng.normals(ROWS * WIDTH)).unwrap();
+    let weight = gpu.upload(&rng.normals(WIDTH)).unwrap();
+    let bias = gpu.upload(&rng.normals(WIDTH)).unwrap();
+    let y = gpu.allocate(4 * (ROWS * WIDTH) as u64).unwrap();
+    (Kernel::new("norm", spec, &params, ROWS as u32), [x, weight, bias, y])
+}
+
+#[test]
+fn a_missing_barrier_is_caught() {
+    let gpu = Gpu::new(80);
+    let (kernel, buffers) = norm(&gpu);
+    kernel.run(&gpu, &buffers).unwrap();
+    let barriers = kernel.rendered.text.matches("bar.sync 0;").count();
+    assert!(barriers >= 2);
+    // Whichever is left out, except the last: nothing is written behind it.
+    for missing in 0..barriers - 1 {
+        let broken = kernel.broken(|text| {
+            let parts: Vec<&str> = text.split("bar.sync 0;").collect();
+            parts[..=missing].join("bar.sync 0;") + &parts[missing + 1..].join("bar.sync 0;")
+        });
+        let kind = broken.report(&gpu, &buffers);
+        assert!(matches!(kind, Check::Race | Check::Uninitialized), "barrier {missing}: {kind:?}");
+    }
+}
+
+#[test]
+fn a_bound_that_is_off_by_one_is_caught() {
+    let gpu = Gpu::new(80);
+    let (kernel, buffers) = norm(&gpu);
+    let broken = kernel.broken(|text| {
+        text.replace("setp.lt.u32 %in0, %column, %width;", "setp.le.u32 %in0, %column, %width;")
+    });
+    let kind = broken.report(&gpu, &buffers);
+    assert!(matches!(kind, Check::OutOfBounds | Check::Race), "{kind:?}");
+    // One row too few, by the result: it is not written.
+    let gpu = Gpu::new(80);
+    let (kernel, buffers) = norm(&gpu);
+    let fewer = Kernel { grid: ROWS as u32 - 1, ..kernel };
+    fewer.run(&gpu, &buffers).unwrap();
+    assert!(gpu.download::<f32>(buffers[3], ROWS * WIDTH).unwrap()[2 * WIDTH..].iter().all(|v| {
+        // Memory that nobody wrote has the emulator's pattern, not a norm's values.
+        !v.is_finite() || *v == 0.0 || v.abs() > 1e6 || v.abs() < 1e-20
+    }));
+}
+
+#[test]
+fn wrong_swizzles_are_caught() {
+    const M: usize = 20;
+    const N: usize = 40;
+    const K: usize = 128;
+    let gpu = Gpu::new(80);
+    let spec = json!({
+        "CORE": "bf16", "A": "bf16", "B": "bf16", "PARTS": 1, "WIDE": true, "BM": 16, "BN": 32, "TM": 16,
+        "TN": 16, "STAGES": 6
+    });
+    let params = [
+        ("m", M as u32),
+        ("n", N as u32),
+        ("k", K as u32),
+        ("scale", 1f32.to_bits()),
+        ("activation", 0),
+        ("has_bias", 0),
+        ("has_residual", 0),
+    ];
+    let kernel = Kernel::new("gemm", spec, &params, 4);
+    let mut rng = Rng(2);
+    let mut matrix =
+        |n: usize| -> Vec<bf16> { rng.normals(n).into_iter().map(bf16::from_f32).collect() };
+    let (a, b) = (matrix(M * K), matrix(N * K));
+    let upload =
+        |m: &[bf16]| gpu.upload(&m.iter().map(|x| x.to_bits()).collect::<Vec<u16>>()).unwrap();
+    let (at, bt) = (upload(&a), upload(&b));
+    let y = gpu.allocate(4 * (M * N) as u64).unwrap();
+    let buffers = [at, bt, bt, bt, y];
+    let right = || {
+        let got = gpu.download::<f32>(y, M * N).unwrap();
+        (0..M * N).all(|i| {
+            let (row, column) = (i / N, i % N);
+            let dot: f64 =
+                (0..K).map(|d| a[row * K + d].to_f64() * b[column * K + d].to_f64()).sum();
+            (got[i] as f64 - dot).abs() < 1e-3
+        })
+    };
+    let counts = kernel.run(&gpu, &buffers).unwrap();
+    assert!(right() && counts.shared.conflicts() == 0);
+
+    // Chunks that are stored and read where no swizzle puts them: right, but the banks conflict.
+    let factor = "and.b32 s, row, 7;";
+    let none = kernel.broken(|text| text.replace(factor, "mov.u32 s, 0;"));
+    let counts = none.run(&gpu, &buffers).unwrap();
+    assert!(right() && counts.shared.conflicts() > 0, "{} conflicts", counts.shared.conflicts());
+
+    // Read otherwise than stored: the product is wrong.
+    let places = kernel.rendered.text.matches(factor).count();
+    assert!(places >= 4, "{places}");
+    let one = kernel.broken(|text| {
+        let last = text.rfind(factor).unwrap();
+        format!("{}and.b32 s, row, 3;{}", &text[..last], &text[last + factor.len()..])
+    });
+    one.run(&gpu, &buffers).unwrap();
+    assert!(!right(), "a fragment read from the wrong chunk went unseen");
+}
