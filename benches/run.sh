@@ -15,8 +15,8 @@
 #
 # `cargo xtask report --from FOLDER` makes tables and plots of it. The exit status is 1 where a step failed.
 #
-# --small cuts the benchmarks to sizes that mean nothing but end soon, and leaves out the two tests that take an emulator
-# minutes; --emulator puts the emulator in the place of the driver: together they are the rehearsal.
+# --small cuts the benchmarks to sizes that mean nothing but end soon, and leaves out tests that take an emulator or a
+# software adapter minutes; --emulator puts the emulator in the place of the driver: together they are the rehearsal.
 set -uo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -110,7 +110,10 @@ for binary in "$here"/suite/*; do
         "${cuda[@]}" NEARKIN_REQUIRE=cpu,cuda VK_DRIVER_FILES=/nonexistent "$binary" "${brief[@]}"
 done
 if has_wgpu; then
-    for binary in "$here"/suite/*; do
+    on_vulkan=("$here"/suite/*)
+    # A software adapter takes minutes for the others.
+    [ -n "$small" ] && on_vulkan=("$here"/suite/{device,hostile})
+    for binary in "${on_vulkan[@]}"; do
         step "suite/vulkan/$(basename "$binary")" \
             env NEARKIN_REQUIRE=cpu,wgpu CUDA_VISIBLE_DEVICES=-1 "$binary" "${brief[@]}"
     done
