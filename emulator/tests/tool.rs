@@ -223,7 +223,7 @@ fn diff_compares_bits_and_bounds() {
     assert_eq!(tool(&["diff", &huge, &nan, "--type", "f32"]).status.code(), Some(1));
     assert!(tool(&["diff", &huge, &nan, "--type", "f32", "--ulp", "1"]).status.success());
     // Integers that an f64 would round.
-    let integers = |name: &str, value: u64| file(&folder, name, value.to_le_bytes().to_vec());
+    let integers = |name: &str, value: u64| file(&folder, name, value.to_le_bytes());
     let (x, y) = (integers("x.bin", 1 << 60), integers("y.bin", (1 << 60) + 3));
     assert!(tool(&["diff", &x, &y, "--type", "u64", "--abs", "3"]).status.success());
     assert_eq!(tool(&["diff", &x, &y, "--type", "u64", "--abs", "2"]).status.code(), Some(1));
