@@ -58,6 +58,7 @@ pub const KERNELS: &[(&str, &str)] = &[
     ("include/row.ptx", include_str!("../kernels/include/row.ptx")),
     ("include/select.ptx", include_str!("../kernels/include/select.ptx")),
     ("attention.ptx", include_str!("../kernels/attention.ptx")),
+    ("attention_mma.ptx", include_str!("../kernels/attention_mma.ptx")),
     ("embed.ptx", include_str!("../kernels/embed.ptx")),
     ("gemm.ptx", include_str!("../kernels/gemm.ptx")),
     ("norm.ptx", include_str!("../kernels/norm.ptx")),

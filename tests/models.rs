@@ -9,7 +9,7 @@ use common::{devices, golden, main_devices, root};
 use nearkin::models::{CrossEncoder, EmbedOptions, TextEncoder};
 use nearkin::ops::topk::Metric;
 use nearkin::search::FlatIndex;
-use nearkin::{DType, Device, DeviceOptions, Error};
+use nearkin::{DType, Device, DeviceOptions, Error, MatmulPrecision};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde_json::{Value, json};
 
@@ -150,6 +150,26 @@ fn text_encoders_in_half_precision_keep_the_direction() {
                     .fold(1.0, f64::min);
                 assert!(least > 0.999, "{folder} as {dtype} on {device}: cosine {least}");
                 println!("{folder} as {dtype} on {device}: cosine at least {least:.6}");
+            }
+        }
+    }
+}
+
+#[test]
+fn text_encoders_on_tensor_cores_keep_the_direction() {
+    let Some(_) = common::device("cuda") else { return };
+    for precision in [MatmulPrecision::High, MatmulPrecision::Medium] {
+        let options = DeviceOptions { matmul_precision: precision, ..Default::default() };
+        let device = Device::by_name_with("cuda", options).unwrap();
+        for folder in ["bert", "mpnet"] {
+            let golden = Golden::open(folder);
+            let want = golden.f32s("embeddings");
+            for dtype in [DType::F32, DType::BF16] {
+                let model = TextEncoder::load(&golden.folder, &device, dtype).unwrap();
+                let got = model.embed(&golden.texts()).unwrap();
+                let pairs = got.chunks(model.dim()).zip(want.chunks(model.dim()));
+                let least = pairs.map(|(g, w)| cosine(g, w)).fold(1.0, f64::min);
+                assert!(least > 0.999, "{folder} as {dtype}, {precision:?}: cosine {least}");
             }
         }
     }

@@ -22,15 +22,15 @@ pub use self::wgpu::WgpuFacts;
 pub use options::{DeviceOptions, MatmulPrecision};
 
 mod options {
-    /// How f32 operands of matrix products are taken by a GPU's matrix units; the names and meanings are those of
-    /// torch's `set_float32_matmul_precision`. Sums are f32 always.
+    /// How f32 operands of matrix products, those of attention included, may be taken by a GPU's matrix units; the names and
+    /// meanings are those of torch's `set_float32_matmul_precision`. Sums are f32 always.
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize)]
     #[serde(rename_all = "lowercase")]
     pub enum MatmulPrecision {
         /// As they are: results are as accurate as in f32.
         #[default]
         Highest,
-        /// Rounded to tf32, which has 11 significant bits.
+        /// Rounded to tf32, which has 11 significant bits; attention stays as it is.
         High,
         /// Rounded to the 16-bit type of the other operand, or to bf16, which has 8 significant bits.
         Medium,
@@ -204,13 +204,18 @@ impl Device {
     /// The fastest device that is certain to be real: the first hardware GPU, through CUDA before wgpu, else the CPU.
     /// A software adapter or an emulated GPU is never chosen. The choice and the reason are logged.
     pub fn best() -> Device {
+        Device::best_with(DeviceOptions::default())
+    }
+
+    /// [`Device::best`] with options.
+    pub fn best_with(options: DeviceOptions) -> Device {
         #[cfg(feature = "cuda")]
         match self::cuda::driver() {
             Err(e) => tracing::info!("CUDA passed over: {e}"),
             Ok(driver) if driver.emulated => tracing::info!("CUDA passed over: it is emulated"),
             Ok(_) => {
                 for index in 0..self::cuda::count() {
-                    match Device::cuda(index) {
+                    match Device::cuda_with(index, options) {
                         Ok(device) => {
                             tracing::info!(
                                 gpu = device.name(),
@@ -232,7 +237,7 @@ impl Device {
                     tracing::info!(adapter = info.name, "passed over: a software adapter");
                     continue;
                 }
-                match self::wgpu::WgpuDevice::open(adapter, DeviceOptions::default()) {
+                match self::wgpu::WgpuDevice::open(adapter, options) {
                     Ok(device) => {
                         tracing::info!(
                             adapter = info.name,
@@ -246,7 +251,7 @@ impl Device {
             }
         }
         tracing::info!("chosen: the CPU; no hardware GPU was found");
-        Device::cpu()
+        Device::cpu_with(options)
     }
 
     /// The device of a name: `auto` ([`Device::best`]), `cpu`, `cuda`, `cuda:<index>`, `wgpu` or `wgpu:<index>`.
@@ -254,21 +259,26 @@ impl Device {
     /// # Errors
     /// [`Error::NoDevice`] if the name is unknown or the device is not there.
     pub fn by_name(name: &str) -> Result<Device> {
+        Device::by_name_with(name, DeviceOptions::default())
+    }
+
+    /// [`Device::by_name`] with options.
+    pub fn by_name_with(name: &str, options: DeviceOptions) -> Result<Device> {
         match name {
-            "auto" => Ok(Device::best()),
-            "cpu" => Ok(Device::cpu()),
+            "auto" => Ok(Device::best_with(options)),
+            "cpu" => Ok(Device::cpu_with(options)),
             _ => match name.split_once(':').unwrap_or((name, "0")) {
                 ("cuda", index) => {
                     let _index = parse_index(name, index)?;
                     #[cfg(feature = "cuda")]
-                    return Device::cuda(_index);
+                    return Device::cuda_with(_index, options);
                     #[cfg(not(feature = "cuda"))]
                     Err(not_built(name, "cuda"))
                 }
                 ("wgpu", index) => {
                     let _index = parse_index(name, index)?;
                     #[cfg(feature = "wgpu")]
-                    return Device::wgpu(_index);
+                    return Device::wgpu_with(_index, options);
                     #[cfg(not(feature = "wgpu"))]
                     Err(not_built(name, "wgpu"))
                 }

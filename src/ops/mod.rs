@@ -34,6 +34,7 @@ pub const FAMILIES: &[Family] = &[
 #[doc(hidden)]
 pub const CUDA_FAMILIES: &[Family] = &[
     attention::cuda::FAMILY,
+    attention::cuda::MMA,
     embed::cuda::FAMILY,
     gemm::cuda::FAMILY,
     norm::cuda::FAMILY,

@@ -1,8 +1,8 @@
 use nearkin::ops::attention::{Attention, Heads, attention};
-use nearkin::{DType, Device, Error, Offsets, Tensor};
+use nearkin::{DType, Device, DeviceOptions, Error, MatmulPrecision, Offsets, Tensor, bf16};
 use proptest::prelude::*;
 
-use crate::common::{Rng, assert_close, devices, main_devices, tensor};
+use crate::common::{Rng, assert_close, device, devices, main_devices, tensor};
 use crate::oracle::attention as oracle;
 
 /// A problem as the host sees it: three parts as rows of `heads * dim`, and sequence lengths.
@@ -160,6 +160,80 @@ proptest! {
             case.check("attention", name, device, 2e-5);
         }
     }
+}
+
+/// The CUDA device that may round f32 operands to bf16, if there is one, and the tolerance it needs beside the rounding of
+/// Q, K and V: that of the weights.
+fn rounding() -> Option<(Device, f64)> {
+    device("cuda")?;
+    let options = DeviceOptions { matmul_precision: MatmulPrecision::Medium, ..Default::default() };
+    Some((Device::by_name_with("cuda", options).unwrap(), 8e-3))
+}
+
+impl Case {
+    /// Q, K and V as bf16 have them.
+    fn rounded(mut self) -> Case {
+        self.parts.iter_mut().flatten().for_each(|x| *x = bf16::from_f32(*x).to_f32());
+        self
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 16, failure_persistence: None, ..Default::default() })]
+
+    #[test]
+    fn tensor_cores_match_the_oracle_of_what_they_take(
+        lengths in prop::collection::vec((length(), length()), 0..5),
+        cross: bool,
+        heads in 1usize..4,
+        dim in prop::sample::select(vec![1usize, 7, 24, 32, 40, 64, 80, 128]),
+        start in prop::sample::select(vec![0usize, 4, 5]),
+        causal: bool,
+        reach in prop_oneof![3 => Just(0usize), 1 => 1usize..4, 1 => 5usize..90, 1 => Just(400)],
+        seed: u64,
+    ) {
+        let Some((device, tolerance)) = rounding() else { return Ok(()) };
+        let q: Vec<usize> = lengths.iter().map(|l| l.0).collect();
+        let kv: Vec<usize> = lengths.iter().map(|l| if cross { l.1 } else { l.0 }).collect();
+        let mut case = Case { causal, start, ..Case::cross(heads, dim, &q, &kv, seed) }.rounded();
+        if reach > 0 {
+            case = case.with_bias(reach, seed ^ 1);
+        }
+        case.check("attention", "cuda with bf16", &device, tolerance);
+    }
+}
+
+#[test]
+fn on_tensor_cores_too_what_is_hidden_has_no_influence() {
+    let Some((device, tolerance)) = rounding() else { return };
+    let name = "cuda with bf16";
+    for (dim, causal) in [(32, false), (32, true), (64, true), (7, true), (100, true)] {
+        let width = 2 * dim;
+        let base = Case { causal, ..Case::new(2, dim, &[9, 130], 16) }.rounded();
+        for (part, value) in [(0, f32::NAN), (1, f32::NAN), (2, f32::NAN), (2, f32::INFINITY)] {
+            let mut case = base.clone();
+            case.parts[part][79 * width + dim + 3] = value;
+            let what = format!("part {part} with {value}, dim {dim}, causal {causal}");
+            case.check(&what, name, &device, tolerance);
+        }
+    }
+    // A window, nothing to see, and a causal mask that hides whole queries.
+    let mut case = Case::new(2, 32, &[1, 40, 150], 12).rounded().with_bias(30, 13);
+    for head in case.bias.as_mut().unwrap().chunks_mut(59) {
+        head[0] = f32::NEG_INFINITY;
+        head[58] = f32::NEG_INFINITY;
+    }
+    case.check("window", name, &device, tolerance);
+    case.bias.as_mut().unwrap().fill(f32::NEG_INFINITY);
+    assert!(case.run(&device).iter().all(|&x| x == 0.0), "nothing seen gives zeros");
+    let case = Case { causal: true, ..Case::cross(1, 8, &[70], &[3], 15) }.rounded();
+    assert!(case.run(&device)[..67 * 8].iter().all(|&x| x == 0.0), "all keys hidden");
+    case.check("all keys hidden", name, &device, tolerance);
+    let case = Case { scale: 1000.0, ..Case::new(2, 64, &[1, 67, 200], 11) };
+    assert!(case.run(&device).iter().all(|x| x.is_finite()), "large scores");
+    // As many keys as shared memory holds and more.
+    let case = Case { causal: true, ..Case::new(1, 64, &[600], 20) }.rounded();
+    case.check("long", name, &device, tolerance);
 }
 
 #[test]

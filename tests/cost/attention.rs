@@ -1,5 +1,5 @@
 use nearkin::ops::attention::{Attention, Heads, attention};
-use nearkin::{DType, Offsets, Tensor};
+use nearkin::{DType, Device, DeviceOptions, MatmulPrecision, Offsets, Tensor};
 
 use crate::common::{Rng, normals};
 use crate::{cold_bytes, emulated, launches, requested_bytes};
@@ -57,6 +57,72 @@ fn attention_reads_its_inputs_once_and_writes_no_scores() {
             );
             assert_eq!(counts.local_bytes, 0, "{what}: local memory");
             assert_eq!(counts.shared.conflicts(), 0, "{what}: bank conflicts");
+        }
+    }
+}
+
+#[test]
+fn on_tensor_cores_k_and_v_come_once_for_all_queries_of_a_block() {
+    let Some((emulator, _)) = emulated() else { return };
+    let options =
+        DeviceOptions { matmul_precision: MatmulPrecision::Medium, ..Default::default() };
+    let device = Device::cuda_with(0, options).unwrap();
+    let mut rng = Rng(8);
+    // An emulated device has 108 multiprocessors, and should have twice as many blocks. The slot is the queries of a block.
+    for (sequences, length, heads, dim, slot) in [
+        (18, 77, 12, 64, 128),
+        (18, 128, 12, 32, 128),
+        (18, 197, 12, 64, 256),
+        (6, 257, 12, 64, 128),
+        (2, 512, 12, 64, 32),
+        (3, 257, 4, 128, 16),
+    ] {
+        for causal in [false, true] {
+            let offsets = Offsets::from_lengths(&device, &vec![length; sequences]).unwrap();
+            let width = heads * dim;
+            let rows = sequences * length;
+            let (x, _) = normals(&device, DType::F32, &[rows, 3 * width], &mut rng);
+            let part = |i: usize| Heads { tensor: &x, start: i * width };
+            let scale = 1.0 / (dim as f32).sqrt();
+            let how = Attention { heads, dim, scale, causal, bias: None };
+            let all = launches(&emulator, || {
+                attention(part(0), part(1), part(2), &offsets, &offsets, &how).unwrap();
+            });
+            let what = format!("{sequences} x {length}, {heads} heads of {dim}, causal {causal}");
+            let names: Vec<&str> = all.iter().map(|l| l.kernel.as_str()).collect();
+            assert_eq!(names, ["attention_mma"], "{what}");
+            let counts = &all[0].counts;
+            let matrix = (4 * rows * width) as u64;
+            let (floor, cold) = (4 * matrix, cold_bytes(counts));
+            let requested = requested_bytes(counts);
+            println!(
+                "{what}: {cold} bytes from memory ({:.3} of the floor), {requested} asked for, {} warp \
+                 instructions, {} tensor multiply-adds",
+                cold as f64 / floor as f64,
+                counts.warp_instructions,
+                counts.tensor_multiply_adds
+            );
+            assert!(cold <= floor + floor / 10, "{what}: {cold} bytes from memory, floor {floor}");
+            // What is written is the result: no scores leave the block.
+            assert_eq!(32 * counts.global.stores.sectors, matrix, "{what}: bytes written");
+            let blocks = length.div_ceil(slot) as u64;
+            let asked = 2 * matrix + 2 * matrix * blocks;
+            assert!(
+                requested <= asked + asked / 10,
+                "{what}: {requested} bytes asked for, {asked} expected"
+            );
+            assert_eq!(counts.local_bytes, 0, "{what}: local memory");
+            assert_eq!(counts.shared.conflicts(), 0, "{what}: bank conflicts");
+            // Two products of every query of a warp's 16 or 32 with keys rounded up to 16; the mask saves some.
+            let warp = if slot >= 128 && dim <= 64 { 32 } else { 16 };
+            let queries = length.next_multiple_of(warp);
+            let scores = sequences * heads * queries * length.next_multiple_of(16);
+            let most = (2 * scores * dim) as u64;
+            assert!(
+                counts.tensor_multiply_adds <= most && (causal || counts.tensor_multiply_adds == most),
+                "{what}: {} multiply-adds of the matrix units, {most} expected",
+                counts.tensor_multiply_adds
+            );
         }
     }
 }

@@ -12,7 +12,7 @@ mod search;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use nearkin::{DType, Device, Error};
+use nearkin::{DType, Device, DeviceOptions, Error, MatmulPrecision};
 
 /// Transformer encoders and exact similarity search on CPU and GPU.
 #[derive(Parser)]
@@ -48,6 +48,9 @@ struct Compute {
     /// How matrices are stored; arithmetic is in f32.
     #[arg(long, value_enum, default_value_t = Precision::F32)]
     dtype: Precision,
+    /// CUDA: whether matrix units may round f32 operands, to tf32 (high) or to 16 bits (medium).
+    #[arg(long, value_enum, default_value_t = Matmul::Highest)]
+    matmul_precision: Matmul,
     /// Tokens computed at a time; bounds the memory for activations. Chosen by device unless given.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     batch_tokens: Option<u32>,
@@ -55,7 +58,11 @@ struct Compute {
 
 impl Compute {
     fn device(&self) -> nearkin::Result<Device> {
-        Device::by_name(&self.device)
+        let options = DeviceOptions {
+            matmul_precision: self.matmul_precision.into(),
+            ..DeviceOptions::default()
+        };
+        Device::by_name_with(&self.device, options)
     }
 
     /// 0 is the library's "chosen by device".
@@ -77,6 +84,23 @@ impl From<Precision> for DType {
             Precision::F32 => DType::F32,
             Precision::F16 => DType::F16,
             Precision::Bf16 => DType::BF16,
+        }
+    }
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Matmul {
+    Highest,
+    High,
+    Medium,
+}
+
+impl From<Matmul> for MatmulPrecision {
+    fn from(precision: Matmul) -> MatmulPrecision {
+        match precision {
+            Matmul::Highest => MatmulPrecision::Highest,
+            Matmul::High => MatmulPrecision::High,
+            Matmul::Medium => MatmulPrecision::Medium,
         }
     }
 }

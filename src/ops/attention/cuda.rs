@@ -1,10 +1,12 @@
-//! Attention through `kernels/attention.ptx`: a block for some queries of a sequence and head.
+//! Attention on CUDA: `kernels/attention_mma.ptx` on tensor cores where the device was opened to trade precision for
+//! speed, `kernels/attention.ptx` with fused multiply-adds otherwise.
 
 use std::f32::consts::LOG2_E;
 use std::sync::Arc;
 
 use super::Args;
 use crate::device::cuda::{Binding, CudaDevice, CudaFacts};
+use crate::device::MatmulPrecision;
 use crate::template::{Family, Spec, keys, params};
 use crate::{DType, Error, Result, Tensor};
 
@@ -27,6 +29,27 @@ impl Spec for AttentionSpec {
     const FAMILY: &'static str = "attention";
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+struct MmaSpec {
+    /// Sixteens of columns of a head, rounded up.
+    d16: u32,
+    vector: bool,
+    causal: bool,
+    bias: bool,
+    /// Queries of a block, which share K and V.
+    slot: u32,
+    warps: u32,
+    /// Sixteens of queries of a warp.
+    mt: u32,
+    /// 64s of keys in shared memory at a time.
+    tiles: u32,
+}
+
+impl Spec for MmaSpec {
+    const FAMILY: &'static str = "attention_mma";
+}
+
 params! {
     struct AttentionParams {
         sequences: u32, heads: u32, dim: u32,
@@ -45,21 +68,113 @@ pub(crate) const FAMILY: Family = Family {
     params_size: size_of::<AttentionParams>(),
 };
 
-/// The tile policy: the most queries a block for which there are enough blocks to fill the device.
-fn queries(facts: &CudaFacts, args: &Args<'_>) -> usize {
-    let blocks = |bq: usize| -> usize {
-        let tiles = |s| args.q_offsets.range(s).len().div_ceil(bq);
+pub(crate) const MMA: Family = Family {
+    name: MmaSpec::FAMILY,
+    spec_keys: || {
+        keys(MmaSpec {
+            d16: 4,
+            vector: true,
+            causal: false,
+            bias: false,
+            slot: 64,
+            warps: 4,
+            mt: 1,
+            tiles: 1,
+        })
+    },
+    params: AttentionParams::MEMBERS,
+    params_size: size_of::<AttentionParams>(),
+};
+
+/// Queries of a block on tensor cores, from the most on.
+const SLOTS: [usize; 6] = [512, 256, 128, 64, 32, 16];
+/// Keys of a step, and of a tile of K and V in shared memory.
+const KEYS: usize = 64;
+
+/// The first of `sizes`, from the largest on, for which there are blocks enough to fill the device, else the last.
+fn queries(facts: &CudaFacts, args: &Args<'_>, sizes: &[usize]) -> usize {
+    let blocks = |size: usize| -> usize {
+        let tiles = |s| args.q_offsets.range(s).len().div_ceil(size);
         args.how.heads * (0..args.q_offsets.len()).map(tiles).sum::<usize>()
     };
     let enough = 2 * facts.multiprocessors as usize;
-    [64, 32].into_iter().find(|&bq| blocks(bq) >= enough).unwrap_or(16)
+    let fits = |&&size: &&usize| blocks(size) >= enough;
+    *sizes.iter().find(fits).or(sizes.last()).expect("there are sizes")
 }
 
 pub(super) fn attention(gpu: &Arc<CudaDevice>, args: &Args<'_>) -> Result<Tensor> {
-    run(gpu, args, queries(&gpu.facts, args))
+    match gpu.precision {
+        MatmulPrecision::Medium => on_tensor_cores(gpu, args, tile(&gpu.facts, args)),
+        _ => with_fma(gpu, args, queries(&gpu.facts, args, &[64, 32, 16])),
+    }
 }
 
-fn run(gpu: &Arc<CudaDevice>, args: &Args<'_>, bq: usize) -> Result<Tensor> {
+fn with_fma(gpu: &Arc<CudaDevice>, args: &Args<'_>, bq: usize) -> Result<Tensor> {
+    let dim = args.how.dim;
+    let spec = AttentionSpec {
+        d4: dim.div_ceil(4) as u32,
+        vector: vector(args),
+        causal: args.how.causal,
+        bias: args.how.bias.is_some(),
+        bq: bq as u32,
+        bk: if dim <= 64 { 64 } else { 32 },
+    };
+    run(gpu, args, spec, bq)
+}
+
+/// Queries of a block, warps, sixteens of queries of each and 64s of keys.
+type MmaTile = [usize; 4];
+
+fn on_tensor_cores(
+    gpu: &Arc<CudaDevice>,
+    args: &Args<'_>,
+    [slot, warps, mt, tiles]: MmaTile,
+) -> Result<Tensor> {
+    let spec = MmaSpec {
+        d16: args.how.dim.div_ceil(16) as u32,
+        vector: vector(args),
+        causal: args.how.causal,
+        bias: args.how.bias.is_some(),
+        slot: slot as u32,
+        warps: warps as u32,
+        mt: mt as u32,
+        tiles: tiles as u32,
+    };
+    run(gpu, args, spec, slot)
+}
+
+/// The tile policy on tensor cores: K and V of the longest sequence are held whole where shared memory allows, for as many
+/// queries as leave blocks enough to fill the device.
+fn tile(facts: &CudaFacts, args: &Args<'_>) -> MmaTile {
+    let lengths = |offsets: &crate::Offsets| {
+        (0..offsets.len()).map(|s| offsets.range(s).len()).max().unwrap_or(0)
+    };
+    let longest = lengths(args.q_offsets);
+    // A slot should not be twice as long as any sequence.
+    let from = SLOTS.iter().position(|&slot| slot < 2 * longest).unwrap_or(SLOTS.len() - 1);
+    let slot = queries(facts, args, &SLOTS[from..]);
+    let wide = args.how.dim > 64;
+    let [warps, mt] = match slot {
+        16 | 32 | 64 => [slot / 16, 1],
+        // Two sixteens a warp halve the reads of K and V, where registers allow.
+        _ if wide => [8, 1],
+        _ => [4, 2],
+    };
+    let row = 2 * args.how.dim.next_power_of_two().clamp(32, 128);
+    // 8 bytes of flags and what the driver takes of each block.
+    let room = facts.shared_per_block as usize - 2048 - 16 * mt * warps * row;
+    let tiles = lengths(args.kv_offsets).div_ceil(KEYS).min(room / (2 * KEYS * row));
+    [slot, warps, mt, tiles.clamp(1, 8)]
+}
+
+/// Whether every head of every row starts at a multiple of four elements.
+fn vector(args: &Args<'_>) -> bool {
+    let parts = [args.q, args.k, args.v];
+    args.how.dim % 4 == 0 && parts.iter().all(|p| p.start % 4 == 0 && p.width % 4 == 0)
+}
+
+/// Enqueues a kernel whose blocks take `slot` queries of a sequence each.
+fn run<S: Spec>(gpu: &Arc<CudaDevice>, args: &Args<'_>, spec: S, slot: usize) -> Result<Tensor> {
     let (heads, dim) = (args.how.heads, args.how.dim);
     let shape = [args.q_offsets.total(), heads * dim];
     let out = Tensor::cuda_uninit(args.q.tensor.device(), DType::F32, &shape)?;
@@ -74,14 +189,6 @@ fn run(gpu: &Arc<CudaDevice>, args: &Args<'_>, bq: usize) -> Result<Tensor> {
             what: format!("attention with an extent of {x}; it takes up to {}", u32::MAX / 4),
             device: gpu.name().into(),
         }),
-    };
-    let spec = AttentionSpec {
-        d4: dim.div_ceil(4) as u32,
-        vector: dim % 4 == 0 && parts.iter().all(|p| p.start % 4 == 0 && p.width % 4 == 0),
-        causal: args.how.causal,
-        bias: args.how.bias.is_some(),
-        bq: bq as u32,
-        bk: if dim <= 64 { 64 } else { 32 },
     };
     let kernel = gpu.kernel(spec, (AttentionParams::MEMBERS, size_of::<AttentionParams>()))?;
     let params = AttentionParams {
@@ -103,7 +210,86 @@ fn run(gpu: &Arc<CudaDevice>, args: &Args<'_>, bq: usize) -> Result<Tensor> {
     bindings.extend(args.how.bias.map(|b| Binding::from(b.cuda())));
     bindings.push(out.cuda().into());
     // Every sequence has a slot for each whole tile of rows before its end, and one more.
-    let slots = args.q_offsets.total() / bq + args.q_offsets.len();
+    let slots = args.q_offsets.total() / slot + args.q_offsets.len();
     gpu.launch(&kernel, &bindings, &params, [heads * slots, 1, 1])?;
     Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::Backend;
+    use crate::ops::attention::{Attention, Heads, part};
+    use crate::{Device, DeviceOptions, Offsets};
+
+    fn data(n: usize, step: u32) -> Vec<f32> {
+        let unit = |i: u32| (i.wrapping_mul(step) >> 8) as f32 / (1 << 23) as f32 - 1.0;
+        (0..n as u32).map(unit).collect()
+    }
+
+    /// Every tile of both kernels gives a query the same bits, in any number of chunks of keys and of blocks; infinite
+    /// values that some queries may not see included.
+    #[test]
+    fn every_tile_gives_the_same_bits() {
+        let options =
+            DeviceOptions { matmul_precision: MatmulPrecision::Medium, ..Default::default() };
+        let Ok(device) = Device::cuda_with(0, options) else {
+            eprintln!("skipped: no CUDA device");
+            return;
+        };
+        let Backend::Cuda(gpu) = device.backend() else { unreachable!() };
+        for (dim, causal, infinite) in
+            [(24, false, false), (64, true, false), (64, true, true), (80, true, true)]
+        {
+            let (heads, lengths) = (2, [150usize, 1, 0, 77]);
+            let offsets = Offsets::from_lengths(&device, &lengths).unwrap();
+            let width = 3 * heads * dim;
+            let mut x = data(offsets.total() * width, 2654435761);
+            if infinite {
+                x[100 * width + 2 * heads * dim + 5] = f32::INFINITY;
+                x[190 * width + 2 * heads * dim + dim] = f32::NAN;
+            }
+            let x = Tensor::from_slice(&device, &[offsets.total(), width], &x).unwrap();
+            let scale = 1.0 / (dim as f32).sqrt();
+            let how = Attention { heads, dim, scale, causal, bias: None };
+            let part = |i: usize| {
+                let columns = Heads { tensor: &x, start: i * heads * dim };
+                part("x", columns, &how, &offsets).unwrap()
+            };
+            let args = Args {
+                q: part(0),
+                k: part(1),
+                v: part(2),
+                q_offsets: &offsets,
+                kv_offsets: &offsets,
+                how: &how,
+                reach: 0,
+            };
+            let bits = |y: Tensor| -> Vec<u32> {
+                y.to_vec::<f32>().unwrap().iter().map(|x| x.to_bits()).collect()
+            };
+            let fma: Vec<Vec<u32>> =
+                [64, 32, 16].map(|bq| bits(with_fma(gpu, &args, bq).unwrap())).into();
+            assert!(fma.iter().all(|bits| *bits == fma[0]), "dim {dim}: multiply-adds");
+            let tiles = [
+                [16, 1, 1, 1],
+                [32, 2, 1, 2],
+                [64, 4, 1, 3],
+                [64, 4, 1, 1],
+                [256, 8, 1, 1],
+                [128, 4, 2, 2],
+                [512, 4, 2, 1],
+            ];
+            let first = bits(on_tensor_cores(gpu, &args, tiles[0]).unwrap());
+            for tile in &tiles[1..] {
+                let got = bits(on_tensor_cores(gpu, &args, *tile).unwrap());
+                assert!(got == first, "dim {dim}, causal {causal}: {tile:?} differs");
+            }
+            for (i, (&fma, &mma)) in fma[0].iter().zip(&first).enumerate() {
+                let (want, got) = (f32::from_bits(fma), f32::from_bits(mma));
+                let same = (want.is_nan() && got.is_nan()) || want == got;
+                assert!(same || (want - got).abs() < 0.02, "{dim}, element {i}: {got}, {want}");
+            }
+        }
+    }
 }
