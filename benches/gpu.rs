@@ -361,45 +361,52 @@ fn searches(bench: &Bench) -> Outcome {
     Ok(())
 }
 
+/// Of f32, exactly, and rounded to bf16 on the way to tensor cores: then the case has the name of a peer that has bf16.
 fn attentions(bench: &Bench) -> Outcome {
-    let dtype = DType::F32;
-    for (sequences, len, heads, dim) in [
-        (512, 128, 12, 64),
-        (512, 77, 12, 64),
-        (256, 197, 12, 64),
-        (256, 257, 12, 64),
-        (128, 512, 12, 64),
-        (512, 128, 12, 32),
-    ] {
-        let sequences = bench.size(sequences, 1);
-        let (len, heads) = (bench.size(len, 128), bench.size(heads, 2));
-        let shape = [("s", sequences), ("l", len), ("h", heads), ("d", dim)];
-        attend(bench, "attention", dtype, &vec![len; sequences], heads, dim, &shape)?;
+    for (dtype, precision) in
+        [(DType::F32, MatmulPrecision::Highest), (DType::BF16, MatmulPrecision::Medium)]
+    {
+        let device = bench.with(precision)?;
+        for (sequences, len, heads, dim) in [
+            (512, 128, 12, 64),
+            (512, 77, 12, 64),
+            (256, 197, 12, 64),
+            (256, 257, 12, 64),
+            (128, 512, 12, 64),
+            (512, 128, 12, 32),
+        ] {
+            let sequences = bench.size(sequences, 1);
+            let (len, heads) = (bench.size(len, 128), bench.size(heads, 2));
+            let shape = [("s", sequences), ("l", len), ("h", heads), ("d", dim)];
+            attend(bench, &device, dtype, &vec![len; sequences], heads, dim, &shape)?;
+        }
+        // Ragged: every length up to the longest, in one batch.
+        let (sequences, heads, dim) = (bench.size(512, 16), bench.size(12, 2), 64);
+        let lengths: Vec<usize> = (1..=sequences).collect();
+        let shape = [("ragged", sequences), ("h", heads), ("d", dim)];
+        attend(bench, &device, dtype, &lengths, heads, dim, &shape)?;
     }
-    // Ragged: every length up to the longest, in one batch.
-    let (sequences, heads, dim) = (bench.size(512, 16), bench.size(12, 2), 64);
-    let lengths: Vec<usize> = (1..=sequences).collect();
-    let shape = [("ragged", sequences), ("h", heads), ("d", dim)];
-    attend(bench, "attention", dtype, &lengths, heads, dim, &shape)
+    Ok(())
 }
 
 fn attend(
     bench: &Bench,
-    op: &'static str,
+    device: &Device,
     dtype: DType,
     lengths: &[usize],
     heads: usize,
     dim: usize,
     shape: &[(&str, usize)],
 ) -> Outcome {
-    let offsets = Offsets::from_lengths(&bench.device, lengths)?;
-    let qkv = bench.normals(dtype, &[offsets.total(), 3 * heads * dim], 1)?;
-    let part = |i: usize| Heads { tensor: &qkv, start: i * heads * dim };
+    let offsets = Offsets::from_lengths(device, lengths)?;
+    let (rows, width) = (offsets.total(), heads * dim);
+    let qkv =
+        Tensor::from_f32(device, DType::F32, &[rows, 3 * width], &normals(rows * 3 * width, 1))?;
+    let part = |i: usize| Heads { tensor: &qkv, start: i * width };
     let scale = 1.0 / (dim as f32).sqrt();
     let how = Attention { heads, dim, scale, causal: false, bias: None };
-    let bytes = offsets.total() * heads * dim * (3 * dtype.size() + 4);
-    let flops = lengths.iter().map(|l| 4 * l * l * heads * dim).sum();
-    bench.case(Case::new(op, dtype, shape, bytes, flops), || {
+    let flops = lengths.iter().map(|l| 4 * l * l * width).sum();
+    bench.case(Case::new("attention", dtype, shape, 16 * rows * width, flops), || {
         attention(part(0), part(1), part(2), &offsets, &offsets, &how)
     })
 }
@@ -492,8 +499,14 @@ fn encoders(bench: &Bench) -> Outcome {
                 (made.path(), shape)
             }
         };
-        for dtype in [DType::BF16, DType::F32] {
-            let encoder = match TextEncoder::load(folder, &bench.device, dtype) {
+        // A peer in bf16 rounds activations to it. With weights in bf16 and activations as they are, it is `exact`.
+        for (dtype, precision, suffix) in [
+            (DType::BF16, MatmulPrecision::Medium, ""),
+            (DType::BF16, MatmulPrecision::Highest, "_exact"),
+            (DType::F32, MatmulPrecision::Highest, ""),
+        ] {
+            let device = bench.with(precision)?;
+            let encoder = match TextEncoder::load(folder, &device, dtype) {
                 Ok(encoder) => encoder,
                 Err(error) => {
                     let case = Case::new("encode", dtype, &[(name, shape.layers)], 0, 0);
@@ -504,7 +517,7 @@ fn encoders(bench: &Bench) -> Outcome {
             for texts in [1, 32, 512] {
                 let texts = bench.size(texts, 2);
                 let len = bench.size(encoder.max_tokens().min(128), 16);
-                encode(bench, &encoder, name, shape, dtype, texts, len)?;
+                encode(bench, &encoder, (name, suffix), shape, dtype, texts, len)?;
             }
         }
     }
@@ -515,7 +528,7 @@ fn encoders(bench: &Bench) -> Outcome {
 fn encode(
     bench: &Bench,
     encoder: &TextEncoder,
-    name: &str,
+    (name, suffix): (&str, &str),
     shape: Shape,
     dtype: DType,
     texts: usize,
@@ -535,7 +548,7 @@ fn encode(
     let bytes = weights * dtype.size() + tokens * h * dtype.size() + 4 * texts.len() * h;
     let shape = [("b", texts.len()), ("l", len)];
     let mut case = Case::new("encode", dtype, &shape, bytes, flops);
-    case.name = format!("{dtype}_{name}_b{}_l{len}", texts.len());
+    case.name = format!("{dtype}_{name}_b{}_l{len}{suffix}", texts.len());
     if !bench.is_new(&case) {
         return Ok(());
     }

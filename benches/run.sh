@@ -2,7 +2,7 @@
 # What a machine with a GPU says about nearkin. `cargo xtask bundle` packs this script with everything it needs but the
 # GPU's driver, glibc and, for the peers, Python with torch and transformers.
 #
-#     ./run.sh [--small] [--emulator] [--results FOLDER] [--python PROGRAM]
+#     ./run.sh [--small] [--emulator] [--suite NAME] [--results FOLDER] [--python PROGRAM]
 #
 # It runs the whole suite on CUDA and on Vulkan, writes the outputs of every operation with the emulator and with the
 # GPU and compares them bit for bit, and times every operation beside its peers. All that is written goes to one folder:
@@ -17,17 +17,19 @@
 #
 # --small cuts the benchmarks to sizes that mean nothing but end soon, and leaves out tests that take an emulator or a
 # software adapter minutes; --emulator puts the emulator in the place of the driver: together they are the rehearsal.
+# --suite runs only this binary of the suite.
 set -uo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-small= emulator= python=${PYTHON:-python3} results=$here/results limit=3600
+small= emulator= suite=* python=${PYTHON:-python3} results=$here/results limit=3600
 while [ $# -gt 0 ]; do
     case $1 in
         --small) small=--small ;;
         --emulator) emulator=1 ;;
+        --suite) suite=${2:?--suite needs a name} && shift ;;
         --results) results=${2:?--results needs a folder} && shift ;;
         --python) python=${2:?--python needs a program} && shift ;;
-        *) echo "run.sh: unknown option '$1'; there are --small, --emulator, --results and --python" >&2 && exit 2 ;;
+        *) echo "run.sh: unknown option '$1'; there are --small, --emulator, --suite, --results and --python" >&2 && exit 2 ;;
     esac
     shift
 done
@@ -105,14 +107,14 @@ brief=()
 [ -n "$small" ] && brief=(--skip a_result_does_not_depend_on_its_batch --skip every_device_ranks_real_passages_alike)
 
 # The suite on CUDA alone, then on Vulkan alone.
-for binary in "$here"/suite/*; do
+for binary in "$here"/suite/$suite; do
     step "suite/cuda/$(basename "$binary")" \
         "${cuda[@]}" NEARKIN_REQUIRE=cpu,cuda VK_DRIVER_FILES=/nonexistent "$binary" "${brief[@]}"
 done
 if has_wgpu; then
-    on_vulkan=("$here"/suite/*)
+    on_vulkan=("$here"/suite/$suite)
     # A software adapter takes minutes for the others.
-    [ -n "$small" ] && on_vulkan=("$here"/suite/{device,hostile})
+    [ -n "$small" ] && [ "$suite" = "*" ] && on_vulkan=("$here"/suite/{device,hostile})
     for binary in "${on_vulkan[@]}"; do
         step "suite/vulkan/$(basename "$binary")" \
             env NEARKIN_REQUIRE=cpu,wgpu CUDA_VISIBLE_DEVICES=-1 "$binary" "${brief[@]}"

@@ -273,7 +273,7 @@ fn gemms(device: &str, out: &mut Outputs) -> nearkin::Result<()> {
 }
 
 fn attentions(device: &str, out: &mut Outputs) -> nearkin::Result<()> {
-    for precision in [MatmulPrecision::Highest, MatmulPrecision::High] {
+    for precision in [MatmulPrecision::Highest, MatmulPrecision::Medium] {
         let device = open(device, precision)?;
         let lengths = [77, 1, 0, 130];
         let offsets = Offsets::from_lengths(&device, &lengths)?;

@@ -64,15 +64,14 @@ fn attention_reads_its_inputs_once_and_writes_no_scores() {
 #[test]
 fn on_tensor_cores_k_and_v_come_once_for_all_queries_of_a_block() {
     let Some((emulator, _)) = emulated() else { return };
-    let options =
-        DeviceOptions { matmul_precision: MatmulPrecision::Medium, ..Default::default() };
+    let options = DeviceOptions { matmul_precision: MatmulPrecision::Medium, ..Default::default() };
     let device = Device::cuda_with(0, options).unwrap();
     let mut rng = Rng(8);
     // An emulated device has 108 multiprocessors, and should have twice as many blocks. The slot is the queries of a block.
     for (sequences, length, heads, dim, slot) in [
         (18, 77, 12, 64, 128),
         (18, 128, 12, 32, 128),
-        (18, 197, 12, 64, 256),
+        (9, 197, 12, 64, 128),
         (6, 257, 12, 64, 128),
         (2, 512, 12, 64, 32),
         (3, 257, 4, 128, 16),
@@ -119,7 +118,8 @@ fn on_tensor_cores_k_and_v_come_once_for_all_queries_of_a_block() {
             let scores = sequences * heads * queries * length.next_multiple_of(16);
             let most = (2 * scores * dim) as u64;
             assert!(
-                counts.tensor_multiply_adds <= most && (causal || counts.tensor_multiply_adds == most),
+                counts.tensor_multiply_adds <= most
+                    && (causal || counts.tensor_multiply_adds == most),
                 "{what}: {} multiply-adds of the matrix units, {most} expected",
                 counts.tensor_multiply_adds
             );

@@ -41,33 +41,48 @@ with lzma.open(path, 'wb', filters=filters) as stream, tarfile.open(fileobj=stre
 ";
 
 pub fn run(rehearse: bool) -> Result {
-    if !cfg!(all(target_os = "linux", target_arch = "x86_64")) {
+    if !IS_SUPPORTED {
         return Err("the bundle holds binaries for Linux on x86-64 and is made there".into());
     }
     let start = Instant::now();
-    let archive = pack()?;
+    let folder = gather(&["--profile", "bundle", "-p", "nearkin", "-p", "ptx-emulator"])?;
+    let archive = pack(&folder)?;
     println!("packed in {}", duration(start.elapsed()));
     if rehearse {
         let start = Instant::now();
-        unpack_and_run(&archive)?;
+        let folder = target()?.join("rehearsal");
+        clear(&folder)?;
+        let mut unpack = Python::find()?.run(["-m", "tarfile", "-e"]);
+        unpack.arg(&archive).arg(&folder);
+        run_command(unpack)?;
+        results::report(&run_emulated(&folder.join(NAME), &[])?)?;
         println!("rehearsed in {}", duration(start.elapsed()));
     }
     Ok(())
 }
 
-/// Builds everything, and gives the archive.
-fn pack() -> Result<PathBuf> {
+/// Whether the bundle can be rehearsed here.
+pub const IS_SUPPORTED: bool = cfg!(all(target_os = "linux", target_arch = "x86_64"));
+
+/// Gathers what the archive would hold, as the tests are built, and runs it at small sizes with the emulator as the GPU.
+/// The suite is left to those who ran it just now, but for one binary of it.
+pub fn rehearse_unpacked() -> Result {
+    let folder = gather(&["--workspace", "--all-features"])?;
+    let wrote = run_emulated(&folder, &["--suite", "device"])?;
+    results::report(&wrote)
+}
+
+/// Builds everything and gives a folder of what the archive is to hold.
+fn gather(how: &[&str]) -> Result<PathBuf> {
     let model = model::fetch()?;
     let folder = target()?.join("bundled").join(NAME);
     clear(&folder)?;
 
-    let profile = ["--profile", "bundle", "-p", "nearkin"];
     let mut build = cargo(["build"]);
-    build.args(profile).args(["-p", "ptx-emulator", "--lib", "--bin", "nearkin"]);
-    build.args(["--example", "outputs", "--bench", "gpu"]);
+    build.args(how).args(["--lib", "--bin", "nearkin", "--example", "outputs", "--bench", "gpu"]);
     let built = artifacts(build)?;
     let mut tests = cargo(["test", "--no-run"]);
-    tests.args(profile).arg("--lib");
+    tests.args(how).arg("--lib");
     TESTS.iter().for_each(|name| _ = tests.args(["--test", name]));
     let tested = artifacts(tests)?;
     let find = |all: &BTreeMap<String, PathBuf>, name: &str| {
@@ -79,7 +94,7 @@ fn pack() -> Result<PathBuf> {
     for name in TESTS {
         copy(&find(&tested, name)?, &folder.join("suite").join(name))?;
     }
-    copy(&find(&tested, "lib")?, &folder.join("suite").join("unit"))?;
+    copy(&find(&tested, "nearkin-lib")?, &folder.join("suite").join("unit"))?;
     for name in ["libcuda.so", "libcuda.so.1"] {
         copy(&find(&built, "libptx_emulator.so")?, &folder.join("emulator").join(name))?;
     }
@@ -113,10 +128,14 @@ fn pack() -> Result<PathBuf> {
     std::fs::remove_file(&outputs).map_err(|e| at(&outputs, e))?;
     let hash: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
     write(&folder.join("emulator.sha256"), &format!("{hash}  emulator.safetensors\n"))?;
+    Ok(folder)
+}
 
+/// Gives the archive of a folder.
+fn pack(folder: &Path) -> Result<PathBuf> {
     let archive = target()?.join(format!("{NAME}.tar.xz"));
     let mut python = Python::find()?.run(["-c", ARCHIVE]);
-    python.arg(&folder).arg(NAME).arg(&archive);
+    python.arg(folder).arg(NAME).arg(&archive);
     eprintln!("packing {}", archive.display());
     run_command(python)?;
     let size = std::fs::metadata(&archive).map_err(|e| at(&archive, e))?.len();
@@ -130,15 +149,17 @@ fn pack() -> Result<PathBuf> {
     Ok(archive)
 }
 
-/// Executables and shared libraries that cargo made, by the name of their target (`lib` for unit tests) or file.
+/// Executables and shared libraries that cargo made, by the name of their target (with `-lib` behind it for unit tests) or
+/// file.
 fn artifacts(mut command: Command) -> Result<BTreeMap<String, PathBuf>> {
     command.arg("--message-format=json-render-diagnostics");
     let mut found = BTreeMap::new();
     for message in json_lines(&output(command)?)? {
         let (name, kind) = (&message["target"]["name"], &message["target"]["kind"][0]);
         if let Some(path) = message["executable"].as_str() {
-            let name = if kind == "lib" { "lib" } else { name.as_str().unwrap_or_default() };
-            found.insert(name.to_string(), PathBuf::from(path));
+            let name = name.as_str().unwrap_or_default();
+            let suffix = if kind == "lib" || kind == "rlib" { "-lib" } else { "" };
+            found.insert(format!("{name}{suffix}"), PathBuf::from(path));
         }
         for path in message["filenames"].as_array().into_iter().flatten().filter_map(Value::as_str)
         {
@@ -207,19 +228,16 @@ fn halve(file: &[u8]) -> Result<Vec<u8>> {
     Ok([&(header.len() as u64).to_le_bytes(), header.as_bytes(), &bytes].concat())
 }
 
-/// Unpacks the archive, runs it against the emulator, and looks at what it wrote.
-fn unpack_and_run(archive: &Path) -> Result {
+/// Runs a bundle against the emulator, looks at what it wrote, and gives where that is.
+fn run_emulated(bundle: &Path, options: &[&str]) -> Result<PathBuf> {
     let folder = target()?.join("rehearsal");
-    clear(&folder)?;
-    let python = Python::find()?;
-    let mut unpack = python.run(["-m", "tarfile", "-e"]);
-    unpack.arg(archive).arg(&folder);
-    run_command(unpack)?;
-    let mut command = program("bash");
-    // Nothing of this build: what the archive lacks must be missed.
-    command.arg(folder.join(NAME).join("run.sh")).args(["--small", "--emulator", "--results"]);
+    create(&folder)?;
     let wrote = folder.join("results");
-    command.arg(&wrote).current_dir(&folder).env_clear();
+    clear(&wrote)?;
+    let mut command = program("bash");
+    // Nothing of this build: what the bundle lacks must be missed.
+    command.arg(bundle.join("run.sh")).args(["--small", "--emulator", "--results"]);
+    command.arg(&wrote).args(options).current_dir(&folder).env_clear();
     for kept in ["PATH", "HOME", "LANG", "PYTHON"] {
         command.envs(std::env::var_os(kept).map(|value| (kept, value)));
     }
@@ -237,7 +255,7 @@ fn unpack_and_run(archive: &Path) -> Result {
     if cases.count() == 0 || !different.is_empty() {
         return Err(format!("the emulator does not repeat itself: {}", different.join("\n")));
     }
-    results::report(&wrote)
+    Ok(wrote)
 }
 
 fn at(path: &Path, problem: impl std::fmt::Display) -> String {

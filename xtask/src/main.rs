@@ -45,7 +45,8 @@ options of report:
   --from <folder>   run nothing: report what the bundle's run.sh wrote
 
 options of bundle:
-  --rehearse        unpack it, and run it at small sizes with the emulator as the GPU";
+  --rehearse        unpack it, and run it at small sizes with the emulator as the GPU
+  --unpacked        the same with the binaries of the tests and without an archive, as `test` does";
 
 /// What a command fails with: a line for the person at the terminal.
 type Result<T = ()> = std::result::Result<T, String>;
@@ -69,6 +70,7 @@ fn main() -> ExitCode {
         },
         ["bundle"] => bundle::run(false),
         ["bundle", "--rehearse"] => bundle::run(true),
+        ["bundle", "--unpacked"] => bundle::rehearse_unpacked(),
         ["bundle", other, ..] => return usage(&format!("bundle does not know '{other}'")),
         ["help" | "--help" | "-h"] => {
             println!("{USAGE}");

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use crate::command::{cargo, run as run_command, succeeds};
-use crate::{Result, emulator, kernels, model, ptxas, vulkan};
+use crate::{Result, bundle, emulator, kernels, model, ptxas, vulkan};
 
 pub fn has_nextest() -> bool {
     static FOUND: OnceLock<bool> = OnceLock::new();
@@ -80,6 +80,10 @@ pub fn run(gpu: bool) -> Result {
     }
     let doctests = ["test", "--doc", "-p", "nearkin", "-p", "ptx-emulator", "--all-features"];
     steps.run("documentation tests", test(cargo(doctests)))?;
+    // What a machine with a GPU will run, with the emulator in the place of one.
+    if libcuda.is_some() && bundle::IS_SUPPORTED {
+        steps.step("rehearsal of the bundle", bundle::rehearse_unpacked)?;
+    }
     if succeeds(cargo(["deny", "--version"])) {
         steps.run("licences and advisories", cargo(["deny", "check"]))?;
     } else {

@@ -272,8 +272,11 @@ pub(crate) fn info(index: usize) -> Option<DeviceInfo> {
 
 impl CudaDevice {
     pub(crate) fn open(index: usize, options: DeviceOptions) -> Result<Self> {
-        driver()?;
         let backend = format!("cuda:{index}");
+        driver().map_err(|e| match e {
+            Error::NoDevice { reason, .. } => Error::NoDevice { backend: backend.clone(), reason },
+            e => e,
+        })?;
         let count = count();
         if index >= count {
             let reason = match count {

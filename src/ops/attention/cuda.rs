@@ -5,8 +5,8 @@ use std::f32::consts::LOG2_E;
 use std::sync::Arc;
 
 use super::Args;
-use crate::device::cuda::{Binding, CudaDevice, CudaFacts};
 use crate::device::MatmulPrecision;
+use crate::device::cuda::{Binding, CudaDevice, CudaFacts};
 use crate::template::{Family, Spec, keys, params};
 use crate::{DType, Error, Result, Tensor};
 

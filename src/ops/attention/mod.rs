@@ -3,6 +3,9 @@
 //! Counted on CUDA, as `tests/cost` asserts, for three sequences, 12 heads of 64 (memory, of the least possible; asked of the
 //! caches): 77 keys 2,838,560 bytes, 1.000, 8,548,224; 128 keys 4,718,624 bytes, 1.000, 21,285,504; 197 keys 7,262,240
 //! bytes, 1.000, 29,129,472. No scores are written and no bank conflicts.
+//!
+//! On tensor cores K and V of a sequence are read once for up to 512 queries and stay in shared memory where they fit. Counted
+//! for 12 heads of 64: 18 sequences of 77 17,031,168 bytes, 1.000, 17,031,168; 6 of 257 18,948,096 bytes, 1.000.
 
 mod cpu;
 #[cfg(feature = "cuda")]
@@ -72,7 +75,8 @@ pub(crate) struct Part<'a> {
 /// head, `softmax(scale * Q Kᵀ + bias) V`. Self-attention passes the same offsets twice.
 ///
 /// The softmax streams over tiles of keys (Milakov, Gimelshein, arXiv:1805.02867), so that no score matrix exists;
-/// arithmetic is in f32. The causal mask is aligned at the end of both sequences, as FlashAttention's since 2.1.
+/// arithmetic is in f32, but on a CUDA device that was opened with
+/// [`MatmulPrecision::Medium`](crate::MatmulPrecision::Medium): there Q, K, V and the weights are rounded to bf16. The causal mask is aligned at the end of both sequences, as FlashAttention's since 2.1.
 /// A query that sees no key (an empty key sequence, all keys masked) gives zeros. A NaN in a query, or in a key or
 /// value that it sees, gives NaN; a causally hidden key has no influence whatever it holds.
 ///
