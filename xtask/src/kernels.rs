@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use crate::command::{self, cargo, create, program, target};
-use crate::{Result, ptxas, resources};
+use crate::resources::{self, Scope};
+use crate::{Result, ptxas};
 
 fn contract(dump: &Path) -> std::process::Command {
     // The whole workspace's features, as in `cargo xtask test`, so that neither builds what the other has.
@@ -21,16 +22,15 @@ fn contract(dump: &Path) -> std::process::Command {
     command
 }
 
-/// With `bless` the table of resources is written instead of compared.
-pub fn run(bless: bool) -> Result {
+pub fn run(scope: Scope) -> Result {
     let dump = target()?.join("kernels");
     // Families that are gone would stay.
     let _ = std::fs::remove_dir_all(&dump);
     create(&dump)?;
     command::run(contract(&dump))?;
     match ptxas::fetch() {
-        Ok(ptxas) => resources::check(&ptxas, &dump, bless)?,
-        Err(problem) if ptxas::IS_SUPPORTED || bless => return Err(problem),
+        Ok(ptxas) => resources::check(&ptxas, &dump, scope)?,
+        Err(problem) if ptxas::IS_SUPPORTED || scope == Scope::Bless => return Err(problem),
         Err(problem) => println!("kernels: ptxas has not judged: {problem}"),
     }
     // It has no option that does nothing and succeeds; that it starts is enough, as for the test.

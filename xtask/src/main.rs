@@ -17,6 +17,8 @@ mod vulkan;
 
 use std::process::ExitCode;
 
+use crate::resources::Scope;
+
 const USAGE: &str = "\
 usage: cargo xtask <command>
 
@@ -59,8 +61,8 @@ fn main() -> ExitCode {
         ["demo", "--device", device] => demo::run(Some(device)),
         ["test"] => test::run(false),
         ["test", "--gpu"] => test::run(true),
-        ["kernels"] => kernels::run(false),
-        ["kernels", "--bless"] => kernels::run(true),
+        ["kernels"] => kernels::run(Scope::Compare),
+        ["kernels", "--bless"] => kernels::run(Scope::Bless),
         ["model"] => model::fetch().map(|folder| println!("{}", folder.display())),
         ["ptxas"] => ptxas::fetch().map(|path| println!("{}", path.display())),
         ["report", "--from", folder] => results::report(std::path::Path::new(folder)),

@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use crate::command::{cargo, run as run_command, succeeds};
+use crate::resources::Scope;
 use crate::{Result, bundle, emulator, kernels, model, ptxas, vulkan};
 
 pub fn has_nextest() -> bool {
@@ -69,7 +70,7 @@ pub fn run(gpu: bool) -> Result {
         cargo(["doc", "--no-deps", "-p", "nearkin", "-p", "ptx-emulator", "--all-features"]);
     doc.env("RUSTDOCFLAGS", "-D warnings");
     steps.run("documentation", doc)?;
-    steps.step("kernels", || kernels::run(false))?;
+    steps.step("kernels", || kernels::run(Scope::CompareSome))?;
     let everything = ["--workspace", "--all-features"];
     if has_nextest() {
         steps.run("tests", test(with(cargo(["nextest", "run"]), &everything)))?;

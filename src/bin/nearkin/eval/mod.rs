@@ -1,0 +1,120 @@
+//! `nearkin eval`: one file a method, the same figures for all.
+
+mod dense;
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+use clap::ValueEnum;
+use nearkin::{Device, Result, metrics};
+use serde_json::{Map, Value, json};
+
+use crate::beir::{self, Collection};
+use crate::{Compute, check_k, print_line};
+
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// A Hugging Face or sentence-transformers folder.
+    #[arg(long, value_name = "DIR")]
+    model: PathBuf,
+    /// A folder with corpus.jsonl, queries.jsonl and qrels/<split>.tsv.
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+    /// Which judgements: qrels/<split>.tsv.
+    #[arg(long, default_value = "test")]
+    split: String,
+    /// Documents retrieved per query; at least 100 for recall@100 to mean what it says.
+    #[arg(short, value_name = "K", default_value_t = 100)]
+    k: usize,
+    /// Keep only the first N documents, and what is judged about them.
+    #[arg(long, value_name = "N")]
+    limit: Option<usize>,
+    /// How documents are found.
+    #[arg(long, value_enum, default_value_t = Method::Dense)]
+    method: Method,
+    #[command(flatten)]
+    compute: Compute,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Method {
+    /// Exact cosine top-k over the texts' embeddings.
+    Dense,
+}
+
+/// What a method found, and what it took.
+struct Ranked {
+    /// The queries that were asked, numbers of the collection's.
+    queries: Vec<usize>,
+    /// The ids of the documents found for each of them, the best first.
+    documents: Vec<Vec<String>>,
+    /// Seconds of encoding and indexing all documents.
+    indexing: f64,
+    /// Seconds of encoding the queries and searching.
+    searching: f64,
+    /// The method in words.
+    method: String,
+    /// Bytes that the index holds on the device.
+    memory: usize,
+    /// Figures that only this method has.
+    more: Map<String, Value>,
+}
+
+/// The quality of one query's ranking against its judgements.
+type Measure<'a> = &'a dyn Fn(&[&str], &HashMap<String, i32>) -> f64;
+
+pub(crate) fn run(options: &Options, json: bool) -> Result<()> {
+    check_k(options.k)?;
+    let collection = beir::load(&options.data, &options.split, options.limit)?;
+    let device = options.compute.device()?;
+    let ranked = match options.method {
+        Method::Dense => dense::rank(options, &collection, &device)?,
+    };
+    report(&collection, &device, &ranked, json)
+}
+
+fn report(collection: &Collection, device: &Device, ranked: &Ranked, json: bool) -> Result<()> {
+    let mean = |measure: Measure<'_>| {
+        let each = ranked.queries.iter().zip(&ranked.documents).map(|(&query, found)| {
+            let found: Vec<&str> = found.iter().map(String::as_str).collect();
+            measure(&found, &collection.judgements[query])
+        });
+        each.sum::<f64>() / ranked.queries.len().max(1) as f64
+    };
+    let figures = [
+        ("nDCG@10", "ndcg@10", mean(&|r, j| metrics::ndcg_at(10, r, j))),
+        ("Recall@10", "recall@10", mean(&|r, j| metrics::recall_at(10, r, j))),
+        ("Recall@100", "recall@100", mean(&|r, j| metrics::recall_at(100, r, j))),
+        ("MRR@10", "mrr@10", mean(&|r, j| metrics::mrr_at(10, r, j))),
+    ];
+    let documents_per_s = collection.corpus.ids.len() as f64 / ranked.indexing.max(1e-9);
+    let queries_per_s = ranked.queries.len() as f64 / ranked.searching.max(1e-9);
+    if json {
+        let mut line: Map<String, Value> =
+            figures.iter().map(|(_, key, value)| (key.to_string(), json!(value))).collect();
+        let rest = json!({
+            "documents_per_s": documents_per_s, "queries_per_s": queries_per_s,
+            "device": device.name(), "method": ranked.method, "memory_bytes": ranked.memory,
+            "documents": collection.corpus.ids.len(), "queries": ranked.queries.len(),
+        });
+        line.extend(rest.as_object().cloned().unwrap_or_default());
+        line.extend(ranked.more.clone());
+        return print_line(&Value::Object(line).to_string());
+    }
+    print_line(&format!("{} on {}", ranked.method, device.name()))?;
+    for (name, _, value) in figures {
+        print_line(&format!("  {name:<11} {value:.4}"))?;
+    }
+    for (key, value) in &ranked.more {
+        match value {
+            Value::Array(rows) => {
+                print_line(&format!("  {key}"))?;
+                rows.iter().try_for_each(|row| print_line(&format!("    {row}")))?;
+            }
+            value => print_line(&format!("  {key:<11} {value}"))?,
+        }
+    }
+    print_line(&format!("  {:<11} {:.1} MB", "index", ranked.memory as f64 * 1e-6))?;
+    print_line(&format!("  {:<11} {documents_per_s:.1}/s", "documents"))?;
+    print_line(&format!("  {:<11} {queries_per_s:.1}/s", "queries"))
+}
