@@ -170,7 +170,8 @@ fn tile(facts: &CudaFacts, args: &Args<'_>) -> MmaTile {
 /// Whether every head of every row starts at a multiple of four elements.
 fn vector(args: &Args<'_>) -> bool {
     let parts = [args.q, args.k, args.v];
-    args.how.dim % 4 == 0 && parts.iter().all(|p| p.start % 4 == 0 && p.width % 4 == 0)
+    let whole = |n: usize| n.is_multiple_of(4);
+    whole(args.how.dim) && parts.iter().all(|p| whole(p.start) && whole(p.width))
 }
 
 /// Enqueues a kernel whose blocks take `slot` queries of a sequence each.
