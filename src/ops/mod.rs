@@ -7,6 +7,7 @@
 pub mod attention;
 pub mod embed;
 pub mod gemm;
+pub mod maxsim;
 pub mod norm;
 pub mod pool;
 pub mod topk;
