@@ -94,6 +94,9 @@ impl MaxSim {
     fn reduce(&self, bests: impl Iterator<Item = f32>) -> f32 {
         let (mut sum, mut count) = (0f64, 0u32);
         for best in bests {
+            if best == f32::NEG_INFINITY {
+                return best;
+            }
             sum += best as f64;
             count += 1;
         }
@@ -367,4 +370,9 @@ fn run(
         #[cfg(feature = "wgpu")]
         Backend::Wgpu(_) => Err(unsupported(documents)),
     }
+}
+
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
+fn unsupported(documents: &Tokens) -> Error {
+    Error::Unsupported { what: "late interaction".into(), device: documents.device().name() }
 }
