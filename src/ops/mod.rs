@@ -25,6 +25,7 @@ pub const FAMILIES: &[Family] = &[
     attention::wgpu::FAMILY,
     embed::wgpu::FAMILY,
     gemm::wgpu::FAMILY,
+    maxsim::wgpu::FAMILY,
     norm::wgpu::FAMILY,
     pool::wgpu::FAMILY,
     topk::wgpu::FAMILY,

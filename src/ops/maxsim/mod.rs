@@ -13,6 +13,8 @@
 
 mod cpu;
 mod tokens;
+#[cfg(feature = "wgpu")]
+pub(crate) mod wgpu;
 
 pub use tokens::{Storage, Tokens};
 
@@ -274,7 +276,7 @@ pub fn search(
         });
         Ok(())
     };
-    let fit = (SLAB / size_of::<f32>() / count.max(1)).max(1);
+    let fit = (slab(queries) / count.max(1)).max(1);
     let mut waiting: Option<(Tensor, Vec<u32>)> = None;
     let mut start = 0;
     for part in corpus {
@@ -300,6 +302,15 @@ pub fn search(
     let found: Vec<_> = selectors.into_par_iter().map(Selector::finish).collect();
     found.iter().for_each(|entries| hits.push(entries));
     Ok(hits)
+}
+
+/// Scores of a slab.
+fn slab(queries: &Tokens) -> usize {
+    match queries.device().backend() {
+        #[cfg(feature = "wgpu")]
+        Backend::Wgpu(gpu) => wgpu::most_scores(gpu).min(SLAB / size_of::<f32>()),
+        _ => SLAB / size_of::<f32>(),
+    }
 }
 
 impl From<Side> for Want {
@@ -368,7 +379,7 @@ fn run(
         #[cfg(feature = "cuda")]
         Backend::Cuda(_) => Err(unsupported(documents)),
         #[cfg(feature = "wgpu")]
-        Backend::Wgpu(_) => Err(unsupported(documents)),
+        Backend::Wgpu(gpu) => wgpu::maxsim(gpu, &args),
     }
 }
 
