@@ -12,6 +12,8 @@
 //! An item without tokens that count scores 0.
 
 mod cpu;
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
 mod tokens;
 #[cfg(feature = "wgpu")]
 pub(crate) mod wgpu;
@@ -215,11 +217,7 @@ pub struct Alignment {
 ///
 /// # Errors
 /// As [`rerank`].
-pub fn align(
-    queries: &Tokens,
-    documents: &Tokens,
-    candidates: &[Vec<u32>],
-) -> Result<Alignment> {
+pub fn align(queries: &Tokens, documents: &Tokens, candidates: &[Vec<u32>]) -> Result<Alignment> {
     let pairs = Pairs::Lists(candidates);
     match run(queries, documents, &MaxSim::colbert(), pairs, Want::Align)? {
         Found { rows: Some(maxima), places: Some(places), .. } => Ok(Alignment { places, maxima }),
@@ -365,7 +363,8 @@ fn run(
                 let expected = format!("documents below {}", documents.len());
                 return Err(Error::argument("candidates", expected, d.to_string()));
             }
-            let entries = |q: usize| if want == Want::Align { queries.offsets().range(q).len() } else { 1 };
+            let entries =
+                |q: usize| if want == Want::Align { queries.offsets().range(q).len() } else { 1 };
             vec![lists.iter().enumerate().map(|(q, list)| list.len() * entries(q)).sum()]
         }
     };
@@ -377,13 +376,8 @@ fn run(
     match documents.device().backend() {
         Backend::Cpu(_) => cpu::maxsim(&args),
         #[cfg(feature = "cuda")]
-        Backend::Cuda(_) => Err(unsupported(documents)),
+        Backend::Cuda(gpu) => cuda::maxsim(gpu, &args),
         #[cfg(feature = "wgpu")]
         Backend::Wgpu(gpu) => wgpu::maxsim(gpu, &args),
     }
-}
-
-#[cfg(any(feature = "cuda", feature = "wgpu"))]
-fn unsupported(documents: &Tokens) -> Error {
-    Error::Unsupported { what: "late interaction".into(), device: documents.device().name() }
 }
