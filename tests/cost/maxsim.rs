@@ -34,7 +34,10 @@ fn documents_are_read_once_and_only_scores_are_written() {
         let names: Vec<&str> = all.iter().map(|l| l.kernel.as_str()).collect();
         assert_eq!(names, ["maxsim"], "{what}");
         let counts = &all[0].counts;
-        let floor = (q.bytes() + d.bytes() + 4 * queries.len() * documents.len()) as u64;
+        // Only a query of several passes keeps a state.
+        let passes = queries.iter().map(|n| n.div_ceil(64)).max().unwrap();
+        let state = if passes > 1 { counts.blocks as usize * passes * 128 * 12 } else { 0 };
+        let floor = (q.bytes() + d.bytes() + 4 * queries.len() * documents.len() + state) as u64;
         let cold = cold_bytes(counts);
         println!(
             "{what}: {cold} bytes from memory ({:.3} of the floor), {} blocks, {} warp instructions, {} conflicts",
@@ -44,9 +47,8 @@ fn documents_are_read_once_and_only_scores_are_written() {
             counts.shared.conflicts()
         );
         assert!(cold <= floor + floor / 10, "{what}: {cold} bytes from memory, floor {floor}");
-        // A score of a pair is a sector at most; only queries of several passes keep a state beside it.
-        let passes = queries.iter().map(|n| n.div_ceil(64)).max().unwrap();
-        let tiles: usize = documents.iter().map(|n| n.div_ceil(64) + 2).sum();
+        // A score is a sector at most; a state is written once a document and once a tile.
+        let tiles: usize = documents.iter().map(|n| n.div_ceil(64) + 1).sum();
         let state = if passes > 1 { queries.len() * passes * tiles * 128 * 12 } else { 0 };
         let most = 32 * queries.len() * documents.len() + state;
         let written = 32 * counts.global.stores.sectors;
@@ -72,13 +74,14 @@ fn both_sides_are_one_pass() {
         align(&q, &d, &[(0..20).collect()]).unwrap();
     });
     assert_eq!((one.len(), two.len(), places.len()), (1, 1, 1));
-    let tensor = |l: &[ptx_emulator::client::LaunchRecord]| l[0].counts.global.loads.sectors;
-    assert_eq!(tensor(&one), tensor(&two), "loads of both sides");
-    let most = one[0].counts.warp_instructions * 3 / 2;
-    let instructions = two[0].counts.warp_instructions;
-    println!("one side {} warp instructions, both {instructions}", one[0].counts.warp_instructions);
+    let sectors = |l: &[ptx_emulator::client::LaunchRecord]| l[0].counts.global.loads.sectors;
+    let most = sectors(&one) + sectors(&one) / 10;
     assert!(
-        instructions <= most,
-        "{instructions} warp instructions for both sides, at most {most}"
+        sectors(&two) <= most,
+        "{} sectors loaded for both sides, at most {most}",
+        sectors(&two)
     );
+    let instructions = [&one, &two].map(|l| l[0].counts.warp_instructions);
+    println!("one side {} warp instructions, both {}", instructions[0], instructions[1]);
+    assert!(instructions[1] <= 2 * instructions[0], "{instructions:?} warp instructions");
 }

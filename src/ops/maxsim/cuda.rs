@@ -12,6 +12,8 @@ const ROWS: usize = 64;
 const HALF: usize = 32;
 /// Blocks to aim for on each multiprocessor.
 const BLOCKS: usize = 8;
+/// Bytes of a token of which 64 stay in shared memory.
+const RESIDENT: usize = 512;
 /// Bytes of the state of rows of long queries.
 const STATE: usize = 64 << 20;
 /// Where there is no second query.
@@ -33,6 +35,8 @@ struct MaxsimSpec {
     soft: bool,
     /// Bytes that are copied together: 16 where rows divide into them.
     copy: u32,
+    /// Whether the queries' rows stay in shared memory.
+    resident: bool,
 }
 
 impl Spec for MaxsimSpec {
@@ -47,7 +51,15 @@ params! {
 
 pub(crate) const FAMILY: Family = Family {
     name: MaxsimSpec::FAMILY,
-    spec_keys: || keys(MaxsimSpec { t: Storage::F32, mode: Mode::Rows, soft: false, copy: 16 }),
+    spec_keys: || {
+        keys(MaxsimSpec {
+            t: Storage::F32,
+            mode: Mode::Rows,
+            soft: false,
+            copy: 16,
+            resident: true,
+        })
+    },
     params: MaxsimParams::MEMBERS,
     params_size: size_of::<MaxsimParams>(),
 };
@@ -91,6 +103,7 @@ fn launch(
         mode,
         soft: args.how.best != Best::Max,
         copy: if row_bytes.is_multiple_of(16) { 16 } else { 4 },
+        resident: row_bytes <= RESIDENT && queries.offsets().max_len() <= ROWS,
     };
     let kernel = gpu.kernel(spec, (MaxsimParams::MEMBERS, size_of::<MaxsimParams>()))?;
     let (list, units) = units(gpu, args, mode);
