@@ -7,6 +7,7 @@
 pub mod attention;
 pub mod embed;
 pub mod gemm;
+pub mod maxsim;
 pub mod norm;
 pub mod pool;
 pub mod topk;
@@ -24,6 +25,7 @@ pub const FAMILIES: &[Family] = &[
     attention::wgpu::FAMILY,
     embed::wgpu::FAMILY,
     gemm::wgpu::FAMILY,
+    maxsim::wgpu::FAMILY,
     norm::wgpu::FAMILY,
     pool::wgpu::FAMILY,
     topk::wgpu::FAMILY,
@@ -37,6 +39,7 @@ pub const CUDA_FAMILIES: &[Family] = &[
     attention::cuda::MMA,
     embed::cuda::FAMILY,
     gemm::cuda::FAMILY,
+    maxsim::cuda::FAMILY,
     norm::cuda::FAMILY,
     pool::cuda::FAMILY,
     topk::cuda::FAMILY,
