@@ -1,0 +1,20 @@
+//! CUR.
+
+mod anchors;
+mod budget;
+mod checkpoint;
+mod fit;
+mod found;
+mod index;
+mod matrix;
+mod residual;
+mod scorer;
+
+pub use anchors::Anchors;
+pub use budget::Budgeted;
+pub use fit::{Regularisation, Report};
+pub use found::{Found, Scored};
+pub use index::{CurIndex, CurOptions, CurSearch, Form};
+pub use matrix::{Offline, ScoreMatrix};
+pub use residual::{Affine, Cheap};
+pub use scorer::{CrossScorer, FnScorer, MatrixScorer, Pair, TextScorer};
