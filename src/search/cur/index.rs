@@ -4,7 +4,7 @@ use faer::Mat;
 
 use super::anchors::{Anchors, sample};
 use super::budget::Budgeted;
-use super::fit::{Block, Regularisation, Report};
+use super::fit::{Block, Regularisation, Report, judged};
 use super::found::{BATCH, Found, Scored, best, check_search, score_lists, zip};
 use super::matrix::ScoreMatrix;
 use super::residual::{self, Affine, Cheap};
@@ -66,8 +66,6 @@ pub struct CurSearch<'a> {
     pub embeddings: Option<&'a [f32]>,
 }
 
-/// Items to judge the regularisation by, at most.
-const JUDGED: usize = 8192;
 /// Anchor queries and items that a rounded index is compared with f32 by, at most.
 const COMPARED: (usize, usize) = (64, 100);
 
@@ -145,9 +143,7 @@ impl CurIndex {
             tried: Vec::new(),
         };
         if options.regularisation == Regularisation::CrossValidated {
-            let judged = sample(items, JUDGED, 0);
-            let judged = Mat::from_fn(queries, judged.len(), |q, j| cell(q, judged[j]));
-            let (weight, tried) = block.choose(judged.as_ref());
+            let (weight, tried) = block.choose(&judged(scores, &anchors), cell);
             report.regularisation = Regularisation::Tikhonov(weight);
             report.tried = tried;
         }

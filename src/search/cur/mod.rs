@@ -1,5 +1,6 @@
 //! CUR.
 
+mod adaptive;
 mod anchors;
 mod budget;
 mod checkpoint;
@@ -8,8 +9,10 @@ mod found;
 mod index;
 mod matrix;
 mod residual;
+mod ridge;
 mod scorer;
 
+pub use adaptive::{AdaptiveIndex, AdaptiveSearch, First};
 pub use anchors::Anchors;
 pub use budget::Budgeted;
 pub use fit::{Regularisation, Report};
