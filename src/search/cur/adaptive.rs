@@ -1,6 +1,7 @@
 //! ADACUR and AXN: anchors of each query's own, chosen in rounds.
 
 use std::collections::HashMap;
+use std::ops::Range;
 
 use faer::Mat;
 use rayon::prelude::*;
@@ -10,8 +11,8 @@ use super::budget::Budgeted;
 use super::fit::{Block, judged};
 use super::found::{BATCH, Found, best, check_search, score_lists, zip};
 use super::matrix::ScoreMatrix;
-use super::residual;
-use super::ridge::{Ridge, Trend};
+use super::residual::{self, Affine, Cheap};
+use super::ridge::Ridge;
 use super::scorer::CrossScorer;
 use crate::ops::embed::gather_rows;
 use crate::ops::topk::{Bitmap, Corpus, Exclude, Metric, Search, topk};
@@ -43,7 +44,7 @@ pub struct AdaptiveSearch<'a> {
     pub rerank: usize,
     /// The first round.
     pub first: First<'a>,
-    /// The queries' embeddings \[queries, dim\]: for AXN, not for ADACUR.
+    /// The queries' embeddings \[queries, dim\]: for AXN, and for ADACUR with a cheap score.
     pub embeddings: Option<&'a [f32]>,
 }
 
@@ -54,58 +55,90 @@ const LEAST: f64 = 1e-12;
 /// Bytes of features that the queries of a group hold on the host.
 const GROUP_BYTES: usize = 256 << 20;
 
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Kind {
-    Adacur,
-    Axn,
+/// The cheap score of ADACUR.
+#[derive(Clone, Debug)]
+struct Line {
+    affine: Affine,
+    /// \[anchor queries, dim\].
+    queries: Vec<f32>,
 }
 
 /// Features of items, to which the exact scores of each query's own items are fitted in rounds; see the
 /// [module](super).
 ///
-/// Memory on the device is `items · (dim · element size + 4)` bytes; dim is the number of anchor queries, or that of the
-/// embeddings. A search holds at most 256 MiB of features on the host.
+/// Memory on the device is `items · (width · element size + 4)` bytes; the width is the number of anchor queries, the
+/// dimension of embeddings, or both together where ADACUR has a cheap score. A search holds at most 256 MiB of features
+/// on the host.
 #[derive(Clone)]
 pub struct AdaptiveIndex {
-    features: Corpus,
+    /// The embeddings, if any, and then the features, unless they are the embeddings.
+    rows: Corpus,
+    /// Where the features are in a row.
+    features: Range<usize>,
+    /// The dimension of the embeddings; 0 without.
+    dim: usize,
+    line: Option<Line>,
     ridge: f64,
-    kind: Kind,
 }
 
 impl AdaptiveIndex {
-    /// ADACUR (arXiv:2305.02996): an item's features are its exact scores by the anchor queries, its column of R.
+    /// ADACUR (arXiv:2305.02996): an item's features are its exact scores by the anchor queries, its column of R. With a
+    /// `cheap` score D they are what R differs from `alpha D + beta`, and each query's scores are fitted by a slope on its
+    /// D, an intercept and these.
     ///
-    /// `weight` times the largest singular value of R at 100 uniformly chosen items, squared, is the ridge; where there is
-    /// none it is chosen as [`Regularisation::CrossValidated`](super::Regularisation) says, with these items.
+    /// `weight` times the largest singular value of the features of 100 uniformly chosen items, squared, is the ridge;
+    /// where there is none it is chosen as [`Regularisation::CrossValidated`](super::Regularisation) says, with these
+    /// items.
     ///
     /// # Errors
-    /// [`Error::Argument`] if there are no items or the weight is not within 0 to 1e6; [`Error::OutOfMemory`],
-    /// [`Error::DeviceLost`].
+    /// [`Error::Argument`] if there are no items or the weight is not within 0 to 1e6; [`Error::Shape`] if embeddings do
+    /// not fit; [`Error::OutOfMemory`], [`Error::DeviceLost`].
     pub fn adacur(
         device: &Device,
         scores: &ScoreMatrix,
         weight: Option<f64>,
+        cheap: Option<Cheap<'_>>,
     ) -> Result<AdaptiveIndex> {
         let (queries, items) = (scores.queries(), scores.items());
         if items == 0 {
             return Err(Error::argument("items", "at least 1", "0"));
         }
         check_weight(weight.unwrap_or(0.0))?;
+        let (line, left) = match cheap {
+            None => (None, None),
+            Some(cheap) => {
+                cheap.check(queries, items)?;
+                let d = residual::cheap_scores(device, cheap.queries, cheap.items, cheap.dim)?;
+                let affine = Affine::fit(&d, scores.as_slice());
+                let line = Line { affine, queries: cheap.queries.to_vec() };
+                (Some(line), Some(residual::residuals(affine, scores, d)))
+            }
+        };
+        let left = left.as_deref().unwrap_or(scores.as_slice());
         let mut chosen = sample(items, CALIBRATED, 0);
         chosen.sort_unstable();
-        let cell = |q: usize, i: usize| f64::from(scores.item(i)[q]);
+        let cell = |q: usize, i: usize| f64::from(left[i * queries + q]);
         let block =
             Block::new(Mat::from_fn(queries, chosen.len(), |q, a| cell(q, chosen[a])).as_ref())?;
         let weight = weight.unwrap_or_else(|| block.choose(&judged(scores, &chosen), cell).0);
-        let ridge = (weight * block.largest()).powi(2);
-        AdaptiveIndex::new(device, scores.as_slice(), queries, ridge, Kind::Adacur)
+        let dim = cheap.map_or(0, |c| c.dim);
+        let mut index = AdaptiveIndex {
+            rows: Corpus::new(device, DType::F32, dim + queries)?,
+            features: dim..dim + queries,
+            dim,
+            line,
+            ridge: ridge((weight * block.largest()).powi(2), left, queries),
+        };
+        index.fill(left, cheap.map(|c| c.items))?;
+        Ok(index)
     }
 
     /// AXN (arXiv:2405.03651) over the embeddings of a dual encoder, `items` \[items, dim\]: no item needs an exact score
-    /// in advance. A query's solution stays close to its own embedding, as far as the scores seen do not speak against
-    /// it.
+    /// in advance. Each query's scores are fitted by a slope on its dot products, an intercept and a correction of its
+    /// embedding.
     ///
-    /// `weight` times the mean squared length of the embeddings is the ridge.
+    /// `weight` times the mean squared length of the embeddings is the ridge, which holds the correction small. On
+    /// Cranfield with MaxSim as the exact score 0.3 to 1 did best.
     ///
     /// # Errors
     /// As [`adacur`](Self::adacur); [`Error::Shape`] if the embeddings are not of `dim` dimensions.
@@ -116,34 +149,85 @@ impl AdaptiveIndex {
         }
         check_weight(weight)?;
         residual::check("items", items, items.len() / dim, dim)?;
-        let squares: f64 = items.iter().map(|&x| f64::from(x) * f64::from(x)).sum();
-        let ridge = weight * squares / (items.len() / dim) as f64;
-        AdaptiveIndex::new(device, items, dim, ridge, Kind::Axn)
+        let mut rows = Corpus::new(device, DType::F32, dim)?;
+        rows.append(items)?;
+        let ridge = ridge(weight * mean_square(items, dim), items, dim);
+        Ok(AdaptiveIndex { rows, features: 0..dim, dim, line: None, ridge })
     }
 
-    fn new(
-        device: &Device,
-        rows: &[f32],
-        dim: usize,
-        ridge: f64,
-        kind: Kind,
-    ) -> Result<AdaptiveIndex> {
-        let mut features = Corpus::new(device, DType::F32, dim)?;
-        features.append(rows)?;
-        let squares: f64 = rows.iter().map(|&x| f64::from(x) * f64::from(x)).sum();
-        let least = LEAST * squares / (rows.len() / dim) as f64;
-        Ok(AdaptiveIndex { features, ridge: ridge.max(least).max(f64::MIN_POSITIVE), kind })
+    /// Appends rows of features \[n, features\], after their embeddings \[n, dim\] where ADACUR has them.
+    fn fill(&mut self, features: &[f32], embeddings: Option<&[f32]>) -> Result<()> {
+        let Some(embeddings) = embeddings else { return self.rows.append(features) };
+        let width = self.features.len();
+        let step = (residual::WINDOW / 4 / self.rows.dim()).max(1);
+        for (own, features) in embeddings.chunks(step * self.dim).zip(features.chunks(step * width))
+        {
+            let pairs = own.chunks_exact(self.dim).zip(features.chunks_exact(width));
+            let rows: Vec<f32> = pairs.flat_map(|(e, f)| e.iter().chain(f)).copied().collect();
+            self.rows.append(&rows)?;
+        }
+        Ok(())
     }
 
-    /// Appends items: their exact scores by the same anchor queries, or their embeddings, \[items, dim\].
+    /// Appends items to ADACUR: their scores by the same anchor queries, with a cheap score also their `embeddings`
+    /// \[items, dim\].
     ///
     /// # Errors
-    /// [`Error::Shape`] if the length does not fit, [`Error::Argument`] if a number is not finite,
-    /// [`Error::OutOfMemory`].
-    pub fn append(&mut self, features: &[f32]) -> Result<()> {
-        let dim = self.features.dim();
-        residual::check("items", features, features.len() / dim, dim)?;
-        self.features.append(features)
+    /// [`Error::Shape`] if the lengths do not fit, [`Error::Argument`] if embeddings are missing, superfluous or not finite
+    /// or the index is AXN's, [`Error::OutOfMemory`].
+    pub fn append(&mut self, scores: &ScoreMatrix, embeddings: Option<&[f32]>) -> Result<()> {
+        if self.is_axn() {
+            return Err(Error::argument("scores", "none for AXN: append_embeddings", "scores"));
+        }
+        if scores.queries() != self.features.len() {
+            let expected = format!("scores by {} anchor queries", self.features.len());
+            return Err(Error::shape("append", expected, format!("by {}", scores.queries())));
+        }
+        self.check_embeddings("items", embeddings, scores.items())?;
+        match (&self.line, embeddings) {
+            (Some(line), Some(items)) => {
+                let d = residual::cheap_scores(self.device(), &line.queries, items, self.dim)?;
+                let left = residual::residuals(line.affine, scores, d);
+                self.fill(&left, embeddings)
+            }
+            _ => self.fill(scores.as_slice(), None),
+        }
+    }
+
+    /// Appends items to AXN: their embeddings \[items, dim\].
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the length does not fit, [`Error::Argument`] if a number is not finite or the index is
+    /// ADACUR's, [`Error::OutOfMemory`].
+    pub fn append_embeddings(&mut self, items: &[f32]) -> Result<()> {
+        if !self.is_axn() {
+            return Err(Error::argument(
+                "embeddings",
+                "scores too for ADACUR: append",
+                "embeddings",
+            ));
+        }
+        residual::check("items", items, items.len() / self.dim, self.dim)?;
+        self.rows.append(items)
+    }
+
+    fn is_axn(&self) -> bool {
+        self.dim > 0 && self.features.start == 0
+    }
+
+    fn check_embeddings(&self, whose: &str, given: Option<&[f32]>, n: usize) -> Result<()> {
+        match given {
+            Some(given) if self.dim > 0 => residual::check(whose, given, n, self.dim),
+            None if self.dim == 0 => Ok(()),
+            Some(_) => {
+                let expected = "none, as the index has no cheap score";
+                Err(Error::argument("embeddings", expected, "embeddings"))
+            }
+            None => {
+                let expected = format!("embeddings of the {whose} in {} dimensions", self.dim);
+                Err(Error::argument("embeddings", expected, "none"))
+            }
+        }
     }
 
     /// The `k` best of `budget` items that are scored exactly, for each of the `queries`, numbers of the scorer.
@@ -167,7 +251,7 @@ impl AdaptiveIndex {
         self.check(queries.len(), search)?;
         let budget = search.budget.min(self.len());
         let budgeted = Budgeted::new(scorer, budget.saturating_mul(queries.len()));
-        let held = budget.saturating_mul(self.features.dim()).saturating_mul(8);
+        let held = budget.saturating_mul(self.features.len()).saturating_mul(8);
         let group = (BATCH / budget).min(GROUP_BYTES / held.max(1)).max(1);
         let mut found = Found::none();
         for (g, part) in queries.chunks(group).enumerate() {
@@ -186,19 +270,7 @@ impl AdaptiveIndex {
             let expected = format!("more than the {} calls kept for re-ranking", search.rerank);
             return Err(Error::argument("budget", expected, search.budget.to_string()));
         }
-        match (self.kind, search.embeddings) {
-            (Kind::Axn, Some(given)) => {
-                residual::check("queries", given, queries, self.features.dim())?;
-            }
-            (Kind::Adacur, None) => {}
-            (Kind::Axn, None) => {
-                let expected = format!("the queries' in {} dimensions", self.features.dim());
-                return Err(Error::argument("embeddings", expected, "none"));
-            }
-            (Kind::Adacur, Some(_)) => {
-                return Err(Error::argument("embeddings", "none for ADACUR", "some"));
-            }
-        }
+        self.check_embeddings("queries", search.embeddings, queries)?;
         let First::Given(lists) = search.first else { return Ok(()) };
         if lists.len() != queries {
             let expected = format!("a first list for each of {queries} queries");
@@ -218,12 +290,17 @@ impl AdaptiveIndex {
         &self,
         scorer: &dyn CrossScorer,
         queries: &[usize],
-        numbers: std::ops::Range<usize>,
+        numbers: Range<usize>,
         budget: usize,
         search: &AdaptiveSearch<'_>,
     ) -> Result<Vec<Vec<super::Scored>>> {
-        let (n, dim) = (self.len(), self.features.dim());
-        let mut solvers: Vec<Ridge> = queries.iter().map(|_| Ridge::new(dim, self.ridge)).collect();
+        let (n, features) = (self.len(), self.features.len());
+        let mut solvers: Vec<Ridge> =
+            queries.iter().map(|_| Ridge::new(features, self.ridge)).collect();
+        let own = |j: usize| -> &[f32] {
+            let q = numbers.start + j;
+            search.embeddings.map_or(&[], |all| &all[q * self.dim..][..self.dim])
+        };
         let mut seen = vec![Bitmap::new(n); queries.len()];
         let mut scored = vec![Vec::new(); queries.len()];
         // Where the items are fewer than the budget, the rounds come first.
@@ -241,23 +318,16 @@ impl AdaptiveIndex {
                 if most == 0 {
                     continue;
                 }
-                let own = |j: usize| -> Option<&[f32]> {
-                    let q = numbers.start + j;
-                    search.embeddings.map(|all| &all[q * dim..][..dim])
-                };
                 let latent: Vec<f32> = solvers
                     .par_iter()
                     .enumerate()
-                    .flat_map_iter(|(j, solver)| {
-                        let trend = own(j).map(|direction| Trend { direction, intercept: true });
-                        solver.solve(trend)
-                    })
+                    .flat_map_iter(|(j, solver)| self.query(solver.solve(), own(j)))
                     .collect();
-                let latent =
-                    Tensor::from_f32(self.device(), DType::F32, &[queries.len(), dim], &latent)?;
+                let shape = [queries.len(), self.rows.dim()];
+                let latent = Tensor::from_f32(self.device(), DType::F32, &shape, &latent)?;
                 let exclude = Exclude::PerQuery(&seen);
                 let wanted = Search { metric: Metric::Dot, k: most, bias: None, exclude };
-                let hits = topk(&latent, &self.features, &wanted)?;
+                let hits = topk(&latent, &self.rows, &wanted)?;
                 hits.iter()
                     .map(|(rows, _)| rows.iter().map(|&row| row as usize).collect())
                     .collect()
@@ -275,11 +345,17 @@ impl AdaptiveIndex {
             }
             let exact = score_lists(scorer, queries, &lists)?;
             if !last {
-                let rows = self.rows(&lists)?;
-                let fresh = lists.par_iter().zip(&exact);
-                solvers.par_iter_mut().zip(fresh).for_each(|(solver, (list, exact))| {
+                let rows = self.gather(&lists)?;
+                let fresh = lists.par_iter().zip(&exact).enumerate();
+                solvers.par_iter_mut().zip(fresh).for_each(|(solver, (j, (list, exact)))| {
+                    let own = own(j);
                     for (item, &score) in list.iter().zip(exact) {
-                        solver.push(&rows[item], score);
+                        let row = &rows[item];
+                        let dot = || {
+                            own.iter().zip(row).map(|(&x, &y)| f64::from(x) * f64::from(y)).sum()
+                        };
+                        let cheap = (!own.is_empty()).then(dot);
+                        solver.push(&row[self.features.clone()], cheap, score);
                     }
                 });
             }
@@ -290,21 +366,31 @@ impl AdaptiveIndex {
         Ok(scored.into_iter().map(|scored| best(scored, search.k)).collect())
     }
 
-    /// The features, as stored, of all items that are listed.
-    fn rows(&self, lists: &[Vec<usize>]) -> Result<HashMap<usize, Vec<f32>>> {
+    /// The vector whose dot product with an item's row is the fit, less its intercept.
+    fn query(&self, (slope, z): (f64, Vec<f64>), own: &[f32]) -> Vec<f32> {
+        let mut row: Vec<f64> = own.iter().map(|&x| slope * f64::from(x)).collect();
+        row.resize(self.rows.dim(), 0.0);
+        for (x, z) in row[self.features.clone()].iter_mut().zip(&z) {
+            *x += z;
+        }
+        row.iter().map(|&x| x as f32).collect()
+    }
+
+    /// The rows, as stored, of all items that are listed.
+    fn gather(&self, lists: &[Vec<usize>]) -> Result<HashMap<usize, Vec<f32>>> {
         let mut items: Vec<usize> = lists.iter().flatten().copied().collect();
         items.sort_unstable();
         items.dedup();
         let mut rows = HashMap::with_capacity(items.len());
         let (mut start, mut rest) = (0, &items[..]);
-        for chunk in self.features.chunks() {
+        for chunk in self.rows.chunks() {
             let end = start + chunk.shape()[0];
             let (own, others) = rest.split_at(rest.partition_point(|&i| i < end));
             rest = others;
             if !own.is_empty() {
                 let numbers: Vec<u32> = own.iter().map(|&i| (i - start) as u32).collect();
                 let values = gather_rows(chunk, &numbers)?.to_f32_vec()?;
-                let values = values.chunks_exact(self.features.dim()).map(<[f32]>::to_vec);
+                let values = values.chunks_exact(self.rows.dim()).map(<[f32]>::to_vec);
                 rows.extend(own.iter().copied().zip(values));
             }
             start = end;
@@ -319,22 +405,22 @@ impl AdaptiveIndex {
 
     /// The number of items.
     pub fn len(&self) -> usize {
-        self.features.len()
+        self.rows.len()
     }
 
     /// Whether there are no items; never, as there are some from the start.
     pub fn is_empty(&self) -> bool {
-        self.features.is_empty()
+        self.rows.is_empty()
     }
 
     /// The device.
     pub fn device(&self) -> &Device {
-        self.features.device()
+        self.rows.device()
     }
 
     /// Bytes that the items hold on the device.
     pub fn memory_bytes(&self) -> usize {
-        self.features.bytes()
+        self.rows.bytes()
     }
 }
 
@@ -349,6 +435,16 @@ fn first(first: First<'_>, q: usize, items: usize, room: usize) -> Vec<usize> {
     }
 }
 
+fn mean_square(rows: &[f32], dim: usize) -> f64 {
+    let squares: f64 = rows.iter().map(|&x| f64::from(x) * f64::from(x)).sum();
+    squares / (rows.len() / dim) as f64
+}
+
+/// A ridge that is large enough for the factor of features \[n, dim\] to exist.
+fn ridge(wanted: f64, features: &[f32], dim: usize) -> f64 {
+    wanted.max(LEAST * mean_square(features, dim)).max(f64::MIN_POSITIVE)
+}
+
 fn check_weight(weight: f64) -> Result<()> {
     match (0.0..=1e6).contains(&weight) {
         true => Ok(()),
@@ -358,7 +454,12 @@ fn check_weight(weight: f64) -> Result<()> {
 
 impl std::fmt::Debug for AdaptiveIndex {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let (kind, ridge) = (self.kind, self.ridge);
-        write!(f, "AdaptiveIndex ({kind:?}) of {:?}, ridge {ridge:e}", self.features)
+        f.debug_struct("AdaptiveIndex")
+            .field("items", &self.len())
+            .field("features", &self.features.len())
+            .field("embeddings", &self.dim)
+            .field("ridge", &self.ridge)
+            .field("device", self.device())
+            .finish()
     }
 }

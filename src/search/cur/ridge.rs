@@ -1,27 +1,20 @@
 //! Least squares for one query on a set of items that grows.
 
-/// Finds z such that `z · v_i ≈ s_i` for the items seen, `z = t + Vᵀ (V Vᵀ + ridge)⁻¹ (s - V t - b)`: the ridge solution
-/// that stays close to a trend, `t = a · direction` with an intercept b, whose factors `a` and `b` are fitted with it by
-/// generalised least squares.
+/// Finds z and a trend such that `a · d_i + b + z · v_i ≈ s_i` for the items seen, of features v, cheap scores d and exact
+/// ones s: `z = Vᵀ K⁻¹ (s - a d - b)` with `K = V Vᵀ + ridge`, a and b by generalised least squares, so that z explains
+/// what the trend does not and not the reverse. Without a trend, `z = Vᵀ K⁻¹ s`, the ridge regression.
 ///
-/// The factor of `V Vᵀ + ridge` grows by the rows of the new items, so a round costs `O(n² · new)`, not `O(n³)`.
+/// The Cholesky factor of K grows by the rows of the new items, so a round costs `O(n² · new)`, not `O(n³)`.
 pub(super) struct Ridge {
     dim: usize,
     ridge: f64,
     /// \[n, dim\].
     features: Vec<f64>,
+    /// Of each item, where there is a trend.
+    cheap: Vec<f64>,
     scores: Vec<f64>,
     /// The Cholesky factor L, row after row: row i has i + 1 numbers.
     factor: Vec<f64>,
-}
-
-/// What z is drawn towards.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Trend<'a> {
-    /// \[dim\], of any length.
-    pub(super) direction: &'a [f32],
-    /// Whether all scores may also be off by the same number.
-    pub(super) intercept: bool,
 }
 
 fn dot(a: &[f64], b: &[f64]) -> f64 {
@@ -45,11 +38,19 @@ fn row(factor: &[f64], i: usize) -> &[f64] {
 impl Ridge {
     /// No items yet; `ridge` is greater than 0.
     pub(super) fn new(dim: usize, ridge: f64) -> Ridge {
-        Ridge { dim, ridge, features: Vec::new(), scores: Vec::new(), factor: Vec::new() }
+        Ridge {
+            dim,
+            ridge,
+            features: Vec::new(),
+            cheap: Vec::new(),
+            scores: Vec::new(),
+            factor: Vec::new(),
+        }
     }
 
-    /// Adds an item.
-    pub(super) fn push(&mut self, feature: &[f32], score: f32) {
+    /// Adds an item; with a cheap score, or all without.
+    pub(super) fn push(&mut self, feature: &[f32], cheap: Option<f64>, score: f32) {
+        self.cheap.extend(cheap);
         let n = self.scores.len();
         self.features.extend(feature.iter().map(|&x| f64::from(x)));
         self.scores.push(f64::from(score));
@@ -91,21 +92,16 @@ impl Ridge {
         x
     }
 
-    /// z \[dim\]; b is left out, as it is the same for all items.
-    pub(super) fn solve(&self, trend: Option<Trend<'_>>) -> Vec<f32> {
+    /// a and z \[dim\]; b is left out, as it is the same for all items. Without a trend, or items, a is 1.
+    pub(super) fn solve(&self) -> (f64, Vec<f64>) {
         let mut z = vec![0f64; self.dim];
-        let mut left = self.scores.clone();
-        if let Some(trend) = trend {
-            let direction: Vec<f64> = trend.direction.iter().map(|&x| f64::from(x)).collect();
-            let along: Vec<f64> =
-                self.features.chunks_exact(self.dim).map(|v| dot(v, &direction)).collect();
-            let (a, b) = self.factors(&along, trend.intercept);
-            for (left, along) in left.iter_mut().zip(&along) {
-                *left -= a * along + b;
+        let (mut slope, mut left) = (1.0, self.scores.clone());
+        if !self.cheap.is_empty() {
+            let (a, b) = self.trend();
+            for (left, d) in left.iter_mut().zip(&self.cheap) {
+                *left -= a * d + b;
             }
-            for (z, d) in z.iter_mut().zip(&direction) {
-                *z = a * d;
-            }
+            slope = a;
         }
         let weights = self.backward(self.forward(left));
         for (w, v) in weights.iter().zip(self.features.chunks_exact(self.dim)) {
@@ -113,32 +109,26 @@ impl Ridge {
                 *z += w * x;
             }
         }
-        z.iter().map(|&x| x as f32).collect()
+        (slope, z)
     }
 
-    /// The factors of the trend, by generalised least squares. The slope is 1, as far as it is not determined, and never
-    /// negative: a cheap score that seems to mislead is passed over.
-    fn factors(&self, along: &[f64], intercept: bool) -> (f64, f64) {
-        let n = self.scores.len();
-        let x = self.forward(along.to_vec());
+    /// a and b. The slope is 1 as far as it is not determined, and never negative: a cheap score that seems to mislead
+    /// is passed over.
+    fn trend(&self) -> (f64, f64) {
+        let x = self.forward(self.cheap.clone());
         let y = self.forward(self.scores.clone());
-        let ones = self.forward(vec![1.0; n]);
-        let (xx, xy) = (dot(&x, &x), dot(&x, &y));
+        let ones = self.forward(vec![1.0; self.scores.len()]);
         let (oo, ox, oy) = (dot(&ones, &ones), dot(&ones, &x), dot(&ones, &y));
-        if !intercept || n == 0 {
-            let a = if xx > 0.0 { (xy / xx).max(0.0) } else { 1.0 };
-            return (a, 0.0);
-        }
-        // Without the mean; what rounding leaves of it determines nothing.
-        let (sxx, sxy) = (xx - ox * ox / oo, xy - ox * oy / oo);
-        let a = if sxx > 1e-9 * xx { (sxy / sxx).max(0.0) } else { 1.0 };
+        // Less the mean; what rounding leaves of equal cheap scores determines nothing.
+        let (sxx, sxy) = (dot(&x, &x) - ox * ox / oo, dot(&x, &y) - ox * oy / oo);
+        let a = if sxx > 1e-9 * dot(&x, &x) { (sxy / sxx).max(0.0) } else { 1.0 };
         (a, (oy - a * ox) / oo)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Ridge, Trend};
+    use super::Ridge;
     use faer::Mat;
     use faer::prelude::Solve;
 
@@ -163,48 +153,52 @@ mod tests {
             let scores = numbers(n, 2);
             let mut solver = Ridge::new(dim, ridge);
             for (i, (feature, &score)) in features.chunks(dim).zip(&scores).enumerate() {
-                solver.push(feature, score);
+                solver.push(feature, None, score);
                 let n = i + 1;
                 let v = Mat::from_fn(n, dim, |i, j| f64::from(features[i * dim + j]));
                 let s = Mat::from_fn(n, 1, |i, _| f64::from(scores[i]));
                 let normal = v.transpose() * &v
                     + Mat::from_fn(dim, dim, |i, j| if i == j { ridge } else { 0.0 });
                 let want = normal.partial_piv_lu().solve(v.transpose() * s);
-                for (j, got) in solver.solve(None).iter().enumerate() {
+                for (j, got) in solver.solve().1.iter().enumerate() {
                     let tolerance = 1e-5 * (1.0 + want[(j, 0)].abs());
-                    assert!((f64::from(*got) - want[(j, 0)]).abs() < tolerance, "{n} x {dim}: {j}");
+                    assert!((got - want[(j, 0)]).abs() < tolerance, "{n} x {dim}: {j}");
                 }
             }
         }
     }
 
-    /// Scores that are a line over the trend leave nothing to the ridge.
+    /// Scores that are a line over the cheap ones leave nothing to the ridge, and what else is in them is left to it.
     #[test]
     fn a_trend_is_found() {
         let (n, dim) = (9, 4);
-        let (features, direction) = (numbers(n * dim, 3), numbers(dim, 4));
-        let mut solver = Ridge::new(dim, 0.01);
-        for v in features.chunks(dim) {
-            let along: f32 = v.iter().zip(&direction).map(|(x, y)| x * y).sum();
-            solver.push(v, 2.5 * along + 7.0);
-        }
-        let z = solver.solve(Some(Trend { direction: &direction, intercept: true }));
-        for (z, d) in z.iter().zip(&direction) {
-            assert!((z - 2.5 * d).abs() < 1e-4, "{z} for {d}");
+        let (features, cheap) = (numbers(n * dim, 3), numbers(n, 4));
+        for own in [0.0, 0.5] {
+            let mut solver = Ridge::new(dim, 1e-9);
+            for (v, &d) in features.chunks(dim).zip(&cheap) {
+                solver.push(v, Some(f64::from(d)), 2.5 * d + 7.0 + own * v[1]);
+            }
+            let (a, z) = solver.solve();
+            assert!((a - 2.5).abs() < 1e-4, "{a}");
+            for (j, z) in z.iter().enumerate() {
+                let want = if j == 1 { f64::from(own) } else { 0.0 };
+                assert!((z - want).abs() < 1e-4, "{z} for {want}");
+            }
         }
     }
 
-    /// Nothing seen, or nothing that tells: the trend itself.
+    /// Nothing seen, or nothing that tells: the cheap score itself.
     #[test]
-    fn without_evidence_the_trend_stays() {
-        let direction = [1.0, -2.0];
-        let trend = Some(Trend { direction: &direction, intercept: true });
+    fn without_evidence_the_cheap_score_stays() {
         let mut solver = Ridge::new(2, 0.1);
-        assert_eq!(solver.solve(trend), direction);
-        assert_eq!(solver.solve(None), [0.0, 0.0]);
-        solver.push(&[1.0, 1.0], 5.0);
-        assert_eq!(solver.solve(trend), direction);
-        solver.push(&[0.0, 0.0], 0.0);
-        assert!(solver.solve(trend).iter().all(|z| z.is_finite()));
+        assert_eq!(solver.solve(), (1.0, vec![0.0, 0.0]));
+        for score in [5.0, 5.0] {
+            solver.push(&[1.0, 1.0], Some(3.0), score);
+            let (a, z) = solver.solve();
+            assert!(a == 1.0 && z.iter().all(|z| z.abs() < 1e-9), "{a} {z:?}");
+        }
+        solver.push(&[0.0, 0.0], Some(4.0), -9.0);
+        let (a, z) = solver.solve();
+        assert!(a == 0.0 && z.iter().all(|z| z.is_finite()), "{a} {z:?}");
     }
 }
