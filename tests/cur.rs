@@ -567,7 +567,7 @@ fn clusters_get_an_anchor_each() {
     let mut first = None;
     for (name, device) in devices() {
         let mut hit = 0;
-        for seed in 0..8 {
+        for seed in 0..4 {
             let chosen = Anchors::KMeans { count: 6, seed }.choose(n, &points, device).unwrap();
             assert_eq!(chosen.len(), 6, "{name}");
             let clusters: std::collections::HashSet<usize> = chosen.iter().map(|i| i % 6).collect();
@@ -577,7 +577,7 @@ fn clusters_get_an_anchor_each() {
             }
         }
         // Lloyd's algorithm may leave two clusters to one centroid; uniform choice would hit 3.99 of 6.
-        assert!(hit >= 8 * 5 - 4, "{name}: {hit} of 48");
+        assert!(hit >= 4 * 5 - 2, "{name}: {hit} of 24");
         let all = Anchors::KMeans { count: n, seed: 1 }.choose(n, &points, device).unwrap();
         assert_eq!(all, (0..n).collect::<Vec<_>>());
     }
@@ -753,7 +753,7 @@ fn all_methods_are_measured_on_the_same_scores() {
         cheap: Some(Cheap { dim: DIM, queries, items: of_items }),
         item_scorer: Some(&item_scorer),
         anchor_items: &[10, 20, M, 100 * M],
-        retrieved: &[0, 20, 40],
+        retrieved: &[0, 40],
         rounds: 3,
         axn_weight: 0.3,
         seed: 1,
@@ -761,18 +761,18 @@ fn all_methods_are_measured_on_the_same_scores() {
     let mut first = None;
     for (name, device) in main_devices() {
         let rows = evaluate(device, &scorer, &evaluation).unwrap();
-        // Budgets: 10, 20, 30, 40, 50, 60 and all.
+        // Budgets: 10, 20, 50, 60 and all.
         let count = |method| rows.iter().filter(|r| r.method == method).count();
         for (method, want) in [
-            ("cur", 9),
-            ("cur-residual", 9),
-            ("fixed-item", 9),
-            ("adacur-split", 6),
-            ("adacur", 7),
-            ("adacur-residual", 7),
-            ("axn", 7),
-            ("dual-encoder", 7),
-            ("random", 7),
+            ("cur", 6),
+            ("cur-residual", 6),
+            ("fixed-item", 6),
+            ("adacur-split", 3),
+            ("adacur", 5),
+            ("adacur-residual", 5),
+            ("axn", 5),
+            ("dual-encoder", 5),
+            ("random", 5),
         ] {
             assert_eq!(count(method), want, "{method}");
         }
