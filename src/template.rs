@@ -44,6 +44,7 @@ pub const SHADERS: &[(&str, &str)] = &[
     ("topk.wgsl", include_str!("../shaders/topk.wgsl")),
     ("attention.wgsl", include_str!("../shaders/attention.wgsl")),
     ("gemm.wgsl", include_str!("../shaders/gemm.wgsl")),
+    ("maxsim.wgsl", include_str!("../shaders/maxsim.wgsl")),
 ];
 
 /// The PTX kernel files, by name, with the includes they share.
@@ -60,6 +61,7 @@ pub const KERNELS: &[(&str, &str)] = &[
     ("attention.ptx", include_str!("../kernels/attention.ptx")),
     ("embed.ptx", include_str!("../kernels/embed.ptx")),
     ("gemm.ptx", include_str!("../kernels/gemm.ptx")),
+    ("maxsim.ptx", include_str!("../kernels/maxsim.ptx")),
     ("norm.ptx", include_str!("../kernels/norm.ptx")),
     ("pool.ptx", include_str!("../kernels/pool.ptx")),
     ("topk.ptx", include_str!("../kernels/topk.ptx")),

@@ -9,8 +9,9 @@ use std::collections::HashMap;
 use common::{Rng, devices, main_devices};
 use faer::Mat;
 use nearkin::models::CrossEncoder;
+use nearkin::ops::maxsim::{MaxSim, Tokens};
 use nearkin::search::cur::*;
-use nearkin::{DType, Device, Error, Result};
+use nearkin::{DType, Device, Error, Offsets, Result, Tensor};
 use proptest::prelude::*;
 
 /// Scores of queries x items, of this rank but for noise, row after row.
@@ -845,6 +846,48 @@ fn a_cross_encoder_is_a_scorer() {
     let index = CurIndex::fit(&Device::cpu(), &r, &CurOptions::new(uniform(2))).unwrap();
     let found = index.search(&scorer, &[1], &ask(4, 4)).unwrap();
     assert_eq!((found.calls, found.items[0].len()), (4, 4));
+}
+
+/// MaxSim over token vectors, pairs in any order.
+#[test]
+fn late_interaction_is_a_scorer() {
+    const DIM: usize = 8;
+    let mut rng = Rng(17);
+    let (q_lengths, d_lengths) = ([3, 1, 5], [4, 2, 7, 1, 6]);
+    let q = rng.normals(9 * DIM);
+    let d = rng.normals(20 * DIM);
+    let naive = |q: &[f32], d: &[f32]| -> f64 {
+        let dot = |x: &[f32], y: &[f32]| -> f64 {
+            x.iter().zip(y).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum()
+        };
+        q.chunks(DIM).map(|x| d.chunks(DIM).map(|y| dot(x, y)).fold(f64::MIN, f64::max)).sum()
+    };
+    for (name, device) in main_devices() {
+        let tokens = |lengths: &[usize], values: &[f32]| {
+            let shape = [values.len() / DIM, DIM];
+            let vectors = Tensor::from_f32(device, DType::F32, &shape, values).unwrap();
+            Tokens::new(&vectors, &Offsets::from_lengths(device, lengths).unwrap()).unwrap()
+        };
+        let (queries, items) = (tokens(&q_lengths, &q), tokens(&d_lengths, &d));
+        let scorer = MaxSimScorer::new(&queries, &items, MaxSim::colbert()).unwrap();
+        assert_eq!((scorer.queries(), scorer.items()), (3, 5));
+        let pairs = [(2, 4), (0, 1), (2, 0), (0, 3), (0, 0), (2, 2)];
+        let got = scorer.score(&pairs).unwrap();
+        for (&(i, j), got) in pairs.iter().zip(got) {
+            let (a, b) = (queries.offsets().range(i), items.offsets().range(j));
+            let want = naive(&q[a.start * DIM..a.end * DIM], &d[b.start * DIM..b.end * DIM]);
+            assert!((f64::from(got) - want).abs() < 1e-4, "{name}: {got} for {want}");
+        }
+        let empty = tokens(&[20, 0], &d);
+        let error = MaxSimScorer::new(&queries, &empty, MaxSim::colbert()).unwrap_err();
+        assert!(matches!(error, Error::Argument { what: "items", .. }), "{error}");
+        let r = ScoreMatrix::compute(&scorer, &[0, 1], 0..5, &Offline::default()).unwrap();
+        let index = CurIndex::fit(device, &r, &CurOptions::new(uniform(2))).unwrap();
+        let found = index.search(&scorer, &[2], &ask(5, 5)).unwrap();
+        let each: Vec<Pair> = found.items[0].iter().map(|s| (2, s.item)).collect();
+        let scores: Vec<f32> = found.items[0].iter().map(|s| s.score).collect();
+        assert_eq!(scorer.score(&each).unwrap(), scores);
+    }
 }
 
 #[test]

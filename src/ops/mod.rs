@@ -7,6 +7,7 @@
 pub mod attention;
 pub mod embed;
 pub mod gemm;
+pub mod maxsim;
 pub mod norm;
 pub mod pool;
 pub mod topk;
@@ -24,6 +25,7 @@ pub const FAMILIES: &[Family] = &[
     attention::wgpu::FAMILY,
     embed::wgpu::FAMILY,
     gemm::wgpu::FAMILY,
+    maxsim::wgpu::FAMILY,
     norm::wgpu::FAMILY,
     pool::wgpu::FAMILY,
     topk::wgpu::FAMILY,
@@ -36,6 +38,7 @@ pub const CUDA_FAMILIES: &[Family] = &[
     attention::cuda::FAMILY,
     embed::cuda::FAMILY,
     gemm::cuda::FAMILY,
+    maxsim::cuda::FAMILY,
     norm::cuda::FAMILY,
     pool::cuda::FAMILY,
     topk::cuda::FAMILY,

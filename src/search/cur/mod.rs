@@ -10,7 +10,7 @@
 //!     Anchors, CurIndex, CurOptions, CurSearch, FnScorer, Offline, ScoreMatrix,
 //! };
 //!
-//! // Any function of pairs (query, item); a CrossEncoder is a TextScorer.
+//! // Any function of pairs (query, item). A CrossEncoder is a TextScorer, token vectors are a MaxSimScorer.
 //! let scorer = FnScorer::new(30, 500, |pairs: &[(usize, usize)]| {
 //!     let score = |&(q, i): &(usize, usize)| (q as f32 * 0.37 + i as f32 * 0.11).sin();
 //!     Ok(pairs.iter().map(score).collect())
@@ -83,6 +83,7 @@ mod fit;
 mod found;
 mod index;
 mod matrix;
+mod maxsim;
 mod residual;
 mod ridge;
 mod scorer;
@@ -95,5 +96,6 @@ pub use fit::{Regularisation, Report};
 pub use found::{Found, Scored};
 pub use index::{CurIndex, CurOptions, CurSearch, Form};
 pub use matrix::{Offline, ScoreMatrix};
+pub use maxsim::MaxSimScorer;
 pub use residual::{Affine, Cheap};
 pub use scorer::{CrossScorer, FnScorer, MatrixScorer, Pair, TextScorer};

@@ -130,7 +130,7 @@ impl Ridge {
 mod tests {
     use super::Ridge;
     use faer::Mat;
-    use faer::prelude::Solve;
+    use faer::linalg::solvers::Solve;
 
     fn numbers(n: usize, seed: u64) -> Vec<f32> {
         (0..n as u64)
