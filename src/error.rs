@@ -55,6 +55,16 @@ pub enum Error {
         /// What was given.
         got: String,
     },
+    /// A budget of expensive calls does not cover what was asked for; none of it was done.
+    #[error("a budget of {limit} scorer calls: {used} are used, {asked} more were asked for")]
+    Budget {
+        /// Calls that are allowed in all.
+        limit: usize,
+        /// Calls made so far.
+        used: usize,
+        /// Calls that were refused.
+        asked: usize,
+    },
     /// A safetensors file is damaged, or lacks what the model needs.
     #[error("{}: tensor '{tensor}': {problem}", file.display())]
     Weights {

@@ -1,6 +1,8 @@
 //! Indexes that own vectors on a device and answer queries.
 
+pub mod cur;
 mod flat;
 pub mod store;
 
+pub use cur::CurIndex;
 pub use flat::{FlatIndex, Hit};

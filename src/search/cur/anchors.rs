@@ -1,0 +1,165 @@
+//! Which queries and items the others are approximated by.
+
+use crate::ops::topk::{Corpus, Metric, Search, topk};
+use crate::{DType, Device, Error, Result, Tensor};
+
+/// How anchors are chosen.
+#[derive(Clone, Copy, Debug)]
+pub enum Anchors<'a> {
+    /// So many, uniformly, without repetition; the same for the same seed.
+    Uniform {
+        /// How many.
+        count: usize,
+        /// Of the choice.
+        seed: u64,
+    },
+    /// The vectors nearest to the centroids of a k-means clustering, one a centroid: anchors that cover what there is.
+    KMeans {
+        /// How many.
+        count: usize,
+        /// Of the first centroids and the sample that is clustered.
+        seed: u64,
+    },
+    /// These, in any order.
+    Given(&'a [usize]),
+}
+
+/// Vectors \[n, dim\] to cluster.
+pub(super) struct Features<'a> {
+    pub(super) dim: usize,
+    pub(super) values: &'a [f32],
+}
+
+/// Vectors clustered for each centroid, at most.
+const SAMPLE: usize = 256;
+/// Steps of Lloyd's algorithm.
+const STEPS: usize = 10;
+
+impl Anchors<'_> {
+    /// The numbers chosen from `0..n`, ascending. [`Anchors::KMeans`] clusters `vectors` \[n, dim\] by squared Euclidean
+    /// distance on `device`: at most 256 a centroid, in ten steps of Lloyd's algorithm from uniformly chosen ones.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if none or more than `n` are asked for, or a given number is not below `n` or occurs twice;
+    /// [`Error::Shape`] if the vectors are not n times some dimension.
+    pub fn choose(&self, n: usize, vectors: &[f32], device: &Device) -> Result<Vec<usize>> {
+        let count = match self {
+            Anchors::Uniform { count, .. } | Anchors::KMeans { count, .. } => *count,
+            Anchors::Given(given) => given.len(),
+        };
+        if count == 0 || count > n {
+            return Err(Error::argument("anchors", format!("1 to {n}"), count.to_string()));
+        }
+        let mut chosen = match *self {
+            Anchors::Uniform { count, seed } => sample(n, count, seed),
+            Anchors::KMeans { count, seed } => {
+                if vectors.is_empty() || !vectors.len().is_multiple_of(n) {
+                    let expected = format!("{n} vectors to cluster");
+                    return Err(Error::shape(
+                        "anchors",
+                        expected,
+                        format!("{} values", vectors.len()),
+                    ));
+                }
+                medoids(&Features { dim: vectors.len() / n, values: vectors }, count, seed, device)?
+            }
+            Anchors::Given(given) => given.to_vec(),
+        };
+        chosen.sort_unstable();
+        if let Some(&last) = chosen.last().filter(|&&i| i >= n) {
+            return Err(Error::argument("anchors", format!("numbers below {n}"), last.to_string()));
+        }
+        if let Some(twice) = chosen.windows(2).find(|w| w[0] == w[1]) {
+            let got = format!("{} twice", twice[0]);
+            return Err(Error::argument("anchors", "numbers that differ", got));
+        }
+        Ok(chosen)
+    }
+}
+
+/// SplitMix64 (Steele, Lea, Flood 2014).
+fn next(state: &mut u64) -> u64 {
+    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mut z = *state;
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+/// `count` numbers of `0..n`, at most n, in random order (Fisher, Yates).
+pub(super) fn sample(n: usize, count: usize, seed: u64) -> Vec<usize> {
+    let mut state = seed;
+    let mut all: Vec<usize> = (0..n).collect();
+    let count = count.min(n);
+    for i in 0..count {
+        // The product's upper half is uniform below n - i but for a share of 2^-64 n.
+        let at = i + ((u128::from(next(&mut state)) * (n - i) as u128) >> 64) as usize;
+        all.swap(i, at);
+    }
+    all.truncate(count);
+    all
+}
+
+/// The vectors nearest to the centroids, no vector twice.
+fn medoids(
+    features: &Features<'_>,
+    count: usize,
+    seed: u64,
+    device: &Device,
+) -> Result<Vec<usize>> {
+    let (dim, n) = (features.dim, features.values.len() / features.dim);
+    let vector = |i: usize| &features.values[i * dim..][..dim];
+    let members = sample(n, count.saturating_mul(SAMPLE), seed);
+    let points: Vec<f32> = members.iter().flat_map(|&i| vector(i)).copied().collect();
+    let tensor = Tensor::from_f32(device, DType::F32, &[members.len(), dim], &points)?;
+    // The members are in random order.
+    let mut centroids = points[..count * dim].to_vec();
+    let corpus = |rows: &[f32]| {
+        Corpus::from_tensor(&Tensor::from_f32(device, DType::F32, &[rows.len() / dim, dim], rows)?)
+    };
+    for _ in 0..STEPS {
+        let nearest = topk(&tensor, &corpus(&centroids)?, &Search::new(Metric::L2, 1))?;
+        let mut sums = vec![0f64; count * dim];
+        let mut sizes = vec![0usize; count];
+        for (point, (rows, _)) in points.chunks_exact(dim).zip(nearest.iter()) {
+            let Some(&row) = rows.first() else { continue };
+            sizes[row as usize] += 1;
+            for (sum, &x) in sums[row as usize * dim..][..dim].iter_mut().zip(point) {
+                *sum += f64::from(x);
+            }
+        }
+        let before = centroids.clone();
+        for (c, &size) in sizes.iter().enumerate().filter(|(_, size)| **size > 0) {
+            for (x, sum) in centroids[c * dim..][..dim].iter_mut().zip(&sums[c * dim..]) {
+                *x = (sum / size as f64) as f32;
+            }
+        }
+        if centroids == before {
+            break;
+        }
+    }
+    // A vector may be nearest to two centroids; the second takes the next that is free.
+    let all = corpus(features.values)?;
+    let queries = Tensor::from_f32(device, DType::F32, &[count, dim], &centroids)?;
+    let near = topk(&queries, &all, &Search::new(Metric::L2, count.min(64)))?;
+    let mut taken = vec![false; n];
+    let mut chosen = Vec::with_capacity(count);
+    for (rows, _) in near.iter() {
+        let free = rows.iter().map(|&row| row as usize).find(|&row| !taken[row]);
+        if let Some(row) = free {
+            taken[row] = true;
+            chosen.push(row);
+        }
+    }
+    // Where all of a centroid's nearest went to others, uniformly chosen ones stand in.
+    for row in sample(n, n, seed ^ 1) {
+        if chosen.len() == count {
+            break;
+        }
+        if !taken[row] {
+            taken[row] = true;
+            chosen.push(row);
+        }
+    }
+    Ok(chosen)
+}
