@@ -44,6 +44,7 @@ pub const SHADERS: &[(&str, &str)] = &[
     ("topk.wgsl", include_str!("../shaders/topk.wgsl")),
     ("attention.wgsl", include_str!("../shaders/attention.wgsl")),
     ("gemm.wgsl", include_str!("../shaders/gemm.wgsl")),
+    ("maxsim.wgsl", include_str!("../shaders/maxsim.wgsl")),
 ];
 
 /// The PTX kernel files, by name, with the includes they share.

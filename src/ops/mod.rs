@@ -7,6 +7,7 @@
 pub mod attention;
 pub mod embed;
 pub mod gemm;
+pub mod maxsim;
 pub mod norm;
 pub mod pool;
 pub mod topk;
@@ -24,6 +25,7 @@ pub const FAMILIES: &[Family] = &[
     attention::wgpu::FAMILY,
     embed::wgpu::FAMILY,
     gemm::wgpu::FAMILY,
+    maxsim::wgpu::FAMILY,
     norm::wgpu::FAMILY,
     pool::wgpu::FAMILY,
     topk::wgpu::FAMILY,

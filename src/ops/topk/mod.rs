@@ -16,6 +16,7 @@ pub(crate) mod wgpu;
 pub use bitmap::Bitmap;
 pub use corpus::Corpus;
 pub use select::Hits;
+pub(crate) use select::{Selector, entry, key};
 
 use super::{check_float, matrix};
 use crate::device::Backend;
@@ -50,7 +51,7 @@ pub enum Exclude<'a> {
 
 impl Exclude<'_> {
     /// Whether row `row` is excluded for query `query`.
-    fn contains(&self, query: usize, row: usize) -> bool {
+    pub(crate) fn contains(&self, query: usize, row: usize) -> bool {
         match self {
             Exclude::None => false,
             Exclude::Shared(map) => map.contains(row),
@@ -58,8 +59,28 @@ impl Exclude<'_> {
         }
     }
 
+    /// Checks that there is a bitmap for each query and in each a bit for each row.
+    pub(crate) fn check(&self, queries: usize, rows: usize) -> Result<()> {
+        let maps = match *self {
+            Exclude::None => &[],
+            Exclude::Shared(map) => std::slice::from_ref(map),
+            Exclude::PerQuery(maps) if maps.len() != queries => {
+                let got = maps.len().to_string();
+                return Err(Error::argument("exclude", format!("{queries} bitmaps"), got));
+            }
+            Exclude::PerQuery(maps) => maps,
+        };
+        match maps.iter().find(|m| m.len() != rows) {
+            Some(map) => {
+                let got = map.len().to_string();
+                Err(Error::argument("exclude", format!("bitmaps of {rows} rows"), got))
+            }
+            None => Ok(()),
+        }
+    }
+
     /// Whether the `rows` are excluded for all of the `queries`.
-    fn covers(&self, queries: std::ops::Range<usize>, rows: std::ops::Range<usize>) -> bool {
+    pub(crate) fn covers(&self, queries: std::ops::Range<usize>, rows: std::ops::Range<usize>) -> bool {
         match self {
             Exclude::None => false,
             Exclude::Shared(map) => map.covers(rows),
@@ -148,19 +169,7 @@ pub fn topk(queries: &Tensor, corpus: &Corpus, search: &Search<'_>) -> Result<Hi
     {
         return Err(Error::argument("bias", format!("{rows} values"), bias.len().to_string()));
     }
-    let maps = match search.exclude {
-        Exclude::None => &[],
-        Exclude::Shared(map) => std::slice::from_ref(map),
-        Exclude::PerQuery(maps) if maps.len() != count => {
-            let got = maps.len().to_string();
-            return Err(Error::argument("exclude", format!("{count} bitmaps"), got));
-        }
-        Exclude::PerQuery(maps) => maps,
-    };
-    if let Some(map) = maps.iter().find(|m| m.len() != rows) {
-        let got = map.len().to_string();
-        return Err(Error::argument("exclude", format!("bitmaps of {rows} rows"), got));
-    }
+    search.exclude.check(count, rows)?;
     if count == 0 || rows == 0 {
         return Ok(Hits::none(count));
     }
@@ -176,7 +185,7 @@ pub fn topk(queries: &Tensor, corpus: &Corpus, search: &Search<'_>) -> Result<Hi
 }
 
 /// `1 / |x|`, or 0 where that is not an f32; NaN if an element is. In f64, so that the squares neither overflow nor vanish.
-fn inverse_length(x: &[f32]) -> f32 {
+pub(crate) fn inverse_length(x: &[f32]) -> f32 {
     let squares: f64 = x.iter().map(|&v| v as f64 * v as f64).sum();
     let inverse = (1.0 / squares.sqrt()) as f32;
     if inverse.is_infinite() { 0.0 } else { inverse }

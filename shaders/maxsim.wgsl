@@ -1,0 +1,367 @@
+// maxsim: the similarity of a query and a document by their tokens, s_ij = (q_i . d_j) a_i b_j
+//   a query token's best:    max_j s_ij, or with SOFT  sum_j s_ij softmax_j(s_ij / t);  a document token's over i
+//   MODE rows:  sum or mean of the query tokens' bests;   both: and of the document tokens';   align: the bests and places
+//
+// A workgroup of 128 threads takes a query and a range of its documents (a unit), one after the other; a document 64 tokens
+// at a time, and against each such tile the query 32 tokens at a time. A thread takes 4 query tokens and 4 document
+// tokens, products in registers; both operands pass through workgroup memory, 16 dimensions at a time. Products of a tile
+// go to workgroup memory, where 32 threads search the rows and 64 the columns. What the rows found so far is in `state`,
+// three words a row, each touched by one thread only; what columns found stays in a register until the tile is done.
+// Products of tokens never leave the workgroup. Tiles start with the document, rows with the query.
+// Floor: reads s D bytes for each document token and query, from a cache for all queries but one; 2 D FLOPs a product.
+// Numerics: f32; a product is one chain of fma over the dimensions, exact for int8 and binary. Bests are kept as ordered
+// integers, 0 for nothing: WGSL lets compilers assume that there are neither infinities nor NaN.
+//
+// tables, as u32:  units   [units, 8]: first token and count of the query, range of entries, the query's number
+//                  rows    [tokens, 2]: each query token's scale, and whether its best counts
+//                  entries [entries, 4]: first token and count of the document, where the result goes
+//@ family  maxsim
+//@ entry   maxsim
+//@ buffers queries:read documents:read tables:read state:write found:write <% if MODE != "rows" %>more:write <% endif %><% if SCALED %>scale:read <% endif %><% if WEIGHTED %>weight:read <% endif %>
+//@ params  MaxsimParams
+//@ spec    T=f32,f16,f16p,bf16,int8,binary MODE=rows,both,align SOFT=false,true SCALED=false,true WEIGHTED=false,true
+//@ where   not (SOFT and MODE == "align") and not (WEIGHTED and (MODE != "both" or not SCALED))
+//@ needs   <% if T == "f16" %>f16<% endif %>
+
+//% from "include/numbers.wgsl" import enable, reader4
+{{ enable([T]) }}
+//% set QT = 32
+//% set XT = 64
+//% set FOURS = 4
+struct MaxsimParams {
+    dim: u32,
+    units: u32,
+    // Where rows and entries start in `tables`.
+    rows_at: u32,
+    entries_at: u32,
+    // Rows of a unit's state.
+    state_rows: u32,
+    // From one query to the next in `found`.
+    stride: u32,
+    mean: u32,
+    // 1 / t.
+    inverse: f32,
+}
+
+//% macro operand(name, binding)
+//% if T == "int8"
+@group(0) @binding({{ binding }}) var<storage, read> {{ name }}: array<u32>;
+fn load4_{{ name }}(i: u32) -> vec4<f32> {
+    let w = bitcast<i32>({{ name }}[i]);
+    return vec4<f32>(vec4<i32>(w << 24u, w << 16u, w << 8u, w) >> vec4<u32>(24u));
+}
+//% elif T == "binary"
+@group(0) @binding({{ binding }}) var<storage, read> {{ name }}: array<u32>;
+fn load4_{{ name }}(i: u32) -> vec4<f32> {
+    let bits = ({{ name }}[i >> 3u] >> ((i & 7u) * 4u)) & 15u;
+    return select(vec4<f32>(-1.0), vec4<f32>(1.0), (vec4<u32>(bits) & vec4<u32>(1u, 2u, 4u, 8u)) != vec4<u32>(0u));
+}
+//% else
+{{ reader4(name, binding, T) }}
+//% endif
+//% endmacro
+{{ operand("queries", 0) }}
+{{ operand("documents", 1) }}
+@group(0) @binding(2) var<storage, read> tables: array<u32>;
+@group(0) @binding(3) var<storage, read_write> state: array<u32>;
+@group(0) @binding(4) var<storage, read_write> found: array<u32>;
+//% set at = namespace(binding=5)
+//% if MODE != "rows"
+@group(0) @binding({{ at.binding }}) var<storage, read_write> more: array<u32>;
+//% set at.binding = at.binding + 1
+//% endif
+//% if SCALED
+@group(0) @binding({{ at.binding }}) var<storage, read> scale: array<f32>;
+//% set at.binding = at.binding + 1
+//% endif
+//% if WEIGHTED
+@group(0) @binding({{ at.binding }}) var<storage, read> weight: array<f32>;
+//% set at.binding = at.binding + 1
+//% endif
+@group(0) @binding({{ at.binding }}) var<uniform> params: MaxsimParams;
+
+// Four dimensions of each token in one column; the columns are padded against bank conflicts.
+var<workgroup> query_tile: array<vec4<f32>, {{ FOURS * QT }}>;
+var<workgroup> document_tile: array<vec4<f32>, {{ FOURS * (XT + 1) }}>;
+var<workgroup> products: array<f32, {{ QT * (XT + 1) }}>;
+var<workgroup> sums: array<f32, {{ XT }}>;
+var<workgroup> numbers: array<u32, {{ XT }}>;
+
+const NONE = 0xffffffffu;
+// The image of -inf below: what a best must exceed to be one.
+const LOWEST = 0x007fffffu;
+
+// The similarity as an integer of the same order, at least 1; 0 for NaN. -0 is 0.
+fn ordered(s: f32) -> u32 {
+    var bits = bitcast<u32>(s);
+    if (bits & 0x7fffffffu) > 0x7f800000u { return 0u; }
+    if bits == 0x80000000u { bits = 0u; }
+    return select(bits | 0x80000000u, ~bits, (bits >> 31u) == 1u);
+}
+
+fn unordered(key: u32) -> f32 {
+    return bitcast<f32>(select(~key, key & 0x7fffffffu, (key >> 31u) == 1u));
+}
+
+fn document_scale(token: u32) -> f32 {
+    //% if SCALED
+    return scale[token];
+    //% else
+    return 1.0;
+    //% endif
+}
+
+fn row_scale(token: u32) -> f32 {
+    return bitcast<f32>(tables[params.rows_at + 2u * token]);
+}
+
+// What one token found so far: key and place, or key, sum of weights and weighted sum, relative to the largest.
+struct Search {
+    key: u32,
+    //% if SOFT
+    weights: f32,
+    weighted: f32,
+    //% else
+    place: u32,
+    //% endif
+}
+
+//% if SOFT
+// exp((s - most) / t) for keys; nothing where there is nothing.
+fn decay(key: u32, most: u32) -> f32 {
+    if key <= LOWEST { return 0.0; }
+    return exp((unordered(key) - unordered(most)) * params.inverse);
+}
+
+fn kept(search: Search, most: u32) -> Search {
+    let keep = decay(search.key, most);
+    return Search(most, search.weights * keep, search.weighted * keep);
+}
+
+fn taken(search: Search, key: u32) -> Search {
+    let weight = decay(key, search.key);
+    if weight == 0.0 { return search; }
+    return Search(search.key, search.weights + weight, search.weighted + weight * unordered(key));
+}
+//% endif
+
+// The best of a token whose own scale is `own`, unless there is none: key <= LOWEST.
+fn best(search: Search, own: f32) -> f32 {
+    //% if SOFT
+    return search.weighted / search.weights;
+    //% else
+    return unordered(search.key) * own;
+    //% endif
+}
+
+// A sum, a lost one being that of a token that found nothing.
+fn bits(total: f32, count: u32, lost: bool) -> u32 {
+    if lost { return 0xff800000u; }
+    return bitcast<u32>(select(total, total / f32(max(count, 1u)), params.mean == 1u));
+}
+
+@compute @workgroup_size(128)
+fn maxsim(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) thread: u32,
+) {
+    let unit = group.y * groups.x + group.x;
+    if unit >= params.units { return; }
+    let first_row = tables[8u * unit];
+    let rows = tables[8u * unit + 1u];
+    let entries_end = tables[8u * unit + 3u];
+    let query_number = tables[8u * unit + 4u];
+    let fours = params.dim / 4u;
+    let column = thread % 16u;
+    let row = thread / 16u * 4u;
+    // The row or the column that this thread searches.
+    let line = thread % {{ XT }}u;
+    let is_row = thread < {{ QT }}u;
+    let state_at = 3u * (unit * params.state_rows + thread);
+
+    for (var e = tables[8u * unit + 2u]; e < entries_end; e++) {
+        let entry = params.entries_at + 4u * e;
+        let first = tables[entry];
+        let count = tables[entry + 1u];
+        if is_row {
+            for (var p = 0u; p < rows; p += {{ QT }}u) {
+                state[state_at + 3u * p] = 0u;
+                state[state_at + 3u * p + 1u] = <% if SOFT %>0u<% else %>NONE<% endif %>;
+                state[state_at + 3u * p + 2u] = 0u;
+            }
+        }
+        //% if MODE == "both"
+        var column_sum = 0.0;
+        var column_count = 0u;
+        //% endif
+        for (var t = 0u; t < count; t += {{ XT }}u) {
+            let width = min(count - t, {{ XT }}u);
+            //% if MODE == "both"
+            var mine = Search();
+            //% endif
+            for (var p = 0u; p < rows; p += {{ QT }}u) {
+                let height = min(rows - p, {{ QT }}u);
+                //% for i in range(4)
+                //% for j in range(4)
+                var sum_{{ i }}_{{ j }} = 0.0;
+                //% endfor
+                //% endfor
+                for (var c0 = 0u; c0 < fours; c0 += {{ FOURS }}u) {
+                    for (var i = thread; i < {{ XT * FOURS }}u; i += 128u) {
+                        let r = i / {{ FOURS }}u;
+                        let c = i % {{ FOURS }}u;
+                        var v = vec4<f32>();
+                        if r < width && c0 + c < fours { v = load4_documents((first + t + r) * fours + c0 + c); }
+                        document_tile[c * {{ XT + 1 }}u + r] = v;
+                    }
+                    {
+                        let r = thread / {{ FOURS }}u;
+                        let c = thread % {{ FOURS }}u;
+                        var v = vec4<f32>();
+                        if r < height && c0 + c < fours { v = load4_queries((first_row + p + r) * fours + c0 + c); }
+                        query_tile[c * {{ QT }}u + r] = v;
+                    }
+                    workgroupBarrier();
+                    for (var c = 0u; c < {{ FOURS }}u; c++) {
+                        //% for j in range(4)
+                        let q_{{ j }} = query_tile[c * {{ QT }}u + row + {{ j }}u];
+                        //% endfor
+                        //% for i in range(4)
+                        let d_{{ i }} = document_tile[c * {{ XT + 1 }}u + column + {{ 16 * i }}u];
+                        //% for j in range(4)
+                        sum_{{ i }}_{{ j }} = fma(q_{{ j }}.w, d_{{ i }}.w, fma(q_{{ j }}.z, d_{{ i }}.z,
+                            fma(q_{{ j }}.y, d_{{ i }}.y, fma(q_{{ j }}.x, d_{{ i }}.x, sum_{{ i }}_{{ j }}))));
+                        //% endfor
+                        //% endfor
+                    }
+                    workgroupBarrier();
+                }
+                //% for i in range(4)
+                //% for j in range(4)
+                products[(row + {{ j }}u) * {{ XT + 1 }}u + column + {{ 16 * i }}u] = sum_{{ i }}_{{ j }};
+                //% endfor
+                //% endfor
+                workgroupBarrier();
+                // Who reads here is done before the next products are written, two barriers on.
+                if is_row && thread < height {
+                    let at = state_at + 3u * p;
+                    //% if SOFT
+                    let own = row_scale(first_row + p + thread);
+                    let before = Search(state[at], bitcast<f32>(state[at + 1u]), bitcast<f32>(state[at + 2u]));
+                    var most = before.key;
+                    for (var c = 0u; c < width; c++) {
+                        most = max(most, ordered(products[thread * {{ XT + 1 }}u + c] * document_scale(first + t + c) * own));
+                    }
+                    var now = kept(before, most);
+                    for (var c = 0u; c < width; c++) {
+                        now = taken(now, ordered(products[thread * {{ XT + 1 }}u + c] * document_scale(first + t + c) * own));
+                    }
+                    state[at] = now.key;
+                    state[at + 1u] = bitcast<u32>(now.weights);
+                    state[at + 2u] = bitcast<u32>(now.weighted);
+                    //% else
+                    var now = Search(state[at], state[at + 1u]);
+                    for (var c = 0u; c < width; c++) {
+                        let key = ordered(products[thread * {{ XT + 1 }}u + c] * document_scale(first + t + c));
+                        if key > now.key { now = Search(key, t + c); }
+                    }
+                    state[at] = now.key;
+                    state[at + 1u] = now.place;
+                    //% endif
+                }
+                //% if MODE == "both"
+                if thread >= {{ XT }}u && line < width {
+                    //% if SOFT
+                    let own = document_scale(first + t + line);
+                    var most = mine.key;
+                    for (var r = 0u; r < height; r++) {
+                        most = max(most, ordered(products[r * {{ XT + 1 }}u + line] * own * row_scale(first_row + p + r)));
+                    }
+                    mine = kept(mine, most);
+                    for (var r = 0u; r < height; r++) {
+                        mine = taken(mine, ordered(products[r * {{ XT + 1 }}u + line] * own * row_scale(first_row + p + r)));
+                    }
+                    //% else
+                    for (var r = 0u; r < height; r++) {
+                        mine.key = max(mine.key, ordered(products[r * {{ XT + 1 }}u + line] * row_scale(first_row + p + r)));
+                    }
+                    //% endif
+                }
+                //% endif
+            }
+            //% if MODE == "both"
+            if thread >= {{ XT }}u && line < width {
+                //% if WEIGHTED
+                let counts = weight[first + t + line] > 0.0;
+                //% else
+                let counts = true;
+                //% endif
+                if counts {
+                    // The lowest bit says whether one found nothing.
+                    column_count = (column_count + 2u) | select(0u, 1u, mine.key <= LOWEST);
+                    if mine.key > LOWEST { column_sum += best(mine, document_scale(first + t + line)); }
+                }
+            }
+            //% endif
+        }
+        //% if MODE == "align"
+        if is_row {
+            for (var p = thread; p < rows; p += {{ QT }}u) {
+                let at = state_at + 3u * (p - thread);
+                let now = Search(state[at], state[at + 1u]);
+                let one = first_row + p;
+                let lost = now.key <= LOWEST || tables[params.rows_at + 2u * one + 1u] == 0u;
+                var value = 0xff800000u;
+                if !lost { value = bitcast<u32>(best(now, row_scale(one))); }
+                found[tables[entry + 2u] + p] = value;
+                more[tables[entry + 2u] + p] = select(now.place, NONE, lost);
+            }
+        }
+        //% else
+        let result = tables[entry + 2u] + query_number * params.stride;
+        if is_row {
+            var sum = 0.0;
+            var number = 0u;
+            for (var p = thread; p < rows; p += {{ QT }}u) {
+                let at = state_at + 3u * (p - thread);
+                let now = Search(state[at], <% if SOFT %>bitcast<f32>(state[at + 1u]), bitcast<f32>(state[at + 2u])<% else %>state[at + 1u]<% endif %>);
+                if tables[params.rows_at + 2u * (first_row + p) + 1u] == 1u {
+                    number = (number + 2u) | select(0u, 1u, now.key <= LOWEST);
+                    if now.key > LOWEST { sum += best(now, row_scale(first_row + p)); }
+                }
+            }
+            sums[thread] = sum;
+            numbers[thread] = number;
+        }
+        workgroupBarrier();
+        if thread == 0u {
+            var total = 0.0;
+            var number = 0u;
+            for (var r = 0u; r < {{ QT }}u; r++) {
+                total += sums[r];
+                number = ((number & ~1u) + (numbers[r] & ~1u)) | ((number | numbers[r]) & 1u);
+            }
+            found[result] = bits(total, number >> 1u, (number & 1u) == 1u);
+        }
+        workgroupBarrier();
+        //% if MODE == "both"
+        if thread >= {{ XT }}u {
+            sums[line] = column_sum;
+            numbers[line] = column_count;
+        }
+        workgroupBarrier();
+        if thread == 0u {
+            var total = 0.0;
+            var number = 0u;
+            for (var c = 0u; c < {{ XT }}u; c++) {
+                total += sums[c];
+                number = ((number & ~1u) + (numbers[c] & ~1u)) | ((number | numbers[c]) & 1u);
+            }
+            more[result] = bits(total, number >> 1u, (number & 1u) == 1u);
+        }
+        workgroupBarrier();
+        //% endif
+        //% endif
+    }
+}

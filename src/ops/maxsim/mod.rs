@@ -1,0 +1,389 @@
+//! Late interaction: the similarity of two items by their tokens, where each token of one finds its best in the other.
+//!
+//! With `s_ij = (q_i · d_j) a_i b_j`, where `a` and `b` are the tokens' scales (1; an int8 token's scale; an inverse length
+//! where [`Tokens::normalized`] asked for the cosine):
+//! - ColBERT (Khattab, Zaharia, arXiv:2004.12832): `Σ_i max_j s_ij`;
+//! - FILIP (Yao et al., arXiv:2111.07783): `1/n Σ_i max_j s_ij`, and the same from the documents' tokens,
+//!   `1/m Σ_j max_i s_ij`;
+//! - CiCo (Cheng et al., arXiv:2303.12793): as FILIP, with `Σ_j s_ij softmax_j(s_ij / τ)` for the maximum.
+//!
+//! Sums and means are over tokens that no mask leaves out. A NaN never wins. A token that finds nothing, because the other
+//! item is empty, masked as a whole or only gives NaN, has the best -∞, and so has an item with such a token the score -∞.
+//! An item without tokens that count scores 0.
+
+mod cpu;
+mod tokens;
+#[cfg(feature = "wgpu")]
+pub(crate) mod wgpu;
+
+pub use tokens::{Storage, Tokens};
+
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use super::topk::{Exclude, Hits, Selector, entry, key};
+use crate::device::Backend;
+use crate::{Error, Result, Tensor};
+
+/// How the bests of an item's tokens become its score.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Reduction {
+    /// Their sum (ColBERT).
+    Sum,
+    /// Their mean (FILIP).
+    Mean,
+}
+
+/// What a token's best is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Best {
+    /// The largest similarity.
+    Max,
+    /// The mean of the similarities weighted by their softmax (CiCo).
+    Soft {
+        /// What similarities are divided by in the softmax, τ: towards 0 this becomes the maximum.
+        temperature: f32,
+        /// Whether masked tokens take part in the softmax, as in CiCo's code, whose mask only leaves out their own bests.
+        padding: bool,
+    },
+}
+
+/// Whose tokens look for their best.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Side {
+    /// The query's tokens, among the document's.
+    Queries,
+    /// The document's tokens, among the query's.
+    Documents,
+}
+
+/// How two items are compared.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct MaxSim {
+    /// What a token's best is.
+    pub best: Best,
+    /// How bests become a score.
+    pub reduction: Reduction,
+    /// Whose tokens look for their best. [`both`] gives both, whatever is said here.
+    pub side: Side,
+}
+
+impl MaxSim {
+    /// ColBERT's: the sum over the query's tokens of the maximum.
+    pub const fn colbert() -> MaxSim {
+        MaxSim { best: Best::Max, reduction: Reduction::Sum, side: Side::Queries }
+    }
+
+    /// FILIP's: the mean over one side's tokens of the maximum.
+    pub const fn filip(side: Side) -> MaxSim {
+        MaxSim { best: Best::Max, reduction: Reduction::Mean, side }
+    }
+
+    /// CiCo's: the mean over one side's tokens of the softmax-weighted mean. CiCo's temperature is 0.07.
+    pub const fn cico(side: Side, temperature: f32, padding: bool) -> MaxSim {
+        MaxSim { best: Best::Soft { temperature, padding }, reduction: Reduction::Mean, side }
+    }
+
+    /// Whether masked tokens take part in the search for a best.
+    fn padding(&self) -> bool {
+        matches!(self.best, Best::Soft { padding: true, .. })
+    }
+
+    /// The score of bests in the order of their tokens, those that count.
+    fn reduce(&self, bests: impl Iterator<Item = f32>) -> f32 {
+        let (mut sum, mut count) = (0f64, 0u32);
+        for best in bests {
+            if best == f32::NEG_INFINITY {
+                return best;
+            }
+            sum += best as f64;
+            count += 1;
+        }
+        match self.reduction {
+            Reduction::Mean if count > 0 => (sum / count as f64) as f32,
+            _ => sum as f32,
+        }
+    }
+}
+
+/// Which documents each query is compared with.
+#[derive(Clone)]
+pub(crate) enum Pairs<'a> {
+    /// All in a range: \[Q, n\].
+    All(Range<usize>),
+    /// The same list for all queries: \[Q, n\].
+    Shared(&'a [u32]),
+    /// A list for each query, one after the other.
+    Lists(&'a [Vec<u32>]),
+}
+
+/// What is to be computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Want {
+    /// Scores by the query's tokens.
+    Queries,
+    /// Scores by the document's tokens.
+    Documents,
+    /// Both.
+    Both,
+    /// Each query token's maximum and where it is.
+    Align,
+}
+
+impl Want {
+    fn rows(self) -> bool {
+        self != Want::Documents
+    }
+
+    fn columns(self) -> bool {
+        matches!(self, Want::Documents | Want::Both)
+    }
+}
+
+/// The inputs after the checks: there are queries and pairs.
+pub(crate) struct Args<'a> {
+    queries: &'a Tokens,
+    documents: &'a Tokens,
+    how: &'a MaxSim,
+    pairs: Pairs<'a>,
+    want: Want,
+    /// The shape of the result.
+    shape: Vec<usize>,
+}
+
+/// What [`Args`] asked for: by the query's tokens (or the bests, to align), by the document's tokens, places.
+#[derive(Default)]
+pub(crate) struct Found {
+    rows: Option<Tensor>,
+    columns: Option<Tensor>,
+    places: Option<Tensor>,
+}
+
+/// The score of every query with every document: \[Q, N\] f32. For a large N, of which only the best are wanted, use
+/// [`search`]. Only enqueues on GPUs.
+///
+/// A pair's score has the same bits whatever other queries and documents are there. Products and maxima are f32; for int8 and
+/// binary tokens products are exact.
+///
+/// # Errors
+/// [`Error::Shape`] if storage, dimension or device of the two sides differ or there are 2^32 scores or more;
+/// [`Error::Argument`] if a temperature is not positive and finite; [`Error::OutOfMemory`].
+pub fn scores(queries: &Tokens, documents: &Tokens, how: &MaxSim) -> Result<Tensor> {
+    let found = run(queries, documents, how, Pairs::All(0..documents.len()), how.side.into())?;
+    Ok(found.one())
+}
+
+/// As [`scores`], from both sides at once: by the query's tokens and by the document's, each \[Q, N\]. Products are formed
+/// once.
+pub fn both(queries: &Tokens, documents: &Tokens, how: &MaxSim) -> Result<[Tensor; 2]> {
+    let pairs = Pairs::All(0..documents.len());
+    match run(queries, documents, how, pairs, Want::Both)? {
+        Found { rows: Some(rows), columns: Some(columns), .. } => Ok([rows, columns]),
+        _ => unreachable!("both were asked for"),
+    }
+}
+
+/// The score of each query with the documents in its list of `candidates`, one after the other: \[C\] f32 for C candidates
+/// in all. Only enqueues on GPUs.
+///
+/// # Errors
+/// As [`scores`]; [`Error::Argument`] if there is not one list a query or a document does not exist.
+pub fn rerank(
+    queries: &Tokens,
+    documents: &Tokens,
+    candidates: &[Vec<u32>],
+    how: &MaxSim,
+) -> Result<Tensor> {
+    let found = run(queries, documents, how, Pairs::Lists(candidates), how.side.into())?;
+    Ok(found.one())
+}
+
+/// Which document token each query token found, for maps of words and patches.
+#[derive(Clone, Debug)]
+pub struct Alignment {
+    /// For each pair, in the order of the candidates, the place within the document of each query token's best, the lowest
+    /// of equals; `u32::MAX` where it found nothing. u32.
+    pub places: Tensor,
+    /// The similarities there; -∞ where nothing was found. f32, of the same shape.
+    pub maxima: Tensor,
+}
+
+/// For each query and each document of its list, where the query's tokens find their maximum. Query masks play no part.
+///
+/// # Errors
+/// As [`rerank`].
+pub fn align(
+    queries: &Tokens,
+    documents: &Tokens,
+    candidates: &[Vec<u32>],
+) -> Result<Alignment> {
+    let pairs = Pairs::Lists(candidates);
+    match run(queries, documents, &MaxSim::colbert(), pairs, Want::Align)? {
+        Found { rows: Some(maxima), places: Some(places), .. } => Ok(Alignment { places, maxima }),
+        _ => unreachable!("both were asked for"),
+    }
+}
+
+/// Bytes of a slab of scores in a search.
+const SLAB: usize = 32 << 20;
+
+/// The `k` best documents for each query: score descending, equal scores by ascending number. Numbers go on from one part of
+/// `corpus` to the next. Documents that score -∞ or NaN are not found: those without tokens, and all for a query with a NaN.
+///
+/// Scores are formed in slabs of as many documents as 32 MiB hold for all queries, read back and selected from on the host;
+/// one slab is computed while the one before is read. With `16 k` bytes of candidates a query that is the workspace.
+/// What is excluded for all queries is not computed.
+///
+/// # Errors
+/// As [`scores`], also where parts of the corpus differ; [`Error::Argument`] if `k` is 0 or a bitmap has not one entry a
+/// document.
+pub fn search(
+    queries: &Tokens,
+    corpus: &[Tokens],
+    how: &MaxSim,
+    k: usize,
+    exclude: Exclude<'_>,
+) -> Result<Hits> {
+    let count = queries.len();
+    let total: usize = corpus.iter().map(Tokens::len).sum();
+    if k == 0 {
+        return Err(Error::argument("k", "at least 1", "0"));
+    }
+    exclude.check(count, total)?;
+    if u32::try_from(total).is_err() {
+        let got = total.to_string();
+        return Err(Error::shape("maxsim", "fewer than 4294967296 documents", got));
+    }
+    let k = k.min(total);
+    let mut selectors = vec![Selector::new(k); count];
+    let lowest = key(f32::NEG_INFINITY);
+    let mut select = |scores: &Tensor, numbers: &[u32]| -> Result<()> {
+        let scores = scores.to_vec::<f32>()?;
+        let rows = selectors.par_iter_mut().zip(scores.par_chunks(numbers.len())).enumerate();
+        rows.for_each(|(q, (selector, scores))| {
+            for (&number, &score) in numbers.iter().zip(scores) {
+                let (key, entry) = (key(score), entry(key(score), number));
+                if key > lowest
+                    && entry > selector.threshold()
+                    && !exclude.contains(q, number as usize)
+                {
+                    selector.push(entry);
+                }
+            }
+        });
+        Ok(())
+    };
+    let fit = (slab(queries) / count.max(1)).max(1);
+    let mut waiting: Option<(Tensor, Vec<u32>)> = None;
+    let mut start = 0;
+    for part in corpus {
+        let open = (0..part.len()).filter(|d| !exclude.covers(0..count, start + d..start + d + 1));
+        let open: Vec<u32> = open.map(|d| d as u32).collect();
+        for slab in open.chunks(fit) {
+            let pairs = match slab.last().map_or(0, |l| *l as usize + 1) - slab[0] as usize {
+                span if span == slab.len() => Pairs::All(slab[0] as usize..slab[0] as usize + span),
+                _ => Pairs::Shared(slab),
+            };
+            let scores = run(queries, part, how, pairs, how.side.into())?.one();
+            let numbers = slab.iter().map(|d| (start + *d as usize) as u32).collect();
+            if let Some((scores, numbers)) = waiting.replace((scores, numbers)) {
+                select(&scores, &numbers)?;
+            }
+        }
+        start += part.len();
+    }
+    if let Some((scores, numbers)) = waiting {
+        select(&scores, &numbers)?;
+    }
+    let mut hits = Hits::new();
+    let found: Vec<_> = selectors.into_par_iter().map(Selector::finish).collect();
+    found.iter().for_each(|entries| hits.push(entries));
+    Ok(hits)
+}
+
+/// Scores of a slab.
+fn slab(queries: &Tokens) -> usize {
+    match queries.device().backend() {
+        #[cfg(feature = "wgpu")]
+        Backend::Wgpu(gpu) => wgpu::most_scores(gpu).min(SLAB / size_of::<f32>()),
+        _ => SLAB / size_of::<f32>(),
+    }
+}
+
+impl From<Side> for Want {
+    fn from(side: Side) -> Want {
+        match side {
+            Side::Queries => Want::Queries,
+            Side::Documents => Want::Documents,
+        }
+    }
+}
+
+impl Found {
+    /// The scores of the one side that was asked for.
+    fn one(self) -> Tensor {
+        self.rows.or(self.columns).unwrap_or_else(|| unreachable!("one side was asked for"))
+    }
+}
+
+/// Checks and dispatches.
+fn run(
+    queries: &Tokens,
+    documents: &Tokens,
+    how: &MaxSim,
+    pairs: Pairs<'_>,
+    want: Want,
+) -> Result<Found> {
+    const OP: &str = "maxsim";
+    let describe = |t: &Tokens| format!("{} of dimension {}", t.storage(), t.dim());
+    if describe(queries) != describe(documents) {
+        let expected = format!("queries stored as the documents, {}", describe(documents));
+        return Err(Error::shape(OP, expected, describe(queries)));
+    }
+    if queries.device() != documents.device() {
+        let expected = format!("queries on {:?}", documents.device());
+        return Err(Error::shape(OP, expected, format!("{:?}", queries.device())));
+    }
+    if let Best::Soft { temperature, .. } = how.best
+        && !(temperature > 0.0 && temperature.is_finite())
+    {
+        let expected = "positive and finite";
+        return Err(Error::argument("temperature", expected, temperature.to_string()));
+    }
+    let shape = match pairs {
+        Pairs::All(ref range) => vec![queries.len(), range.len()],
+        Pairs::Shared(list) => vec![queries.len(), list.len()],
+        Pairs::Lists(lists) => {
+            if lists.len() != queries.len() {
+                let expected = format!("{} lists, one a query", queries.len());
+                return Err(Error::argument("candidates", expected, lists.len().to_string()));
+            }
+            if let Some(d) = lists.iter().flatten().find(|d| **d as usize >= documents.len()) {
+                let expected = format!("documents below {}", documents.len());
+                return Err(Error::argument("candidates", expected, d.to_string()));
+            }
+            let entries = |q: usize| if want == Want::Align { queries.offsets().range(q).len() } else { 1 };
+            vec![lists.iter().enumerate().map(|(q, list)| list.len() * entries(q)).sum()]
+        }
+    };
+    let size = shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d));
+    if size.is_none_or(|n| n > u32::MAX as usize) {
+        return Err(Error::shape(OP, "fewer than 4294967296 scores", format!("{shape:?}")));
+    }
+    let args = Args { queries, documents, how, pairs, want, shape };
+    match documents.device().backend() {
+        Backend::Cpu(_) => cpu::maxsim(&args),
+        #[cfg(feature = "cuda")]
+        Backend::Cuda(_) => Err(unsupported(documents)),
+        #[cfg(feature = "wgpu")]
+        Backend::Wgpu(gpu) => wgpu::maxsim(gpu, &args),
+    }
+}
+
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
+fn unsupported(documents: &Tokens) -> Error {
+    Error::Unsupported { what: "late interaction".into(), device: documents.device().name() }
+}

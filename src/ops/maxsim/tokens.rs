@@ -1,0 +1,437 @@
+//! Token vectors of many items: what late interaction compares.
+
+use std::sync::Arc;
+
+use half::{bf16, f16};
+use rayon::prelude::*;
+
+use crate::dtype::with_float;
+use crate::ops::{check, check_devices, check_float, matrix};
+use crate::{DType, Device, Error, Float, Offsets, Result, Tensor};
+
+const OP: &str = "tokens";
+/// The largest dimension.
+const MAX_DIM: usize = 1024;
+
+/// How token vectors are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Storage {
+    /// f32.
+    F32,
+    /// f16; products are formed in f32.
+    F16,
+    /// bfloat16; products are formed in f32.
+    BF16,
+    /// Signed bytes, four to a u32 with the first in its lowest byte, and an f32 scale for each token.
+    Int8,
+    /// One bit a dimension, 32 to a u32 with the first in its lowest place: 1 stands for +1 and 0 for -1.
+    Binary,
+}
+
+impl Storage {
+    /// The name in messages and on the command line: `f32`, `f16`, `bf16`, `int8`, `binary`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Storage::F32 => "f32",
+            Storage::F16 => "f16",
+            Storage::BF16 => "bf16",
+            Storage::Int8 => "int8",
+            Storage::Binary => "binary",
+        }
+    }
+
+    /// The dtype of the tensor that holds the vectors.
+    pub const fn dtype(self) -> DType {
+        match self {
+            Storage::F32 => DType::F32,
+            Storage::F16 => DType::F16,
+            Storage::BF16 => DType::BF16,
+            Storage::Int8 | Storage::Binary => DType::U32,
+        }
+    }
+
+    /// Elements of the tensor for a vector of `dim` dimensions.
+    pub const fn width(self, dim: usize) -> usize {
+        match self {
+            Storage::Int8 => dim / 4,
+            Storage::Binary => dim / 32,
+            _ => dim,
+        }
+    }
+}
+
+impl std::fmt::Display for Storage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// The token vectors of queries, or of documents, one after the other without padding. Immutable; cloning shares the
+/// memory.
+#[derive(Clone, Debug)]
+pub struct Tokens {
+    vectors: Tensor,
+    offsets: Offsets,
+    storage: Storage,
+    dim: usize,
+    /// What products with each token are multiplied by.
+    scale: Option<PerToken>,
+    /// Whether each token takes part.
+    mask: Option<Mask>,
+}
+
+/// A number for each token, on the host and on the device.
+#[derive(Clone, Debug)]
+struct PerToken {
+    host: Arc<[f32]>,
+    device: Tensor,
+}
+
+impl PerToken {
+    fn new(device: &Device, host: Vec<f32>) -> Result<PerToken> {
+        let tensor = Tensor::from_slice(device, &[host.len()], &host)?;
+        Ok(PerToken { host: host.into(), device: tensor })
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Mask {
+    keep: Arc<[bool]>,
+    /// 1 for tokens that take part, 0 for others.
+    weight: Tensor,
+    /// The scales, NaN for tokens that take no part: a NaN never wins.
+    scale: PerToken,
+}
+
+impl Tokens {
+    /// Token vectors \[T, D\] of f32, f16 or bf16; item `i` has rows `offsets.range(i)`. D is a multiple of 8 up to 1024.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if dtype, shape or device do not fit, [`Error::Argument`] if D does not.
+    pub fn new(vectors: &Tensor, offsets: &Offsets) -> Result<Tokens> {
+        let (_, dim) = matrix(OP, "vectors", vectors)?;
+        check_float(OP, "vectors", vectors)?;
+        let storage = match vectors.dtype() {
+            DType::F16 => Storage::F16,
+            DType::BF16 => Storage::BF16,
+            _ => Storage::F32,
+        };
+        Tokens::build(vectors, offsets, storage, dim)
+    }
+
+    /// Signed bytes, four to an element of `vectors` \[T, D / 4\] u32, the first in the lowest byte, each token's times its
+    /// `scale` \[T\] f32. D is a multiple of 8 up to 1024.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new); [`Error::Argument`] if a scale is negative.
+    pub fn int8(vectors: &Tensor, scale: &Tensor, offsets: &Offsets) -> Result<Tokens> {
+        let (tokens, width) = matrix(OP, "vectors", vectors)?;
+        check(OP, "vectors", vectors, DType::U32, &[tokens, width])?;
+        check(OP, "scale", scale, DType::F32, &[tokens])?;
+        check_devices(OP, &[vectors, scale])?;
+        let host = scale.to_vec::<f32>()?;
+        if let Some(s) = host.iter().find(|s| **s < 0.0) {
+            return Err(Error::argument("scale", "scales of at least 0", s.to_string()));
+        }
+        let scale = Some(PerToken { host: host.into(), device: scale.clone() });
+        Ok(Tokens { scale, ..Tokens::build(vectors, offsets, Storage::Int8, 4 * width)? })
+    }
+
+    /// Bits, 32 to an element of `vectors` \[T, D / 32\] u32, the first in the lowest place. Their similarity is
+    /// `D - 2 hamming`, the dot product of vectors of +1 (a set bit) and -1. D is a multiple of 32 up to 1024.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn binary(vectors: &Tensor, offsets: &Offsets) -> Result<Tokens> {
+        let (tokens, width) = matrix(OP, "vectors", vectors)?;
+        check(OP, "vectors", vectors, DType::U32, &[tokens, width])?;
+        Tokens::build(vectors, offsets, Storage::Binary, 32 * width)
+    }
+
+    fn build(vectors: &Tensor, offsets: &Offsets, storage: Storage, dim: usize) -> Result<Tokens> {
+        if dim == 0 || !dim.is_multiple_of(8) || dim > MAX_DIM {
+            let expected = format!("a multiple of 8 up to {MAX_DIM}");
+            return Err(Error::argument("dim", expected, dim.to_string()));
+        }
+        let shape = [offsets.total(), storage.width(dim)];
+        check(OP, "vectors", vectors, storage.dtype(), &shape)?;
+        check_devices(OP, &[vectors, offsets.tensor()])?;
+        let (vectors, offsets) = (vectors.clone(), offsets.clone());
+        Ok(Tokens { vectors, offsets, storage, dim, scale: None, mask: None })
+    }
+
+    /// The same tokens compared by the cosine: every product is divided by both vectors' lengths, which are computed from
+    /// the values as stored, once, on the host; 0 for a vector without length.
+    ///
+    /// # Errors
+    /// [`Error::DeviceLost`] if the vectors can not be read.
+    pub fn normalized(&self) -> Result<Tokens> {
+        let host = self.unscaled()?;
+        let scale = host.par_chunks(self.dim).map(crate::ops::topk::inverse_length).collect();
+        let scale = Some(PerToken::new(self.device(), scale)?);
+        Tokens { scale, ..self.clone() }.remask()
+    }
+
+    /// The same tokens, of which those whose `keep` is false take no part: they are no token's best, and their own best
+    /// does not count.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if there is not one flag a token.
+    pub fn masked(&self, keep: &[bool]) -> Result<Tokens> {
+        if keep.len() != self.total() {
+            let expected = format!("a mask of {} tokens", self.total());
+            return Err(Error::shape(OP, expected, keep.len().to_string()));
+        }
+        let weight: Vec<f32> = keep.iter().map(|&k| if k { 1.0 } else { 0.0 }).collect();
+        let weight = Tensor::from_slice(self.device(), &[keep.len()], &weight)?;
+        let scale = PerToken { host: Arc::new([]), device: weight.clone() };
+        Tokens { mask: Some(Mask { keep: keep.into(), weight, scale }), ..self.clone() }.remask()
+    }
+
+    /// Brings a mask's scales up to date.
+    fn remask(mut self) -> Result<Tokens> {
+        let device = self.device().clone();
+        if let Some(mask) = &mut self.mask {
+            let scale = |i: usize| self.scale.as_ref().map_or(1.0, |s| s.host[i]);
+            let scales = mask.keep.iter().enumerate();
+            let scales = scales.map(|(i, &keep)| if keep { scale(i) } else { f32::NAN }).collect();
+            mask.scale = PerToken::new(&device, scales)?;
+        }
+        Ok(self)
+    }
+
+    /// A copy in another storage, by way of the host: floats are rounded to nearest even; `Int8` takes for scale the largest
+    /// magnitude of a token over 127 and rounds to nearest; `Binary` keeps which values are above 0. Mask stays;
+    /// lengths taken by [`normalized`](Self::normalized) are those of the copy's values.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if the dimension is not a multiple of 32 for `Binary`; [`Error::DeviceLost`].
+    pub fn to_storage(&self, storage: Storage) -> Result<Tokens> {
+        if storage == self.storage {
+            return Ok(self.clone());
+        }
+        let normalized = self.storage != Storage::Int8 && self.scale.is_some();
+        let (device, dim, total) = (self.device(), self.dim, self.total());
+        let mut host = self.unscaled()?;
+        if let (Storage::Int8, Some(scale)) = (self.storage, &self.scale) {
+            host.par_chunks_mut(dim)
+                .zip(&scale.host[..])
+                .for_each(|(token, s)| token.iter_mut().for_each(|v| *v *= s));
+        }
+        let tokens = match storage {
+            Storage::Int8 => {
+                let (words, scale) = quantize(&host, dim);
+                let words = Tensor::from_slice(device, &[total, dim / 4], &words)?;
+                let scale = Tensor::from_slice(device, &[total], &scale)?;
+                Tokens::int8(&words, &scale, &self.offsets)?
+            }
+            Storage::Binary if !dim.is_multiple_of(32) => {
+                return Err(Error::argument("dim", "a multiple of 32", dim.to_string()));
+            }
+            Storage::Binary => {
+                let pack = |bits: &[f32]| {
+                    bits.iter().rev().fold(0u32, |word, v| word << 1 | (*v > 0.0) as u32)
+                };
+                let words: Vec<u32> = host.par_chunks(32).map(pack).collect();
+                let words = Tensor::from_slice(device, &[total, dim / 32], &words)?;
+                Tokens::binary(&words, &self.offsets)?
+            }
+            float => {
+                let vectors = Tensor::from_f32(device, float.dtype(), &[total, dim], &host)?;
+                Tokens::new(&vectors, &self.offsets)?
+            }
+        };
+        let tokens = if normalized { tokens.normalized()? } else { tokens };
+        Tokens { mask: self.mask.clone(), ..tokens }.remask()
+    }
+
+    /// The values as stored, without scales, on the host.
+    fn unscaled(&self) -> Result<Vec<f32>> {
+        let mut host = vec![0.0; self.total() * self.dim];
+        if !host.is_empty() {
+            let bytes = self.vectors.to_bytes()?;
+            let row = bytes.len() / self.total();
+            host.par_chunks_mut(self.dim)
+                .zip(bytes.par_chunks(row))
+                .for_each(|(to, from)| decode(self.storage, from, to));
+        }
+        Ok(host)
+    }
+
+    /// The vectors: \[T, D\], \[T, D / 4\] or \[T, D / 32\] by [`storage`](Self::storage).
+    pub fn vectors(&self) -> &Tensor {
+        &self.vectors
+    }
+
+    /// The items' bounds.
+    pub fn offsets(&self) -> &Offsets {
+        &self.offsets
+    }
+
+    /// How the vectors are stored.
+    pub fn storage(&self) -> Storage {
+        self.storage
+    }
+
+    /// The dimension of the vectors.
+    pub fn dim(&self) -> usize {
+        self.dim
+    }
+
+    /// The number of items.
+    pub fn len(&self) -> usize {
+        self.offsets.len()
+    }
+
+    /// Whether there are no items.
+    pub fn is_empty(&self) -> bool {
+        self.offsets.is_empty()
+    }
+
+    /// The tokens of all items together.
+    pub fn total(&self) -> usize {
+        self.offsets.total()
+    }
+
+    /// The device.
+    pub fn device(&self) -> &Device {
+        self.vectors.device()
+    }
+
+    /// What products with each token are multiplied by, \[T\] f32: an int8 token's scale, an inverse length.
+    pub fn scale(&self) -> Option<&Tensor> {
+        self.scale.as_ref().map(|s| &s.device)
+    }
+
+    /// Bytes of vectors, scales and mask on the device.
+    pub fn bytes(&self) -> usize {
+        let scale = self.scale.as_ref().map_or(0, |s| s.device.bytes());
+        self.vectors.bytes() + scale + self.mask.as_ref().map_or(0, |m| 2 * m.weight.bytes())
+    }
+
+    /// The scale of token `i` in another's search for its best: NaN where it takes no part, unless `padding` lets it.
+    pub(crate) fn inner(&self, i: usize, padding: bool) -> f32 {
+        match (&self.mask, &self.scale) {
+            (Some(mask), _) if !padding => mask.scale.host[i],
+            (_, Some(scale)) => scale.host[i],
+            _ => 1.0,
+        }
+    }
+
+    /// Whether any of [`inner`](Self::inner) is not 1.
+    pub(crate) fn scaled(&self, padding: bool) -> bool {
+        self.scale.is_some() || self.mask.is_some() && !padding
+    }
+
+    /// The scales of [`inner`](Self::inner) on the device, if any.
+    #[cfg(any(feature = "cuda", feature = "wgpu"))]
+    pub(crate) fn inner_on_device(&self, padding: bool) -> Option<&Tensor> {
+        match (&self.mask, &self.scale) {
+            (Some(mask), _) if !padding => Some(&mask.scale.device),
+            (_, scale) => scale.as_ref().map(|s| &s.device),
+        }
+    }
+
+    /// 1 for each token whose best counts and 0 for others, on the device, if there is a mask.
+    #[cfg(any(feature = "cuda", feature = "wgpu"))]
+    pub(crate) fn weights_on_device(&self) -> Option<&Tensor> {
+        self.mask.as_ref().map(|m| &m.weight)
+    }
+
+    /// Whether token `i`'s best counts.
+    pub(crate) fn counts(&self, i: usize) -> bool {
+        self.mask.as_ref().is_none_or(|m| m.keep[i])
+    }
+
+    /// Tokens `tokens` of a CPU tensor as f32, unscaled, into `to`.
+    pub(crate) fn decode(&self, tokens: std::ops::Range<usize>, to: &mut [f32]) {
+        let width = self.storage.width(self.dim) * self.storage.dtype().size();
+        let bytes = match self.storage {
+            Storage::F32 => bytemuck::cast_slice(self.vectors.cpu::<f32>()),
+            Storage::F16 => bytemuck::cast_slice(self.vectors.cpu::<f16>()),
+            Storage::BF16 => bytemuck::cast_slice(self.vectors.cpu::<bf16>()),
+            Storage::Int8 | Storage::Binary => bytemuck::cast_slice(self.vectors.cpu::<u32>()),
+        };
+        decode(self.storage, &bytes[tokens.start * width..tokens.end * width], to);
+    }
+}
+
+/// Stored values as f32.
+fn decode(storage: Storage, from: &[u8], to: &mut [f32]) {
+    match storage {
+        Storage::Int8 => crate::ops::math::vectorize(
+            #[inline(always)]
+            || to.iter_mut().zip(from).for_each(|(to, &b)| *to = b as i8 as f32),
+        ),
+        // Bit 31 of the word, inverted, is the sign of the one.
+        Storage::Binary => to.chunks_exact_mut(8).zip(from).for_each(|(to, &byte)| {
+            for (i, to) in to.iter_mut().enumerate() {
+                let clear = !(byte as u32) >> i & 1;
+                *to = f32::from_bits(0x3f80_0000 | clear << 31);
+            }
+        }),
+        float => with_float!(float.dtype(), T => match bytemuck::try_cast_slice::<u8, T>(from) {
+            Ok(from) => crate::ops::math::vectorize(
+                #[inline(always)]
+                || to.iter_mut().zip(from).for_each(|(to, x)| *to = x.to_f32()),
+            ),
+            // Bytes that were read back need not be aligned.
+            Err(_) => to
+                .iter_mut()
+                .zip(from.chunks_exact(size_of::<T>()))
+                .for_each(|(to, x)| *to = bytemuck::pod_read_unaligned::<T>(x).to_f32()),
+        }),
+    }
+}
+
+/// Bytes of all tokens, four to a word, and the tokens' scales.
+fn quantize(values: &[f32], dim: usize) -> (Vec<u32>, Vec<f32>) {
+    let scale: Vec<f32> = values
+        .par_chunks(dim)
+        .map(|token| token.iter().fold(0f32, |m, v| m.max(v.abs())) / 127.0)
+        .collect();
+    let words = values
+        .par_chunks(dim)
+        .zip(&scale)
+        .flat_map_iter(|(token, s)| {
+            let inverse = if *s > 0.0 { 1.0 / s } else { 0.0 };
+            let byte = move |v: &f32| (v * inverse).round_ties_even().clamp(-127.0, 127.0) as i8;
+            token.chunks_exact(4).map(move |four| {
+                u32::from_le_bytes(std::array::from_fn(|i| byte(&four[i]) as u8))
+            })
+        })
+        .collect();
+    (words, scale)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn storages_hold_what_they_say() {
+        let device = Device::cpu();
+        let offsets = Offsets::from_lengths(&device, &[2]).unwrap();
+        let values: Vec<f32> = (0..64).map(|i| ((i * 37) % 64) as f32 - 31.5).collect();
+        let vectors = Tensor::from_slice(&device, &[2, 32], &values).unwrap();
+        let tokens = Tokens::new(&vectors, &offsets).unwrap();
+        for storage in [Storage::F16, Storage::BF16, Storage::Int8, Storage::Binary] {
+            let copy = tokens.to_storage(storage).unwrap();
+            let scale = copy.scale.as_ref().map_or(vec![1.0; 2], |s| s.host.to_vec());
+            let got = copy.unscaled().unwrap();
+            for (i, (got, want)) in got.iter().zip(&values).enumerate() {
+                match storage {
+                    Storage::Binary => assert_eq!(*got, want.signum()),
+                    Storage::Int8 => {
+                        assert!((got * scale[i / 32] - want).abs() <= scale[i / 32] * 0.5001);
+                    }
+                    _ => assert_eq!(got, want),
+                }
+            }
+            let mut direct = vec![0.0; 32];
+            copy.decode(1..2, &mut direct);
+            assert_eq!(direct, got[32..]);
+        }
+    }
+}
