@@ -61,7 +61,8 @@ impl Set {
 
     fn normalized(mut self) -> Set {
         let length = |v: &[f64]| v.iter().map(|x| x * x).sum::<f64>().sqrt();
-        self.scale = self.vectors.chunks(self.dim).map(|v| (1.0 / length(v)) as f32 as f64).collect();
+        self.scale =
+            self.vectors.chunks(self.dim).map(|v| (1.0 / length(v)) as f32 as f64).collect();
         self.scale.iter_mut().filter(|s| s.is_infinite()).for_each(|s| *s = 0.0);
         self.normalized = true;
         self
@@ -110,17 +111,15 @@ impl Set {
         };
         let tokens = match self.storage {
             Storage::Int8 => {
-                let vectors = words(4, |v| {
-                    u32::from_le_bytes(std::array::from_fn(|i| v[i] as i8 as u8))
-                });
+                let vectors =
+                    words(4, |v| u32::from_le_bytes(std::array::from_fn(|i| v[i] as i8 as u8)));
                 let scale: Vec<f32> = self.scale.iter().map(|s| *s as f32).collect();
                 let scale = Tensor::from_slice(device, &[total], &scale).unwrap();
                 Tokens::int8(&vectors, &scale, &offsets)
             }
             Storage::Binary => {
-                let vectors = words(32, |v| {
-                    (0..32).fold(0, |word, i| word | ((v[i] > 0.0) as u32) << i)
-                });
+                let vectors =
+                    words(32, |v| (0..32).fold(0, |word, i| word | ((v[i] > 0.0) as u32) << i));
                 Tokens::binary(&vectors, &offsets)
             }
             float => {
@@ -149,7 +148,12 @@ fn temperature(how: &MaxSim) -> (Option<f64>, bool) {
 }
 
 /// The score of a query and a document, and the magnitude that bounds its rounding.
-fn want(query: oracle::Item<'_>, document: oracle::Item<'_>, how: &MaxSim, side: Side) -> (f64, f64) {
+fn want(
+    query: oracle::Item<'_>,
+    document: oracle::Item<'_>,
+    how: &MaxSim,
+    side: Side,
+) -> (f64, f64) {
     let (temperature, padding) = temperature(how);
     let (from, to) = match side {
         Side::Queries => (query, document),
@@ -319,7 +323,11 @@ fn company_does_not_change_a_bit() {
                     }
                     let few = [d.select(&[2, j, 1]).on(device), q.select(&[i, 4]).on(device)];
                     let few = scores(&few[1], &few[0], &how).unwrap().to_vec::<f32>().unwrap();
-                    assert_eq!(few[1].to_bits(), all[0][i * d.lengths.len() + j].to_bits(), "{name}");
+                    assert_eq!(
+                        few[1].to_bits(),
+                        all[0][i * d.lengths.len() + j].to_bits(),
+                        "{name}"
+                    );
                 }
             }
         }
@@ -376,12 +384,8 @@ fn nan_never_wins_and_nothing_is_minus_infinity() {
         let (on_q, on_d) = (q.on(device), d.on(device));
         let found = scores(&on_q, &on_d, &MaxSim::colbert()).unwrap().to_vec::<f32>().unwrap();
         let low = -inf;
-        let want = [
-            [14.0, low, low, 5.0, inf, low],
-            [0.0; 6],
-            [low; 6],
-            [5.0, low, low, 2.0, inf, low],
-        ];
+        let want =
+            [[14.0, low, low, 5.0, inf, low], [0.0; 6], [low; 6], [5.0, low, low, 2.0, inf, low]];
         assert_eq!(found, want.concat(), "{name}");
         // From the documents' side their NaN tokens find nothing, and queries without tokens nobody.
         let how = MaxSim::filip(Side::Documents);
@@ -404,7 +408,10 @@ fn nan_never_wins_and_nothing_is_minus_infinity() {
         assert_eq!(found.to_vec::<f32>().unwrap()[12..18], want[3], "{name}");
         let soft = MaxSim::cico(Side::Queries, 0.5, false);
         let soft = scores(&masked, &d.on(device), &soft).unwrap().to_vec::<f32>().unwrap();
-        assert!((soft[0] - 6.95).abs() < 0.2 && soft[1] == low && soft[2] == low, "{name} {soft:?}");
+        assert!(
+            (soft[0] - 6.95).abs() < 0.2 && soft[1] == low && soft[2] == low,
+            "{name} {soft:?}"
+        );
     }
 }
 
@@ -422,7 +429,8 @@ fn a_search_ranks_the_scores() {
             let cut: Vec<usize> = (0..60).collect();
             let parts = [d.select(&cut[..17]), d.select(&[]), d.select(&cut[17..])];
             let parts: Vec<Tokens> = parts.iter().map(|p| p.on(device)).collect();
-            let maps: Vec<Bitmap> = (0..4).map(|q| Bitmap::from_fn(60, |i| i % (q + 2) == 0)).collect();
+            let maps: Vec<Bitmap> =
+                (0..4).map(|q| Bitmap::from_fn(60, |i| i % (q + 2) == 0)).collect();
             let excludes = [Exclude::None, Exclude::Shared(&maps[1]), Exclude::PerQuery(&maps)];
             for (exclude, k) in excludes.iter().zip([5, 60, 7]) {
                 let out = |q: usize, d: usize| match exclude {

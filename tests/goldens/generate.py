@@ -9,6 +9,7 @@ sentence-transformers, PyTorch, float32, eager attention, CPU) computes for a li
     python generate.py --only bert mpnet       # some of them
     python generate.py --minilm DIR            # also minilm.safetensors / minilm.json
     python generate.py --only --minilm DIR     # minilm.* and nothing else
+    python generate.py --only --residual       # residual.safetensors: ColBERTv2's codec in NumPy
     python generate.py --check                 # rewrite nothing, test that every parameter matters
 
 Made with: torch 2.15.0, transformers 5.23.0, sentence-transformers 6.2.0, tokenizers 0.23.3,
@@ -921,6 +922,40 @@ def auto_config(folder: Path):
 
 
 # --------------------------------------------------------------------------------------------------
+# The residual codec of ColBERTv2, in NumPy
+
+
+def residual_codec(out: Path) -> None:
+    """residual.safetensors: codes, packed residuals and decoded vectors for 1, 2 and 4 bits.
+
+    As colbert/indexing/codecs/residual.py does it: the centroid of the largest dot product; buckets by
+    torch.bucketize; the buckets' bits, lowest first, through numpy.packbits; the sum of centroid and weight, normalised.
+    """
+    rng = np.random.default_rng(SEED)
+
+    def unit(x):
+        return (x / np.linalg.norm(x, axis=-1, keepdims=True)).astype(np.float32)
+
+    vectors, centroids = unit(rng.standard_normal((60, 32))), unit(rng.standard_normal((7, 32)))
+    codes = (vectors @ centroids.T).argmax(1)
+    residuals = vectors - centroids[codes]
+    tensors = {"vectors": vectors, "centroids": centroids, "codes": codes.astype(np.int64)}
+    for bits in (1, 2, 4):
+        levels = np.arange(2**bits) / 2**bits
+        cutoffs = np.quantile(residuals, levels[1:]).astype(np.float32)
+        weights = np.quantile(residuals, levels + 0.5 / 2**bits).astype(np.float32)
+        buckets = np.searchsorted(cutoffs, residuals, side="left")
+        stream = (buckets[..., None] >> np.arange(bits)) & 1
+        decoded = centroids[codes] + weights[buckets]
+        tensors[f"cutoffs{bits}"], tensors[f"weights{bits}"] = cutoffs, weights
+        tensors[f"packed{bits}"] = np.packbits(stream.reshape(len(vectors), -1).astype(np.uint8), axis=1)
+        tensors[f"decoded{bits}"] = unit(decoded)
+    save_file({k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in tensors.items()}, out / "residual.safetensors")
+    (out / "residual.safetensors").chmod(0o644)
+    print(f"residual: {len(vectors)} vectors")
+
+
+# --------------------------------------------------------------------------------------------------
 # all-MiniLM-L6-v2
 
 MINILM_TEXTS = [
@@ -976,6 +1011,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=HERE, help="where the folders go (default: next to this file)")
     parser.add_argument("--only", nargs="*", choices=sorted(FOLDERS), help="just these folders; with no name, none")
     parser.add_argument("--minilm", type=Path, help="a folder with all-MiniLM-L6-v2; writes minilm.safetensors/.json")
+    parser.add_argument("--residual", action="store_true", help="also write residual.safetensors")
     parser.add_argument("--check", action="store_true", help="write nothing; disturb each parameter and compare")
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
@@ -988,6 +1024,8 @@ def main() -> None:
         if args.check and name.startswith("colbert-"):
             continue
         (check if args.check else generate)(name, args.out)
+    if args.residual and not args.check:
+        residual_codec(args.out)
     if args.minilm and not args.check:
         minilm(args.minilm, args.out)
 

@@ -221,9 +221,10 @@ impl<'a> Scorer<'a> {
         self.search(document, q..q + 1);
         let tokens = self.args.queries;
         let lane = |token: usize, lane: usize| match tokens.counts(token) {
-            true => {
-                (self.lanes.best(lane, Best::Max, tokens.inner(token, false)), self.lanes.place[lane])
-            }
+            true => (
+                self.lanes.best(lane, Best::Max, tokens.inner(token, false)),
+                self.lanes.place[lane],
+            ),
             false => (f32::NEG_INFINITY, u32::MAX),
         };
         self.lanes_of(q).map(|(token, at)| lane(token, at)).unzip()
@@ -240,9 +241,9 @@ impl<'a> Scorer<'a> {
         if !self.args.want.rows() {
             return 0.0;
         }
-        how.reduce(self.lanes_of(q).filter(|(token, _)| tokens.counts(*token)).map(|(token, lane)| {
-            self.lanes.best(lane, how.best, tokens.inner(token, how.padding()))
-        }))
+        how.reduce(self.lanes_of(q).filter(|(token, _)| tokens.counts(*token)).map(
+            |(token, lane)| self.lanes.best(lane, how.best, tokens.inner(token, how.padding())),
+        ))
     }
 
     fn column_score(&self, document: usize) -> f32 {
@@ -251,9 +252,11 @@ impl<'a> Scorer<'a> {
             return 0.0;
         }
         let range = tokens.offsets().range(document).enumerate();
-        how.reduce(range.filter(|(_, token)| tokens.counts(*token)).map(|(i, token)| {
-            self.columns.best(i, how.best, tokens.inner(token, how.padding()))
-        }))
+        how.reduce(
+            range.filter(|(_, token)| tokens.counts(*token)).map(|(i, token)| {
+                self.columns.best(i, how.best, tokens.inner(token, how.padding()))
+            }),
+        )
     }
 
     /// Runs the searches of the tokens of a document and of some queries in each other.
@@ -288,7 +291,8 @@ impl<'a> Scorer<'a> {
         };
         let padding = args.how.padding();
         let arch = pulp::Arch::new();
-        let plain = args.how.best == Best::Max && args.want == Want::Queries && !tokens.scaled(padding);
+        let plain =
+            args.how.best == Best::Max && args.want == Want::Queries && !tokens.scaled(padding);
         for panel in &self.queries.panels[panels] {
             let lanes = panel.lane..panel.lane + panel.width;
             if plain {

@@ -215,11 +215,7 @@ pub struct Alignment {
 ///
 /// # Errors
 /// As [`rerank`].
-pub fn align(
-    queries: &Tokens,
-    documents: &Tokens,
-    candidates: &[Vec<u32>],
-) -> Result<Alignment> {
+pub fn align(queries: &Tokens, documents: &Tokens, candidates: &[Vec<u32>]) -> Result<Alignment> {
     let pairs = Pairs::Lists(candidates);
     match run(queries, documents, &MaxSim::colbert(), pairs, Want::Align)? {
         Found { rows: Some(maxima), places: Some(places), .. } => Ok(Alignment { places, maxima }),
@@ -365,7 +361,8 @@ fn run(
                 let expected = format!("documents below {}", documents.len());
                 return Err(Error::argument("candidates", expected, d.to_string()));
             }
-            let entries = |q: usize| if want == Want::Align { queries.offsets().range(q).len() } else { 1 };
+            let entries =
+                |q: usize| if want == Want::Align { queries.offsets().range(q).len() } else { 1 };
             vec![lists.iter().enumerate().map(|(q, list)| list.len() * entries(q)).sum()]
         }
     };

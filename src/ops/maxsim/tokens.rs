@@ -397,9 +397,9 @@ fn quantize(values: &[f32], dim: usize) -> (Vec<u32>, Vec<f32>) {
         .flat_map_iter(|(token, s)| {
             let inverse = if *s > 0.0 { 1.0 / s } else { 0.0 };
             let byte = move |v: &f32| (v * inverse).round_ties_even().clamp(-127.0, 127.0) as i8;
-            token.chunks_exact(4).map(move |four| {
-                u32::from_le_bytes(std::array::from_fn(|i| byte(&four[i]) as u8))
-            })
+            token
+                .chunks_exact(4)
+                .map(move |four| u32::from_le_bytes(std::array::from_fn(|i| byte(&four[i]) as u8)))
         })
         .collect();
     (words, scale)

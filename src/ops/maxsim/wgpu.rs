@@ -207,7 +207,12 @@ impl<'a> Pass<'a> {
         let (args, here) = (self.args, &self.documents.items);
         let entry = |document: usize, at: usize| {
             let range = args.documents.offsets().range(document);
-            [(range.start - self.documents.base.min(range.start)) as u32, range.len() as u32, at as u32, 0]
+            [
+                (range.start - self.documents.base.min(range.start)) as u32,
+                range.len() as u32,
+                at as u32,
+                0,
+            ]
         };
         match &args.pairs {
             Pairs::All(range) => {

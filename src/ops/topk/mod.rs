@@ -80,7 +80,11 @@ impl Exclude<'_> {
     }
 
     /// Whether the `rows` are excluded for all of the `queries`.
-    pub(crate) fn covers(&self, queries: std::ops::Range<usize>, rows: std::ops::Range<usize>) -> bool {
+    pub(crate) fn covers(
+        &self,
+        queries: std::ops::Range<usize>,
+        rows: std::ops::Range<usize>,
+    ) -> bool {
         match self {
             Exclude::None => false,
             Exclude::Shared(map) => map.covers(rows),
