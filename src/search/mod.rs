@@ -2,5 +2,7 @@
 
 mod flat;
 pub mod store;
+mod tokens;
 
 pub use flat::{FlatIndex, Hit};
+pub use tokens::TokenIndex;

@@ -114,17 +114,18 @@ fn clouds(count: usize, dim: usize, centres: usize, rng: &mut Rng) -> Vec<f32> {
 #[test]
 fn centroids_improve_with_every_round_and_come_again() {
     for (name, device) in main_devices() {
-        let (count, dim) = (300, 16);
+        let (count, dim) = (72, 8);
         let data = clouds(count, dim, 9, &mut Rng(3));
         let vectors = Tensor::from_slice(device, &[count, dim], &data).unwrap();
-        let run = |rounds, seed| kmeans(&vectors, &KMeans { clusters: 12, rounds, seed }).unwrap();
-        let inertia: Vec<f64> = (0..6).map(|rounds| run(rounds, 5).inertia).collect();
+        let run = |rounds, seed| kmeans(&vectors, &KMeans { clusters: 10, rounds, seed }).unwrap();
+        let inertia: Vec<f64> = (0..4).map(|rounds| run(rounds, 5).inertia).collect();
         assert!(inertia.windows(2).all(|w| w[1] <= w[0] * (1.0 + 1e-6)), "{name}: {inertia:?}");
-        assert!(inertia[5] < 0.9 * inertia[0], "{name}: {inertia:?}");
-        let (one, two) = (run(4, 5), run(4, 5));
-        assert_eq!((one.centroids, one.assigned), (two.centroids, two.assigned), "{name}");
+        assert!(inertia[3] < 0.9 * inertia[0], "{name}: {inertia:?}");
+        let (one, two) = (run(3, 5), run(3, 5));
+        assert_eq!((one.inertia, one.centroids), (inertia[3], two.centroids), "{name}");
+        assert_eq!(one.assigned, two.assigned, "{name}");
         // What is assigned is what is nearest, by the oracle.
-        let found = run(3, 6);
+        let found = run(2, 6);
         for (v, &got) in data.chunks(dim).zip(&found.assigned) {
             let distance = |c: &[f32]| {
                 v.iter().zip(c).map(|(v, c)| (*v as f64 - *c as f64).powi(2)).sum::<f64>()
@@ -157,15 +158,17 @@ fn as_many_clusters_as_vectors_are_the_vectors() {
 #[test]
 fn more_bits_decode_nearer_and_training_comes_again() {
     for (name, device) in main_devices() {
-        let (count, dim) = (240, 32);
+        let (count, dim) = (80, 16);
         let data = clouds(count, dim, 6, &mut Rng(8));
         let vectors = Tensor::from_slice(device, &[count, dim], &data).unwrap();
         let mut last = 0.0;
         for bits in [1, 2, 4] {
-            let how = Training { bits, clusters: 8, rounds: 4, seed: 2 };
+            let how = Training { bits, clusters: 6, rounds: 2, seed: 2 };
             let codec = Codec::train(&vectors, &how).unwrap();
-            let again = Codec::train(&vectors, &how).unwrap();
-            assert_eq!((codec.cutoffs(), codec.weights()), (again.cutoffs(), again.weights()));
+            if bits == 2 {
+                let again = Codec::train(&vectors, &how).unwrap();
+                assert_eq!((codec.cutoffs(), codec.weights()), (again.cutoffs(), again.weights()));
+            }
             assert!(codec.cutoffs().windows(2).all(|w| w[0] < w[1]), "{name}");
             let decoded = codec.decode(&codec.encode(&vectors).unwrap()).unwrap();
             let decoded = decoded.to_vec::<f32>().unwrap();

@@ -116,6 +116,14 @@ impl Reader {
 }
 
 impl TokenEncoder {
+    /// Whether a folder was made for late interaction: PyLate's or ColBERT's.
+    ///
+    /// # Errors
+    /// [`Error::Config`] or [`Error::Io`] if its files can not be read.
+    pub fn is_made_for(folder: &Path) -> Result<bool> {
+        Ok(Projections::open(folder)?.is_some() || is_colbert(folder, &Config::open(folder)?))
+    }
+
     /// Loads a folder. Matrices and embedding tables are kept as `dtype` (f32, f16 or bf16), biases and norms as f32;
     /// activations are f32.
     ///
@@ -136,7 +144,7 @@ impl TokenEncoder {
             let problem = format!("{class} gives scores (a cross-encoder); expected an encoder");
             return Err(Error::Config { file: config.file, problem });
         }
-        let own = class == "HF_ColBERT" || folder.join(ARTIFACT).is_file();
+        let own = is_colbert(folder, &config);
         let mut reading = Reading::open(&transformer)?;
         if projections.is_some() || own {
             // The settings' lengths hold instead, up to the model's last position.
@@ -272,6 +280,11 @@ impl TokenEncoder {
     fn vectors(&self, hidden: &Hidden) -> Result<Tensor> {
         l2_normalize(&self.head.apply(&hidden.states)?, NORM_EPS)
     }
+}
+
+/// Whether ColBERT's own code wrote a folder.
+fn is_colbert(folder: &Path, config: &Config) -> bool {
+    config.class.as_deref() == Some("HF_ColBERT") || folder.join(ARTIFACT).is_file()
 }
 
 impl std::fmt::Debug for TokenEncoder {

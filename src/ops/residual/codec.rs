@@ -163,11 +163,12 @@ impl Codec {
     /// # Errors
     /// [`Error::Shape`] if they are no such matrix on the codec's device, [`Error::Argument`] if a value is not finite.
     pub fn encode(&self, vectors: &Tensor) -> Result<Codes> {
-        self.encode_unit(&self.unit(vectors)?)
+        let (numbers, packed) = self.pack(&self.unit(vectors)?)?;
+        self.codes(&numbers, &packed)
     }
 
-    /// Compresses vectors of length 1.
-    pub(crate) fn encode_unit(&self, host: &[f32]) -> Result<Codes> {
+    /// Centroids and packed residuals of vectors of length 1.
+    pub(crate) fn pack(&self, host: &[f32]) -> Result<(Vec<u32>, Vec<u32>)> {
         let (dim, words) = (self.dim(), self.words());
         let nearest = self.nearest(host)?;
         let mut packed = vec![0u32; nearest.len() * words];
@@ -181,7 +182,7 @@ impl Codec {
                 }
             },
         );
-        self.codes(&nearest, &packed)
+        Ok((nearest, packed))
     }
 
     /// Codes that were stored: a centroid and [`words`](Self::words) u32 a vector.

@@ -22,6 +22,7 @@ pub(crate) mod cuda;
 pub(crate) mod wgpu;
 
 pub use codec::{Codec, Training};
+pub(crate) use codec::normalize;
 
 use crate::device::Backend;
 use crate::{DType, Device, Error, Result, Tensor};
