@@ -23,6 +23,7 @@ use nearkin::models::TextEncoder;
 use nearkin::ops::attention::{Attention, Heads, attention};
 use nearkin::ops::embed::{EmbedNorm, Lookup, embed};
 use nearkin::ops::gemm::{Activation, Epilogue, gemm};
+use nearkin::ops::maxsim::{MaxSim, Tokens, scores};
 use nearkin::ops::norm::{l2_normalize, layer_norm};
 use nearkin::ops::pool::{Pooling, pool};
 use nearkin::ops::topk::{Corpus, Metric, Search, topk};
@@ -122,9 +123,10 @@ fn run(small: bool, only: Option<String>) -> Outcome {
     let stream = context.new_stream()?;
     let device = Device::from_cuda(context.clone(), stream.clone(), DeviceOptions::default())?;
     let bench = Bench { context, stream, device, small, only, seen: RefCell::default() };
-    let families: [(&str, Family); 7] = [
+    let families: [(&str, Family); 8] = [
         ("gemm", gemms),
         ("topk", searches),
+        ("maxsim", interactions),
         ("attention", attentions),
         ("norm", norms),
         ("embed", embeds),
@@ -357,6 +359,31 @@ fn searches(bench: &Bench) -> Outcome {
         let shape = [("n", n), ("d", d), ("q", q), ("k", k)];
         let case = Case::new("topk", dtype, &shape, bytes, 2 * n * d * q);
         bench.case(case, || topk(&queries, &corpus, &Search::new(Metric::Dot, k)))?;
+    }
+    Ok(())
+}
+
+/// Queries, tokens of each, documents, tokens of each: a corpus, which the memory bounds; long items, which the tensor cores
+/// bound; a short list to rank again, which the launch bounds.
+fn interactions(bench: &Bench) -> Outcome {
+    use DType::{BF16, F16, F32};
+    for (q, lq, n, ld, d, dtype) in [
+        (1, 32, 100_000, 128, 128, F16),
+        (8, 32, 100_000, 128, 128, F16),
+        (1, 1024, 1000, 1024, 128, BF16),
+        (1, 32, 1000, 300, 128, F16),
+        (1, 32, 10_000, 300, 128, F32),
+    ] {
+        let (lq, n, ld) = (bench.size(lq, 32), bench.size(n, 20), bench.size(ld, 128));
+        let tokens = |items: usize, length: usize, seed| {
+            let offsets = Offsets::from_lengths(&bench.device, &vec![length; items])?;
+            Tokens::new(&bench.normals(dtype, &[offsets.total(), d], seed)?, &offsets)
+        };
+        let (queries, documents) = (tokens(q, lq, 1)?, tokens(n, ld, 2)?);
+        let bytes = queries.bytes() + documents.bytes() + 4 * q * n;
+        let shape = [("q", q), ("lq", lq), ("n", n), ("ld", ld), ("d", d)];
+        let case = Case::new("maxsim", dtype, &shape, bytes, 2 * q * lq * n * ld * d);
+        bench.case(case, || scores(&queries, &documents, &MaxSim::colbert()))?;
     }
     Ok(())
 }

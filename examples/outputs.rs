@@ -22,6 +22,7 @@ use nearkin::models::{CrossEncoder, TextEncoder};
 use nearkin::ops::attention::{Attention, Heads, attention};
 use nearkin::ops::embed::{EmbedNorm, Lookup, embed, gather_rows, scatter_rows};
 use nearkin::ops::gemm::{Activation, Epilogue, gemm};
+use nearkin::ops::maxsim::{MaxSim, Side, Storage, Tokens, align, both, scores};
 use nearkin::ops::norm::{l2_normalize, layer_norm, rms_norm};
 use nearkin::ops::pool::{Pooling, pool};
 use nearkin::ops::topk::{Bitmap, Corpus, Exclude, Metric, Search, topk};
@@ -31,13 +32,14 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 /// Families, and how far two devices may be apart: |a - b| <= tolerance * max(1, |b|). Sums may be taken in another
 /// order, and exponentials and roots are approximations that each processor makes in its own way; what is copied or
 /// selected is the same.
-const FAMILIES: [(&str, f32, Cases); 7] = [
+const FAMILIES: [(&str, f32, Cases); 8] = [
     ("norm", 1e-5, norms),
     ("embed", 1e-5, embeds),
     ("pool", 1e-6, pools),
     ("gemm", 2e-4, gemms),
     ("attention", 1e-4, attentions),
     ("topk", 1e-5, searches),
+    ("maxsim", 1e-5, interactions),
     ("models", 1e-3, models),
 ];
 
@@ -321,6 +323,35 @@ fn searches(device: &str, out: &mut Outputs) -> nearkin::Result<()> {
                 }
             }
         }
+    }
+    Ok(())
+}
+
+fn interactions(device: &str, out: &mut Outputs) -> nearkin::Result<()> {
+    let device = Device::by_name(device)?;
+    let tokens = |lengths: &[usize], seed| -> nearkin::Result<Tokens> {
+        let offsets = Offsets::from_lengths(&device, lengths)?;
+        let vectors = normals(&device, DType::F32, &[offsets.total(), 96], seed)?;
+        Tokens::new(&vectors, &offsets)?.normalized()
+    };
+    let (queries, documents) =
+        (tokens(&[32, 7, 80], 1)?, tokens(&[60, 1, 0, 64, 200, 129, 33], 2)?);
+    let lists = vec![vec![0, 4, 2], vec![6], vec![5, 1]];
+    for storage in [Storage::F32, Storage::F16, Storage::BF16, Storage::Int8, Storage::Binary] {
+        let (q, d) = (queries.to_storage(storage)?, documents.to_storage(storage)?);
+        let put = |name: &str| format!("{name}_{storage}");
+        out.put(put("colbert"), || scores(&q, &d, &MaxSim::colbert())?.to_vec())?;
+        for (name, how) in [
+            ("filip", MaxSim::filip(Side::Queries)),
+            ("cico", MaxSim::cico(Side::Queries, 0.07, false)),
+        ] {
+            out.put(put(name), || {
+                let [rows, columns] = both(&q, &d, &how)?;
+                Ok([rows.to_vec::<f32>()?, columns.to_vec()?].concat())
+            })?;
+        }
+        let found = align(&q, &d, &lists);
+        out.put(put("align"), || found?.maxima.to_vec())?;
     }
     Ok(())
 }

@@ -160,6 +160,31 @@ fn bits(total: f32, count: u32, lost: bool) -> u32 {
     return bitcast<u32>(select(total, total / f32(max(count, 1u)), params.mean == 1u));
 }
 
+// A statement for each column `at` of a row's products `x`, or each row of a column's. Written out in part: Mesa's software driver
+// ends all loops of an invocation after 65,535 rounds.
+//% macro over_columns(statement)
+                    for (var c = 0u; c < width; c += 16u) {
+                        //% for i in range(16)
+                        if c + {{ i }}u < width {
+                            let at = c + {{ i }}u;
+                            let x = products[thread * {{ XT + 1 }}u + at];
+                            {{ statement }}
+                        }
+                        //% endfor
+                    }
+//% endmacro
+//% macro over_rows(statement)
+                    for (var r = 0u; r < height; r += 16u) {
+                        //% for i in range(16)
+                        if r + {{ i }}u < height {
+                            let at = r + {{ i }}u;
+                            let x = products[at * {{ XT + 1 }}u + line];
+                            {{ statement }}
+                        }
+                        //% endfor
+                    }
+//% endmacro
+
 @compute @workgroup_size(128)
 fn maxsim(
     @builtin(workgroup_id) group: vec3<u32>,
@@ -208,13 +233,15 @@ fn maxsim(
                 //% endfor
                 //% endfor
                 for (var c0 = 0u; c0 < fours; c0 += {{ FOURS }}u) {
-                    for (var i = thread; i < {{ XT * FOURS }}u; i += 128u) {
-                        let r = i / {{ FOURS }}u;
-                        let c = i % {{ FOURS }}u;
+                    //% for half in range(2)
+                    {
+                        let r = thread / {{ FOURS }}u + {{ 32 * half }}u;
+                        let c = thread % {{ FOURS }}u;
                         var v = vec4<f32>();
                         if r < width && c0 + c < fours { v = load4_documents((first + t + r) * fours + c0 + c); }
                         document_tile[c * {{ XT + 1 }}u + r] = v;
                     }
+                    //% endfor
                     {
                         let r = thread / {{ FOURS }}u;
                         let c = thread % {{ FOURS }}u;
@@ -223,18 +250,20 @@ fn maxsim(
                         query_tile[c * {{ QT }}u + r] = v;
                     }
                     workgroupBarrier();
-                    for (var c = 0u; c < {{ FOURS }}u; c++) {
+                    //% for c in range(FOURS)
+                    {
                         //% for j in range(4)
-                        let q_{{ j }} = query_tile[c * {{ QT }}u + row + {{ j }}u];
+                        let q_{{ j }} = query_tile[{{ c * QT + j }}u + row];
                         //% endfor
                         //% for i in range(4)
-                        let d_{{ i }} = document_tile[c * {{ XT + 1 }}u + column + {{ 16 * i }}u];
+                        let d_{{ i }} = document_tile[{{ c * (XT + 1) + 16 * i }}u + column];
                         //% for j in range(4)
                         sum_{{ i }}_{{ j }} = fma(q_{{ j }}.w, d_{{ i }}.w, fma(q_{{ j }}.z, d_{{ i }}.z,
                             fma(q_{{ j }}.y, d_{{ i }}.y, fma(q_{{ j }}.x, d_{{ i }}.x, sum_{{ i }}_{{ j }}))));
                         //% endfor
                         //% endfor
                     }
+                    //% endfor
                     workgroupBarrier();
                 }
                 //% for i in range(4)
@@ -245,29 +274,22 @@ fn maxsim(
                 workgroupBarrier();
                 // Who reads here is done before the next products are written, two barriers on.
                 if is_row && thread < height {
-                    let at = state_at + 3u * p;
+                    let here = state_at + 3u * p;
                     //% if SOFT
                     let own = row_scale(first_row + p + thread);
-                    let before = Search(state[at], bitcast<f32>(state[at + 1u]), bitcast<f32>(state[at + 2u]));
+                    let before = Search(state[here], bitcast<f32>(state[here + 1u]), bitcast<f32>(state[here + 2u]));
                     var most = before.key;
-                    for (var c = 0u; c < width; c++) {
-                        most = max(most, ordered(products[thread * {{ XT + 1 }}u + c] * document_scale(first + t + c) * own));
-                    }
+                    {{ over_columns("most = max(most, ordered(x * document_scale(first + t + at) * own));") }}
                     var now = kept(before, most);
-                    for (var c = 0u; c < width; c++) {
-                        now = taken(now, ordered(products[thread * {{ XT + 1 }}u + c] * document_scale(first + t + c) * own));
-                    }
-                    state[at] = now.key;
-                    state[at + 1u] = bitcast<u32>(now.weights);
-                    state[at + 2u] = bitcast<u32>(now.weighted);
+                    {{ over_columns("now = taken(now, ordered(x * document_scale(first + t + at) * own));") }}
+                    state[here] = now.key;
+                    state[here + 1u] = bitcast<u32>(now.weights);
+                    state[here + 2u] = bitcast<u32>(now.weighted);
                     //% else
-                    var now = Search(state[at], state[at + 1u]);
-                    for (var c = 0u; c < width; c++) {
-                        let key = ordered(products[thread * {{ XT + 1 }}u + c] * document_scale(first + t + c));
-                        if key > now.key { now = Search(key, t + c); }
-                    }
-                    state[at] = now.key;
-                    state[at + 1u] = now.place;
+                    var now = Search(state[here], state[here + 1u]);
+                    {{ over_columns("let key = ordered(x * document_scale(first + t + at)); if key > now.key { now = Search(key, t + at); }") }}
+                    state[here] = now.key;
+                    state[here + 1u] = now.place;
                     //% endif
                 }
                 //% if MODE == "both"
@@ -275,17 +297,11 @@ fn maxsim(
                     //% if SOFT
                     let own = document_scale(first + t + line);
                     var most = mine.key;
-                    for (var r = 0u; r < height; r++) {
-                        most = max(most, ordered(products[r * {{ XT + 1 }}u + line] * own * row_scale(first_row + p + r)));
-                    }
+                    {{ over_rows("most = max(most, ordered(x * own * row_scale(first_row + p + at)));") }}
                     mine = kept(mine, most);
-                    for (var r = 0u; r < height; r++) {
-                        mine = taken(mine, ordered(products[r * {{ XT + 1 }}u + line] * own * row_scale(first_row + p + r)));
-                    }
+                    {{ over_rows("mine = taken(mine, ordered(x * own * row_scale(first_row + p + at)));") }}
                     //% else
-                    for (var r = 0u; r < height; r++) {
-                        mine.key = max(mine.key, ordered(products[r * {{ XT + 1 }}u + line] * row_scale(first_row + p + r)));
-                    }
+                    {{ over_rows("mine.key = max(mine.key, ordered(x * row_scale(first_row + p + at)));") }}
                     //% endif
                 }
                 //% endif

@@ -62,6 +62,7 @@ pub const KERNELS: &[(&str, &str)] = &[
     ("attention.ptx", include_str!("../kernels/attention.ptx")),
     ("embed.ptx", include_str!("../kernels/embed.ptx")),
     ("gemm.ptx", include_str!("../kernels/gemm.ptx")),
+    ("maxsim.ptx", include_str!("../kernels/maxsim.ptx")),
     ("norm.ptx", include_str!("../kernels/norm.ptx")),
     ("pool.ptx", include_str!("../kernels/pool.ptx")),
     ("residual.ptx", include_str!("../kernels/residual.ptx")),

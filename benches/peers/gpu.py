@@ -26,7 +26,7 @@ SECONDS = 1.0
 RUNS = (20, 200)
 # Launches between two events, so that a short kernel is not lost in the time an event takes.
 TOGETHER = 200e-6
-FAMILIES = ["gemm", "topk", "attention", "norm", "embed", "pool", "encode"]
+FAMILIES = ["gemm", "topk", "maxsim", "attention", "norm", "embed", "pool", "encode"]
 
 
 def main() -> int:
@@ -194,6 +194,27 @@ def topk(bench: Bench) -> None:
             return scores.cpu(), rows.cpu()
 
         bench.case("topk", dtype, {"n": n, "d": d, "q": q, "k": k}, work)
+
+
+def maxsim(bench: Bench) -> None:
+    """Documents in parts, so that the products of their tokens fit the memory."""
+    torch = bench.torch
+    for q, lq, n, ld, d, dtype in [
+        (1, 32, 100_000, 128, 128, "f16"),
+        (8, 32, 100_000, 128, 128, "f16"),
+        (1, 1024, 1000, 1024, 128, "bf16"),
+        (1, 32, 1000, 300, 128, "f16"),
+        (1, 32, 10_000, 300, 128, "f32"),
+    ]:
+        lq, n, ld = bench.size(lq, 32), bench.size(n, 20), bench.size(ld, 128)
+        queries, documents = bench.normals(dtype, q, lq, d), bench.normals(dtype, n, ld, d)
+        parts = documents.split(max(1, (1 << 30) // (q * lq * ld)))
+
+        def work():
+            products = (torch.einsum("qid,njd->qnij", queries, part) for part in parts)
+            return torch.cat([p.amax(3).float().sum(2) for p in products], 1)
+
+        bench.case("maxsim", dtype, {"q": q, "lq": lq, "n": n, "ld": ld, "d": d}, work)
 
 
 def attention(bench: Bench) -> None:

@@ -41,6 +41,7 @@ pub const CUDA_FAMILIES: &[Family] = &[
     attention::cuda::FAMILY,
     embed::cuda::FAMILY,
     gemm::cuda::FAMILY,
+    maxsim::cuda::FAMILY,
     norm::cuda::FAMILY,
     pool::cuda::FAMILY,
     residual::cuda::FAMILY,

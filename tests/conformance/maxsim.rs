@@ -183,7 +183,7 @@ fn methods() -> impl Strategy<Value = MaxSim> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 20, failure_persistence: None, ..Default::default() })]
+    #![proptest_config(ProptestConfig { cases: 12, failure_persistence: None, ..Default::default() })]
 
     #[test]
     fn matches_the_oracle(
@@ -309,11 +309,11 @@ fn company_does_not_change_a_bit() {
         let lengths: Vec<usize> = (0..17).map(|i| [60, 1, 64, 129, 3][i % 5]).collect();
         let d = Set::new(storage, dim, &lengths, &mut rng);
         let soft = MaxSim::cico(Side::Queries, 0.07, false);
-        for (name, device) in devices() {
+        for (name, device) in main_devices() {
             let (on_q, on_d) = (q.on(device), d.on(device));
             for how in [MaxSim::colbert(), soft] {
                 let all = both(&on_q, &on_d, &how).unwrap().map(|t| t.to_vec::<f32>().unwrap());
-                for (i, j) in [(0, 0), (1, 5), (2, 8), (3, 3), (8, 16), (5, 14)] {
+                for (i, j) in [(0, 0), (2, 8), (5, 14)] {
                     let (one, other) = (q.select(&[i]).on(device), d.select(&[j]).on(device));
                     let alone = both(&one, &other, &how).unwrap();
                     for (alone, all) in alone.iter().zip(&all) {
@@ -512,8 +512,9 @@ fn what_does_not_fit_is_refused() {
             assert!(matches!(refused, Err(Error::Argument { .. })), "{name}");
         }
         if !device.is_cpu() {
-            let there = Offsets::from_lengths(&Device::cpu(), &[3]).unwrap();
-            let vectors = Tensor::zeros(&Device::cpu(), DType::F32, &[3, 8]).unwrap();
+            let cpu = Device::cpu();
+            let there = Offsets::from_lengths(&cpu, &[3]).unwrap();
+            let vectors = Tensor::zeros(&cpu, DType::F32, &[3, 8]).unwrap();
             let other = Tokens::new(&vectors, &there).unwrap();
             assert!(matches!(scores(&good, &other, &how), Err(Error::Shape { .. })), "{name}");
         }

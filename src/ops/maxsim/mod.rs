@@ -7,11 +7,39 @@
 //!   `1/m Σ_j max_i s_ij`;
 //! - CiCo (Cheng et al., arXiv:2303.12793): as FILIP, with `Σ_j s_ij softmax_j(s_ij / τ)` for the maximum.
 //!
-//! Sums and means are over tokens that no mask leaves out. A NaN never wins. A token that finds nothing, because the other
-//! item is empty, masked as a whole or only gives NaN, has the best -∞, and so has an item with such a token the score -∞.
-//! An item without tokens that count scores 0.
+//! Sums and means are over tokens that no mask leaves out. A NaN never wins, and of equals the first is the place. A token
+//! whose best is -∞ found nothing: the other item is empty, masked as a whole, or gives only NaN and -∞. An item with such a
+//! token scores -∞; an item without tokens that count scores 0. Scales are not negative, so that a token's own comes last.
+//!
+//! | | CPU | wgpu | CUDA |
+//! |---|---|---|---|
+//! | f32 | f32 fma | f32 fma | f32 fma, whatever the precision asked for |
+//! | f16, bf16 | f32 fma | f32 fma | tensor cores, summed in f32 |
+//! | int8 | exact, in f32 | exact, in f32 | tensor cores, exact |
+//! | binary | exact, in f32 | exact, in f32 | tensor cores (xor, popc), exact |
+//! | a task | a document, or a pair | a query by documents | two queries of up to 32 tokens, or one, by documents |
+//!
+//! All forms run on all devices: every query by every document ([`scores`], [`both`]), lists ([`rerank`], [`align`]), whole corpora
+//! ([`search`]). One launch reads each document token from memory once, however many queries there are; those after the first
+//! read it from a cache. Products of tokens never leave the registers, the caches or the shared memory of the task.
+//!
+//! Workspace beside vectors and results:
+//! - CPU: the queries as f32; for each thread a tile of up to 256 KiB as f32 where documents are not f32, and where not
+//!   only maxima by the query's tokens are asked for, its products; 8 bytes a pair.
+//! - wgpu: 12 bytes for each query token, up to the next 32, and unit of work (at most 1024 beside those of long lists), and
+//!   tables of 16 bytes a document or pair and 8 a query token; each at most 16 MiB, or one binding. Scores of a call are one
+//!   binding; one item must fit a binding. Mesa's software driver ends loops after 65,535 rounds, so that there a pair of
+//!   thousands of tokens by thousands of 1024 dimensions is cut short.
+//! - CUDA: 48 bytes a block and 8 a query token; 1,536 bytes for each block and 64 tokens of the longest query, if it has more
+//!   than 64, at most 64 MiB.
+//!
+//! Limits: the dimension is a multiple of 8 (binary: 32) up to 1024; both sides are stored alike
+//! ([`Tokens::to_storage`] converts); fewer than 2^32 scores a call. A tile never spans two documents, so that documents of a
+//! few tokens leave most of a tile of 64 (CPU: 12, or 6 with AVX2) unused.
 
 mod cpu;
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
 mod tokens;
 #[cfg(feature = "wgpu")]
 pub(crate) mod wgpu;
@@ -374,13 +402,8 @@ fn run(
     match documents.device().backend() {
         Backend::Cpu(_) => cpu::maxsim(&args),
         #[cfg(feature = "cuda")]
-        Backend::Cuda(_) => Err(unsupported(documents)),
+        Backend::Cuda(gpu) => cuda::maxsim(gpu, &args),
         #[cfg(feature = "wgpu")]
         Backend::Wgpu(gpu) => wgpu::maxsim(gpu, &args),
     }
-}
-
-#[cfg(any(feature = "cuda", feature = "wgpu"))]
-fn unsupported(documents: &Tokens) -> Error {
-    Error::Unsupported { what: "late interaction".into(), device: documents.device().name() }
 }

@@ -15,6 +15,8 @@ use crate::{DType, Error, Result, Tensor};
 const UNITS: usize = 1024;
 /// Query tokens that a workgroup takes at a time.
 const ROWS: usize = 32;
+/// Rounds of loops that a workgroup with several documents should not exceed.
+const ROUNDS: usize = 32_768;
 /// Bytes of the rows' state, and of the tables.
 const SCRATCH: u64 = 16 << 20;
 
@@ -260,7 +262,10 @@ impl<'a> Pass<'a> {
             .collect();
         let meetings = self.meetings();
         let pairs: usize = meetings.iter().map(|(queries, e)| queries.len() * e.len()).sum();
-        let per_unit = pairs.div_ceil(UNITS).max(1);
+        // Mesa's software driver ends the loops of an invocation after 65,535 rounds, all together.
+        let tokens_most = args.documents.offsets().max_len();
+        let rounds = tokens_most.div_ceil(64) * longest.div_ceil(ROWS) * (tokens.dim() / 16 + 16);
+        let per_unit = pairs.div_ceil(UNITS).min(ROUNDS / rounds.max(1)).max(1);
         let most_words = scratch / size_of::<u32>();
         let mut launch = Launch { units: Vec::new(), entries: Vec::new() };
         let flush = |launch: &mut Launch| -> Result<()> {

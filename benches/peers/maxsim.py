@@ -1,0 +1,60 @@
+#!/usr/bin/env python3
+"""Times the sum of maxima of late interaction: einsum + amax in PyTorch, and maxsim-cpu where it is installed.
+
+    python maxsim.py [--threads N] [--runs 10]
+
+The vectors are seeded normal numbers, L2-normalised. One JSON line per measurement on stdout.
+"""
+
+import argparse
+from importlib.metadata import version
+
+from common import default_threads, measure, report, set_threads
+
+CASES = [(1, 32, 1000, 300, 128), (1, 32, 5000, 128, 128), (8, 32, 1000, 300, 128), (1, 1024, 50, 1024, 128)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--threads", type=int, default=default_threads())
+    parser.add_argument("--runs", type=int, default=10)
+    args = parser.parse_args()
+    set_threads(args.threads)
+
+    import numpy as np
+    import torch
+
+    try:
+        import maxsim_cpu
+    except ImportError:
+        maxsim_cpu = None
+    torch.set_num_threads(args.threads)
+
+    def unit(seed, *shape):
+        x = np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
+        return x / np.linalg.norm(x, axis=-1, keepdims=True)
+
+    for q, lq, n, ld, d in CASES:
+        queries, documents = unit(1, q, lq, d), unit(2, n, ld, d)
+        case = f"q{q}_lq{lq}_n{n}_ld{ld}_d{d}"
+        queries_t, documents_t = torch.from_numpy(queries), torch.from_numpy(documents)
+
+        def interact(one):
+            return torch.einsum("id,njd->nij", one, documents_t).amax(2).sum(1)
+
+        def work():
+            return torch.stack([interact(one) for one in queries_t])
+
+        with torch.inference_mode():
+            seconds = measure(work, args.runs, warmup=2)
+            found = work().numpy()
+        report("torch", "maxsim", case, args.threads, seconds, torch.__version__.split("+")[0])
+        if maxsim_cpu is not None:
+            work = lambda: [maxsim_cpu.maxsim_scores(one, documents) for one in queries]  # noqa: E731
+            seconds = measure(work, args.runs, warmup=2)
+            report("maxsim-cpu", "maxsim", case, args.threads, seconds, version("maxsim-cpu"))
+            assert np.abs(np.stack(work()) - found).max() < 1e-3, case
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+use nearkin::ops::maxsim::{MaxSim, Side, Storage, Tokens, align, both, scores};
+use nearkin::{DType, Device, Offsets};
+
+use crate::common::{Rng, normals};
+use crate::{cold_bytes, emulated, launches};
+
+fn tokens(device: &Device, storage: Storage, lengths: &[usize], dim: usize, seed: u64) -> Tokens {
+    let offsets = Offsets::from_lengths(device, lengths).unwrap();
+    let (vectors, _) = normals(device, DType::F32, &[offsets.total(), dim], &mut Rng(seed));
+    Tokens::new(&vectors, &offsets).unwrap().to_storage(storage).unwrap()
+}
+
+/// Every document token comes from memory once, whatever the number of queries; nothing but scores is written.
+#[test]
+fn documents_are_read_once_and_only_scores_are_written() {
+    let Some((emulator, device)) = emulated() else { return };
+    let ragged: Vec<usize> = (0..90).map(|i| 30 + i * 37 % 90).collect();
+    let fixed = vec![128; 60];
+    let cases: [(Storage, usize, &[usize], &[usize]); 6] = [
+        (Storage::F32, 128, &[32], &ragged),
+        (Storage::F16, 128, &[32], &ragged),
+        (Storage::BF16, 128, &[32; 4], &fixed),
+        (Storage::F16, 128, &[77, 20], &fixed),
+        (Storage::Int8, 128, &[32], &ragged),
+        (Storage::Binary, 512, &[32, 32], &fixed),
+    ];
+    for (storage, dim, queries, documents) in cases {
+        let q = tokens(&device, storage, queries, dim, 1);
+        let d = tokens(&device, storage, documents, dim, 2);
+        let what = format!("{} queries, {} x {dim} {storage}", queries.len(), d.total());
+        let all = launches(&emulator, || {
+            scores(&q, &d, &MaxSim::colbert()).unwrap();
+        });
+        let names: Vec<&str> = all.iter().map(|l| l.kernel.as_str()).collect();
+        assert_eq!(names, ["maxsim"], "{what}");
+        let counts = &all[0].counts;
+        // Only a query of several passes keeps a state.
+        let passes = queries.iter().map(|n| n.div_ceil(64)).max().unwrap();
+        let state = if passes > 1 { counts.blocks as usize * passes * 128 * 12 } else { 0 };
+        let floor = (q.bytes() + d.bytes() + 4 * queries.len() * documents.len() + state) as u64;
+        let cold = cold_bytes(counts);
+        println!(
+            "{what}: {cold} bytes from memory ({:.3} of the floor), {} blocks, {} warp instructions, {} conflicts",
+            cold as f64 / floor as f64,
+            counts.blocks,
+            counts.warp_instructions,
+            counts.shared.conflicts()
+        );
+        assert!(cold <= floor + floor / 10, "{what}: {cold} bytes from memory, floor {floor}");
+        // A score is a sector at most; a state is written once a document and once a tile.
+        let tiles: usize = documents.iter().map(|n| n.div_ceil(64) + 1).sum();
+        let state = if passes > 1 { queries.len() * passes * tiles * 128 * 12 } else { 0 };
+        let most = 32 * queries.len() * documents.len() + state;
+        let written = 32 * counts.global.stores.sectors;
+        assert!(written <= most as u64, "{what}: {written} bytes written, at most {most}");
+        assert_eq!(counts.local_bytes, 0, "{what}: local memory");
+        assert_eq!(counts.shared.conflicts(), 0, "{what}: bank conflicts");
+    }
+}
+
+/// Both sides, and places, come from one pass over the documents.
+#[test]
+fn both_sides_are_one_pass() {
+    let Some((emulator, device)) = emulated() else { return };
+    let q = tokens(&device, Storage::BF16, &[50], 64, 1);
+    let d = tokens(&device, Storage::BF16, &[150; 20], 64, 2);
+    let one = launches(&emulator, || {
+        scores(&q, &d, &MaxSim::colbert()).unwrap();
+    });
+    let two = launches(&emulator, || {
+        both(&q, &d, &MaxSim::filip(Side::Queries)).unwrap();
+    });
+    let places = launches(&emulator, || {
+        align(&q, &d, &[(0..20).collect()]).unwrap();
+    });
+    assert_eq!((one.len(), two.len(), places.len()), (1, 1, 1));
+    let sectors = |l: &[ptx_emulator::client::LaunchRecord]| l[0].counts.global.loads.sectors;
+    let most = sectors(&one) + sectors(&one) / 10;
+    assert!(
+        sectors(&two) <= most,
+        "{} sectors loaded for both sides, at most {most}",
+        sectors(&two)
+    );
+    let instructions = [&one, &two].map(|l| l[0].counts.warp_instructions);
+    println!("one side {} warp instructions, both {}", instructions[0], instructions[1]);
+    assert!(instructions[1] <= 2 * instructions[0], "{instructions:?} warp instructions");
+}
