@@ -108,7 +108,8 @@ fn bits(found: &[Vec<Hit>]) -> Vec<Vec<(String, u32)>> {
 #[test]
 fn a_search_finds_what_comparing_all_finds() {
     let mut rng = Rng(1);
-    let (documents, queries) = (Items::random(0..40, 9, &mut rng), Items::random(0..3, 5, &mut rng));
+    let (documents, queries) =
+        (Items::random(0..40, 9, &mut rng), Items::random(0..3, 5, &mut rng));
     for (device, d) in devices() {
         let index = index(d, Storage::F32, &documents);
         assert_eq!((index.len(), index.tokens()), (40, documents.values.len() / DIM));
@@ -129,7 +130,8 @@ fn a_search_finds_what_comparing_all_finds() {
 #[test]
 fn every_storage_agrees_with_itself() {
     let mut rng = Rng(2);
-    let (documents, queries) = (Items::random(0..30, 7, &mut rng), Items::random(0..3, 6, &mut rng));
+    let (documents, queries) =
+        (Items::random(0..30, 7, &mut rng), Items::random(0..3, 6, &mut rng));
     for (device, d) in devices() {
         for (kind, index) in kinds(d, &documents) {
             let what = format!("{kind} on {device}");
@@ -141,8 +143,7 @@ fn every_storage_agrees_with_itself() {
                 assert_eq!(few[..], all[..4], "{what}");
             }
             let keep = |id: &str| id.ends_with(['3', '7']);
-            let some =
-                index.search(&queries.values, &queries.offsets, 99, Some(&keep)).unwrap();
+            let some = index.search(&queries.values, &queries.offsets, 99, Some(&keep)).unwrap();
             let lists: Vec<Vec<String>> = vec![
                 documents.ids.iter().filter(|id| keep(id)).rev().cloned().collect(),
                 Vec::new(),
@@ -263,8 +264,9 @@ fn every_kind_is_saved_and_loaded() {
             let loaded = TokenIndex::load(&path, d).unwrap();
             assert_eq!(loaded.storage(), index.storage());
             assert_eq!(loaded.codec().map(Codec::bits), index.codec().map(Codec::bits));
-            let search =
-                |i: &TokenIndex| bits(&i.search(&queries.values, &queries.offsets, 5, None).unwrap());
+            let search = |i: &TokenIndex| {
+                bits(&i.search(&queries.values, &queries.offsets, 5, None).unwrap())
+            };
             assert_eq!(search(&loaded), search(&index), "{kind} on {device}");
         }
     }
@@ -293,7 +295,8 @@ fn what_embed_writes_is_read() {
 
 #[test]
 fn another_score_may_be_chosen() {
-    let (documents, queries) = (Items::random(0..9, 5, &mut Rng(7)), Items::random(0..1, 4, &mut Rng(8)));
+    let (documents, queries) =
+        (Items::random(0..9, 5, &mut Rng(7)), Items::random(0..1, 4, &mut Rng(8)));
     for (device, d) in main_devices() {
         let mut index = index(d, Storage::F32, &documents);
         let sums = index.search(&queries.values, &queries.offsets, 9, None).unwrap();
@@ -375,7 +378,8 @@ fn a_full_device_keeps_the_index_as_it_was() {
     let error = index.add(&["huge"], &more, &[0, 20_000]).unwrap_err();
     assert!(matches!(error, Error::OutOfMemory { .. }), "{error}");
     assert_eq!((index.len(), index.contains("huge")), (50, false));
-    let found = index.search(documents.get(7), &[0, (documents.get(7).len() / DIM) as i64], 1, None);
+    let found =
+        index.search(documents.get(7), &[0, (documents.get(7).len() / DIM) as i64], 1, None);
     assert_eq!(&*found.unwrap()[0][0].id, "id7");
 }
 
@@ -520,7 +524,8 @@ fn an_index_of_many_parts_is_searched_whole() {
             let found = index.search(query, &[0, 2], 2, None).unwrap();
             assert_eq!(*found[0][0].id, ids[i], "{device}");
             assert!((found[0][0].score - 2.0).abs() < 1e-5 && found[0][1].score < 2.0, "{device}");
-            let ranked = index.rerank(query, &[0, 2], &[vec![&ids[269], &ids[i], &ids[0]]]).unwrap();
+            let ranked =
+                index.rerank(query, &[0, 2], &[vec![&ids[269], &ids[i], &ids[0]]]).unwrap();
             assert_eq!(ranked[0][0], found[0][0], "{device}");
         }
     }

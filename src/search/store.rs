@@ -206,14 +206,9 @@ impl File {
             let start = view.data().as_ptr() as usize - map.as_ptr() as usize;
             (view.dtype(), view.shape().to_vec(), start..start + view.data().len())
         };
-        let tensors = file.tensors().iter().map(|(name, view)| (name.clone(), place(view)));
-        let tensors = tensors.collect();
+        let tensors = file.tensors().into_iter();
+        let tensors = tensors.map(|(name, view)| (name, place(&view))).collect();
         Ok(File { path: path.into(), map, tensors, metadata })
-    }
-
-    /// Whether there is a tensor of this name.
-    pub(super) fn has(&self, name: &str) -> bool {
-        self.tensors.contains_key(name)
     }
 
     /// A tensor's dtype, shape and bytes.

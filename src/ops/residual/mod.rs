@@ -21,8 +21,8 @@ pub(crate) mod cuda;
 #[cfg(feature = "wgpu")]
 pub(crate) mod wgpu;
 
-pub use codec::{Codec, Training};
 pub(crate) use codec::normalize;
+pub use codec::{Codec, Training};
 
 use crate::device::Backend;
 use crate::{DType, Device, Error, Result, Tensor};

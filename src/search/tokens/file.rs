@@ -60,7 +60,11 @@ impl TokenIndex {
             self.starts().map(move |(start, part)| {
                 let raw = part.raw()?;
                 let is_whole = !(0..part.len()).any(|i| self.removed.contains(start + i));
-                Ok(if is_whole { raw } else { raw.retain(row, |i| !self.removed.contains(start + i)) })
+                Ok(if is_whole {
+                    raw
+                } else {
+                    raw.retain(row, |i| !self.removed.contains(start + i))
+                })
             })
         };
         let (dtype, width) = match &layout.codec {
@@ -78,7 +82,8 @@ impl TokenIndex {
                 Some(_) => ("codes", DType::U32),
                 None => ("scales", DType::F32),
             };
-            let extra = raws().map(|raw| Ok(Cow::Owned(bytemuck::cast_slice(&raw?.extra).to_vec())));
+            let extra =
+                raws().map(|raw| Ok(Cow::Owned(bytemuck::cast_slice(&raw?.extra).to_vec())));
             tensors.push((name, Vectors::parts(dtype, &[total], extra)));
         }
         if let Some(codec) = &layout.codec {
@@ -109,9 +114,10 @@ impl TokenIndex {
         let file = File::open(path)?;
         let kept = match file.metadata.get(ENTRY) {
             None => None,
-            Some(text) => Some(serde_json::from_str::<Kept>(text).map_err(|e| {
-                file.data_fault(format!("the metadata's {ENTRY}: {e}"))
-            })?),
+            Some(text) => Some(
+                serde_json::from_str::<Kept>(text)
+                    .map_err(|e| file.data_fault(format!("the metadata's {ENTRY}: {e}")))?,
+            ),
         };
         let (dtype, shape, main) = file.tensor("tokens")?;
         let &[total, width] = shape else {
@@ -123,8 +129,9 @@ impl TokenIndex {
             return Err(file.fault(offsets, got));
         }
         let bounds: Vec<i64> = bytemuck::pod_collect_to_vec(bounds.2);
-        let lengths = check_offsets(&bounds, total)
-            .map_err(|got| file.data_fault(format!("its offsets: expected bounds that ascend from 0, got {got}")))?;
+        let lengths = check_offsets(&bounds, total).map_err(|got| {
+            file.data_fault(format!("its offsets: expected bounds that ascend from 0, got {got}"))
+        })?;
         let ids = file.ids(lengths.len())?;
         let mut index = match &kept {
             None => match store::float(dtype) {
@@ -145,7 +152,8 @@ impl TokenIndex {
                 codec(&file, device, *dim).map(TokenIndex::with_codec)
             }
             Some(Kept { storage, dim }) => {
-                let storage = KINDS.iter().find(|(k, _)| k == storage).map_or(Storage::F32, |(_, s)| *s);
+                let storage =
+                    KINDS.iter().find(|(k, _)| k == storage).map_or(Storage::F32, |(_, s)| *s);
                 TokenIndex::new(device, storage, *dim)
             }
         }
@@ -163,7 +171,8 @@ impl TokenIndex {
             None => (layout.storage.dtype(), layout.storage.width(layout.dim)),
         };
         if !is(dtype, want) || width != want_width {
-            let problem = format!("{shape:?} of {dtype:?}, expected [{total}, {want_width}] of {want}");
+            let problem =
+                format!("{shape:?} of {dtype:?}, expected [{total}, {want_width}] of {want}");
             return Err(file.fault("tokens", problem));
         }
         let extra = match (&layout.codec, layout.storage) {
@@ -172,9 +181,11 @@ impl TokenIndex {
             _ => Vec::new(),
         };
         if layout.codec.is_none()
-            && let Some(bits) = extra.iter().find(|&&b| !(0.0..f32::INFINITY).contains(&f32::from_bits(b)))
+            && let Some(bits) =
+                extra.iter().find(|&&b| !(0.0..f32::INFINITY).contains(&f32::from_bits(b)))
         {
-            let problem = format!("{}, expected finite numbers of at least 0", f32::from_bits(*bits));
+            let problem =
+                format!("{}, expected finite numbers of at least 0", f32::from_bits(*bits));
             return Err(file.fault("scales", problem));
         }
         let raw = Raw { lengths, main: main.to_vec(), extra };
@@ -204,7 +215,8 @@ impl TokenIndex {
             let values = Tensor::from_bytes(&Device::cpu(), dtype, &[tokens, dim], bytes)?;
             let mut values = values.to_f32_vec()?;
             if let Some(i) = values.iter().position(|v| !v.is_finite()) {
-                let problem = format!("token {} has {}, expected finite numbers", start + i / dim, values[i]);
+                let problem =
+                    format!("token {} has {}, expected finite numbers", start + i / dim, values[i]);
                 return Err(file.fault("tokens", problem));
             }
             normalize(&mut values, dim);

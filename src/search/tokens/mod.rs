@@ -135,7 +135,11 @@ impl TokenIndex {
     fn lengths(&self, values: usize, offsets: &[i64]) -> Result<Vec<usize>> {
         let dim = self.dim();
         if !values.is_multiple_of(dim) {
-            return Err(Error::shape(ADD, format!("vectors of dimension {dim}"), format!("{values} values")));
+            return Err(Error::shape(
+                ADD,
+                format!("vectors of dimension {dim}"),
+                format!("{values} values"),
+            ));
         }
         check_offsets(offsets, values / dim)
             .map_err(|got| Error::argument("offsets", "bounds that ascend from 0", got))
@@ -214,14 +218,21 @@ impl TokenIndex {
                 None => self.search_plain(&group.tokens, k, exclude)?,
                 Some(_) => self.search_decoded(&group.tokens, k, exclude)?,
             };
-            found.extend(hits.into_iter().zip(group.is_finite).map(|(hits, is_finite)| {
-                if is_finite { hits } else { Vec::new() }
-            }));
+            found.extend(
+                hits.into_iter()
+                    .zip(group.is_finite)
+                    .map(|(hits, is_finite)| if is_finite { hits } else { Vec::new() }),
+            );
         }
         Ok(found)
     }
 
-    fn search_plain(&self, queries: &Tokens, k: usize, exclude: Exclude<'_>) -> Result<Vec<Vec<Hit>>> {
+    fn search_plain(
+        &self,
+        queries: &Tokens,
+        k: usize,
+        exclude: Exclude<'_>,
+    ) -> Result<Vec<Vec<Hit>>> {
         let parts: Vec<Tokens> =
             self.parts.iter().map(|p| p.tokens(&self.layout)).collect::<Result<_>>()?;
         let hits = maxsim::search(queries, &parts, &self.how, k, exclude)?;
@@ -232,7 +243,12 @@ impl TokenIndex {
     }
 
     /// As [`search_plain`](Self::search_plain), with a part at a time decoded, and the parts' hits merged.
-    fn search_decoded(&self, queries: &Tokens, k: usize, exclude: Exclude<'_>) -> Result<Vec<Vec<Hit>>> {
+    fn search_decoded(
+        &self,
+        queries: &Tokens,
+        k: usize,
+        exclude: Exclude<'_>,
+    ) -> Result<Vec<Vec<Hit>>> {
         let mut selectors = vec![Selector::new(k.min(self.ids.len()).max(1)); queries.len()];
         for (start, part) in self.starts() {
             let here = Bitmap::from_fn(part.len(), |i| exclude.contains(0, start + i));
@@ -280,7 +296,11 @@ impl TokenIndex {
         let row = |id: &S| {
             let id = id.as_ref();
             self.rows.get(id).copied().ok_or_else(|| {
-                Error::argument("candidates", "ids of the index", format!("'{}'", id.escape_debug()))
+                Error::argument(
+                    "candidates",
+                    "ids of the index",
+                    format!("'{}'", id.escape_debug()),
+                )
             })
         };
         let lists: Vec<Vec<u32>> = candidates
@@ -292,7 +312,8 @@ impl TokenIndex {
             let lists = &lists[found.len()..][..group.tokens.len()];
             let mut scores: Vec<Vec<f32>> = lists.iter().map(|l| vec![f32::NAN; l.len()]).collect();
             for (start, part) in self.starts() {
-                let inside = |row: u32| (row as usize).checked_sub(start).filter(|&i| i < part.len());
+                let inside =
+                    |row: u32| (row as usize).checked_sub(start).filter(|&i| i < part.len());
                 let local: Vec<Vec<u32>> = lists
                     .iter()
                     .map(|list| list.iter().filter_map(|&r| inside(r).map(|i| i as u32)).collect())
@@ -393,7 +414,8 @@ impl TokenIndex {
     fn copied(&self, mut index: TokenIndex) -> Result<TokenIndex> {
         index.how = self.how;
         for (start, part) in self.starts() {
-            let lengths: Vec<usize> = (0..part.len()).map(|i| part.offsets().range(i).len()).collect();
+            let lengths: Vec<usize> =
+                (0..part.len()).map(|i| part.offsets().range(i).len()).collect();
             let mut floats = part.floats(&self.layout)?;
             if matches!(self.storage(), Storage::Int8 | Storage::Binary) {
                 normalize(&mut floats, self.dim());
@@ -460,7 +482,9 @@ impl TokenIndex {
     pub fn tokens(&self) -> usize {
         let parts = self.starts();
         parts
-            .flat_map(|(start, part)| (0..part.len()).map(move |i| (start + i, part.offsets().range(i))))
+            .flat_map(|(start, part)| {
+                (0..part.len()).map(move |i| (start + i, part.offsets().range(i)))
+            })
             .filter(|(i, _)| !self.removed.contains(*i))
             .map(|(_, range)| range.len())
             .sum()

@@ -46,7 +46,8 @@ impl Raw {
     fn slice(&self, documents: Range<usize>, start: usize, row: usize) -> Raw {
         let lengths = self.lengths[documents].to_vec();
         let end = start + lengths.iter().sum::<usize>();
-        let extra = if self.extra.is_empty() { Vec::new() } else { self.extra[start..end].to_vec() };
+        let extra =
+            if self.extra.is_empty() { Vec::new() } else { self.extra[start..end].to_vec() };
         Raw { lengths, main: self.main[start * row..end * row].to_vec(), extra }
     }
 
