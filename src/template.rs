@@ -41,6 +41,7 @@ pub const SHADERS: &[(&str, &str)] = &[
     ("norm.wgsl", include_str!("../shaders/norm.wgsl")),
     ("embed.wgsl", include_str!("../shaders/embed.wgsl")),
     ("pool.wgsl", include_str!("../shaders/pool.wgsl")),
+    ("residual.wgsl", include_str!("../shaders/residual.wgsl")),
     ("topk.wgsl", include_str!("../shaders/topk.wgsl")),
     ("attention.wgsl", include_str!("../shaders/attention.wgsl")),
     ("gemm.wgsl", include_str!("../shaders/gemm.wgsl")),
@@ -65,6 +66,7 @@ pub const KERNELS: &[(&str, &str)] = &[
     ("maxsim.ptx", include_str!("../kernels/maxsim.ptx")),
     ("norm.ptx", include_str!("../kernels/norm.ptx")),
     ("pool.ptx", include_str!("../kernels/pool.ptx")),
+    ("residual.ptx", include_str!("../kernels/residual.ptx")),
     ("topk.ptx", include_str!("../kernels/topk.ptx")),
     ("topk_merge.ptx", include_str!("../kernels/topk_merge.ptx")),
 ];

@@ -162,6 +162,36 @@ fn embed_then_search_finds_each_text_itself() {
 }
 
 #[test]
+fn embed_writes_what_late_interaction_compares() {
+    let folder = Folder::new();
+    let input = folder.write("in.txt", "hello, world!\nthe lazy dog\n");
+    let model = golden("colbert-pylate");
+    for form in ["query", "document"] {
+        let out = folder.path(form);
+        succeed(&[
+            "embed", "--model", &model, "--input", &input, "--output", &out, "--device", "cpu",
+            "--tokens", "--as", form, "--json",
+        ]);
+        let bytes = std::fs::read(&out).unwrap();
+        let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+        let (shape, vectors) = numbers(&file, "tokens");
+        assert_eq!(shape[1], 24);
+        assert_eq!(shape[0] == 32, form == "query", "{shape:?}");
+        for vector in vectors.chunks(24) {
+            assert!((vector.iter().map(|v| v * v).sum::<f32>() - 1.0).abs() < 1e-5);
+        }
+        let index =
+            nearkin::search::TokenIndex::load(Path::new(&out), &nearkin::Device::cpu()).unwrap();
+        assert_eq!((index.len(), index.dim()), (2, 24));
+    }
+    let out = folder.path("none");
+    refuse(
+        &["embed", "--model", &model, "--input", &input, "--output", &out],
+        &["--tokens", "late interaction"],
+    );
+}
+
+#[test]
 fn jsonl_keeps_ids_and_joins_titles() {
     let folder = Folder::new();
     let jsonl = folder.write(

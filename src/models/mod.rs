@@ -3,7 +3,8 @@
 //! A folder has `config.json`, `tokenizer.json` and `model.safetensors` (or shards with
 //! `model.safetensors.index.json`); an embedding model may have `modules.json` with the pooling it names. Known are
 //! BERT, RoBERTa, XLM-RoBERTa, CamemBERT, DistilBERT and MPNet as [`TextEncoder`], and the sequence-classification
-//! heads of BERT, RoBERTa, XLM-RoBERTa and CamemBERT as [`CrossEncoder`]. Anything else is refused by name.
+//! heads of BERT, RoBERTa, XLM-RoBERTa and CamemBERT as [`CrossEncoder`]. [`TokenEncoder`] reads any of the encoders for late
+//! interaction, with the projection and the settings of PyLate and ColBERT folders. Anything else is refused by name.
 //!
 //! Sequences run in batches, one after the other without padding. What a text gives never depends on what else is in
 //! its batch, to the bit, on one device.
@@ -12,7 +13,8 @@
 //! Weights in the dtype asked for, plus the workspace of one batch. With T the tokens of a batch
 //! ([`batch_tokens`](EmbedOptions::batch_tokens), or the longest text if that is longer), H the hidden and I the
 //! intermediate size, that is `4 T max(5 H, 2 H + I)` bytes of activations and 12 T of row numbers, each buffer rounded
-//! up by at most an eighth, and what [`gemm`](crate::ops::gemm) packs. Results and token ids are on the host.
+//! up by at most an eighth, and what [`gemm`](crate::ops::gemm) packs; ColBERT's queries, whose filling is not seen, take
+//! another `12 T H` in attention. Results and token ids are on the host.
 //!
 //! # Example
 //! ```no_run
@@ -33,10 +35,12 @@ mod cross;
 mod modules;
 mod text;
 mod tokenizer;
+mod tokens;
 mod weights;
 
 pub use cross::CrossEncoder;
 pub use text::{Embeddings, TextEncoder, TokenEmbeddings};
+pub use tokens::{TokenEncoder, TokenVectors};
 
 use std::path::Path;
 

@@ -29,6 +29,54 @@ struct Module {
     path: String,
 }
 
+impl Module {
+    /// The class may stand in any Python module: they moved with version 6.
+    fn name(&self) -> &str {
+        self.class.rsplit('.').next().unwrap_or_default()
+    }
+
+    /// The module's folder.
+    fn inside(&self, folder: &Path, file: &Path) -> Result<PathBuf> {
+        let inside = |part| matches!(part, Component::Normal(_) | Component::CurDir);
+        if Path::new(&self.path).components().all(inside) {
+            return Ok(folder.join(&self.path));
+        }
+        let problem = format!("the path '{}' leaves the folder", self.path);
+        Err(Error::Config { file: file.into(), problem })
+    }
+}
+
+/// A transformer and the projections of its tokens, as PyLate lists them.
+#[derive(Debug)]
+pub(crate) struct Projections {
+    pub(crate) transformer: PathBuf,
+    /// The folders of the projections, the first to be applied first; at least one.
+    pub(crate) dense: Vec<PathBuf>,
+}
+
+impl Projections {
+    /// Reads `modules.json`; nothing where there is none or it lists anything but a Transformer and Dense modules.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if the file is no list of modules, or a path leaves the folder.
+    pub(crate) fn open(folder: &Path) -> Result<Option<Projections>> {
+        let file = folder.join("modules.json");
+        let Some(modules) = read_json::<Vec<Module>>(&file)? else { return Ok(None) };
+        match &modules[..] {
+            [first, rest @ ..]
+                if first.name() == "Transformer"
+                    && !rest.is_empty()
+                    && rest.iter().all(|m| m.name() == "Dense") =>
+            {
+                let transformer = first.inside(folder, &file)?;
+                let dense = rest.iter().map(|m| m.inside(folder, &file)).collect::<Result<_>>()?;
+                Ok(Some(Projections { transformer, dense }))
+            }
+            _ => Ok(None),
+        }
+    }
+}
+
 impl Modules {
     /// Reads `modules.json` and the pooling it names. A folder without is mean-pooled and not normalised, as
     /// sentence-transformers does; `stated` is false then.
@@ -49,20 +97,14 @@ impl Modules {
         };
         let (mut transformer, mut pooling, mut normalize) = (None, None, false);
         for module in modules {
-            let inside = |part| matches!(part, Component::Normal(_) | Component::CurDir);
-            if !Path::new(&module.path).components().all(inside) {
-                return Err(bad(format!("the path '{}' leaves the folder", module.path)));
-            }
-            let path = folder.join(&module.path);
-            // The class may stand in any Python module: they moved with version 6.
-            let name = module.class.rsplit('.').next().unwrap_or_default();
-            match name {
+            let path = module.inside(folder, &file)?;
+            match module.name() {
                 "Transformer" if transformer.is_none() => transformer = Some(path),
                 "Pooling" if transformer.is_some() && pooling.is_none() && !normalize => {
                     pooling = Some(read_pooling(&path.join("config.json"))?);
                 }
                 "Normalize" if pooling.is_some() => normalize = true,
-                "Transformer" | "Pooling" | "Normalize" => {
+                name @ ("Transformer" | "Pooling" | "Normalize") => {
                     return Err(bad(format!(
                         "the module {name} is out of order; expected Transformer, Pooling and \
                          perhaps Normalize"
@@ -70,8 +112,8 @@ impl Modules {
                 }
                 _ => {
                     return Err(bad(format!(
-                        "unknown module '{}'; known are Transformer, Pooling and Normalize (Dense is \
-                         not supported yet)",
+                        "unknown module '{}'; known are Transformer, Pooling and Normalize (Transformer \
+                         and Dense alone make token vectors: they are for TokenEncoder)",
                         module.class
                     )));
                 }
@@ -203,7 +245,7 @@ impl Reading {
 }
 
 /// A JSON file, or nothing where there is none.
-fn read_json<T: DeserializeOwned>(file: &Path) -> Result<Option<T>> {
+pub(crate) fn read_json<T: DeserializeOwned>(file: &Path) -> Result<Option<T>> {
     let text = match std::fs::read(file) {
         Ok(text) => text,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),

@@ -15,6 +15,7 @@ use super::modules::Reading;
 use crate::{Error, Result};
 
 /// A tokenizer that gives what the model it was loaded with can read.
+#[derive(Clone)]
 pub(crate) struct Tokenizer {
     inner: tokenizers::Tokenizer,
     file: PathBuf,
@@ -46,6 +47,14 @@ pub(crate) struct Encoded {
     pub(crate) ids: Vec<u32>,
     /// One token type an id; empty where the model is not given types.
     pub(crate) types: Vec<u32>,
+    /// How many of the tokens, counted from the first, are seen by the others; those behind only look.
+    pub(crate) seen: usize,
+}
+
+impl Encoded {
+    pub(crate) fn new(ids: Vec<u32>, types: Vec<u32>) -> Encoded {
+        Encoded { seen: ids.len(), ids, types }
+    }
 }
 
 impl Tokenizer {
@@ -93,6 +102,38 @@ impl Tokenizer {
         Ok(Tokenizer { inner, file, limit, lower_case: reading.lower_case, vocab, types })
     }
 
+    /// The same tokenizer with another limit, which is at most this one's.
+    pub(crate) fn with_limit(&self, limit: usize) -> Result<Tokenizer> {
+        let mut other = self.clone();
+        other.limit = limit.min(self.limit);
+        let bad = |problem: String| Error::Tokenizer { file: self.file.clone(), problem };
+        let special = other.inner.get_post_processor().map_or(0, |p| p.added_tokens(false));
+        if other.limit <= special {
+            return Err(bad(format!(
+                "expected room for more than the {special} special tokens of a text, got a limit of {} tokens",
+                other.limit
+            )));
+        }
+        let truncation = other.inner.get_truncation().cloned().unwrap_or_default();
+        other
+            .inner
+            .with_truncation(Some(TruncationParams { max_length: other.limit, ..truncation }))
+            .map_err(|e| bad(e.to_string()))?;
+        Ok(other)
+    }
+
+    /// The id of a token, if the vocabulary has it and the model knows it.
+    pub(crate) fn token(&self, token: &str) -> Option<u32> {
+        self.inner.token_to_id(token).filter(|id| (*id as usize) < self.vocab)
+    }
+
+    /// The id of the first token that a text becomes, without special tokens.
+    pub(crate) fn first(&self, text: &str) -> Result<Option<u32>> {
+        let encoding = guarded(|| self.inner.encode_fast(text, false));
+        let bad = |problem: String| Error::Tokenizer { file: self.file.clone(), problem };
+        Ok(encoding.map_err(bad)?.get_ids().first().copied())
+    }
+
     /// Tokens of the longest sequence this gives.
     pub(crate) fn limit(&self) -> usize {
         self.limit
@@ -129,6 +170,6 @@ impl Tokenizer {
         if let Some(t) = types.iter().find(|t| **t as usize >= self.types) {
             return Err(bad(format!("gives the token type {t}; the model knows {}", self.types)));
         }
-        Ok(Encoded { ids, types })
+        Ok(Encoded::new(ids, types))
     }
 }

@@ -7,9 +7,11 @@
 pub mod attention;
 pub mod embed;
 pub mod gemm;
+pub mod kmeans;
 pub mod maxsim;
 pub mod norm;
 pub mod pool;
+pub mod residual;
 pub mod topk;
 
 pub(crate) mod math;
@@ -28,6 +30,7 @@ pub const FAMILIES: &[Family] = &[
     maxsim::wgpu::FAMILY,
     norm::wgpu::FAMILY,
     pool::wgpu::FAMILY,
+    residual::wgpu::FAMILY,
     topk::wgpu::FAMILY,
 ];
 
@@ -42,6 +45,7 @@ pub const CUDA_FAMILIES: &[Family] = &[
     maxsim::cuda::FAMILY,
     norm::cuda::FAMILY,
     pool::cuda::FAMILY,
+    residual::cuda::FAMILY,
     topk::cuda::FAMILY,
     topk::cuda::MERGE,
 ];

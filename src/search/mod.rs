@@ -3,6 +3,8 @@
 pub mod cur;
 mod flat;
 pub mod store;
+mod tokens;
 
 pub use cur::CurIndex;
 pub use flat::{FlatIndex, Hit};
+pub use tokens::TokenIndex;

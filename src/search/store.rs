@@ -2,14 +2,16 @@
 //!
 //! Metadata: `format` (`nearkin 1`), `ids` (a JSON array of strings, one a row of `embeddings`) and `xxh3` (the 64-bit
 //! XXH3 of all tensor data, in hexadecimal). A safetensors header holds at most 100 MB; where the ids take more than half
-//! of that, the same JSON is a tensor `ids` of bytes instead. A file is written under another name in the same folder,
+//! of that, the same JSON is a tensor `ids` of bytes instead. Beside `embeddings`, or instead of it, there may be the tensors of
+//! token vectors that [`TokenIndex`](super::TokenIndex) names, with one id a document. A file is written under another name in the same folder,
 //! synced and renamed, so that a crash never leaves half of one. Files without these entries load too: rows are then
 //! numbered.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::io::{BufWriter, Seek, SeekFrom, Write};
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use safetensors::SafeTensors;
 use serde_json::json;
@@ -77,6 +79,16 @@ pub fn write<S: AsRef<str>>(
     tensors: Vec<(&str, Vectors<'_>)>,
     ids: &[S],
 ) -> Result<()> {
+    write_with(path, tensors, ids, &[])
+}
+
+/// [`write`] with more entries of metadata.
+pub(super) fn write_with<S: AsRef<str>>(
+    path: &Path,
+    tensors: Vec<(&str, Vectors<'_>)>,
+    ids: &[S],
+    entries: &[(&str, String)],
+) -> Result<()> {
     let io = |e| Error::io(path, e);
     let folder = match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
@@ -91,6 +103,9 @@ pub fn write<S: AsRef<str>>(
     let mut metadata = json!({ "format": FORMAT });
     if let Some(ids) = in_header {
         metadata["ids"] = ids.into();
+    }
+    for (key, value) in entries {
+        metadata[key] = value.as_str().into();
     }
     metadata["xxh3"] = NO_CHECKSUM.into();
     header.insert("__metadata__".into(), metadata);
@@ -164,13 +179,93 @@ pub fn write<S: AsRef<str>>(
     Ok(())
 }
 
+/// A safetensors file, mapped, with its header and, if it has one, its checksum verified.
+pub(super) struct File {
+    pub(super) path: PathBuf,
+    map: Mapping,
+    tensors: HashMap<String, (safetensors::Dtype, Vec<usize>, Range<usize>)>,
+    pub(super) metadata: HashMap<String, String>,
+}
+
+impl File {
+    pub(super) fn open(path: &Path) -> Result<File> {
+        let map = Mapping::open(path)?;
+        let broken = |e| weights(path, "*", format!("not a whole safetensors file: {e}"));
+        let (header, metadata) = SafeTensors::read_metadata(&map).map_err(broken)?;
+        let metadata = metadata.metadata().clone().unwrap_or_default();
+        if let Some(want) = metadata.get("xxh3") {
+            let got = format!("{:016x}", xxh3_64(&map[8 + header..]));
+            if *want != got {
+                let problem = format!("the checksum is {got}, the file says {want}: damaged");
+                return Err(weights(path, "*", problem));
+            }
+        }
+        let file = SafeTensors::deserialize(&map).map_err(broken)?;
+        let place = |view: &safetensors::tensor::TensorView<'_>| {
+            // The view borrows the parsed file; its bytes are the mapping's.
+            let start = view.data().as_ptr() as usize - map.as_ptr() as usize;
+            (view.dtype(), view.shape().to_vec(), start..start + view.data().len())
+        };
+        let tensors = file.tensors().into_iter();
+        let tensors = tensors.map(|(name, view)| (name, place(&view))).collect();
+        Ok(File { path: path.into(), map, tensors, metadata })
+    }
+
+    /// A tensor's dtype, shape and bytes.
+    pub(super) fn tensor(&self, name: &str) -> Result<(safetensors::Dtype, &[usize], &[u8])> {
+        match self.tensors.get(name) {
+            Some((dtype, shape, range)) => Ok((*dtype, shape, &self.map[range.clone()])),
+            None => {
+                let mut names: Vec<&str> = self.tensors.keys().map(String::as_str).collect();
+                names.sort_unstable();
+                Err(self.fault(name, format!("missing; the file has {}", names.join(", "))))
+            }
+        }
+    }
+
+    /// The ids of `rows` rows; numbers where the file has none.
+    pub(super) fn ids(&self, rows: usize) -> Result<Vec<String>> {
+        let text = match (self.metadata.get(IDS), self.tensors.get(IDS)) {
+            (Some(text), _) => text.as_bytes(),
+            (None, Some((safetensors::Dtype::U8, _, range))) => &self.map[range.clone()],
+            _ => return Ok((0..rows).map(|i| i.to_string()).collect()),
+        };
+        let ids: Vec<String> = serde_json::from_slice(text).map_err(|e| {
+            self.data_fault(format!("its ids are not a JSON array of strings: {e}"))
+        })?;
+        if ids.len() != rows {
+            return Err(self.data_fault(format!("{} ids for {rows} vectors", ids.len())));
+        }
+        Ok(ids)
+    }
+
+    /// What is wrong with a tensor.
+    pub(super) fn fault(&self, tensor: &str, problem: String) -> Error {
+        weights(&self.path, tensor, problem)
+    }
+
+    /// What is wrong with the file as data.
+    pub(super) fn data_fault(&self, problem: String) -> Error {
+        Error::Data { file: self.path.clone(), line: None, problem }
+    }
+}
+
+/// A float's dtype.
+pub(super) fn float(dtype: safetensors::Dtype) -> Option<DType> {
+    match dtype {
+        safetensors::Dtype::F32 => Some(DType::F32),
+        safetensors::Dtype::F16 => Some(DType::F16),
+        safetensors::Dtype::BF16 => Some(DType::BF16),
+        _ => None,
+    }
+}
+
 /// A file of vectors, mapped and checked: its matrix `embeddings`, which is read in parts, and the ids of its rows.
 pub struct Stored {
-    map: Mapping,
+    file: File,
     dtype: DType,
     dim: usize,
     ids: Vec<String>,
-    data: Range<usize>,
 }
 
 impl Stored {
@@ -180,43 +275,19 @@ impl Stored {
     /// [`Error::Io`]; [`Error::Weights`] if the file is truncated, damaged or lacks a matrix `embeddings` of f32, f16 or
     /// bf16; [`Error::Data`] if its ids do not fit.
     pub fn open(path: &Path) -> Result<Stored> {
-        let map = Mapping::open(path)?;
-        let fault = |tensor: &str, problem| weights(path, tensor, problem);
-        let broken = |e| fault("*", format!("not a whole safetensors file: {e}"));
-        let (header, metadata) = SafeTensors::read_metadata(&map).map_err(broken)?;
-        let metadata = metadata.metadata().clone().unwrap_or_default();
-        if let Some(want) = metadata.get("xxh3") {
-            let got = format!("{:016x}", xxh3_64(&map[8 + header..]));
-            if *want != got {
-                let problem = format!("the checksum is {got}, the file says {want}: damaged");
-                return Err(fault("*", problem));
-            }
-        }
-        let file = SafeTensors::deserialize(&map).map_err(broken)?;
-        let view = file.tensor(EMBEDDINGS).map_err(|_| {
-            let mut names = file.names();
-            names.sort();
-            fault(EMBEDDINGS, format!("missing; the file has {}", names.join(", ")))
-        })?;
-        let fault = |problem| fault(EMBEDDINGS, problem);
-        let dtype = match view.dtype() {
-            safetensors::Dtype::F32 => DType::F32,
-            safetensors::Dtype::F16 => DType::F16,
-            safetensors::Dtype::BF16 => DType::BF16,
-            other => return Err(fault(format!("of {other:?}, expected F32, F16 or BF16"))),
-        };
-        let &[rows, dim] = view.shape() else {
-            return Err(fault(format!("shape {:?}, expected 2 dimensions", view.shape())));
+        let file = File::open(path)?;
+        let (dtype, shape, _) = file.tensor(EMBEDDINGS)?;
+        let fault = |problem| file.fault(EMBEDDINGS, problem);
+        let dtype = float(dtype)
+            .ok_or_else(|| fault(format!("of {dtype:?}, expected F32, F16 or BF16")))?;
+        let &[rows, dim] = shape else {
+            return Err(fault(format!("shape {shape:?}, expected 2 dimensions")));
         };
         if !(1..=MAX_DIM).contains(&dim) {
-            let shape = view.shape();
             return Err(fault(format!("shape {shape:?}, expected 1 to {MAX_DIM} columns")));
         }
-        let ids = ids(path, metadata.get(IDS), &file, rows)?;
-        // The view borrows the parsed file; its bytes are the mapping's.
-        let start = view.data().as_ptr() as usize - map.as_ptr() as usize;
-        let data = start..start + view.data().len();
-        Ok(Stored { map, dtype, dim, ids, data })
+        let ids = file.ids(rows)?;
+        Ok(Stored { file, dtype, dim, ids })
     }
 
     /// The number of vectors.
@@ -260,29 +331,9 @@ impl Stored {
 
     /// The vectors as they are stored, row after row.
     pub(crate) fn bytes(&self) -> &[u8] {
-        &self.map[self.data.clone()]
+        let (_, _, range) = &self.file.tensors[EMBEDDINGS];
+        &self.file.map[range.clone()]
     }
-}
-
-/// The ids of `rows` rows; numbers where the file has none.
-fn ids(
-    path: &Path,
-    in_header: Option<&String>,
-    file: &SafeTensors<'_>,
-    rows: usize,
-) -> Result<Vec<String>> {
-    let fault = |problem: String| Error::Data { file: path.into(), line: None, problem };
-    let text = match (in_header, file.tensor(IDS)) {
-        (Some(text), _) => text.as_bytes(),
-        (None, Ok(view)) if view.dtype() == safetensors::Dtype::U8 => view.data(),
-        _ => return Ok((0..rows).map(|i| i.to_string()).collect()),
-    };
-    let ids: Vec<String> = serde_json::from_slice(text)
-        .map_err(|e| fault(format!("its ids are not a JSON array of strings: {e}")))?;
-    if ids.len() != rows {
-        return Err(fault(format!("{} ids for {rows} vectors", ids.len())));
-    }
-    Ok(ids)
 }
 
 fn weights(path: &Path, tensor: &str, problem: String) -> Error {

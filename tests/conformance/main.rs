@@ -11,6 +11,7 @@ mod oracle {
     pub mod maxsim;
     pub mod norm;
     pub mod pool;
+    pub mod residual;
     pub mod topk;
 }
 
@@ -20,4 +21,5 @@ mod gemm;
 mod maxsim;
 mod norm;
 mod pool;
+mod residual;
 mod topk;

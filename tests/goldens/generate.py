@@ -9,6 +9,7 @@ sentence-transformers, PyTorch, float32, eager attention, CPU) computes for a li
     python generate.py --only bert mpnet       # some of them
     python generate.py --minilm DIR            # also minilm.safetensors / minilm.json
     python generate.py --only --minilm DIR     # minilm.* and nothing else
+    python generate.py --only --residual       # residual.safetensors: ColBERTv2's codec in NumPy
     python generate.py --check                 # rewrite nothing, test that every parameter matters
 
 Made with: torch 2.15.0, transformers 5.23.0, sentence-transformers 6.2.0, tokenizers 0.23.3,
@@ -21,6 +22,8 @@ In each folder
   golden.safetensors  ids [tokens] i64, type_ids [tokens] i64, offsets [n+1] i64, hidden [tokens, d] f32,
                       and embeddings [n, d] f32 (embedding models) or logits [n, labels] f32 (cross-encoders).
                       Nothing in it is padded: text i owns tokens offsets[i]..offsets[i+1].
+                      Late interaction (colbert-*) has, for queries (q_) and documents (d_), ids and offsets of the
+                      vectors that are kept, vectors [tokens, d] f32 of length 1, and scores [n, n] f32, ColBERT's MaxSim.
 """
 
 import argparse
@@ -29,6 +32,7 @@ import json
 import math
 import os
 import shutil
+import string
 import struct
 import unicodedata
 import warnings
@@ -606,7 +610,76 @@ def make_xlmr_cross(folder: Path) -> dict:
     return {"max_length": 33, "labels": 1}
 
 
+def save_colbert_encoder(folder: Path, tok, tensors: dict, config) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    config.save_pretrained(folder)
+    save_file({k: v.contiguous() for k, v in tensors.items()}, folder / "model.safetensors", {"format": "pt"})
+    edit_config(folder, old_dtype_key)
+    save_tokenizer(tok, folder)
+
+
+def normal_matrix(rows: int, columns: int, seed: int) -> torch.Tensor:
+    return torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed)) / columns**0.5
+
+
+def make_colbert_pylate(folder: Path) -> dict:
+    """What PyLate's save_pretrained writes; queries are filled with masks that the text does not see."""
+    tok = bert_tokenizer(40)
+    tok.add_tokens(["[Q] ", "[D] "])
+    config = bert_config(len(tok), max_position_embeddings=40)
+    model = transformers.BertModel(config, add_pooling_layer=False)
+    fill(model, SEED + 9, embed=0.1)
+    config.architectures = ["BertModel"]
+    save_colbert_encoder(folder, tok, model.state_dict(), config)
+    dims = [40, 32, 24]
+    modules = [{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"}]
+    for i, (wide, narrow) in enumerate(zip(dims, dims[1:]), 1):
+        modules.append({"idx": i, "name": str(i), "path": f"{i}_Dense", "type": "pylate.models.Dense.Dense"})
+        dense = {"in_features": wide, "out_features": narrow, "bias": i == 1, "use_residual": i == 1,
+                 "activation_function": f"torch.nn.modules.{'activation.GELU' if i == 1 else 'linear.Identity'}"}  # fmt: skip
+        write_json(folder / f"{i}_Dense" / "config.json", dense)
+        tensors = {"linear.weight": normal_matrix(narrow, wide, SEED + 10 + i)}
+        if i == 1:
+            tensors["linear.bias"] = normal_matrix(1, narrow, SEED + 12)[0].contiguous()
+            tensors["residual.weight"] = normal_matrix(narrow, wide, SEED + 13)
+        save_file(tensors, folder / f"{i}_Dense" / "model.safetensors")
+    write_json(folder / "modules.json", modules)
+    write_json(folder / "sentence_bert_config.json", {"max_seq_length": 29, "do_lower_case": False})
+    settings = {
+        "prompts": {}, "default_prompt_name": None, "similarity_fn_name": "MaxSim", "query_prefix": "[Q] ",
+        "document_prefix": "[D] ", "query_length": 16, "document_length": 30, "attend_to_expansion_tokens": False,
+        "skiplist_words": [".", ",", "!", "?", ";"], "do_query_expansion": True,
+    }  # fmt: skip
+    write_json(folder / "config_sentence_transformers.json", settings)
+    return {"markers": ["[Q] ", "[D] "], "lengths": [16, 30], "attend": False, "skip": settings["skiplist_words"]}
+
+
+def make_colbert_stanford(folder: Path) -> dict:
+    """What ColBERT's own code writes: `linear.weight` beside `bert.`, artifact.metadata; masks are seen."""
+    vocab = wordpiece_vocab(["[PAD]", "[unused0]", "[unused1]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"], 400, True)
+    tok = transformers.BertTokenizer(vocab=vocab, do_lower_case=True, model_max_length=40)
+    config = bert_config(len(tok), max_position_embeddings=40)
+    model = transformers.BertModel(config)
+    fill(model, SEED + 14, embed=0.1)
+    config.architectures = ["HF_ColBERT"]
+    tensors = {f"bert.{name}": p for name, p in model.state_dict().items()}
+    tensors["linear.weight"] = normal_matrix(16, 40, SEED + 15)
+    save_colbert_encoder(folder, tok, tensors, config)
+    write_json(
+        folder / "artifact.metadata",
+        {
+            "query_token_id": "[unused0]", "doc_token_id": "[unused1]", "query_token": "[Q]", "doc_token": "[D]",
+            "query_maxlen": 20, "doc_maxlen": 28, "attend_to_mask_tokens": True, "mask_punctuation": True,
+            "dim": 16, "similarity": "cosine", "nbits": 2,
+        },
+    )  # fmt: skip
+    punctuation = [tok.encode(c, add_special_tokens=False)[0] for c in string.punctuation]
+    return {"markers": ["[unused0]", "[unused1]"], "lengths": [20, 28], "attend": True, "skip": punctuation}
+
+
 FOLDERS = {
+    "colbert-pylate": make_colbert_pylate,
+    "colbert-stanford": make_colbert_stanford,
     "bert": make_bert,
     "bert-sharded": lambda f: make_bert(f, shard=True),
     "bert-f16": lambda f: make_bert(f, half=True, normalize=False),
@@ -710,9 +783,76 @@ def golden_cross(folder: Path, facts: dict) -> tuple[dict, dict]:
     return tensors, {"pairs": PAIRS, **facts, "batched_differs_by": apart}
 
 
+def colbert_head(folder: Path):
+    """The projection of hidden states, from the files alone."""
+    if (folder / "artifact.metadata").exists():
+        linear = load_file(folder / "model.safetensors")["linear.weight"]
+        return lambda x: x @ linear.T
+    layers = []
+    for module in json.loads((folder / "modules.json").read_text())[1:]:
+        config = json.loads((folder / module["path"] / "config.json").read_text())
+        layers.append((config, load_file(folder / module["path"] / "model.safetensors")))
+
+    def apply(x):
+        for config, t in layers:
+            y = x @ t["linear.weight"].T + t.get("linear.bias", torch.zeros(()))
+            y = torch.nn.functional.gelu(y) if config["activation_function"].endswith("GELU") else y
+            x = y + x @ t["residual.weight"].T if config["use_residual"] else y
+        return x
+
+    return apply
+
+
+@torch.no_grad()
+def golden_colbert(folder: Path, facts: dict, texts: list[str]) -> tuple[dict, dict]:
+    tok = transformers.AutoTokenizer.from_pretrained(folder)
+    model = transformers.AutoModel.from_pretrained(
+        folder, attn_implementation="eager", dtype=torch.float32, add_pooling_layer=False
+    ).eval()
+    head = colbert_head(folder)
+    skip = {tok.convert_tokens_to_ids(w) if isinstance(w, str) else w for w in facts["skip"]}
+    tensors, sides = {}, {}
+    for side, marker, length in zip("qd", facts["markers"], facts["lengths"]):
+        kept_ids, offsets, vectors = [], [0], []
+        for text in texts:
+            ids = tok(text, truncation=True, max_length=length - 1)["input_ids"]
+            ids.insert(1, tok.convert_tokens_to_ids(marker))
+            seen = [1] * len(ids)
+            if side == "q":
+                seen += [int(facts["attend"])] * (length - len(ids))
+                ids += [tok.mask_token_id] * (length - len(ids))
+            hidden = model(input_ids=torch.tensor([ids]), attention_mask=torch.tensor([seen])).last_hidden_state[0]
+            keep = [side == "q" or i not in skip for i in ids]
+            vectors.append(torch.nn.functional.normalize(head(hidden)[torch.tensor(keep)], dim=-1))
+            kept_ids += [i for i, k in zip(ids, keep) if k]
+            offsets.append(len(kept_ids))
+        sides[side] = vectors
+        tensors[f"{side}_ids"] = torch.tensor(kept_ids)
+        tensors[f"{side}_offsets"] = torch.tensor(offsets)
+        tensors[f"{side}_vectors"] = torch.cat(vectors).contiguous()
+    scores = [[(q @ d.T).amax(1).sum() for d in sides["d"]] for q in sides["q"]]
+    tensors["scores"] = torch.tensor(scores)
+    return tensors, {"texts": texts, **facts, "dimension": tensors["q_vectors"].shape[1]}
+
+
+def generate_colbert(name: str, folder: Path) -> None:
+    facts = FOLDERS[name](folder)
+    edit_tokenizer_json(folder, lambda data: None)  # on one line, to save room
+    tensors, info = golden_colbert(folder, facts, TEXTS)
+    save_file(tensors, folder / "golden.safetensors")
+    info["versions"] = versions()
+    write_json(folder / "golden.json", info)
+    for file in folder.rglob("*.safetensors"):
+        file.chmod(0o644)
+    spread = float(tensors["q_vectors"].std(0).mean())
+    print(f"{name}: {len(tensors['q_ids'])} and {len(tensors['d_ids'])} vectors, spread {spread:.2f}")
+
+
 def generate(name: str, out: Path) -> None:
     folder = out / name
     shutil.rmtree(folder, ignore_errors=True)
+    if name.startswith("colbert-"):
+        return generate_colbert(name, folder)
     facts = FOLDERS[name](folder)
     edit_tokenizer_json(folder, lambda data: None)  # on one line, to save room
     tensors, info = golden_cross(folder, facts) if name.endswith("-cross") else golden_embedding(folder, facts, TEXTS)
@@ -782,6 +922,40 @@ def auto_config(folder: Path):
 
 
 # --------------------------------------------------------------------------------------------------
+# The residual codec of ColBERTv2, in NumPy
+
+
+def residual_codec(out: Path) -> None:
+    """residual.safetensors: codes, packed residuals and decoded vectors for 1, 2 and 4 bits.
+
+    As colbert/indexing/codecs/residual.py does it: the centroid of the largest dot product; buckets by
+    torch.bucketize; the buckets' bits, lowest first, through numpy.packbits; the sum of centroid and weight, normalised.
+    """
+    rng = np.random.default_rng(SEED)
+
+    def unit(x):
+        return (x / np.linalg.norm(x, axis=-1, keepdims=True)).astype(np.float32)
+
+    vectors, centroids = unit(rng.standard_normal((60, 32))), unit(rng.standard_normal((7, 32)))
+    codes = (vectors @ centroids.T).argmax(1)
+    residuals = vectors - centroids[codes]
+    tensors = {"vectors": vectors, "centroids": centroids, "codes": codes.astype(np.int64)}
+    for bits in (1, 2, 4):
+        levels = np.arange(2**bits) / 2**bits
+        cutoffs = np.quantile(residuals, levels[1:]).astype(np.float32)
+        weights = np.quantile(residuals, levels + 0.5 / 2**bits).astype(np.float32)
+        buckets = np.searchsorted(cutoffs, residuals, side="left")
+        stream = (buckets[..., None] >> np.arange(bits)) & 1
+        decoded = centroids[codes] + weights[buckets]
+        tensors[f"cutoffs{bits}"], tensors[f"weights{bits}"] = cutoffs, weights
+        tensors[f"packed{bits}"] = np.packbits(stream.reshape(len(vectors), -1).astype(np.uint8), axis=1)
+        tensors[f"decoded{bits}"] = unit(decoded)
+    save_file({k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in tensors.items()}, out / "residual.safetensors")
+    (out / "residual.safetensors").chmod(0o644)
+    print(f"residual: {len(vectors)} vectors")
+
+
+# --------------------------------------------------------------------------------------------------
 # all-MiniLM-L6-v2
 
 MINILM_TEXTS = [
@@ -837,6 +1011,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=HERE, help="where the folders go (default: next to this file)")
     parser.add_argument("--only", nargs="*", choices=sorted(FOLDERS), help="just these folders; with no name, none")
     parser.add_argument("--minilm", type=Path, help="a folder with all-MiniLM-L6-v2; writes minilm.safetensors/.json")
+    parser.add_argument("--residual", action="store_true", help="also write residual.safetensors")
     parser.add_argument("--check", action="store_true", help="write nothing; disturb each parameter and compare")
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
@@ -846,7 +1021,11 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     torch.manual_seed(SEED)
     for name in FOLDERS if args.only is None else args.only:
+        if args.check and name.startswith("colbert-"):
+            continue
         (check if args.check else generate)(name, args.out)
+    if args.residual and not args.check:
+        residual_codec(args.out)
     if args.minilm and not args.check:
         minilm(args.minilm, args.out)
 

@@ -11,7 +11,7 @@ use crate::models::config::{Architecture, Config};
 use crate::models::tokenizer::Encoded;
 use crate::models::weights::Weights;
 use crate::ops::attention::{Attention, Heads, attention};
-use crate::ops::embed::{EmbedNorm, Lookup, embed};
+use crate::ops::embed::{EmbedNorm, Lookup, embed, gather_rows};
 #[cfg(feature = "cuda")]
 use crate::ops::embed::{checked_numbers, cuda::embed_rows};
 use crate::ops::gemm::{Activation, Epilogue, gemm};
@@ -169,6 +169,13 @@ pub(crate) struct Encoder {
     graphs: Graphs,
 }
 
+/// The tokens of a batch that are seen, where not all are.
+struct Seen {
+    /// Their rows.
+    rows: Vec<u32>,
+    offsets: Offsets,
+}
+
 /// The last hidden states of a batch.
 pub(crate) struct Hidden {
     /// \[T, H\].
@@ -244,7 +251,7 @@ impl Encoder {
             let expected = format!("1 to {limit} tokens a text");
             return Err(Error::argument("lengths", expected, length.to_string()));
         }
-        let sequence = |&n: &usize| Encoded { ids: vec![0; n], types: vec![0; n] };
+        let sequence = |&n: &usize| Encoded::new(vec![0; n], vec![0; n]);
         let sequences: Vec<Encoded> = lengths.iter().map(sequence).collect();
         // The first pass compiles the kernels, the second is recorded where the device has graphs.
         for _ in 0..2 {
@@ -272,11 +279,13 @@ impl Encoder {
         if let Some(table) = &self.types {
             lookups.push(Lookup { table, rows: &types });
         }
+        let seen = self.seen(sequences, &members)?;
         let Norm { weight, bias, eps } = &self.norm;
         let norm = EmbedNorm { weight, bias, eps: *eps };
         #[cfg(feature = "cuda")]
         if let Backend::Cuda(gpu) = self.device.backend()
             && gpu.graphs
+            && seen.is_none()
             && !ids.is_empty()
         {
             let numbers = &checked_numbers(&lookups, norm)?;
@@ -284,23 +293,44 @@ impl Encoder {
             let width = self.config.hidden;
             let batch = Batch { device: &self.device, lengths: &lengths, numbers, width };
             let work = |rows: &Tensor, offsets: &Offsets| {
-                self.layers(embed_rows(gpu, &tables, rows, norm)?, offsets)
+                self.layers(embed_rows(gpu, &tables, rows, norm)?, offsets, None)
             };
             if let Some((states, offsets)) = self.graphs.run(gpu, &batch, work)? {
                 return Ok(Hidden { states, offsets, members });
             }
         }
         let offsets = Offsets::from_lengths(&self.device, &lengths)?;
-        let states = self.layers(embed(&lookups, Some(norm))?, &offsets)?;
+        let states = self.layers(embed(&lookups, Some(norm))?, &offsets, seen.as_ref())?;
         Ok(Hidden { states, offsets, members })
     }
 
-    fn layers(&self, embedded: Tensor, offsets: &Offsets) -> Result<Tensor> {
-        self.layers.iter().try_fold(embedded, |x, layer| self.layer(layer, x, offsets))
+    /// The seen tokens of a batch, or nothing where all are seen.
+    fn seen(&self, sequences: &[Encoded], members: &[usize]) -> Result<Option<Seen>> {
+        let batch = || members.iter().map(|&i| &sequences[i]);
+        if batch().all(|s| s.seen == s.ids.len()) {
+            return Ok(None);
+        }
+        let lengths: Vec<usize> = batch().map(|s| s.seen).collect();
+        let (mut rows, mut start) = (Vec::with_capacity(lengths.iter().sum()), 0);
+        for sequence in batch() {
+            rows.extend(start..start + sequence.seen as u32);
+            start += sequence.ids.len() as u32;
+        }
+        Ok(Some(Seen { rows, offsets: Offsets::from_lengths(&self.device, &lengths)? }))
+    }
+
+    fn layers(&self, embedded: Tensor, offsets: &Offsets, seen: Option<&Seen>) -> Result<Tensor> {
+        self.layers.iter().try_fold(embedded, |x, layer| self.layer(layer, x, offsets, seen))
     }
 
     /// One layer. Each activation is given back as soon as it has been read, as the documented workspace says.
-    fn layer(&self, layer: &Layer, x: Tensor, offsets: &Offsets) -> Result<Tensor> {
+    fn layer(
+        &self,
+        layer: &Layer,
+        x: Tensor,
+        offsets: &Offsets,
+        seen: Option<&Seen>,
+    ) -> Result<Tensor> {
         let Config { hidden, heads, activation, .. } = self.config;
         let dim = hidden / heads;
         let how = Attention {
@@ -311,9 +341,12 @@ impl Encoder {
             bias: self.bias.as_ref(),
         };
         let qkv = layer.qkv.apply(&x, Activation::None, None)?;
-        let part = |i| Heads { tensor: &qkv, start: i * hidden };
-        let context = attention(part(0), part(1), part(2), offsets, offsets, &how)?;
-        drop(qkv);
+        let gathered = seen.map(|s| gather_rows(&qkv, &s.rows)).transpose()?;
+        let keys = gathered.as_ref().unwrap_or(&qkv);
+        let part = |tensor, i| Heads { tensor, start: i * hidden };
+        let among = seen.map_or(offsets, |s| &s.offsets);
+        let context = attention(part(&qkv, 0), part(keys, 1), part(keys, 2), offsets, among, &how)?;
+        drop((qkv, gathered));
         let y = layer.output.apply(&context, Activation::None, Some(&x))?;
         drop((context, x));
         let y = layer.output_norm.apply(y)?;

@@ -1,0 +1,303 @@
+//! Token encoders for late interaction: texts to a vector for each token (Khattab, Zaharia, arXiv:2004.12832).
+
+mod head;
+mod settings;
+
+use std::path::Path;
+
+use head::Head;
+use settings::{ARTIFACT, Form, Settings};
+
+use super::config::Config;
+use super::modules::{Modules, Projections, Reading};
+use super::text::{Encoder, Hidden, Loader};
+use super::tokenizer::{Encoded, Tokenizer};
+use super::weights::Weights;
+use super::{EmbedOptions, WINDOW, check_dtype};
+use crate::ops::norm::l2_normalize;
+use crate::{DType, Device, Error, Result, Tensor};
+
+/// torch's `normalize` divides by at least this.
+const NORM_EPS: f32 = 1e-12;
+
+/// A transformer whose tokens are compared one by one: hidden states, projected where the folder has a projection, each of
+/// length 1.
+///
+/// Three kinds of folders are read:
+/// - PyLate's: `modules.json` with a Transformer and Dense modules; `config_sentence_transformers.json` says which marker
+///   tokens queries and documents get (`query_prefix`, `document_prefix`), how long they are (`query_length`,
+///   `document_length`), whether queries are filled up with mask tokens (`do_query_expansion`), whether the text sees those
+///   (`attend_to_expansion_tokens`) and which words' vectors documents leave out (`skiplist_words`).
+/// - ColBERT's: `linear.weight` beside the encoder's tensors, the same settings in `artifact.metadata`.
+/// - Any folder of a [`TextEncoder`](super::TextEncoder): all tokens of a text, its special ones included; queries and documents
+///   are the same.
+///
+/// A query of the first two is `[CLS] marker text [SEP] [MASK] …` with as many masks as it takes to reach its length, and
+/// each of them has a vector. Masks that are not seen look at the text, but neither the text nor masks look at them. A
+/// document is `[CLS] marker text [SEP]`.
+pub struct TokenEncoder {
+    encoder: Encoder,
+    head: Head,
+    queries: Reader,
+    documents: Reader,
+}
+
+/// A tokenizer with the form its texts take.
+struct Reader {
+    tokenizer: Tokenizer,
+    form: Form,
+}
+
+/// Token vectors of texts, in the caller's order.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct TokenVectors {
+    /// \[total, dim\]: vectors of length 1, text after text.
+    pub values: Vec<f32>,
+    /// \[texts + 1\]: text `i` owns the vectors `offsets[i]..offsets[i + 1]`.
+    pub offsets: Vec<i64>,
+    /// \[total\]: the token that each vector is of.
+    pub ids: Vec<u32>,
+    /// Width of a vector.
+    pub dim: usize,
+}
+
+impl TokenVectors {
+    /// The number of texts.
+    pub fn len(&self) -> usize {
+        self.offsets.len() - 1
+    }
+
+    /// Whether there are no texts.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The vectors of text `i`: \[tokens, dim\].
+    pub fn get(&self, i: usize) -> &[f32] {
+        &self.values[self.offsets[i] as usize * self.dim..self.offsets[i + 1] as usize * self.dim]
+    }
+}
+
+impl Reader {
+    fn new(tokenizer: &Tokenizer, form: Form) -> Result<Reader> {
+        let room = form.limit - form.marker.is_some() as usize;
+        Ok(Reader { tokenizer: tokenizer.with_limit(room)?, form })
+    }
+
+    /// The tokens of texts with marker and filling.
+    fn texts<S: AsRef<str> + Sync>(&self, texts: &[S]) -> Result<Vec<Encoded>> {
+        let mut encoded = self.tokenizer.texts(texts)?;
+        for text in &mut encoded {
+            if let Some(marker) = self.form.marker {
+                text.ids.insert(1, marker);
+                if !text.types.is_empty() {
+                    text.types.insert(1, 0);
+                }
+            }
+            text.seen = text.ids.len();
+            if let Some((mask, seen)) = self.form.fill {
+                let length = self.form.limit.max(text.ids.len());
+                text.ids.resize(length, mask);
+                if !text.types.is_empty() {
+                    text.types.resize(length, 0);
+                }
+                if seen {
+                    text.seen = length;
+                }
+            }
+        }
+        Ok(encoded)
+    }
+
+    fn keeps(&self, id: u32) -> bool {
+        self.form.skip.binary_search(&id).is_err()
+    }
+}
+
+impl TokenEncoder {
+    /// Whether a folder was made for late interaction: PyLate's or ColBERT's.
+    ///
+    /// # Errors
+    /// [`Error::Config`] or [`Error::Io`] if its files can not be read.
+    pub fn is_made_for(folder: &Path) -> Result<bool> {
+        Ok(Projections::open(folder)?.is_some() || is_colbert(folder, &Config::open(folder)?))
+    }
+
+    /// Loads a folder. Matrices and embedding tables are kept as `dtype` (f32, f16 or bf16), biases and norms as f32;
+    /// activations are f32.
+    ///
+    /// # Errors
+    /// As [`TextEncoder::load`](super::TextEncoder::load); also [`Error::Config`] for a marker that is no token of the model, a
+    /// length out of range, a projection that does not fit or an unknown activation, and [`Error::Weights`] for a projection
+    /// that is missing.
+    pub fn load(folder: &Path, device: &Device, dtype: DType) -> Result<TokenEncoder> {
+        check_dtype(dtype)?;
+        let projections = Projections::open(folder)?;
+        let transformer = match &projections {
+            Some(modules) => modules.transformer.clone(),
+            None => Modules::open(folder)?.transformer,
+        };
+        let config = Config::open(&transformer)?;
+        let class = config.class.as_deref().unwrap_or_default();
+        if class.ends_with("ForSequenceClassification") {
+            let problem = format!("{class} gives scores (a cross-encoder); expected an encoder");
+            return Err(Error::Config { file: config.file, problem });
+        }
+        let own = is_colbert(folder, &config);
+        let mut reading = Reading::open(&transformer)?;
+        if projections.is_some() || own {
+            // The settings' lengths hold instead, up to the model's last position.
+            reading.limit = None;
+        }
+        let tokenizer = Tokenizer::open(&transformer, &config, &reading)?;
+        let settings = match &projections {
+            Some(_) => Settings::pylate(folder, &transformer, &tokenizer)?,
+            None if own => Settings::colbert(folder, &tokenizer)?,
+            None => Settings::plain(&tokenizer),
+        };
+        let weights = Weights::open(&transformer)?;
+        let loader = Loader::new(&weights, &config, device, dtype)?;
+        let head = match &projections {
+            Some(modules) => Head::modules(modules, config.hidden, device, dtype)?,
+            None if own => Head::linear(&config, &loader)?,
+            None => Head::none(config.hidden),
+        };
+        Ok(TokenEncoder {
+            encoder: Encoder::load(config, &loader)?,
+            head,
+            queries: Reader::new(&tokenizer, settings.queries)?,
+            documents: Reader::new(&tokenizer, settings.documents)?,
+        })
+    }
+
+    /// Width of a token's vector.
+    pub fn dim(&self) -> usize {
+        self.head.dim
+    }
+
+    /// Tokens at which a query is cut, marker and special ones included; as many as each has where queries are filled.
+    pub fn query_tokens(&self) -> usize {
+        self.queries.form.limit
+    }
+
+    /// Tokens at which a document is cut, marker and special ones included.
+    pub fn document_tokens(&self) -> usize {
+        self.documents.form.limit
+    }
+
+    /// Whether the folder tells queries from documents, by a marker, a length or a filling.
+    pub fn has_forms(&self) -> bool {
+        let (q, d) = (&self.queries.form, &self.documents.form);
+        q.marker != d.marker || q.limit != d.limit || q.fill.is_some() || !d.skip.is_empty()
+    }
+
+    /// The device that the model is on.
+    pub fn device(&self) -> &Device {
+        &self.encoder.device
+    }
+
+    /// The vectors of queries.
+    ///
+    /// # Errors
+    /// [`Error::Tokenizer`] if a text gives a token that the model does not have, [`Error::OutOfMemory`] if the device is
+    /// full, [`Error::DeviceLost`] if it is gone.
+    pub fn encode_queries<S: AsRef<str> + Sync>(&self, texts: &[S]) -> Result<TokenVectors> {
+        self.encode_queries_with(texts, &EmbedOptions::default())
+    }
+
+    /// [`encode_queries`](Self::encode_queries) with a budget and a report of progress.
+    ///
+    /// # Errors
+    /// As [`encode_queries`](Self::encode_queries).
+    pub fn encode_queries_with<S: AsRef<str> + Sync>(
+        &self,
+        texts: &[S],
+        options: &EmbedOptions<'_>,
+    ) -> Result<TokenVectors> {
+        self.encode(&self.queries, texts, options)
+    }
+
+    /// The vectors of documents; those of words that the folder skips are left out.
+    ///
+    /// # Errors
+    /// As [`encode_queries`](Self::encode_queries).
+    pub fn encode_documents<S: AsRef<str> + Sync>(&self, texts: &[S]) -> Result<TokenVectors> {
+        self.encode_documents_with(texts, &EmbedOptions::default())
+    }
+
+    /// [`encode_documents`](Self::encode_documents) with a budget and a report of progress.
+    ///
+    /// # Errors
+    /// As [`encode_queries`](Self::encode_queries).
+    pub fn encode_documents_with<S: AsRef<str> + Sync>(
+        &self,
+        texts: &[S],
+        options: &EmbedOptions<'_>,
+    ) -> Result<TokenVectors> {
+        self.encode(&self.documents, texts, options)
+    }
+
+    fn encode<S: AsRef<str> + Sync>(
+        &self,
+        reader: &Reader,
+        texts: &[S],
+        options: &EmbedOptions<'_>,
+    ) -> Result<TokenVectors> {
+        let dim = self.dim();
+        let mut out = TokenVectors { values: Vec::new(), offsets: vec![0], ids: Vec::new(), dim };
+        for (i, texts) in texts.chunks(WINDOW).enumerate() {
+            let encoded = reader.texts(texts)?;
+            let first = out.offsets.len() - 1;
+            for text in &encoded {
+                out.ids.extend(text.ids.iter().filter(|id| reader.keeps(**id)));
+                out.offsets.push(out.ids.len() as i64);
+            }
+            out.values.resize(out.ids.len() * dim, 0.0);
+            let mut done = 0;
+            self.encoder.run(&encoded, options.budget(self.device()), |hidden| {
+                let vectors = self.vectors(&hidden)?.to_vec::<f32>()?;
+                for (&member, bounds) in
+                    hidden.members.iter().zip(hidden.offsets.bounds().windows(2))
+                {
+                    let rows =
+                        vectors[bounds[0] as usize * dim..bounds[1] as usize * dim].chunks(dim);
+                    let kept =
+                        encoded[member].ids.iter().zip(rows).filter(|(id, _)| reader.keeps(**id));
+                    let start = out.offsets[first + member] as usize * dim;
+                    let places = out.values[start..].chunks_mut(dim);
+                    kept.zip(places).for_each(|((_, row), place)| place.copy_from_slice(row));
+                }
+                done += hidden.members.len();
+                options.report(i * WINDOW + done);
+                Ok(())
+            })?;
+        }
+        Ok(out)
+    }
+
+    /// Vectors of length 1 \[T, dim\] of the tokens of a batch.
+    fn vectors(&self, hidden: &Hidden) -> Result<Tensor> {
+        l2_normalize(&self.head.apply(&hidden.states)?, NORM_EPS)
+    }
+}
+
+/// Whether ColBERT's own code wrote a folder.
+fn is_colbert(folder: &Path, config: &Config) -> bool {
+    config.class.as_deref() == Some("HF_ColBERT") || folder.join(ARTIFACT).is_file()
+}
+
+impl std::fmt::Debug for TokenEncoder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let config = &self.encoder.config;
+        f.debug_struct("TokenEncoder")
+            .field("folder", &config.file.parent())
+            .field("architecture", &config.architecture)
+            .field("dim", &self.head.dim)
+            .field("layers", &config.layers)
+            .field("queries", &self.queries.form)
+            .field("documents", &self.documents.form)
+            .field("device", &self.encoder.device)
+            .finish()
+    }
+}

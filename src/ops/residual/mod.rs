@@ -1,0 +1,104 @@
+//! The residual codec of token vectors: a centroid's number and one, two or four bits a dimension of what is left
+//! (Santhanam et al., ColBERTv2, arXiv:2112.01488; PLAID, arXiv:2205.09707).
+//!
+//! A vector v of length 1 has the code `c = argmax_i v · centroid_i` and, for each dimension, the number b of cutoffs below
+//! `v - centroid_c`; it decodes to `centroid_c + weight_b`, divided by its length. Cutoffs and weights are quantiles of the
+//! residuals: of `2^bits` buckets of equal frequency the bounds and the middles.
+//!
+//! # Bits
+//! As ColBERTv2 stores them: dimension d takes `bits` bits from bit `d · bits` on of a stream whose bytes are filled from
+//! their highest bit, the bucket's lowest bit first (`numpy.packbits` of the buckets' bits, lowest first). The bytes of a
+//! vector are grouped by four, the first lowest, into u32, and the last group is filled with zero bits.
+//!
+//! # Memory
+//! `4 + 4 ceil(D bits / 32)` bytes a vector, 36 for 128 dimensions and 2 bits against 512 in f32, and `4 C D` bytes of
+//! centroids.
+
+mod codec;
+mod cpu;
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
+#[cfg(feature = "wgpu")]
+pub(crate) mod wgpu;
+
+pub(crate) use codec::normalize;
+pub use codec::{Codec, Training};
+
+use crate::device::Backend;
+use crate::{DType, Device, Error, Result, Tensor};
+
+const OP: &str = "residual";
+/// torch's `normalize` divides by at least this.
+const EPS: f32 = 1e-12;
+
+/// Compressed vectors on a device, which their [`Codec`] decodes.
+#[derive(Clone, Debug)]
+pub struct Codes {
+    /// \[T\] u32: the vectors' centroids.
+    centroids: Tensor,
+    /// \[T, W\] u32: the residuals' bits.
+    residuals: Tensor,
+}
+
+impl Codes {
+    /// The number of vectors.
+    pub fn len(&self) -> usize {
+        self.centroids.len()
+    }
+
+    /// Whether there are no vectors.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The vectors' centroids: \[T\] u32.
+    pub fn centroids(&self) -> &Tensor {
+        &self.centroids
+    }
+
+    /// The residuals' bits: \[T, W\] u32, as the module says.
+    pub fn residuals(&self) -> &Tensor {
+        &self.residuals
+    }
+
+    /// Bytes on the device.
+    pub fn bytes(&self) -> usize {
+        self.centroids.bytes() + self.residuals.bytes()
+    }
+
+    /// The device.
+    pub fn device(&self) -> &Device {
+        self.centroids.device()
+    }
+}
+
+/// The inputs of a decoding after the checks.
+struct Args<'a> {
+    codec: &'a Codec,
+    codes: &'a Codes,
+    /// Vectors, their dimensions and the u32 of one's residual.
+    rows: usize,
+    width: usize,
+    words: usize,
+}
+
+/// Decodes into \[T, D\] f32.
+fn decode(codec: &Codec, codes: &Codes) -> Result<Tensor> {
+    let (rows, width, words) = (codes.len(), codec.dim(), codec.words());
+    if codes.residuals.shape() != [rows, words] {
+        let got = format!("{:?}", codes.residuals.shape());
+        return Err(Error::shape(OP, format!("residuals [{rows}, {words}]"), got));
+    }
+    super::check_devices(OP, &[&codec.centroids, &codes.centroids, &codes.residuals])?;
+    let args = Args { codec, codes, rows, width, words };
+    if rows == 0 {
+        return Tensor::zeros(codes.device(), DType::F32, &[0, width]);
+    }
+    match codes.device().backend() {
+        Backend::Cpu(_) => cpu::decode(&args),
+        #[cfg(feature = "cuda")]
+        Backend::Cuda(gpu) => cuda::decode(gpu, &args),
+        #[cfg(feature = "wgpu")]
+        Backend::Wgpu(gpu) => wgpu::decode(gpu, &args),
+    }
+}

@@ -1,0 +1,242 @@
+//! Documents' token vectors on the device and, on their way there or back, on the host.
+
+use std::ops::Range;
+
+use crate::ops::maxsim::{Storage, Tokens};
+use crate::ops::residual::{Codec, Codes};
+use crate::{Device, Error, Offsets, Result, Tensor};
+
+/// Bytes of a part's vectors as they are compared: enough to fill a device, little enough to move and to decode.
+const PART: usize = 32 << 20;
+
+/// How vectors are kept.
+#[derive(Clone, Debug)]
+pub(super) struct Layout {
+    pub(super) device: Device,
+    pub(super) dim: usize,
+    pub(super) storage: Storage,
+    /// Where there is one, `storage` is what its vectors decode to.
+    pub(super) codec: Option<Codec>,
+}
+
+/// Vectors on the host as they are kept.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Raw {
+    /// Tokens of each document.
+    pub(super) lengths: Vec<usize>,
+    /// The vectors, or the residuals' bits.
+    pub(super) main: Vec<u8>,
+    /// The bits of int8's scales, or the residuals' centroids; else empty.
+    pub(super) extra: Vec<u32>,
+}
+
+impl Raw {
+    pub(super) fn tokens(&self) -> usize {
+        self.lengths.iter().sum()
+    }
+
+    /// Appends documents of the same layout.
+    pub(super) fn append(&mut self, other: &Raw) {
+        self.lengths.extend_from_slice(&other.lengths);
+        self.main.extend_from_slice(&other.main);
+        self.extra.extend_from_slice(&other.extra);
+    }
+
+    /// Some of the documents, of which the first's first token is number `start`.
+    fn slice(&self, documents: Range<usize>, start: usize, row: usize) -> Raw {
+        let lengths = self.lengths[documents].to_vec();
+        let end = start + lengths.iter().sum::<usize>();
+        let extra =
+            if self.extra.is_empty() { Vec::new() } else { self.extra[start..end].to_vec() };
+        Raw { lengths, main: self.main[start * row..end * row].to_vec(), extra }
+    }
+
+    /// The documents that `keep` names by their number.
+    pub(super) fn retain(&self, row: usize, keep: impl Fn(usize) -> bool) -> Raw {
+        let mut kept = Raw::default();
+        let mut start = 0;
+        for (i, &length) in self.lengths.iter().enumerate() {
+            if keep(i) {
+                kept.append(&self.slice(i..i + 1, start, row));
+            }
+            start += length;
+        }
+        kept
+    }
+}
+
+/// Some documents on the device.
+#[derive(Clone, Debug)]
+pub(super) struct Part {
+    body: Body,
+    offsets: Offsets,
+}
+
+#[derive(Clone, Debug)]
+enum Body {
+    Plain(Tokens),
+    Residual(Codes),
+}
+
+impl Layout {
+    /// Bytes of a vector in [`Raw::main`].
+    pub(super) fn row(&self) -> usize {
+        match &self.codec {
+            Some(codec) => 4 * codec.words(),
+            None => self.storage.width(self.dim) * self.storage.dtype().size(),
+        }
+    }
+
+    /// Whether a vector has a number in [`Raw::extra`].
+    pub(super) fn has_extra(&self) -> bool {
+        self.codec.is_some() || self.storage == Storage::Int8
+    }
+
+    /// Tokens of a part at most, unless one document has more.
+    fn limit(&self) -> usize {
+        (PART / (self.storage.width(self.dim) * self.storage.dtype().size())).max(1)
+    }
+
+    /// Vectors of length 1 as they are kept.
+    pub(super) fn encode(&self, values: &[f32], lengths: &[usize]) -> Result<Raw> {
+        let lengths = lengths.to_vec();
+        if let Some(codec) = &self.codec {
+            let (extra, residuals) = codec.pack(values)?;
+            return Ok(Raw { lengths, main: bytemuck::cast_slice(&residuals).to_vec(), extra });
+        }
+        if self.storage == Storage::F32 {
+            let main = bytemuck::cast_slice(values).to_vec();
+            return Ok(Raw { lengths, main, extra: Vec::new() });
+        }
+        let host = Device::cpu();
+        let vectors = Tensor::from_slice(&host, &[values.len() / self.dim, self.dim], values)?;
+        let tokens = Tokens::new(&vectors, &Offsets::from_lengths(&host, &lengths)?)?;
+        raw_tokens(&tokens.to_storage(self.storage)?)
+    }
+
+    /// Puts documents on the device, as one part.
+    fn part(&self, raw: &Raw) -> Result<Part> {
+        let offsets = Offsets::from_lengths(&self.device, &raw.lengths)?;
+        if let Some(codec) = &self.codec {
+            let codes = codec.codes(&raw.extra, &bytemuck::pod_collect_to_vec(&raw.main))?;
+            return Ok(Part { body: Body::Residual(codes), offsets });
+        }
+        let tokens = self.tokens(raw, &offsets)?;
+        Ok(Part { body: Body::Plain(tokens), offsets })
+    }
+
+    /// Puts vectors without a codec on the device.
+    fn tokens(&self, raw: &Raw, offsets: &Offsets) -> Result<Tokens> {
+        let (storage, total) = (self.storage, raw.tokens());
+        let shape = [total, storage.width(self.dim)];
+        let vectors = Tensor::from_bytes(&self.device, storage.dtype(), &shape, &raw.main)?;
+        match storage {
+            Storage::Int8 => {
+                let scale: Vec<f32> = raw.extra.iter().map(|&bits| f32::from_bits(bits)).collect();
+                let scale = Tensor::from_slice(&self.device, &[total], &scale)?;
+                Tokens::int8(&vectors, &scale, offsets)
+            }
+            Storage::Binary => Tokens::binary(&vectors, offsets),
+            _ => Tokens::new(&vectors, offsets),
+        }
+    }
+
+    /// Queries on the device, stored as what documents are compared as.
+    pub(super) fn queries(&self, values: &[f32], lengths: &[usize]) -> Result<Tokens> {
+        let plain = Layout { codec: None, ..self.clone() };
+        let raw = plain.encode(values, lengths)?;
+        plain.tokens(&raw, &Offsets::from_lengths(&self.device, lengths)?)
+    }
+
+    /// Puts documents on the device, in parts.
+    pub(super) fn parts(&self, raw: &Raw) -> Result<Vec<Part>> {
+        let (limit, row) = (self.limit(), self.row());
+        let (mut parts, mut first, mut start, mut tokens) = (Vec::new(), 0, 0, 0);
+        for (i, &length) in raw.lengths.iter().enumerate() {
+            if i > first && tokens + length > limit {
+                parts.push(self.part(&raw.slice(first..i, start, row))?);
+                (first, start, tokens) = (i, start + tokens, 0);
+            }
+            tokens += length;
+        }
+        if first < raw.lengths.len() {
+            parts.push(self.part(&raw.slice(first..raw.lengths.len(), start, row))?);
+        }
+        Ok(parts)
+    }
+
+    /// The parts that remain and those that come behind them when documents are added: small parts are merged as they
+    /// gather, so that a vector is copied O(log n) times in all.
+    pub(super) fn appended(&self, parts: &[Part], mut raw: Raw) -> Result<(usize, Vec<Part>)> {
+        let mut keep = parts.len();
+        while let Some(last) = parts[..keep].last()
+            && last.offsets.total() <= raw.tokens()
+            && last.offsets.total() + raw.tokens() <= self.limit()
+        {
+            let mut merged = last.raw()?;
+            merged.append(&raw);
+            raw = merged;
+            keep -= 1;
+        }
+        Ok((keep, self.parts(&raw)?))
+    }
+}
+
+fn raw_tokens(tokens: &Tokens) -> Result<Raw> {
+    let extra = match (tokens.storage(), tokens.scale()) {
+        (Storage::Int8, Some(scale)) => bytemuck::pod_collect_to_vec(&scale.to_bytes()?),
+        _ => Vec::new(),
+    };
+    let lengths = (0..tokens.len()).map(|i| tokens.offsets().range(i).len()).collect();
+    Ok(Raw { lengths, main: tokens.vectors().to_bytes()?, extra })
+}
+
+impl Part {
+    /// The number of documents.
+    pub(super) fn len(&self) -> usize {
+        self.offsets.len()
+    }
+
+    pub(super) fn offsets(&self) -> &Offsets {
+        &self.offsets
+    }
+
+    /// Bytes on the device.
+    pub(super) fn bytes(&self) -> usize {
+        let vectors = match &self.body {
+            Body::Plain(tokens) => tokens.bytes(),
+            Body::Residual(codes) => codes.bytes(),
+        };
+        vectors + self.offsets.tensor().bytes()
+    }
+
+    /// A copy on the host.
+    pub(super) fn raw(&self) -> Result<Raw> {
+        match &self.body {
+            Body::Plain(tokens) => raw_tokens(tokens),
+            Body::Residual(codes) => Ok(Raw {
+                lengths: (0..self.len()).map(|i| self.offsets.range(i).len()).collect(),
+                main: codes.residuals().to_bytes()?,
+                extra: codes.centroids().to_vec()?,
+            }),
+        }
+    }
+
+    /// The vectors as they are compared: those that are kept, or decoded ones.
+    pub(super) fn tokens(&self, layout: &Layout) -> Result<Tokens> {
+        match (&self.body, &layout.codec) {
+            (Body::Plain(tokens), _) => Ok(tokens.clone()),
+            (Body::Residual(codes), Some(codec)) => {
+                Tokens::new(&codec.decode(codes)?, &self.offsets)
+            }
+            (Body::Residual(_), None) => {
+                Err(Error::argument("layout", "a codec of residual codes", "none"))
+            }
+        }
+    }
+
+    /// The vectors as f32 on the host: \[tokens, dim\].
+    pub(super) fn floats(&self, layout: &Layout) -> Result<Vec<f32>> {
+        self.tokens(layout)?.to_storage(Storage::F32)?.vectors().to_vec()
+    }
+}
