@@ -1,6 +1,8 @@
 //! `nearkin eval`: one file a method, the same figures for all.
 
+mod cur;
 mod dense;
+mod maxsim;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -32,6 +34,14 @@ pub(crate) struct Options {
     /// How documents are found.
     #[arg(long, value_enum, default_value_t = Method::Dense)]
     method: Method,
+    /// maxsim: how token vectors are stored.
+    #[arg(long, value_enum, default_value_t = maxsim::Tokens::F32)]
+    tokens: maxsim::Tokens,
+    /// Of everything that is drawn at random.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    #[command(flatten)]
+    cur: cur::Cur,
     #[command(flatten)]
     compute: Compute,
 }
@@ -40,6 +50,10 @@ pub(crate) struct Options {
 enum Method {
     /// Exact cosine top-k over the texts' embeddings.
     Dense,
+    /// Exact MaxSim over the vectors of all tokens.
+    Maxsim,
+    /// An expensive scorer, asked for few documents of each query; recall of all such methods against its calls.
+    Cur,
 }
 
 /// What a method found, and what it took.
@@ -69,6 +83,8 @@ pub(crate) fn run(options: &Options, json: bool) -> Result<()> {
     let device = options.compute.device()?;
     let ranked = match options.method {
         Method::Dense => dense::rank(options, &collection, &device)?,
+        Method::Maxsim => maxsim::rank(options, &collection, &device)?,
+        Method::Cur => cur::rank(options, &collection, &device)?,
     };
     report(&collection, &device, &ranked, json)
 }
