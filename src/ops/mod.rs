@@ -39,6 +39,7 @@ pub const CUDA_FAMILIES: &[Family] = &[
     norm::cuda::FAMILY,
     pool::cuda::FAMILY,
     topk::cuda::FAMILY,
+    topk::cuda::TENSOR,
     topk::cuda::MERGE,
 ];
 
