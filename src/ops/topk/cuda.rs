@@ -1,5 +1,6 @@
-//! Top-k through `kernels/topk.ptx` and, where tensor cores keep the precision asked for, `kernels/topk_mma.ptx`: splits of
-//! the corpus keep sorted lists, `kernels/topk_merge.ptx` merges them; for large k the host selects from slabs of keys.
+//! Top-k through `kernels/topk.ptx` and, where tensor cores keep the precision asked for, `kernels/topk_mma.ptx`:
+//! splits of the corpus keep sorted lists, `kernels/topk_merge.ptx` merges them; for large k the host selects from slabs
+//! of keys.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -21,6 +22,9 @@ const FUSED_K: usize = 256;
 const SMALL_K: usize = 64;
 /// The same on tensor cores, whose blocks take twice as many.
 const SMALL_TENSOR_K: usize = 32;
+/// And where a block may have this much shared memory.
+const LARGE_TENSOR_K: usize = 100;
+const LARGE_TENSOR_SHARED: u32 = 116_000;
 /// How much less the lists should weigh than the rows.
 const LIST_SHARE: usize = 64;
 /// Bytes of the lists, of a slab of keys, and of the host's candidates for large k.
@@ -152,18 +156,27 @@ struct Product {
 impl Product {
     /// The fastest way that is as precise as asked for; none where fused multiply-adds are. It depends on nothing that
     /// differs between the queries of a batch.
-    fn choose(precision: MatmulPrecision, t: DType, metric: Metric, dim: usize) -> Option<Product> {
+    fn choose(
+        precision: MatmulPrecision,
+        queries: DType,
+        t: DType,
+        metric: Metric,
+        dim: usize,
+    ) -> Option<Product> {
         // The matrix form of a distance cancels; copies of 16 bytes need rows that are multiples of it, in both types.
         if metric == Metric::L2 || !dim.is_multiple_of(8) {
             return None;
         }
-        let (core, parts) = match (t, precision) {
-            (DType::BF16, MatmulPrecision::Medium) => (Core::BF16, 1),
+        let (core, parts) = match (queries, t, precision) {
+            // Nothing is rounded; the bits are those of three parts, of which two are 0.
+            (DType::BF16, DType::BF16, _) => (Core::BF16, 1),
+            (DType::F16, DType::F16, _) => (Core::F16, 1),
+            (_, DType::BF16, MatmulPrecision::Medium) => (Core::BF16, 1),
             // Three bf16 are an f32.
-            (DType::BF16, _) => (Core::BF16, 3),
-            (DType::F16, MatmulPrecision::Medium) => (Core::F16, 1),
-            (DType::F32, MatmulPrecision::High) => (Core::Tf32, 1),
-            (DType::F32, MatmulPrecision::Medium) => (Core::BF16, 1),
+            (_, DType::BF16, _) => (Core::BF16, 3),
+            (_, DType::F16, MatmulPrecision::Medium) => (Core::F16, 1),
+            (_, DType::F32, MatmulPrecision::High) => (Core::Tf32, 1),
+            (_, DType::F32, MatmulPrecision::Medium) => (Core::BF16, 1),
             _ => return None,
         };
         Some(Product { core, parts })
@@ -204,8 +217,8 @@ fn within(x: f32, most: f32) -> f32 {
     if x.is_finite() { x.clamp(-most, most) } else { x }
 }
 
-/// Part `part` of three bf16 that sum to `x`, the greatest first. They are cut, not rounded, so that an f32 near the largest
-/// stays finite; behind an infinity come zeros.
+/// Part `part` of three bf16 that sum to `x`, the greatest first. They are cut, not rounded, so that an f32 near the
+/// largest stays finite; behind an infinity come zeros.
 fn part_of(x: f32, part: u32) -> bf16 {
     let mut rest = x;
     for _ in 0..part {
@@ -230,13 +243,15 @@ enum Scan {
 }
 
 impl Scan {
-    fn choose(precision: MatmulPrecision, args: &Args<'_>) -> Scan {
+    fn choose(gpu: &CudaDevice, args: &Args<'_>) -> Scan {
         let (t, metric, dim) = (args.corpus.dtype(), args.search.metric, args.corpus.dim());
         let keys = args.k > FUSED_K;
-        if let Some(product) = Product::choose(precision, t, metric, dim) {
+        let has_room = gpu.facts.shared_per_block >= LARGE_TENSOR_SHARED;
+        if let Some(product) = Product::choose(gpu.precision, args.dtype, t, metric, dim) {
             let tile = match args.k {
                 _ if keys => [64, 64, 64],
                 0..=SMALL_TENSOR_K if args.count > 16 => [64, 64, 64],
+                0..=LARGE_TENSOR_K if args.count > 16 && has_room => [64, 64, 128],
                 0..=64 => [16, 16, 128],
                 65..=128 => [16, 16, 256],
                 _ => [16, 8, 512],
@@ -289,7 +304,7 @@ impl Scan {
 }
 
 pub(super) fn topk(gpu: &Arc<CudaDevice>, args: &Args<'_>) -> Result<Hits> {
-    search(gpu, args, Scan::choose(gpu.precision, args))
+    search(gpu, args, Scan::choose(gpu, args))
 }
 
 fn search(gpu: &Arc<CudaDevice>, args: &Args<'_>, scan: Scan) -> Result<Hits> {
@@ -453,11 +468,20 @@ impl<'a> Pass<'a> {
         let height = self.scan.rows();
         let qtiles = n.div_ceil(self.scan.queries());
         // Several blocks for each multiprocessor, one at least; but lists that weigh little beside the rows, and splits of
-        // several times k rows, or their lists would never prune.
+        // several times k rows, or their lists would never prune. On tensor cores all run at once, two on each, so that few
+        // begin with an empty list.
+        let processors = self.gpu.facts.multiprocessors as usize;
+        let least = processors.div_ceil(qtiles);
+        let [least, most] = match self.scan {
+            Scan::Tensor(_) => {
+                let most = (2 * processors / qtiles).max(1);
+                [least.min(most), most]
+            }
+            Scan::Fma(_) => [least, 8 * least],
+        };
         let splits = |chunk: &Chunk| {
-            let fill = (self.gpu.facts.multiprocessors as usize).div_ceil(qtiles);
             (chunk.rows.bytes() / (LIST_SHARE * 8 * k * n))
-                .clamp(fill, 8 * fill)
+                .clamp(least, most)
                 .min(chunk.len() / (4 * k).max(256))
                 .min(LISTS / (8 * k * n))
                 .max(1)
@@ -589,7 +613,7 @@ mod tests {
             (on(Core::BF16, 1), DType::F32, 2f64.powi(-8)),
             (on(Core::Tf32, 1), DType::F32, 2f64.powi(-11)),
         ];
-        let tiles = [[64, 64, 64], [16, 16, 128], [16, 16, 256], [16, 8, 512]];
+        let tiles = [[64, 64, 64], [64, 64, 128], [16, 16, 128], [16, 16, 256], [16, 8, 512]];
         for (product, t, rounding) in products {
             for (metric, count, n, dim) in
                 [(Metric::Dot, 67, 387, 40), (Metric::Cosine, 9, 129, 136)]
@@ -601,8 +625,14 @@ mod tests {
                 let (queries, bias) = (data(count * dim, 2654435761), data(n, 3266489917));
                 let found = |k: usize, tile, keys| {
                     let search = Search { bias: Some(&bias), ..Search::new(metric, k) };
-                    let args =
-                        Args { queries: &queries, count, corpus: &corpus, search: &search, k };
+                    let args = Args {
+                        queries: &queries,
+                        dtype: DType::F32,
+                        count,
+                        corpus: &corpus,
+                        search: &search,
+                        k,
+                    };
                     let scan = Scan::tensor(product, t, metric, tile, keys);
                     super::search(gpu, &args, scan).unwrap()
                 };
