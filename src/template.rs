@@ -53,6 +53,7 @@ pub const KERNELS: &[(&str, &str)] = &[
     ("include/activation.ptx", include_str!("../kernels/include/activation.ptx")),
     ("include/async.ptx", include_str!("../kernels/include/async.ptx")),
     ("include/entry.ptx", include_str!("../kernels/include/entry.ptx")),
+    ("include/lists.ptx", include_str!("../kernels/include/lists.ptx")),
     ("include/mma.ptx", include_str!("../kernels/include/mma.ptx")),
     ("include/numbers.ptx", include_str!("../kernels/include/numbers.ptx")),
     ("include/ragged.ptx", include_str!("../kernels/include/ragged.ptx")),
@@ -68,6 +69,7 @@ pub const KERNELS: &[(&str, &str)] = &[
     ("pool.ptx", include_str!("../kernels/pool.ptx")),
     ("residual.ptx", include_str!("../kernels/residual.ptx")),
     ("topk.ptx", include_str!("../kernels/topk.ptx")),
+    ("topk_mma.ptx", include_str!("../kernels/topk_mma.ptx")),
     ("topk_merge.ptx", include_str!("../kernels/topk_merge.ptx")),
 ];
 

@@ -22,8 +22,9 @@ pub use self::wgpu::WgpuFacts;
 pub use options::{DeviceOptions, MatmulPrecision};
 
 mod options {
-    /// How f32 operands of matrix products, those of attention included, may be taken by a GPU's matrix units; the names and
-    /// meanings are those of torch's `set_float32_matmul_precision`. Sums are f32 always.
+    /// How f32 operands of matrix products are taken by a GPU's matrix units; the names and meanings are those of
+    /// torch's `set_float32_matmul_precision`. Sums are f32 always. The products of attention count too, and the scores of
+    /// `topk`, of f32 queries and the corpus, but for Euclidean distances, which are f32 always.
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize)]
     #[serde(rename_all = "lowercase")]
     pub enum MatmulPrecision {

@@ -47,6 +47,7 @@ pub const CUDA_FAMILIES: &[Family] = &[
     pool::cuda::FAMILY,
     residual::cuda::FAMILY,
     topk::cuda::FAMILY,
+    topk::cuda::TENSOR,
     topk::cuda::MERGE,
 ];
 

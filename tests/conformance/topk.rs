@@ -1,5 +1,5 @@
 use nearkin::ops::topk::{Bitmap, Corpus, Exclude, Hits, Metric, Search, topk};
-use nearkin::{DType, Device, Error, Tensor};
+use nearkin::{DType, Device, DeviceOptions, Error, MatmulPrecision, Tensor};
 use proptest::prelude::*;
 
 use crate::common::{FLOATS, Rng, devices, main_devices, normals, tensor};
@@ -60,7 +60,7 @@ proptest! {
     #[test]
     fn matches_the_oracle(
         n in prop_oneof![0usize..140, Just(1025)],
-        dim in prop_oneof![1usize..70, Just(384), Just(513)],
+        dim in prop_oneof![1usize..70, Just(64), Just(384), Just(513)],
         count in prop_oneof![0usize..7, 30usize..70],
         k in prop_oneof![1usize..12, Just(64), Just(100), Just(300), Just(2000)],
         dtype in 0usize..3,
@@ -238,6 +238,102 @@ fn nan_never_enters_and_infinities_are_ordinary() {
             let hits = topk(&queries, &corpus, &search).unwrap();
             let ids = [6, 4, 0];
             assert_eq!(hits.get(0).0, &ids[..k.min(3)], "{name}");
+        }
+    }
+}
+
+/// Where queries enter matrix units in parts, 0 meets the rows' infinities; the products of f32 are what counts.
+#[test]
+fn infinities_are_ordinary_in_sixteen_bits() {
+    let (inf, nan) = (f32::INFINITY, f32::NAN);
+    for (name, device) in devices() {
+        for dtype in [DType::BF16, DType::F16] {
+            let first = [-inf, nan, 1.0, inf, 2.0, nan, 1.0];
+            let pad = |v: f32| [v, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0];
+            let corpus = corpus(device, dtype, 8, &[&first.map(pad).concat()]);
+            for (count, k) in [(4, 5), (4, 300), (40, 4), (40, 5)] {
+                let ones = [1.0; 8];
+                let queries: Vec<f32> =
+                    [ones, pad(inf), pad(nan), pad(-0.5)].concat().repeat(count / 4);
+                let (queries, _) = tensor(device, DType::F32, &[count, 8], &queries);
+                let hits = topk(&queries, &corpus, &Search::new(Metric::Dot, k)).unwrap();
+                let n = k.min(5);
+                for q in (0..count).step_by(4) {
+                    let what = format!("{name} {dtype} {count} queries, k {k}");
+                    let scores = [inf, 2.0, 1.0, 1.0, -inf];
+                    assert_eq!(hits.get(q), (&[3, 4, 2, 6, 0][..n], &scores[..n]), "{what}");
+                    let scores = [inf, inf, inf, inf, -inf];
+                    assert_eq!(hits.get(q + 1), (&[2, 3, 4, 6, 0][..n], &scores[..n]), "{what}");
+                    assert!(hits.get(q + 2).0.is_empty(), "{what}");
+                    let scores = [inf, -0.5, -0.5, -1.0, -inf];
+                    assert_eq!(hits.get(q + 3), (&[0, 2, 6, 4, 3][..n], &scores[..n]), "{what}");
+                }
+            }
+        }
+    }
+}
+
+/// Queries of sixteen bits are as good as the same numbers in f32.
+#[test]
+fn hits_do_not_depend_on_how_queries_are_stored() {
+    for (name, device) in devices() {
+        let mut rng = Rng(13);
+        let mut rows = rng.normals(300 * 64);
+        rows[64 * 50] = f32::INFINITY;
+        let corpus = corpus(device, DType::BF16, 64, &[&rows]);
+        let (queries, _) = normals(device, DType::BF16, &[21, 64], &mut rng);
+        let shape = [21, 64];
+        let same = Tensor::from_slice(device, &shape, &queries.to_f32_vec().unwrap()).unwrap();
+        for metric in [Metric::Dot, Metric::Cosine] {
+            let search = Search::new(metric, 40);
+            let hits = topk(&queries, &corpus, &search).unwrap();
+            assert_eq!(hits, topk(&same, &corpus, &search).unwrap(), "{name} {metric:?}");
+        }
+    }
+}
+
+/// Bit for bit, where precision is traded for matrix units too.
+#[test]
+fn lower_precision_depends_on_the_query_alone() {
+    use MatmulPrecision::{High, Medium};
+    for (precision, dtype, dim) in [
+        (High, DType::F32, 72),
+        (Medium, DType::F32, 72),
+        (Medium, DType::F16, 136),
+        (Medium, DType::BF16, 64),
+    ] {
+        let options = DeviceOptions { matmul_precision: precision, ..Default::default() };
+        let Ok(device) = Device::cuda_with(0, options) else {
+            eprintln!("skipped: no CUDA device");
+            return;
+        };
+        for metric in [Metric::Dot, Metric::Cosine] {
+            let mut rng = Rng(12);
+            let (rows, xs) = normals(&device, dtype, &[777, dim], &mut rng);
+            let (queries, qs) = normals(&device, DType::F32, &[70, dim], &mut rng);
+            let whole = Corpus::from_tensor(&rows).unwrap();
+            let stored = rows.to_f32_vec().unwrap();
+            let (some, more) = stored.split_at(500 * dim);
+            let chunked = corpus(&device, dtype, dim, &[some, more]);
+            let asked = queries.to_f32_vec().unwrap();
+            let what = format!("{precision:?} {dtype} {metric:?}");
+            let all = topk(&queries, &whole, &Search::new(metric, 20)).unwrap();
+            for q in [0, 69] {
+                let one = Tensor::from_slice(&device, &[1, dim], &asked[q * dim..][..dim]).unwrap();
+                for k in [20, 100, 200, 300] {
+                    let hits = topk(&one, &chunked, &Search::new(metric, k)).unwrap();
+                    let (ids, scores) = hits.get(0);
+                    assert_eq!((&ids[..20], &scores[..20]), all.get(q), "{what}: query {q}, k {k}");
+                }
+                let oracle = METRICS.iter().find(|m| m.0 == metric).unwrap().1;
+                let ranked = oracle::rank(oracle, &qs[q * dim..][..dim], &xs, None, |_| false);
+                let (ids, scores) = all.get(q);
+                for (id, score) in ids.iter().zip(scores) {
+                    let (_, want, magnitude) = ranked.iter().find(|r| r.0 == *id).unwrap();
+                    let off = (*score as f64 - want).abs();
+                    assert!(off <= magnitude * 2f64.powi(-8), "{what}: {score} for {want}");
+                }
+            }
         }
     }
 }

@@ -1,44 +1,67 @@
 use nearkin::ops::topk::{Bitmap, Corpus, Exclude, Metric, Search, topk};
-use nearkin::{DType, Tensor};
+use nearkin::{DType, Device, DeviceOptions, MatmulPrecision, Tensor};
 
 use crate::common::{Rng, normals};
 use crate::{cold_bytes, emulated, launches};
 
-/// A search, and the tile of queries that it should take.
+/// A search, and what it should take.
 struct Case {
+    precision: MatmulPrecision,
     dtype: DType,
-    queries: usize,
-    rows: usize,
-    dim: usize,
+    /// Queries, rows, dimensions.
+    shape: [usize; 3],
     k: usize,
-    tile: usize,
+    /// Queries of a block, and with padding.
+    tile: [usize; 2],
+    /// Multiply-adds of matrix units for each of the scores.
+    tensor: u64,
 }
 
 #[test]
 fn a_search_streams_the_corpus_once_and_writes_no_scores() {
-    let Some((emulator, device)) = emulated() else { return };
-    let case = |dtype, queries, rows, dim, k, tile| Case { dtype, queries, rows, dim, k, tile };
+    let Some((emulator, _)) = emulated() else { return };
+    use DType::{BF16, F16, F32};
+    use MatmulPrecision::{High, Highest, Medium};
+    let case = |precision, dtype, shape, k, tile, tensor| Case {
+        precision,
+        dtype,
+        shape,
+        k,
+        tile,
+        tensor,
+    };
     let cases = [
-        case(DType::F32, 1, 20_000, 128, 10, 4),
-        case(DType::F16, 3, 20_000, 128, 10, 4),
-        case(DType::BF16, 1, 40_000, 384, 100, 4),
-        case(DType::F32, 32, 10_000, 128, 10, 32),
-        case(DType::F16, 40, 10_000, 384, 10, 32),
+        case(Highest, F32, [1, 20_000, 128], 10, [4, 4], 0),
+        case(Highest, F16, [3, 20_000, 128], 10, [4, 4], 0),
+        case(Highest, F32, [32, 10_000, 128], 10, [32, 32], 0),
+        case(Highest, F16, [40, 10_000, 384], 10, [32, 32], 0),
+        case(Highest, BF16, [1, 40_000, 384], 100, [16, 16], 3),
+        case(Highest, BF16, [40, 10_000, 384], 10, [64, 64], 3),
+        case(Medium, BF16, [3, 20_000, 128], 200, [8, 16], 1),
+        case(Medium, F16, [66, 10_000, 256], 4, [64, 64], 1),
+        case(High, F32, [40, 5_000, 128], 4, [64, 64], 1),
+        case(High, F32, [2, 10_000, 128], 10, [16, 16], 1),
+        case(Medium, F32, [40, 5_000, 128], 4, [64, 64], 1),
+        case(Medium, F32, [2, 10_000, 128], 10, [16, 16], 1),
     ];
-    for Case { dtype, queries, rows, dim, k, tile } in cases {
+    for Case { precision, dtype, shape: [queries, rows, dim], k, tile, tensor } in cases {
+        let options = DeviceOptions { matmul_precision: precision, ..Default::default() };
+        let device = Device::cuda_with(0, options).unwrap();
         let mut rng = Rng(9);
         let (x, _) = normals(&device, dtype, &[rows, dim], &mut rng);
         let (q, _) = normals(&device, DType::F32, &[queries, dim], &mut rng);
         let corpus = Corpus::from_tensor(&x).unwrap();
-        let what = format!("{queries} queries, {rows} x {dim} {dtype}, k {k}");
-        let half = Bitmap::from_fn(rows, |row| row / 64 % 2 == 1);
+        let what = format!("{precision:?}: {queries} queries, {rows} x {dim} {dtype}, k {k}");
+        let (kernel, height) = if tensor == 0 { ("topk", 64) } else { ("topk_mma", 128) };
+        let query_tiles = queries.div_ceil(tile[0]);
+        let half = Bitmap::from_fn(rows, |row| row / height % 2 == 1);
         for (exclude, share) in [(Exclude::None, 1), (Exclude::Shared(&half), 2)] {
             let search = Search { exclude, ..Search::new(Metric::Cosine, k) };
             let all = launches(&emulator, || {
                 topk(&q, &corpus, &search).unwrap();
             });
             let names: Vec<&str> = all.iter().map(|l| l.kernel.as_str()).collect();
-            assert_eq!(names, ["topk", "topk_merge"], "{what}");
+            assert_eq!(names, [kernel, "topk_merge"], "{what}");
             let (scan, merge) = (&all[0].counts, &all[1].counts);
             // Rows and their lengths; half of the tiles are never loaded.
             let floor = (rows * (dim * dtype.size() + 4) / share) as u64;
@@ -52,11 +75,15 @@ fn a_search_streams_the_corpus_once_and_writes_no_scores() {
                 merge.warp_instructions
             );
             assert!(cold <= floor + floor / 10, "{what}: {cold} bytes from memory, floor {floor}");
-            let splits = scan.blocks as usize / queries.div_ceil(tile);
+            let splits = scan.blocks as usize / query_tiles;
             let written = 32 * (scan.global.stores.sectors + merge.global.stores.sectors);
             let lists = (queries * (splits + 1) * (8 * k + 32)) as u64;
             assert!(written <= lists, "{what}: {written} bytes written, lists have {lists}");
             assert_eq!(scan.local_bytes + merge.local_bytes, 0, "{what}: local memory");
+            // Every tile of rows that is not excluded meets every tile of queries once.
+            let row_tiles = rows.div_ceil(height).div_ceil(share);
+            let padded = (query_tiles * tile[1] * row_tiles * height * dim) as u64;
+            assert_eq!(scan.tensor_multiply_adds, tensor * padded, "{what}: matrix units");
         }
         // Where nothing enters a list, only scores are formed: without conflicts.
         let nan =

@@ -1,14 +1,17 @@
-//! Top-k through `kernels/topk.ptx`: splits of the corpus keep sorted lists, `kernels/topk_merge.ptx` merges them; for
-//! large k the host selects from slabs of keys.
+//! Top-k through `kernels/topk.ptx` and, where tensor cores keep the precision asked for, `kernels/topk_mma.ptx`:
+//! splits of the corpus keep sorted lists, `kernels/topk_merge.ptx` merges them; for large k the host selects from slabs
+//! of keys.
 
 use std::ops::Range;
 use std::sync::Arc;
 
+use half::{bf16, f16};
 use rayon::prelude::*;
 
 use super::corpus::Chunk;
 use super::select::{Entry, Selector, entry};
 use super::{Args, Bitmap, Exclude, Hits, Metric, inverse_length};
+use crate::device::MatmulPrecision;
 use crate::device::cuda::{Binding, CudaDevice};
 use crate::template::{Family, Spec, keys, params};
 use crate::{DType, Result, Tensor};
@@ -17,8 +20,11 @@ use crate::{DType, Result, Tensor};
 const FUSED_K: usize = 256;
 /// Up to here a query's list is small enough that a block takes many queries.
 const SMALL_K: usize = 64;
-/// Rows of a tile.
-const TILE: usize = 64;
+/// The same on tensor cores, whose blocks take twice as many.
+const SMALL_TENSOR_K: usize = 32;
+/// And where a block may have this much shared memory.
+const LARGE_TENSOR_K: usize = 100;
+const LARGE_TENSOR_SHARED: u32 = 116_000;
 /// How much less the lists should weigh than the rows.
 const LIST_SHARE: usize = 64;
 /// Bytes of the lists, of a slab of keys, and of the host's candidates for large k.
@@ -69,6 +75,55 @@ pub(crate) const FAMILY: Family = Family {
     params_size: size_of::<TopkParams>(),
 };
 
+/// The type of the matrix units' operands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Core {
+    BF16,
+    F16,
+    Tf32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+struct TensorSpec {
+    t: DType,
+    core: Core,
+    /// Numbers that stand for one of a query.
+    parts: u32,
+    metric: Metric,
+    /// Rows of a block's tile of queries.
+    bm: u32,
+    /// Those of them that are queries.
+    qt: u32,
+    /// Entries of a list.
+    cap: u32,
+    /// Whether keys are stored instead of lists.
+    keys: bool,
+}
+
+impl Spec for TensorSpec {
+    const FAMILY: &'static str = "topk_mma";
+}
+
+pub(crate) const TENSOR: Family = Family {
+    name: TensorSpec::FAMILY,
+    spec_keys: || {
+        keys(TensorSpec {
+            t: DType::BF16,
+            core: Core::BF16,
+            parts: 3,
+            metric: Metric::Dot,
+            bm: 16,
+            qt: 16,
+            cap: 128,
+            keys: false,
+        })
+    },
+    params: TopkParams::MEMBERS,
+    params_size: size_of::<TopkParams>(),
+};
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 struct MergeSpec {
@@ -91,26 +146,179 @@ pub(crate) const MERGE: Family = Family {
     params_size: size_of::<MergeParams>(),
 };
 
+/// How products are formed on tensor cores.
+#[derive(Clone, Copy, Debug)]
+struct Product {
+    core: Core,
+    parts: u32,
+}
+
+impl Product {
+    /// The fastest way that is as precise as asked for; none where fused multiply-adds are. It depends on nothing that
+    /// differs between the queries of a batch.
+    fn choose(
+        precision: MatmulPrecision,
+        queries: DType,
+        t: DType,
+        metric: Metric,
+        dim: usize,
+    ) -> Option<Product> {
+        // The matrix form of a distance cancels; copies of 16 bytes need rows that are multiples of it, in both types.
+        if metric == Metric::L2 || !dim.is_multiple_of(8) {
+            return None;
+        }
+        let (core, parts) = match (queries, t, precision) {
+            // Nothing is rounded; the bits are those of three parts, of which two are 0.
+            (DType::BF16, DType::BF16, _) => (Core::BF16, 1),
+            (DType::F16, DType::F16, _) => (Core::F16, 1),
+            (_, DType::BF16, MatmulPrecision::Medium) => (Core::BF16, 1),
+            // Three bf16 are an f32.
+            (_, DType::BF16, _) => (Core::BF16, 3),
+            (_, DType::F16, MatmulPrecision::Medium) => (Core::F16, 1),
+            (_, DType::F32, MatmulPrecision::High) => (Core::Tf32, 1),
+            (_, DType::F32, MatmulPrecision::Medium) => (Core::BF16, 1),
+            _ => return None,
+        };
+        Some(Product { core, parts })
+    }
+
+    /// The queries as they enter: a matrix for each part, \[parts, Q, D\]. Those whose `scale` is NaN find nothing and
+    /// enter as zeros.
+    fn enter(self, args: &Args<'_>, data: &[f32], scale: &[f32]) -> Result<Tensor> {
+        let (device, dim) = (args.corpus.device(), args.corpus.dim());
+        let shape = [self.parts as usize, scale.len(), dim];
+        let found = |i: usize| if scale[i / dim].is_nan() { 0.0 } else { data[i] };
+        let all = (0..data.len()).into_par_iter();
+        match self.core {
+            Core::BF16 if self.parts > 1 => {
+                let parts = (0..self.parts).flat_map(|part| {
+                    all.clone().map(|i| part_of(found(i), part)).collect::<Vec<bf16>>()
+                });
+                Tensor::from_slice(device, &shape, &parts.collect::<Vec<bf16>>())
+            }
+            Core::BF16 => {
+                let round = |i| bf16::from_f32(within(found(i), bf16::MAX.to_f32()));
+                Tensor::from_slice(device, &shape, &all.map(round).collect::<Vec<bf16>>())
+            }
+            Core::F16 => {
+                let round = |i| f16::from_f32(within(found(i), f16::MAX.to_f32()));
+                Tensor::from_slice(device, &shape, &all.map(round).collect::<Vec<f16>>())
+            }
+            Core::Tf32 => {
+                let data: Vec<f32> = all.map(|i| tf32(found(i))).collect();
+                Tensor::from_slice(device, &shape, &data)
+            }
+        }
+    }
+}
+
+/// `x`, or the nearest within `most` of 0 if it is finite, so that rounding does not make it infinite.
+fn within(x: f32, most: f32) -> f32 {
+    if x.is_finite() { x.clamp(-most, most) } else { x }
+}
+
+/// Part `part` of three bf16 that sum to `x`, the greatest first. They are cut, not rounded, so that an f32 near the
+/// largest stays finite; behind an infinity come zeros.
+fn part_of(x: f32, part: u32) -> bf16 {
+    let mut rest = x;
+    for _ in 0..part {
+        rest -= f32::from_bits(rest.to_bits() & 0xffff_0000);
+    }
+    let rest = if part > 0 && x.is_infinite() { 0.0 } else { rest };
+    bf16::from_bits((rest.to_bits() >> 16) as u16)
+}
+
+/// Rounded to 11 significant bits, ties away from zero as `cvt.rna` does; what is finite stays so.
+fn tf32(x: f32) -> f32 {
+    let cut = |x: u32| f32::from_bits(x & 0xffff_e000);
+    let rounded = cut(x.to_bits().wrapping_add(0x1000));
+    if x.is_finite() && rounded.is_finite() { rounded } else { cut(x.to_bits()) }
+}
+
+/// A kernel that scores and selects.
+#[derive(Clone, Copy, Debug)]
+enum Scan {
+    Fma(TopkSpec),
+    Tensor(TensorSpec),
+}
+
+impl Scan {
+    fn choose(gpu: &CudaDevice, args: &Args<'_>) -> Scan {
+        let (t, metric, dim) = (args.corpus.dtype(), args.search.metric, args.corpus.dim());
+        let keys = args.k > FUSED_K;
+        let has_room = gpu.facts.shared_per_block >= LARGE_TENSOR_SHARED;
+        if let Some(product) = Product::choose(gpu.precision, args.dtype, t, metric, dim) {
+            let tile = match args.k {
+                _ if keys => [64, 64, 64],
+                0..=SMALL_TENSOR_K if args.count > 16 => [64, 64, 64],
+                0..=LARGE_TENSOR_K if args.count > 16 && has_room => [64, 64, 128],
+                0..=64 => [16, 16, 128],
+                65..=128 => [16, 16, 256],
+                _ => [16, 8, 512],
+            };
+            return Scan::tensor(product, t, metric, tile, keys);
+        }
+        let (qt, cap) = match args.count {
+            _ if keys => (32, 128),
+            0..=4 if args.k <= SMALL_K => (4, 128),
+            _ if args.k <= SMALL_K => (32, 128),
+            0..=4 => (4, 512),
+            _ => (16, 512),
+        };
+        let vector = (dim * t.size()).is_multiple_of(16);
+        Scan::Fma(TopkSpec { t, vector, metric, qt, cap, keys })
+    }
+
+    fn tensor(
+        Product { core, parts }: Product,
+        t: DType,
+        metric: Metric,
+        [bm, qt, cap]: [u32; 3],
+        keys: bool,
+    ) -> Scan {
+        Scan::Tensor(TensorSpec { t, core, parts, metric, bm, qt, cap, keys })
+    }
+
+    /// Rows of a tile.
+    fn rows(self) -> usize {
+        match self {
+            Scan::Fma(_) => 64,
+            Scan::Tensor(_) => 128,
+        }
+    }
+
+    /// Queries of a block.
+    fn queries(self) -> usize {
+        match self {
+            Scan::Fma(spec) => spec.qt as usize,
+            Scan::Tensor(spec) => spec.qt as usize,
+        }
+    }
+
+    fn stores_keys(self) -> bool {
+        match self {
+            Scan::Fma(spec) => spec.keys,
+            Scan::Tensor(spec) => spec.keys,
+        }
+    }
+}
+
 pub(super) fn topk(gpu: &Arc<CudaDevice>, args: &Args<'_>) -> Result<Hits> {
-    let fused = args.k <= FUSED_K;
-    let (qt, cap) = match args.count {
-        _ if !fused => (32, 128),
-        0..=4 if args.k <= SMALL_K => (4, 128),
-        _ if args.k <= SMALL_K => (32, 128),
-        0..=4 => (4, 512),
-        _ => (16, 512),
-    };
+    search(gpu, args, Scan::choose(gpu, args))
+}
+
+fn search(gpu: &Arc<CudaDevice>, args: &Args<'_>, scan: Scan) -> Result<Hits> {
     // Lists of several splits should fit for all queries of a pass.
-    let group = match fused {
-        true => LISTS / (8 * args.k) / 8,
-        false => (CANDIDATES / Selector::bytes(args.k)).min(2 * qt),
+    let group = match scan.stores_keys() {
+        false => LISTS / (8 * args.k) / 8,
+        true => (CANDIDATES / Selector::bytes(args.k)).min(2 * scan.queries()),
     };
     let group = group.clamp(1, args.count);
     let mut hits = Hits::new();
     for first in (0..args.count).step_by(group) {
         let queries = first..(first + group).min(args.count);
-        let pass = Pass::new(gpu, args, queries, qt, cap, fused)?;
-        let found = if fused { pass.lists()? } else { pass.slabs()? };
+        let pass = Pass::new(gpu, args, queries, scan)?;
+        let found = if scan.stores_keys() { pass.slabs()? } else { pass.lists()? };
         found.iter().for_each(|entries| hits.push(entries));
     }
     Ok(hits)
@@ -122,8 +330,10 @@ struct Pass<'a> {
     args: &'a Args<'a>,
     queries: Range<usize>,
     data: Tensor,
+    /// The queries as they enter tensor cores.
+    parts: Option<Tensor>,
     scale: Tensor,
-    spec: TopkSpec,
+    scan: Scan,
 }
 
 /// A chunk's inputs that change from search to search.
@@ -141,28 +351,25 @@ impl<'a> Pass<'a> {
         gpu: &'a Arc<CudaDevice>,
         args: &'a Args<'a>,
         queries: Range<usize>,
-        qt: usize,
-        cap: usize,
-        fused: bool,
+        scan: Scan,
     ) -> Result<Self> {
         let (device, dim, n) = (args.corpus.device(), args.corpus.dim(), queries.len());
         let data = &args.queries[queries.start * dim..queries.end * dim];
         let scale: Vec<f32> = data.chunks_exact(dim).map(inverse_length).collect();
-        let t = args.corpus.dtype();
+        let parts = match scan {
+            Scan::Fma(_) => None,
+            Scan::Tensor(TensorSpec { core, parts, .. }) => {
+                Some(Product { core, parts }.enter(args, data, &scale)?)
+            }
+        };
         Ok(Pass {
             gpu,
             args,
             data: Tensor::from_slice(device, &[n, dim], data)?,
+            parts,
             scale: Tensor::from_slice(device, &[n], &scale)?,
             queries,
-            spec: TopkSpec {
-                t,
-                vector: (dim * t.size()).is_multiple_of(16),
-                metric: args.search.metric,
-                qt: qt as u32,
-                cap: cap as u32,
-                keys: !fused,
-            },
+            scan,
         })
     }
 
@@ -175,7 +382,8 @@ impl<'a> Pass<'a> {
 
     fn inputs(&self, chunk: &Chunk) -> Result<Inputs> {
         let device = self.args.corpus.device();
-        let (n, tiles) = (chunk.len(), chunk.len().div_ceil(TILE));
+        let height = self.scan.rows();
+        let (n, tiles) = (chunk.len(), chunk.len().div_ceil(height));
         let bias = match self.args.search.bias {
             Some(b) => Some(Tensor::from_slice(device, &[n], &b[chunk.start..][..n])?),
             None => None,
@@ -186,16 +394,16 @@ impl<'a> Pass<'a> {
             Exclude::PerQuery(maps) => (&maps[self.queries.clone()], true),
         };
         let rows = |tile: usize| {
-            let start = chunk.start + tile * TILE;
-            start..(start + TILE).min(chunk.start + n)
+            let start = chunk.start + tile * height;
+            start..(start + height).min(chunk.start + n)
         };
         let skips: Vec<u32> = maps
-            .chunks(self.spec.qt as usize)
+            .chunks(self.scan.queries())
             .flat_map(|maps| (0..tiles).map(move |t| maps.iter().all(|m| m.covers(rows(t))) as u32))
             .collect();
         let words: Vec<u32> = maps
             .iter()
-            .flat_map(|map| (0..2 * tiles).map(move |w| map.word(chunk.start + 32 * w)))
+            .flat_map(|map| (0..height / 32 * tiles).map(|w| map.word(chunk.start + 32 * w)))
             .collect();
         let exclude = Some([
             Tensor::from_slice(device, &[skips.len()], &skips)?,
@@ -213,7 +421,8 @@ impl<'a> Pass<'a> {
         found: Binding<'_>,
         params: TopkParams,
     ) -> Result<()> {
-        let qtiles = self.queries.len().div_ceil(self.spec.qt as usize);
+        let qtiles = self.queries.len().div_ceil(self.scan.queries());
+        let words = self.scan.rows() / 32 * inputs.tiles;
         let params = TopkParams {
             dim: self.args.corpus.dim() as u32,
             rows: chunk.len() as u32,
@@ -223,27 +432,31 @@ impl<'a> Pass<'a> {
             k: self.args.k as u32,
             has_bias: inputs.bias.is_some() as u32,
             excludes: inputs.exclude.is_some() as u32,
-            mask_stride: if inputs.each { 2 * inputs.tiles as u32 } else { 0 },
+            mask_stride: if inputs.each { words as u32 } else { 0 },
             skip_stride: if inputs.each { inputs.tiles as u32 } else { 0 },
             ..params
         };
-        let kernel = self.gpu.kernel(self.spec, (TopkParams::MEMBERS, size_of::<TopkParams>()))?;
+        let layout = (TopkParams::MEMBERS, size_of::<TopkParams>());
+        let kernel = match self.scan {
+            Scan::Fma(spec) => self.gpu.kernel(spec, layout)?,
+            Scan::Tensor(spec) => self.gpu.kernel(spec, layout)?,
+        };
         // What is absent is not read, but something must be bound.
         let [skips, masks] = match &inputs.exclude {
             Some([skips, masks]) => [Some(skips), Some(masks)],
             None => [None, None],
         };
-        let bindings = [
-            self.data.cuda().into(),
+        let mut bindings = vec![
+            self.parts.as_ref().unwrap_or(&self.data).cuda().into(),
             chunk.rows.cuda().into(),
             self.scale.cuda().into(),
             chunk.inverse.cuda().into(),
             inputs.bias.as_ref().unwrap_or(&self.data).cuda().into(),
             skips.unwrap_or(&self.data).cuda().into(),
             masks.unwrap_or(&self.data).cuda().into(),
-            best,
-            found,
         ];
+        bindings.extend(self.parts.is_some().then(|| Binding::from(self.data.cuda())));
+        bindings.extend([best, found]);
         let splits = params.tiles.div_ceil(params.per_split) as usize;
         self.gpu.launch(&kernel, &bindings, &params, [qtiles * splits, 1, 1])
     }
@@ -252,15 +465,24 @@ impl<'a> Pass<'a> {
     fn lists(&self) -> Result<Vec<Vec<Entry>>> {
         let (n, k) = (self.queries.len(), self.args.k);
         let device = self.args.corpus.device();
-        let qtiles = n.div_ceil(self.spec.qt as usize);
+        let height = self.scan.rows();
+        let qtiles = n.div_ceil(self.scan.queries());
         // Several blocks for each multiprocessor, one at least; but lists that weigh little beside the rows, and splits of
-        // several times k rows, or their lists would never prune.
+        // several times k rows, or their lists would never prune. On tensor cores all run at once, two on each, so that few
+        // begin with an empty list.
+        let processors = self.gpu.facts.multiprocessors as usize;
+        let least = processors.div_ceil(qtiles);
+        let [least, most] = match self.scan {
+            Scan::Tensor(_) => {
+                let most = (2 * processors / qtiles).max(1);
+                [least.min(most), most]
+            }
+            Scan::Fma(_) => [least, 8 * least],
+        };
         let splits = |chunk: &Chunk| {
-            let tiles = chunk.len().div_ceil(TILE);
-            let fill = (self.gpu.facts.multiprocessors as usize).div_ceil(qtiles);
             (chunk.rows.bytes() / (LIST_SHARE * 8 * k * n))
-                .clamp(fill, 8 * fill)
-                .min(tiles / (k / 16).max(4))
+                .clamp(least, most)
+                .min(chunk.len() / (4 * k).max(256))
                 .min(LISTS / (8 * k * n))
                 .max(1)
         };
@@ -272,7 +494,7 @@ impl<'a> Pass<'a> {
         let found = Tensor::cuda_uninit(device, DType::U32, &[most, n, 2 * k])?;
         let best = Tensor::cuda_uninit(device, DType::U32, &[n, 2 * k])?;
         for (i, chunk) in self.chunks().enumerate() {
-            let tiles = chunk.len().div_ceil(TILE);
+            let tiles = chunk.len().div_ceil(height);
             let per_split = tiles.div_ceil(splits(chunk));
             let params = TopkParams {
                 tiles: tiles as u32,
@@ -304,14 +526,15 @@ impl<'a> Pass<'a> {
     fn slabs(&self) -> Result<Vec<Vec<Entry>>> {
         let n = self.queries.len();
         let device = self.args.corpus.device();
-        let fit = (SLAB / size_of::<u32>() / n / TILE).max(1);
+        let height = self.scan.rows();
+        let fit = (SLAB / size_of::<u32>() / n / height).max(1);
         let mut selectors = vec![Selector::new(self.args.k); n];
         for chunk in self.chunks() {
             let inputs = self.inputs(chunk)?;
             for start in (0..inputs.tiles).step_by(fit) {
                 let tiles = fit.min(inputs.tiles - start);
-                let first = start * TILE;
-                let span = (tiles * TILE).min(chunk.len() - first);
+                let first = start * height;
+                let span = (tiles * height).min(chunk.len() - first);
                 // Tiles that are skipped stay 0, which never enters.
                 let found = Tensor::zeros(device, DType::U32, &[n, span])?;
                 let splits = tiles.min(8 * self.gpu.facts.multiprocessors as usize);
@@ -336,5 +559,121 @@ impl<'a> Pass<'a> {
             }
         }
         Ok(selectors.into_par_iter().map(Selector::finish).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::Backend;
+    use crate::ops::topk::{Corpus, Search};
+    use crate::{Device, DeviceOptions};
+
+    fn data(n: usize, step: u32) -> Vec<f32> {
+        let unit = |i: u32| (i.wrapping_mul(step) >> 8) as f32 / (1 << 23) as f32 - 1.0;
+        (0..n as u32).map(unit).collect()
+    }
+
+    #[test]
+    fn three_parts_are_the_number() {
+        let sums = [1.0, -std::f32::consts::PI, f32::MAX, 1e-20, -0.0, f32::MIN_POSITIVE];
+        for x in sums {
+            let parts = [0, 1, 2].map(|part| part_of(x, part).to_f32());
+            assert_eq!(parts[2] + parts[1] + parts[0], x, "{parts:?}");
+        }
+        let parts = [0, 1, 2].map(|part| part_of(f32::NEG_INFINITY, part).to_f32());
+        assert_eq!(parts, [f32::NEG_INFINITY, 0.0, 0.0]);
+    }
+
+    #[test]
+    fn rounding_keeps_the_finite_finite() {
+        assert_eq!(tf32(1.0 + 2f32.powi(-11)), 1.0 + 2f32.powi(-10));
+        assert_eq!(tf32(-1.0 - 2f32.powi(-12)), -1.0);
+        assert!(tf32(f32::MAX).is_finite());
+        assert_eq!(tf32(f32::INFINITY), f32::INFINITY);
+        assert_eq!(within(-1e9, f16::MAX.to_f32()), -65504.0);
+        assert_eq!(within(f32::INFINITY, 1.0), f32::INFINITY);
+    }
+
+    /// The tests of the operation see the tiles that the policy takes; here every tile of every core finds the same hits,
+    /// bit for bit, and what a product in f64 of the operands as they enter says.
+    #[test]
+    fn every_tile_finds_the_same_hits() {
+        let Ok(device) = Device::cuda_with(0, DeviceOptions::default()) else {
+            eprintln!("skipped: no CUDA device");
+            return;
+        };
+        let Backend::Cuda(gpu) = device.backend() else { unreachable!() };
+        let on = |core, parts| Product { core, parts };
+        // The last number: the rounding of operands as they enter.
+        let products = [
+            (on(Core::BF16, 3), DType::BF16, 0.0),
+            (on(Core::BF16, 1), DType::BF16, 2f64.powi(-9)),
+            (on(Core::F16, 1), DType::F16, 2f64.powi(-11)),
+            (on(Core::BF16, 1), DType::F32, 2f64.powi(-8)),
+            (on(Core::Tf32, 1), DType::F32, 2f64.powi(-11)),
+        ];
+        let tiles = [[64, 64, 64], [64, 64, 128], [16, 16, 128], [16, 16, 256], [16, 8, 512]];
+        for (product, t, rounding) in products {
+            for (metric, count, n, dim) in
+                [(Metric::Dot, 67, 387, 40), (Metric::Cosine, 9, 129, 136)]
+            {
+                let what = format!("{product:?} of {t}, {metric:?} of {count} with {n} x {dim}");
+                let rows = data(n * dim, 2246822519);
+                let rows = Tensor::from_f32(&device, t, &[n, dim], &rows).unwrap();
+                let corpus = Corpus::from_tensor(&rows).unwrap();
+                let (queries, bias) = (data(count * dim, 2654435761), data(n, 3266489917));
+                let found = |k: usize, tile, keys| {
+                    let search = Search { bias: Some(&bias), ..Search::new(metric, k) };
+                    let args = Args {
+                        queries: &queries,
+                        dtype: DType::F32,
+                        count,
+                        corpus: &corpus,
+                        search: &search,
+                        k,
+                    };
+                    let scan = Scan::tensor(product, t, metric, tile, keys);
+                    super::search(gpu, &args, scan).unwrap()
+                };
+                let all = found(n, tiles[0], true);
+                for tile in tiles {
+                    let some = found(20, tile, false);
+                    for q in 0..count {
+                        let (ids, scores) = all.get(q);
+                        assert_eq!(
+                            some.get(q),
+                            (&ids[..20], &scores[..20]),
+                            "{what}: {tile:?}, query {q}"
+                        );
+                    }
+                }
+                let rows = rows.to_f32_vec().unwrap();
+                for q in 0..count {
+                    let query = &queries[q * dim..][..dim];
+                    let (ids, scores) = all.get(q);
+                    assert_eq!(ids.len(), n, "{what}");
+                    for (&id, &got) in ids.iter().zip(scores) {
+                        let row = &rows[id as usize * dim..][..dim];
+                        let (mut sum, mut size) = (0f64, 0f64);
+                        for (&a, &b) in query.iter().zip(row) {
+                            sum += a as f64 * b as f64;
+                            size += (a as f64 * b as f64).abs();
+                        }
+                        let scale = match metric {
+                            Metric::Cosine => {
+                                inverse_length(query) as f64 * inverse_length(row) as f64
+                            }
+                            _ => 1.0,
+                        };
+                        let want = sum * scale + bias[id as usize] as f64;
+                        let tolerance =
+                            scale * size * (rounding + 1.2e-7 * (dim as f64).sqrt()) + 4e-7;
+                        let off = (got as f64 - want).abs();
+                        assert!(off <= tolerance, "{what}: {got} for {want}, off by {off:e}");
+                    }
+                }
+            }
+        }
     }
 }
