@@ -204,7 +204,7 @@ fn peers(options: &Options, model: Option<&Path>) -> Result<Vec<Peer>> {
         Some(only) => name == only || (name == "ops" && !own(only)),
     };
     let mut lines = Vec::new();
-    for name in [ENCODE, "topk", "maxsim", "ops"].into_iter().filter(|name| script(name)) {
+    for name in [ENCODE, "topk", "maxsim", "cur", "ops"].into_iter().filter(|name| script(name)) {
         let mut command = python.run([]);
         command.arg(scripts.join(format!("{name}.py")));
         if name == ENCODE {

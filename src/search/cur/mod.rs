@@ -67,7 +67,29 @@
 //! - the embeddings' dimension for AXN, and added to these where there is a cheap score.
 //!
 //! # Measured
-//! TABLE
+//! Cranfield (1400 abstracts, 225 questions) with MaxSim over the normalised token states of all-MiniLM-L6-v2 as the exact
+//! score, the dot product of its embeddings as the cheap one, on the CPU; anchor queries are the first 100, the others are
+//! asked. Recall of the exact best 10 and 100 at equal calls a query, anchors included:
+//!
+//! | method | 50 calls | 100 | 200 | 300 |
+//! |---|---|---|---|---|
+//! | ADACUR with a cheap score, 5 rounds | 0.976, 0.461 | 0.994, 0.780 | 0.998, 0.958 | 0.999, 0.987 |
+//! | AXN, 5 rounds, weight 0.3 | 0.955, 0.447 | 0.988, 0.743 | 0.996, 0.933 | 0.998, 0.975 |
+//! | dual encoder, re-ranked | 0.951, 0.439 | 0.981, 0.713 | 0.993, 0.897 | 0.997, 0.953 |
+//! | residual CUR, k_i 25 to 100 | 0.870, 0.262 | 0.945, 0.481 | 0.990, 0.802 | 0.995, 0.947 |
+//! | ADACUR, 5 rounds, first uniform | 0.552, 0.271 | 0.858, 0.531 | 0.980, 0.835 | 0.995, 0.939 |
+//! | CUR, k_i 25 to 100 | 0.385, 0.204 | 0.650, 0.391 | 0.892, 0.683 | 0.953, 0.864 |
+//! | random | 0.038, 0.037 | 0.071, 0.071 | 0.128, 0.141 | 0.202, 0.213 |
+//!
+//! At equal k_r = 100 residual CUR finds as much as the dual encoder or more (recall@10 0.980 with 25 anchors and 0.990 with
+//! 100 against 0.981, recall@100 0.747 and 0.802 against 0.713), but its anchors cost calls; rounds spend theirs on what may be
+//! found, and are above it at equal calls. The regularisation, recall@10 of CUR at k_r 100, mean of five choices of anchors:
+//!
+//! | k_i | 25 | 50 | 90 | 100 | 110 | 200 |
+//! |---|---|---|---|---|---|---|
+//! | cross-validated | 0.702 | 0.811 | 0.889 | 0.902 | 0.912 | 0.950 |
+//! | rcond 1e-2 | 0.703 | 0.782 | 0.835 | 0.842 | 0.849 | 0.888 |
+//! | rcond 1e-6 | 0.702 | 0.801 | 0.668 | 0.336 | 0.711 | 0.947 |
 //! # Limits
 //! - Scores must be finite, and a pair's score the same whenever it is asked for.
 //! - R takes anchor queries times items calls, which AXN alone does not need.
