@@ -18,13 +18,14 @@ use common::{FLOATS, Rng, golden};
 #[cfg(feature = "cuda")]
 use nearkin::DeviceOptions;
 use nearkin::device::MatmulPrecision;
-use nearkin::models::{CrossEncoder, TextEncoder};
+use nearkin::models::{CrossEncoder, TextEncoder, TokenEncoder};
 use nearkin::ops::attention::{Attention, Heads, attention};
 use nearkin::ops::embed::{EmbedNorm, Lookup, embed, gather_rows, scatter_rows};
 use nearkin::ops::gemm::{Activation, Epilogue, gemm};
 use nearkin::ops::maxsim::{MaxSim, Side, Storage, Tokens, align, both, scores};
 use nearkin::ops::norm::{l2_normalize, layer_norm, rms_norm};
 use nearkin::ops::pool::{Pooling, pool};
+use nearkin::ops::residual::Codec;
 use nearkin::ops::topk::{Bitmap, Corpus, Exclude, Metric, Search, topk};
 use nearkin::{DType, Device, Error, Offsets, Tensor};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
@@ -32,7 +33,7 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 /// Families, and how far two devices may be apart: |a - b| <= tolerance * max(1, |b|). Sums may be taken in another
 /// order, and exponentials and roots are approximations that each processor makes in its own way; what is copied or
 /// selected is the same.
-const FAMILIES: [(&str, f32, Cases); 8] = [
+const FAMILIES: [(&str, f32, Cases); 9] = [
     ("norm", 1e-5, norms),
     ("embed", 1e-5, embeds),
     ("pool", 1e-6, pools),
@@ -40,6 +41,7 @@ const FAMILIES: [(&str, f32, Cases); 8] = [
     ("attention", 1e-4, attentions),
     ("topk", 1e-5, searches),
     ("maxsim", 1e-5, interactions),
+    ("residual", 1e-5, codecs),
     ("models", 1e-3, models),
 ];
 
@@ -357,6 +359,22 @@ fn interactions(device: &str, out: &mut Outputs) -> nearkin::Result<()> {
 }
 
 /// The small models of the tests, one of each architecture, on texts of several lengths.
+fn codecs(device: &str, out: &mut Outputs) -> nearkin::Result<()> {
+    let device = Device::by_name(device)?;
+    let mut rng = Rng(1);
+    for (dim, bits) in [(128, 1), (128, 2), (128, 4), (24, 1), (1024, 2)] {
+        let centroids = normals(&device, DType::F32, &[9, dim], 2)?;
+        let buckets = 1 << bits;
+        let cutoffs: Vec<f32> = (1..buckets).map(|i| i as f32).collect();
+        let codec = Codec::new(&centroids, &cutoffs, &rng.normals(buckets))?;
+        let numbers: Vec<u32> = (0..70).map(|_| rng.below(9) as u32).collect();
+        let words: Vec<u32> = (0..70 * codec.words()).map(|_| rng.next() as u32).collect();
+        let codes = codec.codes(&numbers, &words)?;
+        out.put(format!("{bits}_bits_of_{dim}"), || codec.decode(&codes)?.to_vec())?;
+    }
+    Ok(())
+}
+
 fn models(device: &str, out: &mut Outputs) -> nearkin::Result<()> {
     let device = Device::by_name(device)?;
     let texts =
@@ -367,6 +385,12 @@ fn models(device: &str, out: &mut Outputs) -> nearkin::Result<()> {
                 TextEncoder::load(&golden(folder), &device, dtype)?.embed(&texts)
             })?;
         }
+    }
+    for folder in ["colbert-pylate", "colbert-stanford"] {
+        out.put(format!("{folder}_f32"), || {
+            let model = TokenEncoder::load(&golden(folder), &device, DType::F32)?;
+            Ok(model.encode_queries(&texts)?.values)
+        })?;
     }
     out.put("bert-cross_f32".into(), || {
         let pairs: Vec<_> = texts.iter().map(|&text| ("a question", text)).collect();

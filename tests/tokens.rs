@@ -17,6 +17,8 @@ use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 
 const DIM: usize = 32;
+/// Centroids of compressed indexes.
+const CLUSTERS: usize = 4;
 const STORAGES: [Storage; 5] =
     [Storage::F32, Storage::F16, Storage::BF16, Storage::Int8, Storage::Binary];
 
@@ -89,7 +91,7 @@ fn index(device: &Device, storage: Storage, items: &Items) -> TokenIndex {
 }
 
 fn compressed(device: &Device, bits: u32, items: &Items) -> TokenIndex {
-    let how = Training { bits, clusters: 8, rounds: 2, seed: 3 };
+    let how = Training { bits, clusters: CLUSTERS, rounds: 1, seed: 3 };
     index(device, Storage::F32, items).compress(&how).unwrap()
 }
 
@@ -162,9 +164,9 @@ fn every_storage_agrees_with_itself() {
                 .map(|(g, v)| unit(g).iter().zip(unit(v)).map(|(a, b)| a * b).sum::<f64>())
                 .fold(1.0, f64::min);
             let want = match kind.as_str() {
-                "binary" | "1 bits" => 0.6,
-                "2 bits" => 0.8,
-                "4 bits" => 0.95,
+                "binary" | "1 bits" => 0.5,
+                "2 bits" => 0.7,
+                "4 bits" => 0.9,
                 _ => 0.999,
             };
             assert!(least > want, "{what}: {least}");
@@ -175,13 +177,13 @@ fn every_storage_agrees_with_itself() {
 
 #[test]
 fn memory_is_what_the_documentation_says() {
-    let documents = Items::random(0..50, 9, &mut Rng(4));
-    let (n, t) = (50, documents.values.len() / DIM);
+    let documents = Items::random(0..12, 5, &mut Rng(4));
+    let (n, t) = (12, documents.values.len() / DIM);
     for (_, d) in main_devices() {
         for (kind, index) in kinds(d, &documents) {
             let bytes = |b: u32| t * (4 + 4 * (DIM * b as usize).div_ceil(32));
             let want = match (index.codec(), index.storage()) {
-                (Some(c), _) => bytes(c.bits()) + 4 * 8 * (DIM + 1) + (4 << c.bits()),
+                (Some(c), _) => bytes(c.bits()) + 4 * CLUSTERS * (DIM + 1) + (4 << c.bits()),
                 (None, Storage::F32) => 4 * t * DIM,
                 (None, Storage::F16 | Storage::BF16) => 2 * t * DIM,
                 (None, Storage::Int8) => t * (DIM + 4),
@@ -312,7 +314,7 @@ fn another_score_may_be_chosen() {
 #[test]
 fn items_without_tokens_and_queries_that_are_not_finite() {
     for (device, d) in main_devices() {
-        let mut documents = Items::random(0..3, 4, &mut Rng(9));
+        let mut documents = Items::random(0..6, 4, &mut Rng(9));
         documents.push("empty", &[]);
         let mut queries = Items::random(0..1, 3, &mut Rng(10));
         let mut nan = queries.get(0)[..DIM].to_vec();
@@ -322,7 +324,7 @@ fn items_without_tokens_and_queries_that_are_not_finite() {
         for (kind, index) in kinds(d, &documents) {
             let what = format!("{kind} on {device}");
             let found = index.search(&queries.values, &queries.offsets, 9, None).unwrap();
-            assert_eq!(found[0].len(), 3, "{what}");
+            assert_eq!(found[0].len(), 6, "{what}");
             assert!(found[1].is_empty(), "{what}");
             assert!(found[2].iter().all(|h| h.score == 0.0), "{what}: {:?}", found[2]);
             let lists = [vec!["id0", "empty"], vec!["id1"], vec!["id2"]];
@@ -511,7 +513,10 @@ fn an_index_of_many_parts_is_searched_whole() {
     // 35 MB of f32 at 32 dimensions: two parts.
     const TOKENS: usize = 1000;
     let ids: Vec<String> = (0..270).map(|i| i.to_string()).collect();
-    let document = |id: &String| Rng(id.parse().unwrap()).normals(TOKENS * DIM);
+    let document = |id: &String| -> Vec<f32> {
+        let mut rng = Rng(id.parse().unwrap());
+        (0..TOKENS * DIM).map(|_| rng.unit() - 0.5).collect()
+    };
     for (device, d) in main_devices().iter().filter(|(name, _)| *name != "cuda") {
         let mut index = TokenIndex::new(d, Storage::F32, DIM).unwrap();
         for part in ids.chunks(100) {

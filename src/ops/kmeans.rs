@@ -98,7 +98,7 @@ fn sample(n: usize, k: usize, seed: u64) -> Vec<usize> {
         let mut z = state;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) as u128 * below as u128 >> 64) as usize
+        (((z ^ (z >> 31)) as u128 * below as u128) >> 64) as usize
     };
     let mut taken = std::collections::BTreeSet::new();
     for last in n - k..n {

@@ -4,7 +4,7 @@ use nearkin::{DType, Device, Error, Tensor};
 use proptest::prelude::*;
 use safetensors::SafeTensors;
 
-use crate::common::{Rng, assert_close, devices, golden, main_devices};
+use crate::common::{Rng, assert_close, device, devices, golden, main_devices};
 use crate::oracle::residual as oracle;
 
 /// A codec of random centroids, with cutoffs and weights that tell buckets apart.
@@ -158,7 +158,7 @@ fn as_many_clusters_as_vectors_are_the_vectors() {
 #[test]
 fn more_bits_decode_nearer_and_training_comes_again() {
     for (name, device) in main_devices() {
-        let (count, dim) = (80, 16);
+        let (count, dim) = (160, 16);
         let data = clouds(count, dim, 6, &mut Rng(8));
         let vectors = Tensor::from_slice(device, &[count, dim], &data).unwrap();
         let mut last = 0.0;
@@ -182,7 +182,7 @@ fn more_bits_decode_nearer_and_training_comes_again() {
             assert!(mean > last, "{name}: {bits} bits give {mean} after {last}");
             last = mean;
         }
-        assert!(last > 0.995, "{name}: {last}");
+        assert!(last > 0.97, "{name}: {last}");
     }
     assert_eq!([0, 1, 100, 1_000_000].map(Codec::clusters), [0, 1, 100, 8192]);
 }
@@ -195,6 +195,16 @@ fn zeros_and_vectors_without_length_decode_to_their_centroid() {
         let codes = codec.encode(&centroids).unwrap();
         assert_eq!(codec.decode(&codes).unwrap().to_vec::<f32>().unwrap(), [0.0; 8], "{name}");
     }
+}
+
+#[test]
+fn centroids_beyond_a_binding_are_refused() {
+    let Some(device) = device("wgpu with small bindings") else { return };
+    let (clusters, dim) = (2100, 128);
+    let codec = codec(device, clusters, dim, 1, &mut Rng(1));
+    let codes = codec.codes(&[0], &vec![0; codec.words()]).unwrap();
+    let error = codec.decode(&codes).unwrap_err();
+    assert!(matches!(error, Error::Unsupported { .. }), "{error}");
 }
 
 #[test]

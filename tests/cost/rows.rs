@@ -3,6 +3,7 @@
 use nearkin::ops::embed::{EmbedNorm, Lookup, embed, gather_rows};
 use nearkin::ops::norm::{l2_normalize, layer_norm};
 use nearkin::ops::pool::{Pooling, pool};
+use nearkin::ops::residual::Codec;
 use nearkin::{DType, Offsets, Tensor};
 
 use crate::common::{Rng, normals};
@@ -49,6 +50,26 @@ fn norms_read_and_write_each_row_once() {
             3 * matrix + 2 * vector,
             || layer_norm(&x, Some(&r), &w, Some(&b), 1e-5).unwrap(),
         );
+    }
+}
+
+#[test]
+fn decoding_reads_codes_once() {
+    let Some((emulator, device)) = emulated() else { return };
+    let mut rng = Rng(9);
+    let (rows, clusters) = (512, 32);
+    for (dim, bits) in [(128, 2), (128, 4), (96, 1)] {
+        let (centroids, _) = normals(&device, DType::F32, &[clusters, dim], &mut rng);
+        let buckets = 1 << bits;
+        let cutoffs: Vec<f32> = (1..buckets).map(|i| i as f32).collect();
+        let codec = Codec::new(&centroids, &cutoffs, &rng.normals(buckets)).unwrap();
+        let numbers: Vec<u32> = (0..rows).map(|_| rng.below(clusters) as u32).collect();
+        let words: Vec<u32> = (0..rows * codec.words()).map(|_| rng.next() as u32).collect();
+        let codes = codec.codes(&numbers, &words).unwrap();
+        let floor = codes.bytes() + 4 * (clusters * dim + buckets + rows * dim);
+        costs(&emulator, &format!("decode {rows} x {dim} of {bits} bits"), floor, || {
+            codec.decode(&codes).unwrap()
+        });
     }
 }
 

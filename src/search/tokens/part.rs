@@ -74,7 +74,7 @@ pub(super) struct Part {
 
 #[derive(Clone, Debug)]
 enum Body {
-    Plain(Tokens),
+    Plain(Box<Tokens>),
     Residual(Codes),
 }
 
@@ -122,7 +122,7 @@ impl Layout {
             return Ok(Part { body: Body::Residual(codes), offsets });
         }
         let tokens = self.tokens(raw, &offsets)?;
-        Ok(Part { body: Body::Plain(tokens), offsets })
+        Ok(Part { body: Body::Plain(Box::new(tokens)), offsets })
     }
 
     /// Puts vectors without a codec on the device.
@@ -225,7 +225,7 @@ impl Part {
     /// The vectors as they are compared: those that are kept, or decoded ones.
     pub(super) fn tokens(&self, layout: &Layout) -> Result<Tokens> {
         match (&self.body, &layout.codec) {
-            (Body::Plain(tokens), _) => Ok(tokens.clone()),
+            (Body::Plain(tokens), _) => Ok(tokens.as_ref().clone()),
             (Body::Residual(codes), Some(codec)) => {
                 Tokens::new(&codec.decode(codes)?, &self.offsets)
             }
