@@ -6,6 +6,7 @@
 
 use rayon::prelude::*;
 
+use super::random::SplitMix64;
 use super::topk::{Corpus, Metric, Search, topk};
 use super::{check_float, matrix};
 use crate::{DType, Error, Result, Tensor};
@@ -91,18 +92,10 @@ pub fn kmeans(vectors: &Tensor, how: &KMeans) -> Result<Clusters> {
 
 /// `k` of the numbers below `n`, drawn without replacement (Floyd's algorithm), in ascending order.
 fn sample(n: usize, k: usize, seed: u64) -> Vec<usize> {
-    let mut state = seed;
-    let mut draw = |below: usize| {
-        // SplitMix64 (Steele, Lea, Flood, OOPSLA 2014); the product's upper half is below the bound.
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (((z ^ (z >> 31)) as u128 * below as u128) >> 64) as usize
-    };
+    let mut random = SplitMix64(seed);
     let mut taken = std::collections::BTreeSet::new();
     for last in n - k..n {
-        let i = draw(last + 1);
+        let i = random.below(last + 1);
         if !taken.insert(i) {
             taken.insert(last);
         }

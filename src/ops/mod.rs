@@ -15,6 +15,7 @@ pub mod residual;
 pub mod topk;
 
 pub(crate) mod math;
+pub(crate) mod random;
 
 #[cfg(any(feature = "cuda", feature = "wgpu"))]
 use crate::template::Family;

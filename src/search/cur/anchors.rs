@@ -1,5 +1,7 @@
 //! Which queries and items the others are approximated by.
 
+use crate::ops::kmeans::{KMeans, kmeans};
+use crate::ops::random::SplitMix64;
 use crate::ops::topk::{Corpus, Metric, Search, topk};
 use crate::{DType, Device, Error, Result, Tensor};
 
@@ -77,24 +79,13 @@ impl Anchors<'_> {
     }
 }
 
-/// SplitMix64 (Steele, Lea, Flood 2014).
-fn next(state: &mut u64) -> u64 {
-    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let mut z = *state;
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
-}
-
 /// `count` numbers of `0..n`, at most n, in random order (Fisher, Yates).
 pub(super) fn sample(n: usize, count: usize, seed: u64) -> Vec<usize> {
-    let mut state = seed;
+    let mut random = SplitMix64(seed);
     let mut all: Vec<usize> = (0..n).collect();
     let count = count.min(n);
     for i in 0..count {
-        // The product's upper half is uniform below n - i but for a share of 2^-64 n.
-        let at = i + ((u128::from(next(&mut state)) * (n - i) as u128) >> 64) as usize;
-        all.swap(i, at);
+        all.swap(i, i + random.below(n - i));
     }
     all.truncate(count);
     all
@@ -111,35 +102,11 @@ fn medoids(
     let vector = |i: usize| &features.values[i * dim..][..dim];
     let members = sample(n, count.saturating_mul(SAMPLE), seed);
     let points: Vec<f32> = members.iter().flat_map(|&i| vector(i)).copied().collect();
-    let tensor = Tensor::from_f32(device, DType::F32, &[members.len(), dim], &points)?;
-    // The members are in random order.
-    let mut centroids = points[..count * dim].to_vec();
-    let corpus = |rows: &[f32]| {
-        Corpus::from_tensor(&Tensor::from_f32(device, DType::F32, &[rows.len() / dim, dim], rows)?)
-    };
-    for _ in 0..STEPS {
-        let nearest = topk(&tensor, &corpus(&centroids)?, &Search::new(Metric::L2, 1))?;
-        let mut sums = vec![0f64; count * dim];
-        let mut sizes = vec![0usize; count];
-        for (point, (rows, _)) in points.chunks_exact(dim).zip(nearest.iter()) {
-            let Some(&row) = rows.first() else { continue };
-            sizes[row as usize] += 1;
-            for (sum, &x) in sums[row as usize * dim..][..dim].iter_mut().zip(point) {
-                *sum += f64::from(x);
-            }
-        }
-        let before = centroids.clone();
-        for (c, &size) in sizes.iter().enumerate().filter(|(_, size)| **size > 0) {
-            for (x, sum) in centroids[c * dim..][..dim].iter_mut().zip(&sums[c * dim..]) {
-                *x = (sum / size as f64) as f32;
-            }
-        }
-        if centroids == before {
-            break;
-        }
-    }
+    let points = Tensor::from_f32(device, DType::F32, &[members.len(), dim], &points)?;
+    let centroids = kmeans(&points, &KMeans { clusters: count, rounds: STEPS, seed })?.centroids;
     // A vector may be nearest to two centroids; the second takes the next that is free.
-    let all = corpus(features.values)?;
+    let all = Tensor::from_f32(device, DType::F32, &[n, dim], features.values)?;
+    let all = Corpus::from_tensor(&all)?;
     let queries = Tensor::from_f32(device, DType::F32, &[count, dim], &centroids)?;
     let near = topk(&queries, &all, &Search::new(Metric::L2, count.min(64)))?;
     let mut taken = vec![false; n];
