@@ -545,5 +545,5 @@ fn documents_added_to_a_codec_are_those_that_compressing_gives() {
     second.add(&documents.ids, &documents.values, &documents.offsets).unwrap();
     assert_eq!(first.to_f32_vec().unwrap(), second.to_f32_vec().unwrap());
     let centroids: &Tensor = first.codec().unwrap().centroids();
-    assert_eq!(centroids.shape(), [8, DIM]);
+    assert_eq!(centroids.shape(), [CLUSTERS, DIM]);
 }
