@@ -6,7 +6,7 @@ mod common;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 fn golden(name: &str) -> String {
     common::golden(name).to_str().unwrap().to_string()
@@ -285,6 +285,87 @@ fn eval_reports_every_figure() {
             assert_eq!(other[key], json[key], "{key} on {device}");
         }
     }
+}
+
+/// Six documents, each the only relevant one of a query with its text.
+fn collection(folder: &Folder) -> String {
+    let texts =
+        ["wing lift", "heat", "a boundary layer", "shock waves", "drag", "flow past a cone"];
+    let (mut corpus, mut queries, mut judged) = (String::new(), String::new(), String::new());
+    for (i, text) in texts.iter().enumerate() {
+        corpus += &format!("{{\"_id\":\"d{i}\",\"text\":\"{text}\"}}\n");
+        queries += &format!("{{\"_id\":\"q{i}\",\"text\":\"{text}\"}}\n");
+        judged += &format!("q{i}\td{i}\t1\n");
+    }
+    folder.write("data/corpus.jsonl", &corpus);
+    folder.write("data/queries.jsonl", &queries);
+    folder.write("data/qrels/test.tsv", &judged);
+    folder.path("data")
+}
+
+#[test]
+fn eval_of_late_interaction_and_cur_finds_what_the_queries_are() {
+    let folder = Folder::new();
+    let data = collection(&folder);
+    let model = golden("bert");
+    for device in ["cpu", "cuda", "wgpu"] {
+        if nearkin::Device::by_name(device).is_err() {
+            eprintln!("skipped: no {device}");
+            continue;
+        }
+        let eval = |more: &[&str]| -> Value {
+            let args = ["eval", "--model", &model, "--data", &data, "--device", device, "--json"];
+            serde_json::from_str(&succeed(&[&args[..], more].concat())).unwrap()
+        };
+        for tokens in ["f32", "f16", "int8", "residual4"] {
+            let json = eval(&["--method", "maxsim", "--tokens", tokens]);
+            assert_eq!(json["ndcg@10"], 1.0, "{tokens} on {device}");
+            assert!(json["memory_bytes"].as_f64().unwrap() > 0.0);
+        }
+        let all = ["--method", "cur", "--anchor-queries", "3", "--anchor-items", "2,3"];
+        let json = eval(&[&all[..], &["--retrieved", "3,9"]].concat());
+        assert_eq!(json["queries"], 3, "the first three were fitted to");
+        assert_eq!(json["calls"], 3 * 5);
+        let rows = json["recall"].as_array().unwrap();
+        for method in ["cur", "cur-residual", "adacur", "axn", "dual-encoder", "random"] {
+            let whole = rows.iter().find(|r| r["method"] == method && r["calls"] == 6);
+            assert_eq!(whole.unwrap()["recall@1"], 1.0, "{method} on {device}: all were scored");
+        }
+        let json = eval(&[&all[..], &["--retrieved", "9", "--residual"]].concat());
+        assert_eq!(json["ndcg@10"], 1.0, "{device}: all documents were scored");
+    }
+    let eval = ["eval", "--model", &model, "--data", &data, "--device", "cpu", "--method", "cur"];
+    refuse(&[&eval[..], &["--anchor-queries", "6"]].concat(), &["--anchor-queries", "1 to 5"]);
+    refuse(&[&eval[..], &["--anchor-queries", "2", "--anchor-items", "0"]].concat(), &["anchor"]);
+}
+
+#[test]
+fn search_by_maxsim_finds_each_text_itself() {
+    let folder = Folder::new();
+    let texts = folder.write("texts.txt", "the cat sat\na dog ran away\nlift and drag\n");
+    let (out, model) = (folder.path("out.safetensors"), golden("bert"));
+    let embed = ["embed", "--model", &model, "--input", &texts, "--output", &out];
+    succeed(&[&embed[..], &["--device", "cpu", "--tokens"]].concat());
+    for device in ["cpu", "cuda", "wgpu"] {
+        if nearkin::Device::by_name(device).is_err() {
+            eprintln!("skipped: no {device}");
+            continue;
+        }
+        let search = ["search", "--index", &out, "--queries", &out, "--metric", "maxsim"];
+        let found = succeed(&[&search[..], &["-k", "2", "--device", device]].concat());
+        for (i, line) in found.lines().enumerate() {
+            let line: Value = serde_json::from_str(line).unwrap();
+            assert_eq!(
+                (&line["query"], &line["ids"][0]),
+                (&json!(i.to_string()), &json!(i.to_string()))
+            );
+            assert_eq!(line["ids"].as_array().unwrap().len(), 2);
+        }
+        assert_eq!(found.lines().count(), 3, "{device}");
+    }
+    succeed(&[&embed[..], &["--device", "cpu"]].concat());
+    let search = ["search", "--index", &out, "--queries", &out, "--metric", "maxsim"];
+    refuse(&[&search[..], &["--device", "cpu"]].concat(), &["tokens"]);
 }
 
 #[test]
