@@ -13,6 +13,9 @@
 //! # Memory
 //! `4 + 4 ceil(D bits / 32)` bytes a vector, 36 for 128 dimensions and 2 bits against 512 in f32, and `4 C D` bytes of
 //! centroids.
+//!
+//! Counted on CUDA, as `tests/cost` asserts (memory, of the least possible): 512 x 128 in 2 bits 296,992 bytes, 1.000; in 4 bits
+//! 313,408 bytes, 1.000.
 
 mod codec;
 mod cpu;
