@@ -213,7 +213,15 @@ impl Codec {
     /// [`Error::Shape`] if the codes are of another dimension, number of bits or device; [`Error::Unsupported`] if a
     /// GPU's binding does not hold the centroids; [`Error::OutOfMemory`].
     pub fn decode(&self, codes: &Codes) -> Result<Tensor> {
-        super::decode(self, codes)
+        super::decode(self, codes, None)
+    }
+
+    /// The vectors of some codes, those numbered `rows`: \[rows.len(), D\] f32, as [`decode`](Self::decode) gives them.
+    ///
+    /// # Errors
+    /// As [`decode`](Self::decode); [`Error::Argument`] if there is no such vector.
+    pub fn decode_rows(&self, codes: &Codes, rows: &[u32]) -> Result<Tensor> {
+        super::decode(self, codes, Some(rows))
     }
 
     /// Bits a dimension.

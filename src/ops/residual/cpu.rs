@@ -11,7 +11,8 @@ use crate::{Result, Tensor};
 const ROWS: usize = 64;
 
 pub(super) fn decode(args: &Args<'_>) -> Result<Tensor> {
-    let &Args { codec, codes, rows, width, words } = args;
+    let &Args { codec, codes, picked, rows, width, words } = args;
+    let picked = picked.map(|p| p.cpu::<u32>());
     let (centroids, table) = (codec.centroids.cpu::<f32>(), codec.table.cpu::<f32>());
     let (numbers, residuals) = (codes.centroids.cpu::<u32>(), codes.residuals.cpu::<u32>());
     let per_byte = (8 / codec.bits()) as usize;
@@ -27,6 +28,7 @@ pub(super) fn decode(args: &Args<'_>) -> Result<Tensor> {
                 || {
                     for (i, y) in y.chunks_exact_mut(width).enumerate() {
                         let at = task * ROWS + i;
+                        let at = picked.map_or(at, |p| p[at] as usize);
                         let centroid = &centroids[numbers[at] as usize * width..][..width];
                         let packed: &[u8] = bytemuck::cast_slice(&residuals[at * words..][..words]);
                         let fields =

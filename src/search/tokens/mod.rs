@@ -32,7 +32,8 @@ const PER_CENTROID: usize = 256;
 /// `2 D` in f16 and bf16, `D + 4` in int8, `D / 8` in binary and `4 + 4 ceil(D bits / 32)` behind a codec, whose centroids
 /// take `4 C (D + 1)` once. Parts have 32 MiB of vectors as they are compared, or one document. A search adds the workspace of
 /// [`maxsim::search`] and, behind a codec, one part's vectors in f32: compressed parts are decoded by a kernel one after the
-/// other, on the device, and no more than one is held decoded.
+/// other, on the device, and no more than one is held decoded. A reranking decodes its candidates
+/// alone.
 #[derive(Clone)]
 pub struct TokenIndex {
     layout: Layout,
@@ -321,7 +322,15 @@ impl TokenIndex {
                 if local.iter().all(Vec::is_empty) {
                     continue;
                 }
-                let tokens = part.tokens(&self.layout)?;
+                let mut picked = local.concat();
+                picked.sort_unstable();
+                picked.dedup();
+                let (tokens, are_all) = part.picked(&self.layout, &picked)?;
+                let mut local = local;
+                if !are_all {
+                    let place = |d: &mut u32| *d = picked.partition_point(|p| p < d) as u32;
+                    local.iter_mut().flatten().for_each(place);
+                }
                 let got = maxsim::rerank(&group.tokens, &tokens, &local, &self.how)?;
                 let got = got.to_vec::<f32>()?;
                 let places = lists.iter().zip(&mut scores).flat_map(|(list, scores)| {

@@ -235,6 +235,20 @@ impl Part {
         }
     }
 
+    /// Some documents as they are compared: those numbered `documents`, of which a codec's are decoded alone.
+    ///
+    /// Gives the vectors and whether they are of all documents rather than of the picked ones.
+    pub(super) fn picked(&self, layout: &Layout, documents: &[u32]) -> Result<(Tokens, bool)> {
+        let (Body::Residual(codes), Some(codec)) = (&self.body, &layout.codec) else {
+            return Ok((self.tokens(layout)?, true));
+        };
+        let ranges = || documents.iter().map(|&d| self.offsets.range(d as usize));
+        let rows: Vec<u32> = ranges().flatten().map(|row| row as u32).collect();
+        let lengths: Vec<usize> = ranges().map(|range| range.len()).collect();
+        let offsets = Offsets::from_lengths(&layout.device, &lengths)?;
+        Ok((Tokens::new(&codec.decode_rows(codes, &rows)?, &offsets)?, false))
+    }
+
     /// The vectors as f32 on the host: \[tokens, dim\].
     pub(super) fn floats(&self, layout: &Layout) -> Result<Vec<f32>> {
         self.tokens(layout)?.to_storage(Storage::F32)?.vectors().to_vec()
