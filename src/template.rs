@@ -44,6 +44,8 @@ pub const SHADERS: &[(&str, &str)] = &[
     ("topk.wgsl", include_str!("../shaders/topk.wgsl")),
     ("attention.wgsl", include_str!("../shaders/attention.wgsl")),
     ("gemm.wgsl", include_str!("../shaders/gemm.wgsl")),
+    ("hamming.wgsl", include_str!("../shaders/hamming.wgsl")),
+    ("hamming_encode.wgsl", include_str!("../shaders/hamming_encode.wgsl")),
 ];
 
 /// The PTX kernel files, by name, with the includes they share.
@@ -60,6 +62,8 @@ pub const KERNELS: &[(&str, &str)] = &[
     ("attention.ptx", include_str!("../kernels/attention.ptx")),
     ("embed.ptx", include_str!("../kernels/embed.ptx")),
     ("gemm.ptx", include_str!("../kernels/gemm.ptx")),
+    ("hamming.ptx", include_str!("../kernels/hamming.ptx")),
+    ("hamming_encode.ptx", include_str!("../kernels/hamming_encode.ptx")),
     ("norm.ptx", include_str!("../kernels/norm.ptx")),
     ("pool.ptx", include_str!("../kernels/pool.ptx")),
     ("topk.ptx", include_str!("../kernels/topk.ptx")),

@@ -7,6 +7,7 @@
 pub mod attention;
 pub mod embed;
 pub mod gemm;
+pub mod hamming;
 pub mod norm;
 pub mod pool;
 pub mod topk;
@@ -24,6 +25,8 @@ pub const FAMILIES: &[Family] = &[
     attention::wgpu::FAMILY,
     embed::wgpu::FAMILY,
     gemm::wgpu::FAMILY,
+    hamming::wgpu::FAMILY,
+    hamming::wgpu::ENCODE,
     norm::wgpu::FAMILY,
     pool::wgpu::FAMILY,
     topk::wgpu::FAMILY,
@@ -36,6 +39,8 @@ pub const CUDA_FAMILIES: &[Family] = &[
     attention::cuda::FAMILY,
     embed::cuda::FAMILY,
     gemm::cuda::FAMILY,
+    hamming::cuda::FAMILY,
+    hamming::cuda::ENCODE,
     norm::cuda::FAMILY,
     pool::cuda::FAMILY,
     topk::cuda::FAMILY,

@@ -18,7 +18,7 @@ pub struct Hit {
 }
 
 /// What a search leaves out: `filter` keeps the ids for which it holds.
-pub(super) type Filter<'a> = Option<&'a dyn Fn(&str) -> bool>;
+pub(crate) type Filter<'a> = Option<&'a dyn Fn(&str) -> bool>;
 
 /// The ids of an index's rows, in the order of the rows.
 #[derive(Clone)]
@@ -124,5 +124,10 @@ impl Ids {
     /// The number of ids that are there.
     pub(super) fn len(&self) -> usize {
         self.rows.len()
+    }
+
+    /// The number of rows, removed ones included.
+    pub(super) fn rows(&self) -> usize {
+        self.all.len()
     }
 }

@@ -7,9 +7,10 @@
 //! numbered.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::io::{BufWriter, Seek, SeekFrom, Write};
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use safetensors::SafeTensors;
 use serde_json::json;
@@ -180,43 +181,22 @@ impl Stored {
     /// [`Error::Io`]; [`Error::Weights`] if the file is truncated, damaged or lacks a matrix `embeddings` of f32, f16 or
     /// bf16; [`Error::Data`] if its ids do not fit.
     pub fn open(path: &Path) -> Result<Stored> {
-        let map = Mapping::open(path)?;
-        let fault = |tensor: &str, problem| weights(path, tensor, problem);
-        let broken = |e| fault("*", format!("not a whole safetensors file: {e}"));
-        let (header, metadata) = SafeTensors::read_metadata(&map).map_err(broken)?;
-        let metadata = metadata.metadata().clone().unwrap_or_default();
-        if let Some(want) = metadata.get("xxh3") {
-            let got = format!("{:016x}", xxh3_64(&map[8 + header..]));
-            if *want != got {
-                let problem = format!("the checksum is {got}, the file says {want}: damaged");
-                return Err(fault("*", problem));
-            }
+        let file = Archive::open(path)?;
+        let fault = |problem| file.fault(EMBEDDINGS, problem);
+        if !file.has(EMBEDDINGS) {
+            let names: Vec<&str> = file.tensors.keys().map(String::as_str).collect();
+            return Err(fault(format!("missing; the file has {}", names.join(", "))));
         }
-        let file = SafeTensors::deserialize(&map).map_err(broken)?;
-        let view = file.tensor(EMBEDDINGS).map_err(|_| {
-            let mut names = file.names();
-            names.sort();
-            fault(EMBEDDINGS, format!("missing; the file has {}", names.join(", ")))
-        })?;
-        let fault = |problem| fault(EMBEDDINGS, problem);
-        let dtype = match view.dtype() {
-            safetensors::Dtype::F32 => DType::F32,
-            safetensors::Dtype::F16 => DType::F16,
-            safetensors::Dtype::BF16 => DType::BF16,
-            other => return Err(fault(format!("of {other:?}, expected F32, F16 or BF16"))),
-        };
-        let &[rows, dim] = view.shape() else {
-            return Err(fault(format!("shape {:?}, expected 2 dimensions", view.shape())));
+        let dtype = file.float(EMBEDDINGS)?;
+        let Entry { shape, data, .. } = &file.tensors[EMBEDDINGS];
+        let &[rows, dim] = &shape[..] else {
+            return Err(fault(format!("shape {shape:?}, expected 2 dimensions")));
         };
         if !(1..=MAX_DIM).contains(&dim) {
-            let shape = view.shape();
             return Err(fault(format!("shape {shape:?}, expected 1 to {MAX_DIM} columns")));
         }
-        let ids = ids(path, metadata.get(IDS), &file, rows)?;
-        // The view borrows the parsed file; its bytes are the mapping's.
-        let start = view.data().as_ptr() as usize - map.as_ptr() as usize;
-        let data = start..start + view.data().len();
-        Ok(Stored { map, dtype, dim, ids, data })
+        let (ids, data) = (file.ids(rows)?, data.clone());
+        Ok(Stored { map: file.map, dtype, dim, ids, data })
     }
 
     /// The number of vectors.
@@ -264,25 +244,120 @@ impl Stored {
     }
 }
 
-/// The ids of `rows` rows; numbers where the file has none.
-fn ids(
-    path: &Path,
-    in_header: Option<&String>,
-    file: &SafeTensors<'_>,
-    rows: usize,
-) -> Result<Vec<String>> {
-    let fault = |problem: String| Error::Data { file: path.into(), line: None, problem };
-    let text = match (in_header, file.tensor(IDS)) {
-        (Some(text), _) => text.as_bytes(),
-        (None, Ok(view)) if view.dtype() == safetensors::Dtype::U8 => view.data(),
-        _ => return Ok((0..rows).map(|i| i.to_string()).collect()),
-    };
-    let ids: Vec<String> = serde_json::from_slice(text)
-        .map_err(|e| fault(format!("its ids are not a JSON array of strings: {e}")))?;
-    if ids.len() != rows {
-        return Err(fault(format!("{} ids for {rows} vectors", ids.len())));
+/// A file of tensors, mapped and checked against its checksum, if it has one.
+pub(super) struct Archive {
+    path: PathBuf,
+    map: Mapping,
+    ids: Option<String>,
+    tensors: BTreeMap<String, Entry>,
+}
+
+/// A tensor of a file: where its bytes are.
+struct Entry {
+    dtype: safetensors::Dtype,
+    shape: Vec<usize>,
+    data: Range<usize>,
+}
+
+/// A tensor of a file, of the type that was asked for.
+pub(super) struct Found<'a> {
+    pub(super) shape: &'a [usize],
+    pub(super) bytes: &'a [u8],
+}
+
+impl Archive {
+    /// # Errors
+    /// [`Error::Io`]; [`Error::Weights`] if the file is truncated or damaged.
+    pub(super) fn open(path: &Path) -> Result<Archive> {
+        let map = Mapping::open(path)?;
+        let broken = |e| weights(path, "*", format!("not a whole safetensors file: {e}"));
+        let (header, metadata) = SafeTensors::read_metadata(&map).map_err(broken)?;
+        let mut metadata = metadata.metadata().clone().unwrap_or_default();
+        if let Some(want) = metadata.get("xxh3") {
+            let got = format!("{:016x}", xxh3_64(&map[8 + header..]));
+            if *want != got {
+                let problem = format!("the checksum is {got}, the file says {want}: damaged");
+                return Err(weights(path, "*", problem));
+            }
+        }
+        let file = SafeTensors::deserialize(&map).map_err(broken)?;
+        let entry = |(name, view): (String, safetensors::tensor::TensorView<'_>)| {
+            // The view borrows the parsed file; its bytes are the mapping's.
+            let start = view.data().as_ptr() as usize - map.as_ptr() as usize;
+            let data = start..start + view.data().len();
+            (name, Entry { dtype: view.dtype(), shape: view.shape().to_vec(), data })
+        };
+        let tensors = file.tensors().into_iter().map(entry).collect();
+        Ok(Archive { path: path.into(), ids: metadata.remove(IDS), tensors, map })
     }
-    Ok(ids)
+
+    /// An error about a tensor of this file.
+    pub(super) fn fault(&self, tensor: &str, problem: String) -> Error {
+        weights(&self.path, tensor, problem)
+    }
+
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.tensors.contains_key(name)
+    }
+
+    /// The type of a tensor of floats that is there.
+    pub(super) fn float(&self, name: &str) -> Result<DType> {
+        match self.tensors[name].dtype {
+            safetensors::Dtype::F32 => Ok(DType::F32),
+            safetensors::Dtype::F16 => Ok(DType::F16),
+            safetensors::Dtype::BF16 => Ok(DType::BF16),
+            other => Err(self.fault(name, format!("of {other:?}, expected F32, F16 or BF16"))),
+        }
+    }
+
+    /// A tensor of a type and a shape, of which some extents may be any.
+    ///
+    /// # Errors
+    /// [`Error::Weights`] if it is missing or another.
+    pub(super) fn need(
+        &self,
+        name: &str,
+        dtype: DType,
+        shape: &[Option<usize>],
+    ) -> Result<Found<'_>> {
+        let Some(entry) = self.tensors.get(name) else {
+            let names: Vec<&str> = self.tensors.keys().map(String::as_str).collect();
+            return Err(self.fault(name, format!("missing; the file has {}", names.join(", "))));
+        };
+        let expected = dtype.name().to_uppercase();
+        if format!("{:?}", entry.dtype) != expected {
+            return Err(self.fault(name, format!("of {:?}, expected {expected}", entry.dtype)));
+        }
+        let fits = entry.shape.len() == shape.len()
+            && entry.shape.iter().zip(shape).all(|(a, b)| b.is_none_or(|b| *a == b));
+        if !fits {
+            let extent = |d: &Option<usize>| d.map_or("any".to_string(), |d| d.to_string());
+            let expected = shape.iter().map(extent).collect::<Vec<_>>().join(", ");
+            return Err(self.fault(name, format!("shape {:?}, expected [{expected}]", entry.shape)));
+        }
+        Ok(Found { shape: &entry.shape, bytes: &self.map[entry.data.clone()] })
+    }
+
+    /// The ids of `rows` rows; numbers where the file has none.
+    ///
+    /// # Errors
+    /// [`Error::Data`] if they are not as many strings.
+    pub(super) fn ids(&self, rows: usize) -> Result<Vec<String>> {
+        let fault = |problem| Error::Data { file: self.path.clone(), line: None, problem };
+        let text = match (&self.ids, self.tensors.get(IDS)) {
+            (Some(text), _) => text.as_bytes(),
+            (None, Some(entry)) if entry.dtype == safetensors::Dtype::U8 => {
+                &self.map[entry.data.clone()]
+            }
+            _ => return Ok((0..rows).map(|i| i.to_string()).collect()),
+        };
+        let ids: Vec<String> = serde_json::from_slice(text)
+            .map_err(|e| fault(format!("its ids are not a JSON array of strings: {e}")))?;
+        if ids.len() != rows {
+            return Err(fault(format!("{} ids for {rows} vectors", ids.len())));
+        }
+        Ok(ids)
+    }
 }
 
 fn weights(path: &Path, tensor: &str, problem: String) -> Error {

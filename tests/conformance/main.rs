@@ -8,6 +8,7 @@ mod oracle {
     pub mod attention;
     pub mod embed;
     pub mod gemm;
+    pub mod hamming;
     pub mod norm;
     pub mod pool;
     pub mod topk;
@@ -16,6 +17,7 @@ mod oracle {
 mod attention;
 mod embed;
 mod gemm;
+mod hamming;
 mod norm;
 mod pool;
 mod topk;

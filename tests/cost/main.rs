@@ -9,6 +9,7 @@ mod common;
 mod attention;
 mod encoder;
 mod gemm;
+mod hamming;
 mod rows;
 mod topk;
 

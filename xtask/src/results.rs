@@ -13,7 +13,8 @@ use crate::plot::{Bar, bars};
 use crate::report::{slug, time};
 
 /// The families of `benches/gpu.rs` and `benches/peers/gpu.py`.
-pub const FAMILIES: [&str; 7] = ["gemm", "topk", "attention", "norm", "embed", "pool", "encode"];
+pub const FAMILIES: [&str; 8] =
+    ["gemm", "topk", "hamming", "attention", "norm", "embed", "pool", "encode"];
 
 /// What the folder holds.
 pub struct Results {

@@ -9,7 +9,7 @@ mod corpus;
 mod cpu;
 #[cfg(feature = "cuda")]
 pub(crate) mod cuda;
-mod select;
+pub(crate) mod select;
 #[cfg(feature = "wgpu")]
 pub(crate) mod wgpu;
 
@@ -50,7 +50,7 @@ pub enum Exclude<'a> {
 
 impl Exclude<'_> {
     /// Whether row `row` is excluded for query `query`.
-    fn contains(&self, query: usize, row: usize) -> bool {
+    pub(crate) fn contains(&self, query: usize, row: usize) -> bool {
         match self {
             Exclude::None => false,
             Exclude::Shared(map) => map.contains(row),
@@ -59,7 +59,11 @@ impl Exclude<'_> {
     }
 
     /// Whether the `rows` are excluded for all of the `queries`.
-    fn covers(&self, queries: std::ops::Range<usize>, rows: std::ops::Range<usize>) -> bool {
+    pub(crate) fn covers(
+        &self,
+        queries: std::ops::Range<usize>,
+        rows: std::ops::Range<usize>,
+    ) -> bool {
         match self {
             Exclude::None => false,
             Exclude::Shared(map) => map.covers(rows),
