@@ -23,10 +23,11 @@ use nearkin::models::TextEncoder;
 use nearkin::ops::attention::{Attention, Heads, attention};
 use nearkin::ops::embed::{EmbedNorm, Lookup, embed};
 use nearkin::ops::gemm::{Activation, Epilogue, gemm};
+use nearkin::ops::hamming::{BinaryCorpus, Hasher, Queries, encode};
 use nearkin::ops::maxsim::{MaxSim, Tokens, scores};
 use nearkin::ops::norm::{l2_normalize, layer_norm};
 use nearkin::ops::pool::{Pooling, pool};
-use nearkin::ops::topk::{Corpus, Metric, Search, topk};
+use nearkin::ops::topk::{Corpus, Exclude, Metric, Search, topk};
 use nearkin::{DType, Device, DeviceOptions, Error, Offsets, Tensor};
 use rayon::prelude::*;
 use safetensors::tensor::{Dtype, TensorView};
@@ -123,10 +124,11 @@ fn run(small: bool, only: Option<String>) -> Outcome {
     let stream = context.new_stream()?;
     let device = Device::from_cuda(context.clone(), stream.clone(), DeviceOptions::default())?;
     let bench = Bench { context, stream, device, small, only, seen: RefCell::default() };
-    let families: [(&str, Family); 8] = [
+    let families: [(&str, Family); 9] = [
         ("gemm", gemms),
         ("topk", searches),
         ("maxsim", interactions),
+        ("hamming", codes),
         ("attention", attentions),
         ("norm", norms),
         ("embed", embeds),
@@ -359,6 +361,42 @@ fn searches(bench: &Bench) -> Outcome {
         let shape = [("n", n), ("d", d), ("q", q), ("k", k)];
         let case = Case::new("topk", dtype, &shape, bytes, 2 * n * d * q);
         bench.case(case, || topk(&queries, &corpus, &Search::new(Metric::Dot, k)))?;
+    }
+    Ok(())
+}
+
+/// Codes, bits, queries, k: many queries, which the tensor cores or the selection bound, and few, which the memory bounds. The
+/// hits are read back within the time.
+fn codes(bench: &Bench) -> Outcome {
+    for (n, bits, q, k) in [
+        (1_000_000, 1024, 1, 10),
+        (1_000_000, 1024, 4, 10),
+        (10_000_000, 256, 1, 10),
+        (1_000_000, 1024, 256, 10),
+        (1_000_000, 256, 1024, 100),
+    ] {
+        let (n, q) = (bench.size(n, 3000), bench.size(q, 64));
+        // Signs of normals are random bits; as many dimensions as bits, hashed a part at a time.
+        let hasher = Hasher::sign(&bench.device, &vec![0.0; bits])?;
+        const PART: usize = 1 << 16;
+        let mut corpus = BinaryCorpus::new(&bench.device, bits)?;
+        let part = bench.normals(DType::F32, &[PART.min(n), bits], 1)?;
+        let part = encode(&part, &hasher)?.to_vec::<u32>()?;
+        let mut all = Vec::with_capacity(n * bits / 32);
+        for start in (0..n).step_by(PART) {
+            // Turned by words that no other part has.
+            let mask = (start as u32).wrapping_mul(0x9e37_79b9);
+            let words = PART.min(n - start) * bits / 32;
+            all.extend(part[..words].iter().map(|word| word ^ mask));
+        }
+        corpus.append(&all)?;
+        let queries = encode(&bench.normals(DType::F32, &[q, bits], 999)?, &hasher)?;
+        let bytes = (n + q) * bits / 8 + 12 * q * k;
+        let shape = [("n", n), ("b", bits), ("q", q), ("k", k)];
+        let case = Case::new("hamming", DType::U32, &shape, bytes, 2 * n * bits * q);
+        bench.case(case, || {
+            nearkin::ops::hamming::topk(Queries::Codes(&queries), &corpus, k, Exclude::None)
+        })?;
     }
     Ok(())
 }

@@ -22,6 +22,7 @@ use nearkin::models::{CrossEncoder, TextEncoder, TokenEncoder};
 use nearkin::ops::attention::{Attention, Heads, attention};
 use nearkin::ops::embed::{EmbedNorm, Lookup, embed, gather_rows, scatter_rows};
 use nearkin::ops::gemm::{Activation, Epilogue, gemm};
+use nearkin::ops::hamming::{BinaryCorpus, Hasher, Queries, encode};
 use nearkin::ops::maxsim::{MaxSim, Side, Storage, Tokens, align, both, scores};
 use nearkin::ops::norm::{l2_normalize, layer_norm, rms_norm};
 use nearkin::ops::pool::{Pooling, pool};
@@ -33,7 +34,7 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 /// Families, and how far two devices may be apart: |a - b| <= tolerance * max(1, |b|). Sums may be taken in another
 /// order, and exponentials and roots are approximations that each processor makes in its own way; what is copied or
 /// selected is the same.
-const FAMILIES: [(&str, f32, Cases); 9] = [
+const FAMILIES: [(&str, f32, Cases); 10] = [
     ("norm", 1e-5, norms),
     ("embed", 1e-5, embeds),
     ("pool", 1e-6, pools),
@@ -42,6 +43,7 @@ const FAMILIES: [(&str, f32, Cases); 9] = [
     ("topk", 1e-5, searches),
     ("maxsim", 1e-5, interactions),
     ("residual", 1e-5, codecs),
+    ("hamming", 0.0, codes),
     ("models", 1e-3, models),
 ];
 
@@ -354,6 +356,41 @@ fn interactions(device: &str, out: &mut Outputs) -> nearkin::Result<()> {
         }
         let found = align(&q, &d, &lists);
         out.put(put("align"), || found?.maxima.to_vec())?;
+    }
+    Ok(())
+}
+
+/// Codes, distances and asymmetric scores, which are the same everywhere: vectors of small integers, whose products are exact.
+fn codes(device: &str, out: &mut Outputs) -> nearkin::Result<()> {
+    use nearkin::ops::hamming::topk;
+    let device = Device::by_name(device)?;
+    let whole = |shape: &[usize], seed| -> nearkin::Result<Tensor> {
+        let values = normals(&Device::cpu(), DType::F32, shape, seed)?.to_f32_vec()?;
+        let values: Vec<f32> = values.iter().map(|v| (v * 4.0).round()).collect();
+        Tensor::from_slice(&device, shape, &values)
+    };
+    let bitmap = Bitmap::from_fn(1500, |row| row % 7 == 3 || (512..1024).contains(&row));
+    for (dim, bits, queries, k) in [(96, 96, 1, 10), (65, 256, 5, 32), (384, 1024, 40, 10)] {
+        let planes = whole(&[bits, dim], 3)?.to_f32_vec()?;
+        let hasher = Hasher::new(&device, dim, Some(&planes), &vec![1.0; bits])?;
+        let rows = whole(&[1500, dim], 1)?;
+        let at = format!("b{bits}_d{dim}");
+        let halves = |code: &u32| [(code & 0xffff) as f32, (code >> 16) as f32];
+        let code = encode(&rows, &hasher)?;
+        out.put(format!("encode_{at}"), || Ok(code.to_vec()?.iter().flat_map(halves).collect()))?;
+        let corpus = BinaryCorpus::from_tensor(&code)?;
+        let asked = encode(&whole(&[queries, dim], 2)?, &hasher)?;
+        let floats = whole(&[queries, bits], 4)?;
+        for (kind, asked) in
+            [("codes", Queries::Codes(&asked)), ("floats", Queries::Floats(&floats))]
+        {
+            for (name, exclude) in [("", Exclude::None), ("_some", Exclude::Shared(&bitmap))] {
+                let at = format!("{kind}{name}_{at}_q{queries}_k{k}");
+                let hits = topk(asked, &corpus, k, exclude)?;
+                let found = hits.iter().flat_map(|(rows, scores)| rows.iter().zip(scores));
+                out.put(at, || Ok(found.flat_map(|(&row, &score)| [row as f32, score]).collect()))?;
+            }
+        }
     }
     Ok(())
 }

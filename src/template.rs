@@ -46,6 +46,8 @@ pub const SHADERS: &[(&str, &str)] = &[
     ("attention.wgsl", include_str!("../shaders/attention.wgsl")),
     ("gemm.wgsl", include_str!("../shaders/gemm.wgsl")),
     ("maxsim.wgsl", include_str!("../shaders/maxsim.wgsl")),
+    ("hamming.wgsl", include_str!("../shaders/hamming.wgsl")),
+    ("hamming_encode.wgsl", include_str!("../shaders/hamming_encode.wgsl")),
 ];
 
 /// The PTX kernel files, by name, with the includes they share.
@@ -65,6 +67,8 @@ pub const KERNELS: &[(&str, &str)] = &[
     ("embed.ptx", include_str!("../kernels/embed.ptx")),
     ("gemm.ptx", include_str!("../kernels/gemm.ptx")),
     ("maxsim.ptx", include_str!("../kernels/maxsim.ptx")),
+    ("hamming.ptx", include_str!("../kernels/hamming.ptx")),
+    ("hamming_encode.ptx", include_str!("../kernels/hamming_encode.ptx")),
     ("norm.ptx", include_str!("../kernels/norm.ptx")),
     ("pool.ptx", include_str!("../kernels/pool.ptx")),
     ("residual.ptx", include_str!("../kernels/residual.ptx")),

@@ -26,7 +26,7 @@ SECONDS = 1.0
 RUNS = (20, 200)
 # Launches between two events, so that a short kernel is not lost in the time an event takes.
 TOGETHER = 200e-6
-FAMILIES = ["gemm", "topk", "maxsim", "attention", "norm", "embed", "pool", "encode"]
+FAMILIES = ["gemm", "topk", "maxsim", "hamming", "attention", "norm", "embed", "pool", "encode"]
 
 
 def main() -> int:
@@ -215,6 +215,26 @@ def maxsim(bench: Bench) -> None:
             return torch.cat([p.amax(3).float().sum(2) for p in products], 1)
 
         bench.case("maxsim", dtype, {"q": q, "lq": lq, "n": n, "ld": ld, "d": d}, work)
+
+
+def hamming(bench: Bench) -> None:
+    """Codes as vectors of +1 and -1 in f16 (distance = (bits - dot) / 2), the fastest exact form PyTorch has."""
+    torch = bench.torch
+    for n, b, q, k in [
+        (1_000_000, 1024, 1, 10),
+        (1_000_000, 1024, 4, 10),
+        (10_000_000, 256, 1, 10),
+        (1_000_000, 1024, 256, 10),
+        (1_000_000, 256, 1024, 100),
+    ]:
+        n, q = bench.size(n, 3000), bench.size(q, 64)
+        corpus, queries = bench.normals("f16", n, b).sign(), bench.normals("f16", q, b).sign()
+
+        def work():
+            scores, rows = torch.topk(queries @ corpus.T, k, dim=1)
+            return scores.cpu(), rows.cpu()
+
+        bench.case("hamming", "u32", {"n": n, "b": b, "q": q, "k": k}, work)
 
 
 def attention(bench: Bench) -> None:

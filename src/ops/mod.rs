@@ -7,6 +7,7 @@
 pub mod attention;
 pub mod embed;
 pub mod gemm;
+pub mod hamming;
 pub mod kmeans;
 pub mod maxsim;
 pub mod norm;
@@ -29,6 +30,8 @@ pub const FAMILIES: &[Family] = &[
     embed::wgpu::FAMILY,
     gemm::wgpu::FAMILY,
     maxsim::wgpu::FAMILY,
+    hamming::wgpu::FAMILY,
+    hamming::wgpu::ENCODE,
     norm::wgpu::FAMILY,
     pool::wgpu::FAMILY,
     residual::wgpu::FAMILY,
@@ -44,6 +47,8 @@ pub const CUDA_FAMILIES: &[Family] = &[
     embed::cuda::FAMILY,
     gemm::cuda::FAMILY,
     maxsim::cuda::FAMILY,
+    hamming::cuda::FAMILY,
+    hamming::cuda::ENCODE,
     norm::cuda::FAMILY,
     pool::cuda::FAMILY,
     residual::cuda::FAMILY,

@@ -1,10 +1,9 @@
 //! Exact search over all vectors.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 use std::path::Path;
-use std::sync::Arc;
 
+use super::ids::{Hit, Ids};
 use super::store::{self, Stored, Vectors};
 use crate::device::Device;
 use crate::ops::topk::{Bitmap, Corpus, Exclude, Metric, Search, topk};
@@ -15,16 +14,6 @@ const QUERY_BYTES: usize = 32 << 20;
 /// Beyond any vector there is; within it no size of a row overflows.
 pub(super) const MAX_DIM: usize = 1 << 28;
 
-/// A vector that was found.
-#[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
-pub struct Hit {
-    /// The vector's id.
-    pub id: Arc<str>,
-    /// Its score under the metric asked for; larger is better.
-    pub score: f32,
-}
-
 /// Vectors with ids on one device, searched exhaustively and exactly.
 ///
 /// Results are ordered by score, equal scores by the order in which the vectors were added. Memory on the device is
@@ -32,10 +21,7 @@ pub struct Hit {
 #[derive(Clone)]
 pub struct FlatIndex {
     corpus: Corpus,
-    /// The id of each row; removed rows keep theirs until they are compacted away.
-    ids: Vec<Arc<str>>,
-    rows: HashMap<Arc<str>, u32>,
-    removed: Bitmap,
+    ids: Ids,
 }
 
 impl FlatIndex {
@@ -48,12 +34,7 @@ impl FlatIndex {
         if dim > MAX_DIM {
             return Err(Error::argument("dim", format!("at most {MAX_DIM}"), dim.to_string()));
         }
-        Ok(FlatIndex {
-            corpus: Corpus::new(device, dtype, dim)?,
-            ids: Vec::new(),
-            rows: HashMap::new(),
-            removed: Bitmap::new(0),
-        })
+        Ok(FlatIndex { corpus: Corpus::new(device, dtype, dim)?, ids: Ids::new() })
     }
 
     /// Adds vectors \[ids.len(), dim\], one after the other, rounded to the stored dtype.
@@ -69,29 +50,10 @@ impl FlatIndex {
                 format!("{} values", vectors.len()),
             ));
         }
-        let fresh = self.check_ids(ids.iter().map(AsRef::as_ref))?;
+        let fresh = self.ids.check(ids.iter().map(AsRef::as_ref))?;
         self.corpus.append(vectors)?;
-        self.take_ids(fresh);
+        self.ids.append(fresh);
         Ok(())
-    }
-
-    fn check_ids<'a>(&self, ids: impl Iterator<Item = &'a str>) -> Result<Vec<Arc<str>>> {
-        let mut seen = std::collections::HashSet::new();
-        ids.map(|id| {
-            if self.rows.contains_key(id) || !seen.insert(id) {
-                return Err(Error::argument("ids", "ids that differ", format!("'{id}' twice")));
-            }
-            Ok(Arc::from(id))
-        })
-        .collect()
-    }
-
-    fn take_ids(&mut self, fresh: Vec<Arc<str>>) {
-        self.removed.extend(fresh.len());
-        for id in fresh {
-            self.rows.insert(id.clone(), self.ids.len() as u32);
-            self.ids.push(id);
-        }
     }
 
     /// Removes vectors by id and gives how many there were; unknown ids are passed over. When more than a third of the
@@ -100,29 +62,12 @@ impl FlatIndex {
     /// # Errors
     /// [`Error::OutOfMemory`] or [`Error::DeviceLost`] while moving; the ids are removed all the same.
     pub fn remove<S: AsRef<str>>(&mut self, ids: &[S]) -> Result<usize> {
-        let mut count = 0;
-        for id in ids {
-            if let Some(row) = self.rows.remove(id.as_ref()) {
-                self.removed.set(row as usize, true)?;
-                count += 1;
-            }
-        }
-        if (self.ids.len() - self.rows.len()) * 3 > self.ids.len() {
-            self.compact()?;
+        let count = self.ids.remove(ids)?;
+        if self.ids.sparse() {
+            self.corpus.retain(|row| self.ids.keeps(row))?;
+            self.ids.compact();
         }
         Ok(count)
-    }
-
-    fn compact(&mut self) -> Result<()> {
-        self.corpus.retain(|row| !self.removed.contains(row))?;
-        let ids = std::mem::take(&mut self.ids);
-        let kept = ids.into_iter().enumerate().filter(|(i, _)| !self.removed.contains(*i));
-        self.ids = kept.map(|(_, id)| id).collect();
-        for (row, id) in self.ids.iter().enumerate() {
-            self.rows.insert(id.clone(), row as u32);
-        }
-        self.removed = Bitmap::new(self.ids.len());
-        Ok(())
     }
 
     /// The `k` best vectors for each of the queries, given one after the other: \[queries, dim\].
@@ -151,7 +96,7 @@ impl FlatIndex {
         if k == 0 {
             return Err(Error::argument("k", "at least 1", "0"));
         }
-        let excluded = self.excluded(filter);
+        let excluded = self.ids.excluded(filter);
         let group = (QUERY_BYTES / 4 / dim).max(1) * dim;
         let mut found = Vec::with_capacity(queries.len() / dim);
         for part in queries.chunks(group) {
@@ -173,19 +118,8 @@ impl FlatIndex {
         filter: Option<&dyn Fn(&str) -> bool>,
     ) -> Result<Vec<Vec<Hit>>> {
         let mut found = Vec::new();
-        self.collect(queries, k, metric, self.excluded(filter).as_deref(), &mut found)?;
+        self.collect(queries, k, metric, self.ids.excluded(filter).as_deref(), &mut found)?;
         Ok(found)
-    }
-
-    /// The rows that may not be found, if there are any.
-    fn excluded(&self, filter: Option<&dyn Fn(&str) -> bool>) -> Option<Cow<'_, Bitmap>> {
-        match filter {
-            Some(keep) => Some(Cow::Owned(Bitmap::from_fn(self.ids.len(), |i| {
-                self.removed.contains(i) || !keep(&self.ids[i])
-            }))),
-            None if self.rows.len() < self.ids.len() => Some(Cow::Borrowed(&self.removed)),
-            None => None,
-        }
     }
 
     fn collect(
@@ -198,11 +132,7 @@ impl FlatIndex {
     ) -> Result<()> {
         let exclude = excluded.map_or(Exclude::None, Exclude::Shared);
         let hits = topk(queries, &self.corpus, &Search { metric, k, bias: None, exclude })?;
-        for q in 0..hits.len() {
-            let (rows, scores) = hits.get(q);
-            let hit = |(&row, &score)| Hit { id: self.ids[row as usize].clone(), score };
-            found.push(rows.iter().zip(scores).map(hit).collect());
-        }
+        found.extend(self.ids.hits(&hits));
         Ok(())
     }
 
@@ -217,17 +147,15 @@ impl FlatIndex {
             let rows = start..start + chunk.shape()[0];
             start = rows.end;
             let bytes = chunk.to_bytes()?;
-            if !rows.clone().any(|row| self.removed.contains(row)) {
+            if rows.clone().all(|row| self.ids.keeps(row)) {
                 return Ok(Cow::Owned(bytes));
             }
-            let kept = bytes
-                .chunks_exact(row_bytes)
-                .zip(rows)
-                .filter(|(_, row)| !self.removed.contains(*row));
+            let kept =
+                bytes.chunks_exact(row_bytes).zip(rows).filter(|(_, row)| self.ids.keeps(*row));
             Ok(Cow::Owned(kept.flat_map(|(bytes, _)| bytes).copied().collect()))
         });
         let embeddings = Vectors::parts(self.dtype(), &[self.len(), self.dim()], parts);
-        let ids: Vec<&str> = self.ids().collect();
+        let ids: Vec<&str> = self.ids.iter().collect();
         store::write(path, vec![("embeddings", embeddings)], &ids)
     }
 
@@ -242,7 +170,8 @@ impl FlatIndex {
         let (dtype, dim) = (stored.dtype(), stored.dim());
         let mut index = FlatIndex::new(device, dtype, dim)?;
         let fresh = index
-            .check_ids(stored.ids().iter().map(String::as_str))
+            .ids
+            .check(stored.ids().iter().map(String::as_str))
             .map_err(|e| Error::Data { file: path.into(), line: None, problem: e.to_string() })?;
         let row_bytes = dim * dtype.size();
         let part = index.corpus.chunk_rows() * row_bytes;
@@ -252,7 +181,7 @@ impl FlatIndex {
             let rows = bytes.len() / row_bytes;
             index.corpus.append_tensor(&Tensor::from_bytes(&host, dtype, &[rows, dim], bytes)?)?;
         }
-        index.take_ids(fresh);
+        index.ids.append(fresh);
         Ok(index)
     }
 
@@ -265,7 +194,7 @@ impl FlatIndex {
         let mut row = 0;
         for chunk in self.corpus.chunks() {
             for values in chunk.to_f32_vec()?.chunks_exact(self.dim()) {
-                if !self.removed.contains(row) {
+                if self.ids.keeps(row) {
                     out.extend_from_slice(values);
                 }
                 row += 1;
@@ -276,23 +205,22 @@ impl FlatIndex {
 
     /// The ids in the order in which their vectors were added.
     pub fn ids(&self) -> impl Iterator<Item = &str> {
-        let all = self.ids.iter().enumerate();
-        all.filter(|(i, _)| !self.removed.contains(*i)).map(|(_, id)| &**id)
+        self.ids.iter()
     }
 
     /// Whether a vector of this id is there.
     pub fn contains(&self, id: &str) -> bool {
-        self.rows.contains_key(id)
+        self.ids.contains(id)
     }
 
     /// The number of vectors.
     pub fn len(&self) -> usize {
-        self.rows.len()
+        self.ids.len()
     }
 
     /// Whether there are no vectors.
     pub fn is_empty(&self) -> bool {
-        self.rows.is_empty()
+        self.ids.len() == 0
     }
 
     /// The dimension of the vectors.

@@ -223,6 +223,39 @@ impl File {
         }
     }
 
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.tensors.contains_key(name)
+    }
+
+    /// A tensor of a type and a shape, of which some extents may be any: its shape and bytes.
+    pub(super) fn need(
+        &self,
+        name: &str,
+        dtype: DType,
+        shape: &[Option<usize>],
+    ) -> Result<(&[usize], &[u8])> {
+        let (got, extents, bytes) = self.tensor(name)?;
+        let expected = dtype.name().to_uppercase();
+        if format!("{got:?}") != expected {
+            return Err(self.fault(name, format!("of {got:?}, expected {expected}")));
+        }
+        let fits = extents.len() == shape.len()
+            && extents.iter().zip(shape).all(|(a, b)| b.is_none_or(|b| *a == b));
+        if !fits {
+            let extent = |d: &Option<usize>| d.map_or("any".to_string(), |d| d.to_string());
+            let expected = shape.iter().map(extent).collect::<Vec<_>>().join(", ");
+            return Err(self.fault(name, format!("shape {extents:?}, expected [{expected}]")));
+        }
+        Ok((extents, bytes))
+    }
+
+    /// The type of a tensor of floats.
+    pub(super) fn float(&self, name: &str) -> Result<DType> {
+        let (dtype, ..) = self.tensor(name)?;
+        float(dtype)
+            .ok_or_else(|| self.fault(name, format!("of {dtype:?}, expected F32, F16 or BF16")))
+    }
+
     /// The ids of `rows` rows; numbers where the file has none.
     pub(super) fn ids(&self, rows: usize) -> Result<Vec<String>> {
         let text = match (self.metadata.get(IDS), self.tensors.get(IDS)) {
@@ -276,10 +309,9 @@ impl Stored {
     /// bf16; [`Error::Data`] if its ids do not fit.
     pub fn open(path: &Path) -> Result<Stored> {
         let file = File::open(path)?;
-        let (dtype, shape, _) = file.tensor(EMBEDDINGS)?;
+        let dtype = file.float(EMBEDDINGS)?;
+        let (_, shape, _) = file.tensor(EMBEDDINGS)?;
         let fault = |problem| file.fault(EMBEDDINGS, problem);
-        let dtype = float(dtype)
-            .ok_or_else(|| fault(format!("of {dtype:?}, expected F32, F16 or BF16")))?;
         let &[rows, dim] = shape else {
             return Err(fault(format!("shape {shape:?}, expected 2 dimensions")));
         };

@@ -8,6 +8,7 @@ mod oracle {
     pub mod attention;
     pub mod embed;
     pub mod gemm;
+    pub mod hamming;
     pub mod maxsim;
     pub mod norm;
     pub mod pool;
@@ -18,6 +19,7 @@ mod oracle {
 mod attention;
 mod embed;
 mod gemm;
+mod hamming;
 mod maxsim;
 mod norm;
 mod pool;

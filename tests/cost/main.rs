@@ -9,6 +9,7 @@ mod common;
 mod attention;
 mod encoder;
 mod gemm;
+mod hamming;
 mod maxsim;
 mod rows;
 mod topk;

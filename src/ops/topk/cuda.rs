@@ -126,9 +126,9 @@ pub(crate) const TENSOR: Family = Family {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-struct MergeSpec {
+pub(crate) struct MergeSpec {
     /// Whether earlier chunks' result is merged in.
-    resume: bool,
+    pub(crate) resume: bool,
 }
 
 impl Spec for MergeSpec {

@@ -11,7 +11,7 @@ mod corpus;
 mod cpu;
 #[cfg(feature = "cuda")]
 pub(crate) mod cuda;
-mod select;
+pub(crate) mod select;
 #[cfg(feature = "wgpu")]
 pub(crate) mod wgpu;
 

@@ -115,6 +115,13 @@ impl Hits {
         self.bounds.push(self.ids.len());
     }
 
+    /// Adds a query's rows and scores, in order.
+    pub(crate) fn push_scored(&mut self, rows: &[u64], scores: &[f32]) {
+        self.ids.extend_from_slice(rows);
+        self.scores.extend_from_slice(scores);
+        self.bounds.push(self.ids.len());
+    }
+
     /// The number of queries.
     pub fn len(&self) -> usize {
         self.bounds.len() - 1

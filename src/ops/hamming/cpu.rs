@@ -1,0 +1,300 @@
+//! Codes on the CPU: packed from products in registers; 32 rows side by side against each query, so that counts need no sum
+//! across lanes.
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use rayon::prelude::*;
+
+use super::corpus::Chunk;
+use super::{Args, Hasher, Host};
+use crate::dtype::with_float;
+use crate::ops::math::vectorize;
+use crate::ops::topk::select::{Selector, entry, key, score};
+use crate::ops::topk::{Exclude, Hits};
+use crate::{Float, Result, Tensor};
+
+/// Rows scored together; as many 64-bit lanes as eight AVX2 registers have.
+const BLOCK: usize = 32;
+/// Bytes of codes that a worker draws at a time.
+const TILE: usize = 128 << 10;
+/// Bytes of candidates a worker may hold; queries beyond them wait for another pass over the corpus.
+const CANDIDATES: usize = 32 << 20;
+/// Rows that an encoding task takes, and rows whose products are in registers together.
+const ROWS: usize = 64;
+const STRIP: usize = 2;
+
+pub(crate) fn encode(x: &Tensor, hasher: &Hasher) -> Result<Tensor> {
+    let (dim, words) = (hasher.dim(), hasher.bits() / 32);
+    let thresholds = hasher.thresholds().cpu::<f32>();
+    let packed = hasher.packed().map(Tensor::cpu::<f32>);
+    Tensor::cpu_with(x.device(), &[x.shape()[0], words], |codes: &mut [u32]| {
+        with_float!(x.dtype(), T => {
+            let x = x.cpu::<T>().par_chunks(ROWS * dim);
+            codes.par_chunks_mut(ROWS * words).zip(x).for_each_init(Vec::new, |rows, (codes, x)| {
+                rows.clear();
+                rows.extend(x.iter().map(|&v| v.to_f32()));
+                match packed {
+                    None => signs(rows, thresholds, codes),
+                    Some(packed) => project(rows, dim, packed, thresholds, codes),
+                }
+            });
+        });
+    })
+}
+
+/// A word of bits, from 32 values and their thresholds. What is NaN is not above.
+#[inline(always)]
+fn pack(values: &[f32; 32], thresholds: &[f32]) -> u32 {
+    let bits = values.iter().zip(thresholds).enumerate();
+    bits.fold(0, |word, (i, (v, t))| word | ((v > t) as u32) << i)
+}
+
+fn signs(rows: &[f32], thresholds: &[f32], codes: &mut [u32]) {
+    let thresholds = thresholds.as_chunks::<32>().0;
+    let groups = rows.as_chunks::<32>().0.chunks_exact(thresholds.len());
+    vectorize(
+        #[inline(always)]
+        || {
+            for (codes, values) in codes.chunks_exact_mut(thresholds.len()).zip(groups) {
+                for ((code, values), t) in codes.iter_mut().zip(values).zip(thresholds) {
+                    *code = pack(values, t);
+                }
+            }
+        },
+    );
+}
+
+fn project(rows: &[f32], dim: usize, packed: &[f32], thresholds: &[f32], codes: &mut [u32]) {
+    let words = thresholds.len() / 32;
+    vectorize(
+        #[inline(always)]
+        || {
+            // A panel of 32 bits meets all rows while it is in the cache.
+            for w in 0..words {
+                let panel = &packed.as_chunks::<32>().0[w * dim..][..dim];
+                let t = &thresholds[w * 32..][..32];
+                for (strip, x) in rows.chunks(STRIP * dim).enumerate() {
+                    let first = &x[..dim];
+                    // Without a second row the first is taken twice.
+                    let last = &x[x.len() - dim..];
+                    let mut sums = [[0.0f32; 32]; STRIP];
+                    for ((p, &a), &b) in panel.iter().zip(first).zip(last) {
+                        for i in 0..32 {
+                            sums[0][i] = p[i].mul_add(a, sums[0][i]);
+                            sums[1][i] = p[i].mul_add(b, sums[1][i]);
+                        }
+                    }
+                    for (r, sums) in sums.iter().enumerate().take(x.len() / dim) {
+                        codes[(strip * STRIP + r) * words + w] = pack(sums, t);
+                    }
+                }
+            }
+        },
+    );
+}
+
+pub(crate) fn topk(args: &Args<'_>) -> Hits {
+    let group = (CANDIDATES / Selector::bytes(args.k)).clamp(1, args.count);
+    let mut hits = Hits::new();
+    for first in (0..args.count).step_by(group) {
+        let queries = first..(first + group).min(args.count);
+        pass(args, &queries).iter().for_each(|entries| hits.push(entries));
+    }
+    hits
+}
+
+/// One pass over the corpus for some of the queries.
+fn pass(args: &Args<'_>, queries: &Range<usize>) -> Vec<Vec<u64>> {
+    let step = BLOCK * (TILE / (BLOCK * args.corpus.words() * size_of::<u32>())).max(1);
+    let tiles: Vec<(&Chunk, Range<usize>)> = args
+        .corpus
+        .parts()
+        .iter()
+        .flat_map(|chunk| {
+            let n = chunk.len();
+            (0..n).step_by(step).map(move |s| (chunk, s..(s + step).min(n)))
+        })
+        .collect();
+    let panel = Panel::new(args, queries);
+    // Workers draw tiles in order, so each sees rows in ascending order; the merge is under a total order, so it does
+    // not matter who drew which.
+    let next = AtomicUsize::new(0);
+    let workers = rayon::current_num_threads().min(tiles.len());
+    let found: Vec<Vec<Selector>> = (0..workers)
+        .into_par_iter()
+        .with_max_len(1)
+        .map(|_| {
+            let mut worker = Worker {
+                args,
+                queries,
+                found: vec![Selector::new(args.k); queries.len()],
+                limits: vec![f32::NAN; queries.len()],
+                counts: vec![u64::MAX; queries.len()],
+            };
+            while let Some((chunk, rows)) = tiles.get(next.fetch_add(1, Ordering::Relaxed)) {
+                worker.tile(&panel, chunk, rows.clone());
+            }
+            worker.found
+        })
+        .collect();
+    (0..queries.len())
+        .into_par_iter()
+        .map(|q| {
+            let mut all = found[0][q].clone();
+            found[1..].iter().for_each(|f| all.merge(&f[q]));
+            all.finish()
+        })
+        .collect()
+}
+
+/// The queries of a pass as the loops read them.
+enum Panel<'a> {
+    /// Words in twos, the last padded with zeros.
+    Codes(Vec<u64>),
+    Floats(&'a [f32]),
+}
+
+impl<'a> Panel<'a> {
+    fn new(args: &'a Args<'_>, queries: &Range<usize>) -> Panel<'a> {
+        let width = args.width();
+        let range = queries.start * width..queries.end * width;
+        match &args.queries {
+            Host::Codes(words) => {
+                Panel::Codes(words[range].chunks_exact(width).flat_map(doubles).collect())
+            }
+            Host::Floats(values) => Panel::Floats(&values[range]),
+        }
+    }
+}
+
+fn doubles(words: &[u32]) -> impl Iterator<Item = u64> {
+    words.chunks(2).map(|w| w[0] as u64 | (*w.get(1).unwrap_or(&0) as u64) << 32)
+}
+
+/// What a worker keeps between tiles.
+struct Worker<'a> {
+    args: &'a Args<'a>,
+    queries: &'a Range<usize>,
+    found: Vec<Selector>,
+    /// What a score must beat: NaN while any may enter.
+    limits: Vec<f32>,
+    /// What a distance must be below.
+    counts: Vec<u64>,
+}
+
+impl Worker<'_> {
+    fn tile(&mut self, panel: &Panel<'_>, chunk: &Chunk, rows: Range<usize>) {
+        let words = self.args.corpus.words();
+        let codes = chunk.codes.cpu::<u32>();
+        let (mut wide, mut narrow) = (Vec::new(), Vec::new());
+        for start in rows.clone().step_by(BLOCK) {
+            let count = BLOCK.min(rows.end - start);
+            let row = chunk.start + start;
+            if self.args.exclude.covers(self.queries.clone(), row..row + count) {
+                continue;
+            }
+            let block = &codes[start * words..][..count * words];
+            match panel {
+                Panel::Codes(queries) => {
+                    let wides = words.div_ceil(2);
+                    wide.resize(wides, [0u64; BLOCK]);
+                    for (lane, code) in block.chunks_exact(words).enumerate() {
+                        wide.iter_mut().zip(doubles(code)).for_each(|(to, w)| to[lane] = w);
+                    }
+                    let queries = queries.chunks_exact(wides);
+                    vectorize(
+                        #[inline(always)]
+                        || {
+                            for (q, query) in queries.enumerate() {
+                                let distances = distances(&wide, query);
+                                if below(&distances, self.counts[q]) {
+                                    let n = count;
+                                    self.offer(q, row, distances[..n].iter().map(|&d| -(d as f32)));
+                                }
+                            }
+                        },
+                    );
+                }
+                Panel::Floats(queries) => {
+                    narrow.resize(words, [0u32; BLOCK]);
+                    for (lane, code) in block.chunks_exact(words).enumerate() {
+                        narrow.iter_mut().zip(code).for_each(|(to, &w)| to[lane] = w);
+                    }
+                    let queries = queries.chunks_exact(self.args.corpus.bits());
+                    vectorize(
+                        #[inline(always)]
+                        || {
+                            for (q, query) in queries.enumerate() {
+                                let sums = sums(&narrow, query);
+                                // A NaN limit lets everything pass; a NaN score is turned away below.
+                                let limit = self.limits[q];
+                                if sums.iter().map(|&s| !(s <= limit) as u32).sum::<u32>() > 0 {
+                                    self.offer(q, row, sums[..count].iter().copied());
+                                }
+                            }
+                        },
+                    );
+                }
+            }
+        }
+    }
+
+    /// Offers the scores of rows `row` and following to a query.
+    #[inline(never)]
+    fn offer(&mut self, q: usize, row: usize, scores: impl Iterator<Item = f32>) {
+        let selector = &mut self.found[q];
+        for (row, score) in (row..).zip(scores) {
+            let key = key(score);
+            let entry = entry(key, row as u32);
+            if key == 0 || entry <= selector.threshold() {
+                continue;
+            }
+            let excluded = match self.args.exclude {
+                Exclude::None => false,
+                exclude => exclude.contains(self.queries.start + q, row),
+            };
+            if !excluded {
+                selector.push(entry);
+            }
+        }
+        if selector.threshold() > 0 {
+            self.limits[q] = score((selector.threshold() >> 32) as u32);
+            self.counts[q] = -self.limits[q] as u64;
+        }
+    }
+}
+
+/// The Hamming distances of 32 codes, side by side, from a query.
+#[inline(always)]
+fn distances(codes: &[[u64; BLOCK]], query: &[u64]) -> [u64; BLOCK] {
+    let mut counts = [0u64; BLOCK];
+    for (codes, &q) in codes.iter().zip(query) {
+        for lane in 0..BLOCK {
+            counts[lane] += u64::from((codes[lane] ^ q).count_ones());
+        }
+    }
+    counts
+}
+
+/// Whether one of them is below a limit.
+#[inline(always)]
+fn below(distances: &[u64; BLOCK], limit: u64) -> bool {
+    distances.iter().fold(0, |any, &d| any | (d < limit) as u64) != 0
+}
+
+/// `sum_i q_i s_i` of 32 codes, side by side, in the order of the bits.
+#[inline(always)]
+fn sums(codes: &[[u32; BLOCK]], query: &[f32]) -> [f32; BLOCK] {
+    let mut sums = [0.0f32; BLOCK];
+    for (codes, query) in codes.iter().zip(query.as_chunks::<32>().0) {
+        for (bit, q) in query.iter().enumerate() {
+            for lane in 0..BLOCK {
+                // A clear bit turns the sign.
+                let turned = !(codes[lane] << (31 - bit)) & 0x8000_0000;
+                sums[lane] += f32::from_bits(q.to_bits() ^ turned);
+            }
+        }
+    }
+    sums
+}

@@ -1,0 +1,131 @@
+use nearkin::DType;
+use nearkin::ops::hamming::{BinaryCorpus, Hasher, Queries, encode, topk};
+use nearkin::ops::topk::{Bitmap, Exclude};
+use nearkin::{Device, Tensor};
+
+use crate::common::{Rng, normals};
+use crate::{cold_bytes, emulated, launches};
+
+fn random(device: &Device, rows: usize, words: usize, seed: u64) -> Tensor {
+    let mut rng = Rng(seed);
+    let codes: Vec<u32> = (0..rows * words).map(|_| rng.next() as u32).collect();
+    Tensor::from_slice(device, &[rows, words], &codes).unwrap()
+}
+
+/// A search, and the tile of queries that it should take.
+struct Case {
+    queries: usize,
+    rows: usize,
+    bits: usize,
+    k: usize,
+    tile: usize,
+}
+
+#[test]
+fn a_search_streams_the_codes_once_and_writes_no_distances() {
+    let Some((emulator, device)) = emulated() else { return };
+    let case = |queries, rows, bits, k, tile| Case { queries, rows, bits, k, tile };
+    let cases = [
+        case(1, 40_000, 1024, 10, 4),
+        case(4, 60_000, 256, 10, 4),
+        case(32, 20_000, 1024, 10, 32),
+        case(20, 30_000, 512, 100, 16),
+    ];
+    for Case { queries, rows, bits, k, tile } in cases {
+        let words = bits / 32;
+        let corpus = BinaryCorpus::from_tensor(&random(&device, rows, words, 1)).unwrap();
+        let asked = random(&device, queries, words, 2);
+        let what = format!("{queries} queries, {rows} x {bits} bits, k {k}");
+        let half = Bitmap::from_fn(rows, |row| row / 64 % 2 == 1);
+        for (exclude, share) in [(Exclude::None, 1), (Exclude::Shared(&half), 2)] {
+            let all = launches(&emulator, || {
+                topk(Queries::Codes(&asked), &corpus, k, exclude).unwrap();
+            });
+            let names: Vec<&str> = all.iter().map(|l| l.kernel.as_str()).collect();
+            assert_eq!(names, ["hamming", "topk_merge"], "{what}");
+            let (scan, merge) = (&all[0].counts, &all[1].counts);
+            let floor = (rows * words * 4 / share) as u64;
+            // The queries' own bytes, and at most their lists', come on top.
+            let cold = cold_bytes(scan);
+            println!(
+                "{what}, 1/{share} of it: {cold} bytes from memory ({:.3} of the floor), {} blocks, {} warp \
+                 instructions and {} to merge",
+                cold as f64 / floor as f64,
+                scan.blocks,
+                scan.warp_instructions,
+                merge.warp_instructions
+            );
+            assert!(cold <= floor + floor / 10, "{what}: {cold} bytes from memory, floor {floor}");
+            let splits = scan.blocks as usize / queries.div_ceil(tile);
+            let written = 32 * (scan.global.stores.sectors + merge.global.stores.sectors);
+            let lists = (queries * (splits + 1) * (8 * k + 32)) as u64;
+            assert!(written <= lists, "{what}: {written} bytes written, lists have {lists}");
+            assert_eq!(scan.local_bytes + merge.local_bytes, 0, "{what}: local memory");
+        }
+    }
+}
+
+/// Tiles in which nothing beats a k-th only form distances: they add no bank conflicts.
+#[test]
+fn distances_are_formed_without_conflicts() {
+    let Some((emulator, device)) = emulated() else { return };
+    for (queries, bits) in [(4, 1024), (4, 256), (32, 1024), (32, 96), (32, 256)] {
+        let words = bits / 32;
+        let conflicts = |rows: usize| {
+            // Two tiles at distance 0 fill the lists, so that they are cut; nothing enters after that.
+            let codes: Vec<u32> =
+                (0..rows * words).map(|i| if i / words < 128 { 7 } else { 1 }).collect();
+            let rows = Tensor::from_slice(&device, &[rows, words], &codes).unwrap();
+            let corpus = BinaryCorpus::from_tensor(&rows).unwrap();
+            let asked =
+                Tensor::from_slice(&device, &[queries, words], &vec![7u32; queries * words])
+                    .unwrap();
+            let all = launches(&emulator, || {
+                topk(Queries::Codes(&asked), &corpus, 10, Exclude::None).unwrap();
+            });
+            assert_eq!(all[0].counts.blocks, 1);
+            all[0].counts.shared.conflicts()
+        };
+        let (few, many) = (conflicts(192), conflicts(448));
+        assert_eq!(
+            few, many,
+            "{queries} queries of {bits} bits: bank conflicts of four more tiles"
+        );
+    }
+}
+
+#[test]
+fn encoding_reads_vectors_once_and_writes_bits() {
+    let Some((emulator, device)) = emulated() else { return };
+    for (rows, dim, bits, dtype) in [(2000, 384, 128, DType::F32), (3000, 256, 256, DType::BF16)] {
+        let (x, _) = normals(&device, dtype, &[rows, dim], &mut Rng(4));
+        for project in [true, false] {
+            let hasher = match project {
+                true => Hasher::random(&device, &vec![0.0; dim], bits, 1).unwrap(),
+                false => Hasher::sign(&device, &vec![0.0; dim]).unwrap(),
+            };
+            let all = launches(&emulator, || {
+                encode(&x, &hasher).unwrap();
+            });
+            assert_eq!(all.len(), 1);
+            let counts = &all[0].counts;
+            let codes = rows * hasher.bits() / 8;
+            let floor = (rows * dim * dtype.size() + codes + hasher.bytes()) as u64;
+            let cold = cold_bytes(counts);
+            println!(
+                "{rows} x {dim} {dtype} to {} bits: {cold} bytes from memory ({:.3} of the floor), {} warp instructions",
+                hasher.bits(),
+                cold as f64 / floor as f64,
+                counts.warp_instructions
+            );
+            assert!(cold <= floor + floor / 10, "{cold} bytes from memory, floor {floor}");
+            // Every lane's word lies in another row.
+            let written = 32 * counts.global.stores.sectors;
+            assert!(
+                written <= 8 * codes.next_multiple_of(32) as u64,
+                "{written} bytes for {codes} of codes"
+            );
+            assert_eq!((counts.shared.conflicts(), counts.local_bytes), (0, 0));
+        }
+    }
+}
