@@ -153,7 +153,7 @@ impl BinaryIndex {
                 topk(Queries::Codes(&self.encode(part)?), &self.codes, k, exclude)?
             };
             if rescore {
-                hits = self.rescore(part, &hits, search);
+                hits = self.rescore(part, &hits, search.metric, search.k);
             }
             found.extend(self.named(part, &hits));
         }
@@ -202,7 +202,7 @@ impl BinaryIndex {
     }
 
     /// The candidates ordered by their vectors' scores, the first `k` of them.
-    fn rescore(&self, queries: &[f32], hits: &Hits, search: &BinarySearch<'_>) -> Hits {
+    fn rescore(&self, queries: &[f32], hits: &Hits, metric: Metric, k: usize) -> Hits {
         let dim = self.dim();
         let each = queries.par_chunks(dim).enumerate().map(|(q, query)| {
             let mut row = vec![0.0f32; dim];
@@ -210,12 +210,12 @@ impl BinaryIndex {
             let mut entries: Vec<_> = rows
                 .map(|&at| {
                     self.kept.read(at as usize, &mut row);
-                    entry(key(exact(search.metric, query, &row)), at as u32)
+                    entry(key(exact(metric, query, &row)), at as u32)
                 })
                 .filter(|entry| entry >> 32 > 0)
                 .collect();
             entries.sort_unstable_by(|a, b| b.cmp(a));
-            entries.truncate(search.k);
+            entries.truncate(k);
             entries
         });
         let mut best = Hits::new();
@@ -241,6 +241,11 @@ impl BinaryIndex {
             row += chunk.shape()[0];
             Ok(Cow::Owned(kept.copied().collect()))
         });
+        let rows = || (0..self.ids.rows()).filter(|&row| self.ids.keeps(row));
+        let scales: Vec<f32> = match &self.kept {
+            Kept::Int8 { scales, .. } => rows().map(|row| scales[row]).collect(),
+            _ => Vec::new(),
+        };
         let bits = self.hasher.bits();
         let mut tensors = vec![
             ("codes", Vectors::parts(DType::U32, &[n, words], codes)),
@@ -249,10 +254,7 @@ impl BinaryIndex {
         if let Some(projection) = self.hasher.projection() {
             tensors.push(("projection", Vectors::f32(&[bits, dim], projection)));
         }
-        let rows = || (0..self.ids.rows()).filter(|&row| self.ids.keeps(row));
-        let scales: Vec<f32>;
-        if let Kept::Int8 { scales: all, .. } = &self.kept {
-            scales = rows().map(|row| all[row]).collect();
+        if self.kept.keep() == Keep::Int8 {
             tensors.push(("scales", Vectors::f32(&[n], &scales)));
         }
         let (name, dtype, width) = match self.kept.keep() {

@@ -295,8 +295,9 @@ fn a_corpus_grows_shrinks_and_exceeds_a_binding() {
         let (x, _) = tensor(device, DType::F16, &[3, 768], &rng.normals(3 * 768));
         let hasher = Hasher::random(device, &[0.0; 768], 512, 1).unwrap();
         let codes = encode(&x, &hasher).unwrap().to_vec::<u32>().unwrap();
-        let cpu = Hasher::random(&Device::cpu(), &[0.0; 768], 512, 1).unwrap();
-        let want = encode(&x.to_device(&Device::cpu()).unwrap(), &cpu).unwrap();
+        let host = Device::cpu();
+        let cpu = Hasher::random(&host, &[0.0; 768], 512, 1).unwrap();
+        let want = encode(&x.to_device(&host).unwrap(), &cpu).unwrap();
         let differ: usize = oracle::distance(&codes, want.as_slice().unwrap());
         assert!(differ <= 2, "{name}: {differ} bits of the CPU's differ");
     }

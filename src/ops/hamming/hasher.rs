@@ -91,12 +91,17 @@ impl Hasher {
     pub fn random(device: &Device, mean: &[f32], bits: usize, seed: u64) -> Result<Hasher> {
         check_bits(bits)?;
         let dim = mean.len();
-        let Some(count) = bits.checked_mul(dim).filter(|n| *n <= isize::MAX as usize / 4) else {
-            return Err(Error::argument("dim", "planes that memory holds", dim.to_string()));
+        let fits = |n: &usize| (1..=isize::MAX as usize / 4).contains(n);
+        let Some(count) = bits.checked_mul(dim).filter(fits) else {
+            return Err(Error::argument(
+                "dim",
+                "at least 1, and planes that memory holds",
+                dim.to_string(),
+            ));
         };
         let mut normals = itq::Normals::new(seed);
         let planes: Vec<f32> = (0..count).map(|_| normals.draw() as f32).collect();
-        let thresholds = planes.chunks_exact(dim.max(1)).map(|p| dot(p, mean)).collect::<Vec<_>>();
+        let thresholds = planes.chunks_exact(dim).map(|p| dot(p, mean)).collect::<Vec<_>>();
         Hasher::new(device, dim, Some(&planes), &thresholds)
     }
 
