@@ -23,7 +23,7 @@ use nearkin::models::TextEncoder;
 use nearkin::ops::attention::{Attention, Heads, attention};
 use nearkin::ops::embed::{EmbedNorm, Lookup, embed};
 use nearkin::ops::gemm::{Activation, Epilogue, gemm};
-use nearkin::ops::hamming::{BinaryCorpus, Hasher, Queries, encode};
+use nearkin::ops::hamming::{self, BinaryCorpus, Hasher, Queries};
 use nearkin::ops::maxsim::{MaxSim, Tokens, scores};
 use nearkin::ops::norm::{l2_normalize, layer_norm};
 use nearkin::ops::pool::{Pooling, pool};
@@ -381,7 +381,7 @@ fn codes(bench: &Bench) -> Outcome {
         const PART: usize = 1 << 16;
         let mut corpus = BinaryCorpus::new(&bench.device, bits)?;
         let part = bench.normals(DType::F32, &[PART.min(n), bits], 1)?;
-        let part = encode(&part, &hasher)?.to_vec::<u32>()?;
+        let part = hamming::encode(&part, &hasher)?.to_vec::<u32>()?;
         let mut all = Vec::with_capacity(n * bits / 32);
         for start in (0..n).step_by(PART) {
             // Turned by words that no other part has.
@@ -390,13 +390,11 @@ fn codes(bench: &Bench) -> Outcome {
             all.extend(part[..words].iter().map(|word| word ^ mask));
         }
         corpus.append(&all)?;
-        let queries = encode(&bench.normals(DType::F32, &[q, bits], 999)?, &hasher)?;
+        let queries = hamming::encode(&bench.normals(DType::F32, &[q, bits], 999)?, &hasher)?;
         let bytes = (n + q) * bits / 8 + 12 * q * k;
         let shape = [("n", n), ("b", bits), ("q", q), ("k", k)];
         let case = Case::new("hamming", DType::U32, &shape, bytes, 2 * n * bits * q);
-        bench.case(case, || {
-            nearkin::ops::hamming::topk(Queries::Codes(&queries), &corpus, k, Exclude::None)
-        })?;
+        bench.case(case, || hamming::topk(Queries::Codes(&queries), &corpus, k, Exclude::None))?;
     }
     Ok(())
 }

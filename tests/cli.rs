@@ -322,6 +322,14 @@ fn eval_of_late_interaction_and_cur_finds_what_the_queries_are() {
             assert_eq!(json["ndcg@10"], 1.0, "{tokens} on {device}");
             assert!(json["memory_bytes"].as_f64().unwrap() > 0.0);
         }
+        for hash in [&["--hash", "lsh", "--bits", "1024"][..], &["--hash", "itq", "--bits", "32"]] {
+            let binary = [&["--method", "binary", "--keep", "codes"], hash].concat();
+            assert_eq!(eval(&binary)["mrr@10"], 1.0, "{hash:?} on {device}");
+            let kept = [&["--method", "binary", "--keep", "int8"], hash].concat();
+            let json = eval(&kept);
+            assert_eq!(json["ndcg@10"], 1.0, "{hash:?} on {device}");
+            assert!(json["host_bytes"].as_f64().unwrap() > 0.0);
+        }
         let all = ["--method", "cur", "--anchor-queries", "3", "--anchor-items", "2,3"];
         let json = eval(&[&all[..], &["--retrieved", "3,9"]].concat());
         assert_eq!(json["queries"], 3, "the first three were fitted to");
@@ -337,6 +345,44 @@ fn eval_of_late_interaction_and_cur_finds_what_the_queries_are() {
     let eval = ["eval", "--model", &model, "--data", &data, "--device", "cpu", "--method", "cur"];
     refuse(&[&eval[..], &["--anchor-queries", "6"]].concat(), &["--anchor-queries", "1 to 5"]);
     refuse(&[&eval[..], &["--anchor-queries", "2", "--anchor-items", "0"]].concat(), &["anchor"]);
+}
+
+#[test]
+fn hashed_vectors_are_found_by_their_codes() {
+    let folder = Folder::new();
+    let texts = folder.write("texts.txt", "the cat sat\na dog ran away\nlift and drag\n");
+    let (vectors, codes) = (folder.path("vectors.safetensors"), folder.path("codes.safetensors"));
+    let model = golden("bert");
+    succeed(&[
+        "embed", "--model", &model, "--input", &texts, "--output", &vectors, "--device", "cpu",
+    ]);
+    for device in ["cpu", "cuda", "wgpu"] {
+        if nearkin::Device::by_name(device).is_err() {
+            eprintln!("skipped: no {device}");
+            continue;
+        }
+        for keep in ["codes", "f16"] {
+            let hash = ["hash", "--input", &vectors, "--output", &codes, "--hash", "lsh", "--json"];
+            let more = ["--bits", "256", "--keep", keep, "--device", device];
+            let json: Value = serde_json::from_str(&succeed(&[&hash[..], &more].concat())).unwrap();
+            assert_eq!((&json["vectors"], &json["bits"]), (&json!(3), &json!(256)));
+            for asymmetric in [&[][..], &["--asymmetric"]] {
+                let search = ["search", "--index", &codes, "--queries", &vectors, "-k", "2"];
+                let more = ["--metric", "hamming", "--device", device];
+                let found = succeed(&[&search[..], &more, asymmetric].concat());
+                for (i, line) in found.lines().enumerate() {
+                    let line: Value = serde_json::from_str(line).unwrap();
+                    assert_eq!(line["ids"][0], i.to_string(), "{keep} on {device}");
+                }
+                assert_eq!(found.lines().count(), 3, "{device}");
+            }
+        }
+    }
+    let hash = ["hash", "--input", &vectors, "--output", &codes, "--device", "cpu"];
+    refuse(&[&hash[..], &["--bits", "64"]].concat(), &["--bits", "40"]);
+    refuse(&[&hash[..], &["--hash", "lsh", "--bits", "33"]].concat(), &["32"]);
+    let search = ["search", "--index", &vectors, "--queries", &vectors, "--metric", "hamming"];
+    refuse(&[&search[..], &["--device", "cpu"]].concat(), &["thresholds"]);
 }
 
 #[test]

@@ -4,6 +4,7 @@ mod beir;
 mod devices;
 mod embed;
 mod eval;
+mod hash;
 mod input;
 mod progress;
 mod rerank;
@@ -31,6 +32,8 @@ enum Command {
     Devices,
     /// Embed the texts of a file into a safetensors file.
     Embed(embed::Options),
+    /// Turn the vectors of a safetensors file into binary codes to search.
+    Hash(hash::Options),
     /// Find the nearest vectors of one safetensors file for each vector of another.
     Search(search::Options),
     /// Score pairs of texts with a cross-encoder.
@@ -146,6 +149,7 @@ fn main() -> ExitCode {
     let result = match &cli.command {
         Command::Devices => devices::run(cli.json),
         Command::Embed(options) => embed::run(options, cli.json),
+        Command::Hash(options) => hash::run(options, cli.json),
         Command::Search(options) => search::run(options),
         Command::Rerank(options) => rerank::run(options),
         Command::Eval(options) => eval::run(options, cli.json),

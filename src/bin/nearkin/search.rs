@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 use nearkin::ops::topk::Metric;
 use nearkin::search::store::Stored;
-use nearkin::search::{FlatIndex, Hit, TokenIndex};
+use nearkin::search::{BinaryIndex, BinarySearch, FlatIndex, Hit, TokenIndex};
 use nearkin::{Device, Error, Result};
 
 use crate::{check_k, print_line};
@@ -13,7 +13,7 @@ use crate::{check_k, print_line};
 #[derive(clap::Args)]
 pub(crate) struct Options {
     /// The vectors to search: a file of `nearkin embed` or of `FlatIndex::save`; for maxsim one of `nearkin embed --tokens` or
-    /// of `TokenIndex::save`.
+    /// of `TokenIndex::save`, for hamming one of `nearkin hash`.
     #[arg(long, value_name = "FILE")]
     index: PathBuf,
     /// The query vectors, in the same format.
@@ -23,9 +23,15 @@ pub(crate) struct Options {
     #[arg(short, value_name = "K", default_value_t = 10)]
     k: usize,
     /// The score; larger is nearer (l2 is the negated squared distance). One beyond f32 is null. maxsim compares the vectors
-    /// of all tokens.
+    /// of all tokens; hamming finds by codes, and scores what it found by the cosine where vectors were kept.
     #[arg(long, value_enum, default_value_t = By::Cosine)]
     metric: By,
+    /// hamming: how many times -k candidates the codes give, where vectors were kept.
+    #[arg(long, value_name = "N", default_value_t = 4)]
+    oversample: usize,
+    /// hamming: score codes by the query itself, not by its code.
+    #[arg(long)]
+    asymmetric: bool,
     /// auto, cpu, cuda, wgpu, cuda:<index> or wgpu:<index>.
     #[arg(long, default_value = "auto")]
     device: String,
@@ -37,6 +43,7 @@ enum By {
     Dot,
     L2,
     Maxsim,
+    Hamming,
 }
 
 /// Queries read, searched and printed at a time.
@@ -50,17 +57,37 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         By::Dot => Metric::Dot,
         By::L2 => Metric::L2,
         By::Maxsim => return interactions(options, &device),
+        By::Hamming => return codes(options, &device),
     };
     let index = FlatIndex::load(&options.index, &device)?;
+    in_groups(options, index.dim(), |queries| index.search(queries, options.k, metric, None))
+}
+
+/// Queries read, searched for and printed group by group, so that neither they nor results need be in memory at once.
+fn in_groups(
+    options: &Options,
+    dim: usize,
+    search: impl Fn(&[f32]) -> Result<Vec<Vec<Hit>>>,
+) -> Result<()> {
     let queries = Stored::open(&options.queries)?;
-    check_dim(options, queries.dim(), index.dim())?;
-    // Group by group, so that neither queries nor results need be in memory at once.
+    check_dim(options, queries.dim(), dim)?;
     for start in (0..queries.len()).step_by(QUERIES) {
         let rows = start..queries.len().min(start + QUERIES);
-        let found = index.search(&queries.to_f32_vec(rows.clone())?, options.k, metric, None)?;
+        let found = search(&queries.to_f32_vec(rows.clone())?)?;
         print(queries.ids()[rows].iter().map(String::as_str), &found)?;
     }
     Ok(())
+}
+
+/// Binary codes, made from the queries' vectors by the index's hash functions.
+fn codes(options: &Options, device: &Device) -> Result<()> {
+    let index = BinaryIndex::load(&options.index, device)?;
+    let search = BinarySearch {
+        oversample: options.oversample,
+        asymmetric: options.asymmetric,
+        ..BinarySearch::new(Metric::Cosine, options.k)
+    };
+    in_groups(options, index.dim(), |queries| index.search(queries, &search))
 }
 
 /// Token vectors of both sides.

@@ -1,5 +1,6 @@
 //! `nearkin eval`: one file a method, the same figures for all.
 
+mod binary;
 mod cur;
 mod dense;
 mod maxsim;
@@ -12,6 +13,7 @@ use nearkin::{Device, Result, metrics};
 use serde_json::{Map, Value, json};
 
 use crate::beir::{self, Collection};
+use crate::hash::Hashing;
 use crate::{Compute, check_k, print_line};
 
 #[derive(clap::Args)]
@@ -37,6 +39,14 @@ pub(crate) struct Options {
     /// maxsim: how token vectors are stored.
     #[arg(long, value_enum, default_value_t = maxsim::Tokens::F32)]
     tokens: maxsim::Tokens,
+    #[command(flatten)]
+    hashing: Hashing,
+    /// binary: how many times -k candidates the codes give, where vectors are kept.
+    #[arg(long, value_name = "N", default_value_t = 4)]
+    oversample: usize,
+    /// binary: score codes by the query itself, not by its code.
+    #[arg(long)]
+    asymmetric: bool,
     /// Of everything that is drawn at random.
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
@@ -52,6 +62,8 @@ enum Method {
     Dense,
     /// Exact MaxSim over the vectors of all tokens.
     Maxsim,
+    /// Top-k over binary codes of the embeddings, and exact scores of the best of them.
+    Binary,
     /// An expensive scorer, asked for few documents of each query; recall of all such methods against its calls.
     Cur,
 }
@@ -84,6 +96,7 @@ pub(crate) fn run(options: &Options, json: bool) -> Result<()> {
     let ranked = match options.method {
         Method::Dense => dense::rank(options, &collection, &device)?,
         Method::Maxsim => maxsim::rank(options, &collection, &device)?,
+        Method::Binary => binary::rank(options, &collection, &device)?,
         Method::Cur => cur::rank(options, &collection, &device)?,
     };
     report(&collection, &device, &ranked, json)
