@@ -343,11 +343,13 @@ pub fn search(
 
 /// Scores of a slab.
 fn slab(queries: &Tokens) -> usize {
-    match queries.device().backend() {
-        #[cfg(feature = "wgpu")]
-        Backend::Wgpu(gpu) => wgpu::most_scores(gpu).min(SLAB / size_of::<f32>()),
-        _ => SLAB / size_of::<f32>(),
+    let most = SLAB / size_of::<f32>();
+    #[cfg(feature = "wgpu")]
+    if let Backend::Wgpu(gpu) = queries.device().backend() {
+        return wgpu::most_scores(gpu).min(most);
     }
+    let _ = queries;
+    most
 }
 
 impl From<Side> for Want {
