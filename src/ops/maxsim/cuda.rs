@@ -117,7 +117,7 @@ fn launch(
     let weight = documents.weights_on_device().filter(|_| mode == Mode::Both);
     let most_passes = queries.offsets().max_len().div_ceil(ROWS).max(1);
     let state_bytes = if most_passes > 1 { most_passes * 128 * 12 } else { 0 };
-    let step = if state_bytes == 0 { units.len() } else { (STATE / state_bytes).max(1) };
+    let step = STATE.checked_div(state_bytes).unwrap_or(units.len()).max(1);
     let params = MaxsimParams {
         dim: queries.dim() as u32,
         row_bytes: row_bytes as u32,
