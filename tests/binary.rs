@@ -284,7 +284,7 @@ fn hostile_files_are_errors_that_say_why() {
     };
     let zeros = [0.0f32; 64];
     let ids = ["a", "b"];
-    let mut case = |tensors: Vec<(&str, Vectors<'_>)>, part: &str| {
+    let case = |tensors: Vec<(&str, Vectors<'_>)>, part: &str| {
         store::write(&path, tensors, &ids).unwrap();
         let error = load(&path);
         assert!(error.contains(part), "{error}");
