@@ -229,7 +229,8 @@ impl Worker<'_> {
                                 let sums = sums(&narrow, query);
                                 // A NaN limit lets everything pass; a NaN score is turned away below.
                                 let limit = self.limits[q];
-                                if sums.iter().map(|&s| !(s <= limit) as u32).sum::<u32>() > 0 {
+                                let beaten = sums.iter().map(|&s| (limit >= s) as u32);
+                                if beaten.sum::<u32>() < BLOCK as u32 {
                                     self.offer(q, row, sums[..count].iter().copied());
                                 }
                             }
