@@ -303,7 +303,7 @@ fn lower_precision_depends_on_the_query_alone() {
         (Medium, DType::BF16, 64),
     ] {
         let options = DeviceOptions { matmul_precision: precision, ..Default::default() };
-        let Ok(device) = Device::cuda_with(0, options) else {
+        let Ok(device) = Device::by_name_with("cuda", options) else {
             eprintln!("skipped: no CUDA device");
             return;
         };

@@ -120,6 +120,7 @@ pub(crate) struct Args<'a> {
     /// The queries \[Q, D\] on the host.
     queries: &'a [f32],
     /// What the queries are stored as.
+    #[cfg_attr(not(feature = "cuda"), allow(dead_code))]
     dtype: DType,
     count: usize,
     corpus: &'a Corpus,
