@@ -595,7 +595,16 @@ impl WgpuDevice {
         row_bytes: usize,
     ) -> Result<impl Iterator<Item = std::ops::Range<usize>> + use<>> {
         // A start at a multiple of this many rows is aligned even for 2-byte elements of an odd width.
-        let align = self.facts.offset_alignment as usize;
+        self.aligned_windows(rows, row_bytes, self.facts.offset_alignment as usize)
+    }
+
+    /// [`windows`](Self::windows) that start at multiples of `align` rows.
+    pub(crate) fn aligned_windows(
+        &self,
+        rows: usize,
+        row_bytes: usize,
+        align: usize,
+    ) -> Result<impl Iterator<Item = std::ops::Range<usize>> + use<>> {
         let fit = (self.facts.max_binding as usize) / row_bytes.max(1);
         let step = if rows <= fit { rows.max(1) } else { fit / align * align };
         if step == 0 {

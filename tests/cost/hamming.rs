@@ -28,8 +28,8 @@ fn a_search_streams_the_codes_once_and_writes_no_distances() {
     let cases = [
         case(1, 40_000, 1024, 10, 4),
         case(4, 60_000, 256, 10, 4),
-        case(32, 20_000, 1024, 10, 32),
-        case(20, 30_000, 512, 100, 16),
+        case(32, 60_000, 1024, 10, 32),
+        case(20, 80_000, 512, 100, 16),
     ];
     for Case { queries, rows, bits, k, tile } in cases {
         let words = bits / 32;

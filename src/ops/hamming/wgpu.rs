@@ -369,8 +369,10 @@ pub(crate) fn encode(gpu: &Arc<WgpuDevice>, x: &Tensor, hasher: &Hasher) -> Resu
     let widest = (dim * x.dtype().size()).max(words * size_of::<u32>());
     // Without a projection all words go together.
     let panel = if spec.project { 32 * dim * size_of::<f32>() } else { 1 };
+    // A word's planes are a multiple of 128 bytes.
+    let align = (gpu.facts.offset_alignment as usize / 128).max(1);
     for window in gpu.windows(rows, widest)? {
-        for some in gpu.windows(words, panel)? {
+        for some in gpu.aligned_windows(words, panel, align)? {
             let mut bindings: Vec<Binding<'_>> = vec![gpu.rows(x, &window, dim)];
             if let Some(packed) = hasher.packed() {
                 bindings.push(gpu.rows(packed, &some, 32 * dim));
