@@ -1,6 +1,7 @@
 //! GPU kernels for similarity: transformer encoders that turn texts into vectors, and exact search over them.
 //!
-//! The kernels are written by hand, in WGSL for every GPU that wgpu reaches, beside a CPU backend of every operation.
+//! The kernels are written by hand, in PTX for NVIDIA's GPUs and in WGSL for every GPU that wgpu reaches, beside a CPU
+//! backend of every operation.
 //! There is no CUDA toolkit, no libtorch, no C compiler and no build script.
 //!
 //! ```
@@ -22,7 +23,7 @@
 //! |---|---|
 //! | [`search`] | indexes that own vectors on a device and answer queries; [`metrics`] measures them |
 //! | [`models`] | Hugging Face and sentence-transformers folders, run as encoders and cross-encoders |
-//! | [`ops`] | the operations: gemm, attention, norm, embed, pool, topk |
+//! | [`ops`] | the operations: gemm, attention, norm, embed, pool, topk, maxsim, hamming, residual, kmeans |
 //! | [`Tensor`], [`Offsets`] | a shape, a dtype and memory on one device; bounds of ragged sequences |
 //! | [`Device`] | the CPU or a GPU, your own CUDA context and stream or wgpu device included |
 //!

@@ -30,6 +30,11 @@
 //!
 //! Where that does not hold all queries, they go in groups, each reading the corpus again.
 //!
+//! # Counted
+//! On CUDA, as `tests/cost` asserts (read from memory, of the codes' bytes): 1 query, 40 000 codes of 1024 bits 5,120,128 bytes,
+//! 1.000; 4 queries, 60 000 of 256 bits 1.000; 32 queries, 60 000 of 1024 bits 1.001; k 100, 20 queries 1.001. Hashing 2000 vectors of 384 to 128 bits 3,301,120 bytes, 1.000. No distances are written; distances are formed
+//! without bank conflicts.
+//!
 //! # Limits
 //! `radius` on a GPU searches for the 256 nearest first; a query that has more within the radius takes slabs of keys through
 //! the host. Rows of a corpus are fewer than 2^32 - 1; on wgpu a code must fit a binding.
