@@ -889,7 +889,7 @@ mod tests {
     #[test]
     fn what_does_not_compile_comes_with_the_log_and_the_text() {
         let Some(gpu) = device() else { return };
-        let text = "//@ entry broken\n//@ threads 32\n.version 7.0\n.target sm_80\n.address_size 64\n\
+        let text = "//@ family broken\n//@ entry broken\n//@ threads 32\n.version 7.0\n.target sm_80\n.address_size 64\n\
                     .visible .entry broken() { .reg .b32 %a; paint.b32 %a, 7; ret; }\n";
         let header = Header::parse(text).unwrap();
         let broken = |header: Header, text: &str| {
