@@ -1,4 +1,4 @@
-//! Every kernel of the tests and of the repository is legal PTX: NVIDIA's own assembler takes it.
+//! Every kernel of the tests is legal PTX: NVIDIA's own assembler takes it.
 //!
 //! The environment variable PTXAS names the assembler (ptxas of CUDA 12 or later).
 
@@ -45,9 +45,7 @@ fn all_kernels() {
             assert!(said.contains("spill stores"), "{}: no word on spills", file.display());
             assert!(spills.is_empty(), "{}, sm_{target}: {spills:?}", file.display());
         }
-        for file in
-            ["tests/broken", "tests/driver", "../kernels"].iter().flat_map(|folder| kernels(folder))
-        {
+        for file in ["tests/broken", "tests/driver"].iter().flat_map(|folder| kernels(folder)) {
             assemble(&ptxas, &file, target);
         }
     }
