@@ -331,11 +331,18 @@ fn eval_of_late_interaction_and_cur_finds_what_the_queries_are() {
             assert!(json["host_bytes"].as_f64().unwrap() > 0.0);
         }
         let all = ["--method", "cur", "--anchor-queries", "3", "--anchor-items", "2,3"];
-        let json = eval(&[&all[..], &["--retrieved", "3,9"]].concat());
+        let plot = folder.path("curves.svg");
+        let more = ["--retrieved", "3,9", "--fixed-item", "--plot", &plot];
+        let json = eval(&[&all[..], &more].concat());
+        let svg = std::fs::read_to_string(&plot).unwrap();
+        assert!(svg.ends_with("</svg>\n") && !svg.contains("NaN"), "{svg}");
+        assert_eq!(svg.matches("<polyline").count(), 3 * 9, "a line a method and recall");
         assert_eq!(json["queries"], 3, "the first three were fitted to");
         assert_eq!(json["calls"], 3 * 5);
         let rows = json["recall"].as_array().unwrap();
-        for method in ["cur", "cur-residual", "adacur", "axn", "dual-encoder", "random"] {
+        let methods =
+            ["cur", "cur-residual", "adacur", "axn", "dual-encoder", "fixed-item", "random"];
+        for method in methods {
             let whole = rows.iter().find(|r| r["method"] == method && r["calls"] == 6);
             assert_eq!(whole.unwrap()["recall@1"], 1.0, "{method} on {device}: all were scored");
         }
@@ -345,6 +352,8 @@ fn eval_of_late_interaction_and_cur_finds_what_the_queries_are() {
     let eval = ["eval", "--model", &model, "--data", &data, "--device", "cpu", "--method", "cur"];
     refuse(&[&eval[..], &["--anchor-queries", "6"]].concat(), &["--anchor-queries", "1 to 5"]);
     refuse(&[&eval[..], &["--anchor-queries", "2", "--anchor-items", "0"]].concat(), &["anchor"]);
+    let nowhere = folder.path("none/curves.svg");
+    refuse(&[&eval[..], &["--anchor-queries", "2", "--plot", &nowhere]].concat(), &["curves.svg"]);
 }
 
 #[test]

@@ -43,6 +43,7 @@ options of report:
   --only <family>   only this family's benchmarks (gemm, topk, …)
   --skip-peers      do not run the Python peers
   --corpus <file>   texts for the end-to-end comparison, .jsonl or .txt (default: examples/data/passages.jsonl)
+  --beir <folder>   also draw recall against scorer calls on a collection in BEIR layout
   --wgpu            measure the first wgpu adapter too
   --from <folder>   run nothing: report what the bundle's run.sh wrote
 

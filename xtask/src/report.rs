@@ -2,7 +2,7 @@
 //!
 //! Criterion's ids are `family/device/case` and the peers' lines have the same families (`op`) and cases, so a row of
 //! the table is a join on the two. One table, plot and file of raw numbers for each of our devices go to
-//! `benches/results/<device>/<date>.*`.
+//! `benches/results/<device>/<date>.*`. With a collection, recall against scorer calls is drawn as well.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -19,28 +19,30 @@ use crate::{Result, demo, model};
 
 /// The family of the end-to-end benchmark, which needs the model.
 const ENCODE: &str = "encode";
+/// The family of approximated scores, whose recall a collection shows.
+const CUR: &str = "cur";
 
 #[derive(Debug, PartialEq)]
 pub struct Options {
     only: Option<String>,
     skip_peers: bool,
     corpus: PathBuf,
+    collection: Option<PathBuf>,
     wgpu: bool,
 }
 
 impl Options {
     pub fn parse(words: &[&str]) -> Result<Options> {
         let corpus = root().join("examples").join("data").join("passages.jsonl");
-        let mut options = Options { only: None, skip_peers: false, corpus, wgpu: false };
+        let mut options =
+            Options { only: None, skip_peers: false, corpus, collection: None, wgpu: false };
         let mut words = words.iter();
         while let Some(&word) = words.next() {
             let mut value = || words.next().ok_or(format!("{word} needs a value"));
             match word {
                 "--only" => options.only = Some(value()?.to_string()),
-                "--corpus" => {
-                    let path = Path::new(value()?);
-                    options.corpus = std::path::absolute(path).map_err(|e| e.to_string())?;
-                }
+                "--corpus" => options.corpus = absolute(value()?)?,
+                "--beir" => options.collection = Some(absolute(value()?)?),
                 "--skip-peers" => options.skip_peers = true,
                 "--wgpu" => options.wgpu = true,
                 "--from" => return Err("--from takes a folder, and no other option".into()),
@@ -53,6 +55,10 @@ impl Options {
     fn takes(&self, family: &str) -> bool {
         self.only.as_deref().is_none_or(|only| only == family)
     }
+}
+
+fn absolute(path: &str) -> Result<PathBuf> {
+    std::path::absolute(path).map_err(|e| format!("{path}: {e}"))
 }
 
 /// One of our measurements.
@@ -77,7 +83,9 @@ pub fn run(options: &Options) -> Result {
     if !options.corpus.is_file() {
         return Err(format!("{}: no such file", options.corpus.display()));
     }
-    let model = if options.takes(ENCODE) { Some(model::fetch()?) } else { None };
+    let curves = options.collection.as_deref().filter(|_| options.takes(CUR));
+    let needs_model = options.takes(ENCODE) || curves.is_some();
+    let model = if needs_model { Some(model::fetch()?) } else { None };
     let ours = ours(options, model.as_deref())?;
     let peers = if options.skip_peers { Vec::new() } else { peers(options, model.as_deref())? };
     let machine = Machine::look();
@@ -113,6 +121,52 @@ pub fn run(options: &Options) -> Result {
         write(&path.with_extension("md"), &text)?;
         println!("\n{text}\n{}", path.with_extension("md").display());
     }
+    match (curves, &model) {
+        (Some(collection), Some(model)) => recall(&machine, collection, model),
+        _ => Ok(()),
+    }
+}
+
+/// Draws what `nearkin eval --method cur` finds in a collection, as `<date>-recall.*` beside the CPU's tables.
+fn recall(machine: &Machine, collection: &Path, model: &Path) -> Result {
+    let folder = root().join("benches").join("results").join(slug(&machine.cpu));
+    let path = folder.join(format!("{}-recall.svg", machine.date));
+    std::fs::create_dir_all(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
+    let mut command = program(demo::nearkin()?);
+    command.args(["eval", "--method", "cur", "--device", "cpu", "--json", "--fixed-item"]);
+    command.arg("--model").arg(model).arg("--data").arg(collection).arg("--plot").arg(&path);
+    eprintln!("recall: {}", crate::command::words(&command));
+    let lines = json_lines(&output(command)?)?;
+    let line = lines.first().ok_or("nearkin eval printed nothing")?;
+    let rows = line["recall"].as_array().ok_or("nearkin eval printed no recall")?;
+    let name = collection.file_name().unwrap_or_default().to_string_lossy();
+    let mut text = format!(
+        "# Recall against scorer calls, {name}, {}\n\nnearkin {} ({}): {}; {} documents, {} queries. Recall of the exact best.\n\n\
+         ![Recall against scorer calls]({}-recall.svg)\n\n\
+         | method | k_i | k_r | calls | recall@1 | recall@10 | recall@100 |\n|---|---:|---:|---:|---:|---:|---:|\n",
+        machine.date,
+        machine.version,
+        machine.commit,
+        line["method"].as_str().unwrap_or_default(),
+        line["documents"],
+        line["queries"],
+        machine.date,
+    );
+    for row in rows {
+        let share = |key: &str| row[key].as_f64().unwrap_or(f64::NAN);
+        text += &format!(
+            "| {} | {} | {} | {} | {:.3} | {:.3} | {:.3} |\n",
+            row["method"].as_str().unwrap_or_default(),
+            row["k_i"],
+            row["k_r"],
+            row["calls"],
+            share("recall@1"),
+            share("recall@10"),
+            share("recall@100"),
+        );
+    }
+    write(&path.with_extension("md"), &text)?;
+    println!("{}", path.with_extension("md").display());
     Ok(())
 }
 
@@ -204,7 +258,9 @@ fn peers(options: &Options, model: Option<&Path>) -> Result<Vec<Peer>> {
         Some(only) => name == only || (name == "ops" && !own(only)),
     };
     let mut lines = Vec::new();
-    for name in [ENCODE, "topk", "maxsim", "cur", "ops"].into_iter().filter(|name| script(name)) {
+    for name in
+        [ENCODE, "topk", "maxsim", "hamming", CUR, "ops"].into_iter().filter(|name| script(name))
+    {
         let mut command = python.run([]);
         command.arg(scripts.join(format!("{name}.py")));
         if name == ENCODE {
@@ -445,6 +501,8 @@ mod tests {
     fn options_are_parsed() {
         let options = Options::parse(&["--only", "topk", "--skip-peers"]).unwrap();
         assert!(options.skip_peers && options.takes("topk") && !options.takes("gemm"));
+        let options = Options::parse(&["--beir", "here"]).unwrap();
+        assert!(options.collection.unwrap().ends_with("here"));
         assert!(Options::parse(&["--only"]).is_err());
         assert!(Options::parse(&["--nonsense"]).is_err());
     }

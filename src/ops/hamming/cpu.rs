@@ -16,6 +16,8 @@ use crate::{Float, Result, Tensor};
 
 /// Rows scored together; as many 64-bit lanes as eight AVX2 registers have.
 const BLOCK: usize = 32;
+/// Words whose bits a byte can count.
+const SUMMED: usize = u8::MAX as usize / 8;
 /// Bytes of codes that a worker draws at a time.
 const TILE: usize = 128 << 10;
 /// Bytes of candidates a worker may hold; queries beyond them wait for another pass over the corpus.
@@ -267,15 +269,32 @@ impl Worker<'_> {
 }
 
 /// The Hamming distances of 32 codes, side by side, from a query.
+///
+/// Bits are counted byte by byte, which vectors do by a shuffle, and bytes are added across a code once at the end. Half of
+/// the codes at a time have their counts in registers.
 #[inline(always)]
 fn distances(codes: &[[u64; BLOCK]], query: &[u64]) -> [u64; BLOCK] {
-    let mut counts = [0u64; BLOCK];
-    for (codes, &q) in codes.iter().zip(query) {
-        for lane in 0..BLOCK {
-            counts[lane] += u64::from((codes[lane] ^ q).count_ones());
+    const HALF: usize = BLOCK / 2;
+    let mut distances = [0u64; BLOCK];
+    for (codes, query) in codes.chunks(SUMMED).zip(query.chunks(SUMMED)) {
+        for half in 0..2 {
+            let mut counts = [0u8; HALF * size_of::<u64>()];
+            for (codes, &q) in codes.iter().zip(query) {
+                let differ: [u64; HALF] = std::array::from_fn(|i| codes[half * HALF + i] ^ q);
+                let bytes: [u8; HALF * size_of::<u64>()] = bytemuck::cast(differ);
+                for (count, byte) in counts.iter_mut().zip(bytes) {
+                    *count += byte.count_ones() as u8;
+                }
+            }
+            let counts: [u64; HALF] = bytemuck::cast(counts);
+            for (distance, bytes) in distances[half * HALF..].iter_mut().zip(counts) {
+                let pairs = (bytes & 0x00ff_00ff_00ff_00ff) + (bytes >> 8 & 0x00ff_00ff_00ff_00ff);
+                let fours = pairs + (pairs >> 16);
+                *distance += (fours + (fours >> 32)) & 0xffff;
+            }
         }
     }
-    counts
+    distances
 }
 
 /// Whether one of them is below a limit.

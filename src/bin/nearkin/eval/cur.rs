@@ -1,6 +1,8 @@
 //! CUR: an expensive scorer asked for few documents of each query, and the recall of all methods against its calls.
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use nearkin::models::CrossEncoder;
@@ -12,7 +14,7 @@ use nearkin::search::cur::{
 use nearkin::{Device, Error, Offsets, Result, Tensor};
 use serde_json::json;
 
-use super::{Options, Ranked, dense, maxsim};
+use super::{Options, Ranked, curves, dense, maxsim};
 use crate::beir::Collection;
 use crate::progress;
 
@@ -39,6 +41,12 @@ pub(crate) struct Cur {
     /// cur: where the scores of the anchor queries are kept while they are computed, and found after an interruption.
     #[arg(long, value_name = "DIR")]
     checkpoints: Option<PathBuf>,
+    /// cur: compare with the fixed-item baseline too, for which each anchor document is scored with all documents.
+    #[arg(long)]
+    fixed_item: bool,
+    /// cur: draw the recall of all methods against their calls, as SVG.
+    #[arg(long, value_name = "FILE")]
+    plot: Option<PathBuf>,
 }
 
 /// The ridge of AXN, which was the best on Cranfield.
@@ -51,7 +59,9 @@ pub(super) fn rank(options: &Options, collection: &Collection, device: &Device) 
         Some(folder) => {
             let model = CrossEncoder::load(folder, device, options.compute.dtype.into())?;
             let scorer = TextScorer::new(&model, texts.0, texts.1, 0)?;
-            with(options, collection, device, (&scorer, "a cross-encoder"), started)
+            let by_items = TextScorer::new(&model, texts.1, texts.1, 0)?;
+            let scorers = Scorers { name: "a cross-encoder", scorer: &scorer, by_items: &by_items };
+            with(options, collection, device, &scorers, started)
         }
         None => {
             let encoded = maxsim::encode(options, collection, device)?;
@@ -64,8 +74,35 @@ pub(super) fn rank(options: &Options, collection: &Collection, device: &Device) 
             };
             let (queries, documents) = (tokens(&encoded.queries)?, tokens(&encoded.documents)?);
             let scorer = MaxSimScorer::new(&queries, &documents, MaxSim::colbert())?;
-            with(options, collection, device, (&scorer, "MaxSim"), started)
+            let by_items = MaxSimScorer::new(&documents, &documents, MaxSim::colbert())?;
+            let scorers = Scorers { name: "MaxSim", scorer: &scorer, by_items: &by_items };
+            with(options, collection, device, &scorers, started)
         }
+    }
+}
+
+/// The expensive scorer of queries by documents, and of documents by documents.
+struct Scorers<'a> {
+    name: &'static str,
+    scorer: &'a dyn CrossScorer,
+    by_items: &'a dyn CrossScorer,
+}
+
+/// The file of the plot, opened before hours are spent on what it shows.
+struct Plot<'a> {
+    path: &'a Path,
+    file: File,
+}
+
+impl Plot<'_> {
+    fn open(path: &Path) -> Result<Plot<'_>> {
+        let file = File::options().create(true).truncate(false).write(true).open(path);
+        Ok(Plot { path, file: file.map_err(|source| Error::Io { path: path.into(), source })? })
+    }
+
+    fn write(mut self, text: &str) -> Result<()> {
+        let written = self.file.set_len(0).and_then(|()| self.file.write_all(text.as_bytes()));
+        written.map_err(|source| Error::Io { path: self.path.into(), source })
     }
 }
 
@@ -73,7 +110,7 @@ fn with(
     options: &Options,
     collection: &Collection,
     device: &Device,
-    (scorer, name): (&dyn CrossScorer, &str),
+    &Scorers { name, scorer, by_items }: &Scorers<'_>,
     started: Instant,
 ) -> Result<Ranked> {
     let cur = &options.cur;
@@ -96,6 +133,7 @@ fn with(
             got: "none".into(),
         });
     };
+    let plot = cur.plot.as_deref().map(Plot::open).transpose()?;
     let embedded = dense::embed(options, collection, device)?;
     let dim = embedded.dim;
     let (fitted, asked): (Vec<usize>, Vec<usize>) = (0..count).partition(|&q| q < anchors);
@@ -145,7 +183,7 @@ fn with(
             anchor_queries: &fitted,
             test_queries: &asked,
             cheap: Some(Cheap { dim, queries: &embedded.queries, items: &embedded.documents }),
-            item_scorer: None,
+            item_scorer: cur.fixed_item.then_some(by_items),
             anchor_items: &cur.anchor_items,
             retrieved: &cur.retrieved,
             rounds: cur.rounds,
@@ -153,6 +191,13 @@ fn with(
             seed: options.seed,
         },
     )?;
+    if let Some(plot) = plot {
+        let (asked, fitted) = (asked.len(), fitted.len());
+        let title = format!(
+            "Best of {items} documents by {name} that are found: mean of {asked} queries, fitted to {fitted} others"
+        );
+        plot.write(&curves::svg(&title, &rows))?;
+    }
     let rows: Vec<_> = rows.iter().map(|row| json!(row)).collect();
     let ids = |items: &Vec<nearkin::search::cur::Scored>| {
         items.iter().map(|s| collection.corpus.ids[s.item].clone()).collect()

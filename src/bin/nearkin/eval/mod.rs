@@ -2,6 +2,7 @@
 
 mod binary;
 mod cur;
+mod curves;
 mod dense;
 mod maxsim;
 
