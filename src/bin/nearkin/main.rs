@@ -39,7 +39,7 @@ enum Command {
     /// Score pairs of texts with a cross-encoder.
     Rerank(rerank::Options),
     /// Measure a model's retrieval quality and speed on a collection in BEIR layout.
-    Eval(eval::Options),
+    Eval(Box<eval::Options>),
 }
 
 /// Where to compute, and in which precision to keep a model's matrices.
