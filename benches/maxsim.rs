@@ -8,6 +8,8 @@ use common::{devices, normals};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use nearkin::ops::maxsim::{MaxSim, Side, Storage, Tokens, both, scores};
 use nearkin::ops::norm::l2_normalize;
+use nearkin::ops::residual::{Codec, Training};
+use nearkin::search::TokenIndex;
 use nearkin::{Device, Offsets};
 
 /// Queries, tokens of each, documents, tokens of each, dimension.
@@ -56,5 +58,35 @@ fn interactions(c: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, interactions);
+/// Search in documents that a codec compresses, at the size of `benches/peers/plaid.py`.
+fn searches(c: &mut Criterion) {
+    let (n, ld, lq, d, bits, k) = (5000, 128, 32, 128, 4, 10);
+    let unit = |device: &Device, rows: usize, seed: u64| {
+        let vectors = l2_normalize(&normals(device, &[rows, d], seed), 1e-12).unwrap();
+        vectors.to_vec::<f32>().unwrap()
+    };
+    let bounds = |items: usize, length: usize| -> Vec<i64> {
+        (0..=items).map(|i| (i * length) as i64).collect()
+    };
+    for device in devices() {
+        let mut group = c.benchmark_group(format!("maxsim/{}", device.kind()));
+        group.sample_size(10);
+        let mut index = TokenIndex::new(&device, Storage::F16, d).unwrap();
+        let ids: Vec<String> = (0..n).map(|i| i.to_string()).collect();
+        index.add(&ids, &unit(&device, n * ld, 2), &bounds(n, ld)).unwrap();
+        let clusters = Codec::clusters(n * ld);
+        let index = index.compress(&Training { bits, clusters, rounds: 4, seed: 1 }).unwrap();
+        for q in [1, 8] {
+            let (queries, bounds) = (unit(&device, q * lq, 1), bounds(q, lq));
+            group.throughput(Throughput::Elements((q * n) as u64));
+            let case = format!("search_residual{bits}_q{q}_lq{lq}_n{n}_ld{ld}_d{d}_k{k}");
+            group.bench_function(case, |b| {
+                b.iter(|| index.search(&queries, &bounds, black_box(k), None).unwrap())
+            });
+        }
+        group.finish();
+    }
+}
+
+criterion_group!(benches, interactions, searches);
 criterion_main!(benches);

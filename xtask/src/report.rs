@@ -239,18 +239,8 @@ fn estimates(folder: &Path, start: SystemTime) -> Result<Vec<Measured>> {
 /// Runs the peers' scripts in an environment that has what they need.
 fn peers(options: &Options, model: Option<&Path>) -> Result<Vec<Peer>> {
     let scripts = root().join("benches").join("peers");
-    let requirements = scripts.join("requirements.txt");
     let folder = target()?.join("peers");
-    let python = Python::find()?.environment(&folder.join("python"))?;
-    // What the environment was last filled with; installing again takes a while even if nothing is new.
-    let stamp = folder.join("requirements.txt");
-    let wanted = read(&requirements)?;
-    if read(&stamp).ok().as_ref() != Some(&wanted) {
-        let mut pip = python.run(["-m", "pip", "install", "--disable-pip-version-check", "-r"]);
-        pip.arg(&requirements);
-        run_command(pip)?;
-        write(&stamp, &wanted)?;
-    }
+    let python = environment(&folder, &scripts.join("requirements.txt"))?;
     // A family has its own script, or is among the single operations.
     let own = |family: &str| scripts.join(format!("{family}.py")).is_file();
     let script = |name: &str| match &options.only {
@@ -271,7 +261,34 @@ fn peers(options: &Options, model: Option<&Path>) -> Result<Vec<Peer>> {
         eprintln!("peers: {}", crate::command::words(&command));
         lines.extend(json_lines(&output(command)?)?);
     }
+    if options.takes("maxsim") {
+        // Its PyTorch is another, and it is not made for every machine.
+        match environment(&folder.join("plaid"), &scripts.join("plaid.txt")) {
+            Ok(python) => {
+                let mut command = python.run([]);
+                command.arg(scripts.join("plaid.py"));
+                eprintln!("peers: {}", crate::command::words(&command));
+                lines.extend(json_lines(&output(command)?)?);
+            }
+            Err(problem) => eprintln!("fast-plaid is left out: {problem}"),
+        }
+    }
     lines.into_iter().map(Peer::read).collect()
+}
+
+/// A Python under `folder` that has what a file lists.
+fn environment(folder: &Path, requirements: &Path) -> Result<Python> {
+    let python = Python::find()?.environment(&folder.join("python"))?;
+    // What the environment was last filled with; installing again takes a while even if nothing is new.
+    let stamp = folder.join("requirements.txt");
+    let wanted = read(requirements)?;
+    if read(&stamp).ok().as_ref() != Some(&wanted) {
+        let mut pip = python.run(["-m", "pip", "install", "--disable-pip-version-check", "-r"]);
+        pip.arg(requirements);
+        run_command(pip)?;
+        write(&stamp, &wanted)?;
+    }
+    Ok(python)
 }
 
 impl Peer {
