@@ -1,12 +1,9 @@
 //! `TokenIndex`: add, remove, filter, search, rerank, save, load; files that are damaged.
 
-#[path = "common/mod.rs"]
-mod common;
-
 use std::collections::HashMap;
 use std::path::Path;
 
-use common::{Rng, devices, main_devices};
+use crate::common::{Rng, devices, main_devices};
 use nearkin::ops::maxsim::{MaxSim, Side, Storage};
 use nearkin::ops::residual::{Codec, Training};
 use nearkin::search::store::{self, Vectors};

@@ -1,11 +1,9 @@
 //! Models against what transformers and sentence-transformers compute: `tests/goldens`, made by `generate.py`.
 
-mod common;
-
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use common::{devices, golden, main_devices, root};
+use crate::common::{devices, golden, main_devices, root};
 use nearkin::models::{CrossEncoder, EmbedOptions, TextEncoder};
 use nearkin::ops::topk::Metric;
 use nearkin::search::FlatIndex;
@@ -157,7 +155,7 @@ fn text_encoders_in_half_precision_keep_the_direction() {
 
 #[test]
 fn text_encoders_on_tensor_cores_keep_the_direction() {
-    let Some(_) = common::device("cuda") else { return };
+    let Some(_) = crate::common::device("cuda") else { return };
     for precision in [MatmulPrecision::High, MatmulPrecision::Medium] {
         let options = DeviceOptions { matmul_precision: precision, ..Default::default() };
         let device = Device::by_name_with("cuda", options).unwrap();
@@ -402,7 +400,7 @@ fn the_transformer_may_have_its_own_folder() {
 
 /// The folder of the real MiniLM, where it was fetched.
 fn minilm() -> Option<PathBuf> {
-    let folder = common::minilm();
+    let folder = crate::common::minilm();
     if folder.join("model.safetensors").is_file() {
         return Some(folder);
     }

@@ -1,11 +1,8 @@
 //! `BinaryIndex`: add, remove, filter, search, re-score, save, load; files that are damaged. ITQ against NumPy.
 
-#[path = "common/mod.rs"]
-mod common;
-
 use std::path::Path;
 
-use common::{Rng, devices, golden, main_devices};
+use crate::common::{Rng, devices, golden, main_devices};
 use nearkin::ops::hamming::{Hasher, Itq, encode};
 use nearkin::ops::topk::Metric;
 use nearkin::search::store::{self, Vectors};

@@ -1,10 +1,8 @@
 //! `TokenEncoder` against what transformers computes for folders as PyLate and ColBERT write them; folders that are damaged.
 
-mod common;
-
 use std::path::Path;
 
-use common::{golden, main_devices};
+use crate::common::{golden, main_devices};
 use nearkin::models::{EmbedOptions, TextEncoder, TokenEncoder, TokenVectors};
 use nearkin::{DType, Device, Error};
 use safetensors::SafeTensors;

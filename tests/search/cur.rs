@@ -1,12 +1,9 @@
 //! CUR: approximated cross-encoder scores. Numbers, budgets, checkpoints, hostile input, every device.
 
-#[path = "common/mod.rs"]
-mod common;
-
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 
-use common::{Rng, devices, main_devices};
+use crate::common::{Rng, devices, main_devices};
 use faer::Mat;
 use nearkin::models::CrossEncoder;
 use nearkin::ops::maxsim::{MaxSim, Tokens};
@@ -829,7 +826,7 @@ fn all_methods_are_measured_on_the_same_scores() {
 /// Texts scored by a cross-encoder, through its tokenizer, in the order of the pairs.
 #[test]
 fn a_cross_encoder_is_a_scorer() {
-    let folder = common::golden("bert-cross");
+    let folder = crate::common::golden("bert-cross");
     let model = CrossEncoder::load(&folder, &Device::cpu(), DType::F32).unwrap();
     let queries = ["how far is the moon", "a red car"];
     let texts = ["the moon is far away", "cars may be red", "", "nothing of the kind"];

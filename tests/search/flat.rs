@@ -1,12 +1,9 @@
 //! `FlatIndex`: add, remove, filter, search, save, load; files that are damaged.
 
-#[path = "common/mod.rs"]
-mod common;
-
 use std::collections::HashMap;
 use std::path::Path;
 
-use common::{FLOATS, Rng, devices, main_devices, open_wgpu};
+use crate::common::{FLOATS, Rng, devices, main_devices, open_wgpu};
 use nearkin::ops::topk::Metric;
 use nearkin::search::FlatIndex;
 use nearkin::search::store::{self, Stored, Vectors};

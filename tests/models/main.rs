@@ -1,0 +1,7 @@
+//! Models against what the Python libraries compute for the same folders.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod colbert;
+mod transformers;
