@@ -2,15 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 use crate::Result;
-use crate::command::{json_lines, program, read, root, write};
+use crate::command::{json_lines, output, program, read, root, target, write};
 
 /// An architecture and what its multiprocessors have: warps, blocks, KiB of shared memory for all blocks together.
 struct Architecture {
@@ -46,6 +47,46 @@ struct Kernel {
     shared: u32,
 }
 
+/// What ptxas said before, in `target/`, by the hash of what it was given: `<hash> <registers>` a line.
+struct Cache {
+    path: PathBuf,
+    /// ptxas's version, as it says it.
+    version: String,
+    known: BTreeMap<String, u32>,
+}
+
+impl Cache {
+    fn open(ptxas: &Path) -> Result<Cache> {
+        let mut version = program(ptxas);
+        version.arg("--version");
+        let path = target()?.join("resources.txt");
+        let text = std::fs::read_to_string(&path).unwrap_or_default();
+        let known = text.lines().filter_map(|line| {
+            let (hash, registers) = line.split_once(' ')?;
+            Some((hash.to_string(), registers.parse().ok()?))
+        });
+        Ok(Cache { path, version: output(version)?, known: known.collect() })
+    }
+
+    fn key(&self, kernel: &Kernel, architecture: u32) -> String {
+        let given = format!("{}\n{architecture}\n{}", self.version, kernel.text);
+        Sha256::digest(given).iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    fn get(&self, kernel: &Kernel, architecture: u32) -> Option<u32> {
+        self.known.get(&self.key(kernel, architecture)).copied()
+    }
+
+    fn put(&mut self, kernel: &Kernel, architecture: u32, registers: u32) {
+        self.known.insert(self.key(kernel, architecture), registers);
+    }
+
+    fn save(&self) -> Result {
+        let lines = self.known.iter().map(|(hash, registers)| format!("{hash} {registers}\n"));
+        write(&self.path, &lines.collect::<String>())
+    }
+}
+
 /// What is done with the table.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Scope {
@@ -63,36 +104,50 @@ pub fn check(ptxas: &Path, folder: &Path, scope: Scope) -> Result {
     let wanted: Vec<usize> = (0..ARCHITECTURES.len())
         .filter(|&a| scope != Scope::CompareSome || ALWAYS.contains(&ARCHITECTURES[a].number))
         .collect();
-    let mut batches: Vec<(usize, usize)> = Vec::new();
-    for &architecture in &wanted {
-        batches.extend((0..kernels.len()).step_by(BATCH).map(|first| (architecture, first)));
+    let mut cache = Cache::open(ptxas)?;
+    let mut registers = BTreeMap::new();
+    let mut batches: Vec<(usize, Vec<usize>)> = Vec::new();
+    for &at in &wanted {
+        let number = ARCHITECTURES[at].number;
+        let (known, fresh): (Vec<_>, Vec<_>) = (0..kernels.len())
+            .map(|i| (i, cache.get(&kernels[i], number)))
+            .partition(|(_, known)| known.is_some());
+        registers.extend(known.into_iter().filter_map(|(i, known)| Some(((i, at), known?))));
+        let fresh: Vec<usize> = fresh.into_iter().map(|(i, _)| i).collect();
+        batches.extend(fresh.chunks(BATCH).map(|batch| (at, batch.to_vec())));
     }
     let next = AtomicUsize::new(0);
-    let found = Mutex::new((BTreeMap::new(), Vec::new()));
+    let found = Mutex::new((Vec::new(), Vec::new()));
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
     std::thread::scope(|scope| {
         for worker in 0..threads {
             let (kernels, batches, next, found) = (&kernels, &batches, &next, &found);
             scope.spawn(move || {
                 let file = folder.join(format!("batch-{worker}.ptx"));
-                while let Some(&(at, first)) = batches.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let batch = &kernels[first..kernels.len().min(first + BATCH)];
-                    let result = assemble(ptxas, &file, batch, ARCHITECTURES[at].number);
+                while let Some((at, batch)) = batches.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let members: Vec<&Kernel> = batch.iter().map(|&i| &kernels[i]).collect();
+                    let result = assemble(ptxas, &file, &members, ARCHITECTURES[*at].number);
                     let mut found = found.lock().unwrap_or_else(|e| e.into_inner());
                     match result {
-                        Ok(used) => found.0.extend(
-                            used.into_iter().enumerate().map(|(i, n)| ((first + i, at), n)),
-                        ),
+                        Ok(used) => {
+                            found.0.extend(batch.iter().zip(used).map(|(&i, n)| ((i, *at), n)));
+                        }
                         Err(problem) => found.1.push(problem),
                     }
                 }
             });
         }
     });
-    let (registers, problems) = found.into_inner().unwrap_or_else(|e| e.into_inner());
+    let (assembled, problems) = found.into_inner().unwrap_or_else(|e| e.into_inner());
+    for &((i, at), used) in &assembled {
+        cache.put(&kernels[i], ARCHITECTURES[at].number, used);
+    }
+    cache.save()?;
     if !problems.is_empty() {
         return Err(problems.join("\n"));
     }
+    let judged = assembled.len();
+    registers.extend(assembled);
     let fresh = table(&kernels, &registers);
     let path = root().join("kernels").join("resources.csv");
     if scope == Scope::Bless {
@@ -102,7 +157,8 @@ pub fn check(ptxas: &Path, folder: &Path, scope: Scope) -> Result {
         compare(&read(&path)?, &fresh)?;
     }
     println!(
-        "kernels: ptxas accepts {} specialisations for {} architectures: no spills, no local memory",
+        "kernels: ptxas accepts {} specialisations for {} architectures: no spills, no local memory; {judged} were \
+         assembled now, the others before",
         kernels.len(),
         wanted.len()
     );
@@ -164,7 +220,7 @@ fn kernels(folder: &Path) -> Result<Vec<Kernel>> {
 
 /// Registers of each kernel of a batch. ptxas takes one module, so entries are numbered and what each file begins with
 /// is kept once.
-fn assemble(ptxas: &Path, file: &Path, batch: &[Kernel], architecture: u32) -> Result<Vec<u32>> {
+fn assemble(ptxas: &Path, file: &Path, batch: &[&Kernel], architecture: u32) -> Result<Vec<u32>> {
     let mut module = String::new();
     for (i, kernel) in batch.iter().enumerate() {
         for line in kernel.text.lines().filter(|l| !l.trim_start().starts_with("//")) {
