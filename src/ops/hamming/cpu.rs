@@ -1,5 +1,4 @@
-//! Codes on the CPU: packed from products in registers; 32 rows side by side against each query, so that counts need no sum
-//! across lanes.
+//! Codes on the CPU: packed from products in registers; 32 rows side by side against each query.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -7,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use rayon::prelude::*;
 
 use super::corpus::Chunk;
+use super::distances::{BLOCK, distances};
 use super::{Args, Hasher, Host};
 use crate::dtype::with_float;
 use crate::ops::math::vectorize;
@@ -14,10 +14,6 @@ use crate::ops::topk::select::{Selector, entry, key, score};
 use crate::ops::topk::{Exclude, Hits};
 use crate::{Float, Result, Tensor};
 
-/// Rows scored together; as many 64-bit lanes as eight AVX2 registers have.
-const BLOCK: usize = 32;
-/// Words whose bits a byte can count.
-const SUMMED: usize = u8::MAX as usize / 8;
 /// Bytes of codes that a worker draws at a time.
 const TILE: usize = 128 << 10;
 /// Bytes of candidates a worker may hold; queries beyond them wait for another pass over the corpus.
@@ -204,16 +200,13 @@ impl Worker<'_> {
                     for (lane, code) in block.chunks_exact(words).enumerate() {
                         wide.iter_mut().zip(doubles(code)).for_each(|(to, w)| to[lane] = w);
                     }
-                    let queries = queries.chunks_exact(wides);
-                    vectorize(
+                    distances(
+                        &wide,
+                        queries,
                         #[inline(always)]
-                        || {
-                            for (q, query) in queries.enumerate() {
-                                let distances = distances(&wide, query);
-                                if below(&distances, self.counts[q]) {
-                                    let n = count;
-                                    self.offer(q, row, distances[..n].iter().map(|&d| -(d as f32)));
-                                }
+                        |q, distances| {
+                            if below(distances, self.counts[q]) {
+                                self.offer(q, row, distances[..count].iter().map(|&d| -(d as f32)));
                             }
                         },
                     );
@@ -266,35 +259,6 @@ impl Worker<'_> {
             self.counts[q] = -self.limits[q] as u64;
         }
     }
-}
-
-/// The Hamming distances of 32 codes, side by side, from a query.
-///
-/// Bits are counted byte by byte, which vectors do by a shuffle, and bytes are added across a code once at the end. Half of
-/// the codes at a time have their counts in registers.
-#[inline(always)]
-fn distances(codes: &[[u64; BLOCK]], query: &[u64]) -> [u64; BLOCK] {
-    const HALF: usize = BLOCK / 2;
-    let mut distances = [0u64; BLOCK];
-    for (codes, query) in codes.chunks(SUMMED).zip(query.chunks(SUMMED)) {
-        for half in 0..2 {
-            let mut counts = [0u8; HALF * size_of::<u64>()];
-            for (codes, &q) in codes.iter().zip(query) {
-                let differ: [u64; HALF] = std::array::from_fn(|i| codes[half * HALF + i] ^ q);
-                let bytes: [u8; HALF * size_of::<u64>()] = bytemuck::cast(differ);
-                for (count, byte) in counts.iter_mut().zip(bytes) {
-                    *count += byte.count_ones() as u8;
-                }
-            }
-            let counts: [u64; HALF] = bytemuck::cast(counts);
-            for (distance, bytes) in distances[half * HALF..].iter_mut().zip(counts) {
-                let pairs = (bytes & 0x00ff_00ff_00ff_00ff) + (bytes >> 8 & 0x00ff_00ff_00ff_00ff);
-                let fours = pairs + (pairs >> 16);
-                *distance += (fours + (fours >> 32)) & 0xffff;
-            }
-        }
-    }
-    distances
 }
 
 /// Whether one of them is below a limit.

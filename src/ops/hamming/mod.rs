@@ -43,6 +43,7 @@ mod corpus;
 mod cpu;
 #[cfg(feature = "cuda")]
 pub(crate) mod cuda;
+mod distances;
 mod hasher;
 mod itq;
 #[cfg(feature = "wgpu")]
