@@ -10,7 +10,7 @@ use part::{Layout, Part};
 use super::ids::{Hit, Ids};
 use crate::ops::maxsim::{self, MaxSim, Storage, Tokens};
 use crate::ops::residual::{Codec, Training, normalize};
-use crate::ops::topk::{Bitmap, Exclude, Selector, entry, key};
+use crate::ops::topk::{Exclude, key};
 use crate::{Device, Error, Result, Tensor};
 
 /// Queries that go to the device together.
@@ -28,10 +28,8 @@ const PER_CENTROID: usize = 256;
 /// # Memory
 /// On the device T tokens of D dimensions in N documents take `T b + 4 (N + parts)` bytes, where a vector's b is `4 D` in f32,
 /// `2 D` in f16 and bf16, `D + 4` in int8, `D / 8` in binary and `4 + 4 ceil(D bits / 32)` behind a codec, whose centroids
-/// take `4 C (D + 1)` once. Parts have 32 MiB of vectors as they are compared, or one document. A search adds the workspace of
-/// [`maxsim::search`] and, behind a codec, one part's vectors in f32: compressed parts are decoded by a kernel one after the
-/// other, on the device, and no more than one is held decoded. A reranking decodes its candidates
-/// alone.
+/// take `4 C (D + 1)` once. Parts have 32 MiB of vectors, as f32 behind a codec, or one document. A search adds the workspace
+/// of [`maxsim::search`]: compressed vectors are decoded where they are compared, none is written.
 #[derive(Clone)]
 pub struct TokenIndex {
     layout: Layout,
@@ -174,57 +172,18 @@ impl TokenIndex {
         }
         let excluded = self.ids.excluded(filter);
         let exclude = excluded.as_deref().map_or(Exclude::None, Exclude::Shared);
+        let parts: Vec<Tokens> = self.parts.iter().map(|p| p.tokens.clone()).collect();
         let mut found = Vec::new();
         for group in self.groups(queries, offsets)? {
-            let hits = match self.layout.codec {
-                None => self.search_plain(&group.tokens, k, exclude)?,
-                Some(_) => self.search_decoded(&group.tokens, k, exclude)?,
-            };
+            let hits = maxsim::search(&group.tokens, &parts, &self.how, k, exclude)?;
             found.extend(
-                hits.into_iter()
+                self.ids
+                    .hits(&hits)
                     .zip(group.is_finite)
                     .map(|(hits, is_finite)| if is_finite { hits } else { Vec::new() }),
             );
         }
         Ok(found)
-    }
-
-    fn search_plain(
-        &self,
-        queries: &Tokens,
-        k: usize,
-        exclude: Exclude<'_>,
-    ) -> Result<Vec<Vec<Hit>>> {
-        let parts: Vec<Tokens> =
-            self.parts.iter().map(|p| p.tokens(&self.layout)).collect::<Result<_>>()?;
-        let hits = maxsim::search(queries, &parts, &self.how, k, exclude)?;
-        Ok(self.ids.hits(&hits).collect())
-    }
-
-    /// As [`search_plain`](Self::search_plain), with a part at a time decoded, and the parts' hits merged.
-    fn search_decoded(
-        &self,
-        queries: &Tokens,
-        k: usize,
-        exclude: Exclude<'_>,
-    ) -> Result<Vec<Vec<Hit>>> {
-        let mut selectors = vec![Selector::new(k.min(self.ids.rows()).max(1)); queries.len()];
-        for (start, part) in self.starts() {
-            let here = Bitmap::from_fn(part.len(), |i| exclude.contains(0, start + i));
-            if here.count() == here.len() {
-                continue;
-            }
-            let tokens = [part.tokens(&self.layout)?];
-            let hits = maxsim::search(queries, &tokens, &self.how, k, Exclude::Shared(&here))?;
-            for (selector, (rows, scores)) in selectors.iter_mut().zip(hits.iter()) {
-                for (&row, &score) in rows.iter().zip(scores) {
-                    selector.push(entry(key(score), (start as u64 + row) as u32));
-                }
-            }
-        }
-        let mut hits = crate::ops::topk::Hits::new();
-        selectors.into_iter().for_each(|s| hits.push(&s.finish()));
-        Ok(self.ids.hits(&hits).collect())
     }
 
     /// The scores of each query with the documents of its list of `candidates`, best first, equal ones in the order in which
@@ -273,16 +232,7 @@ impl TokenIndex {
                 if local.iter().all(Vec::is_empty) {
                     continue;
                 }
-                let mut picked = local.concat();
-                picked.sort_unstable();
-                picked.dedup();
-                let (tokens, are_all) = part.picked(&self.layout, &picked)?;
-                let mut local = local;
-                if !are_all {
-                    let place = |d: &mut u32| *d = picked.partition_point(|p| p < d) as u32;
-                    local.iter_mut().flatten().for_each(place);
-                }
-                let got = maxsim::rerank(&group.tokens, &tokens, &local, &self.how)?;
+                let got = maxsim::rerank(&group.tokens, &part.tokens, &local, &self.how)?;
                 let got = got.to_vec::<f32>()?;
                 let places = lists.iter().zip(&mut scores).flat_map(|(list, scores)| {
                     let both = list.iter().zip(scores);
@@ -344,7 +294,7 @@ impl TokenIndex {
         let mut sample = Vec::new();
         let mut next = 0;
         for (start, part) in self.starts() {
-            let floats = part.floats(&self.layout)?;
+            let floats = part.floats()?;
             for i in (0..part.len()).filter(|i| self.ids.keeps(start + i)) {
                 for token in part.offsets().range(i) {
                     if next % step == 0 {
@@ -365,7 +315,7 @@ impl TokenIndex {
         for (start, part) in self.starts() {
             let lengths: Vec<usize> =
                 (0..part.len()).map(|i| part.offsets().range(i).len()).collect();
-            let mut floats = part.floats(&self.layout)?;
+            let mut floats = part.floats()?;
             if matches!(self.storage(), Storage::Int8 | Storage::Binary) {
                 normalize(&mut floats, self.dim());
             }
@@ -388,7 +338,7 @@ impl TokenIndex {
         let dim = self.dim();
         let mut out = Vec::with_capacity(self.tokens() * dim);
         for (start, part) in self.starts() {
-            let floats = part.floats(&self.layout)?;
+            let floats = part.floats()?;
             for i in (0..part.len()).filter(|i| self.ids.keeps(start + i)) {
                 let range = part.offsets().range(i);
                 out.extend_from_slice(&floats[range.start * dim..range.end * dim]);
