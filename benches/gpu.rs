@@ -27,6 +27,7 @@ use nearkin::ops::hamming::{self, BinaryCorpus, Hasher, Queries};
 use nearkin::ops::maxsim::{MaxSim, Tokens, scores};
 use nearkin::ops::norm::{l2_normalize, layer_norm};
 use nearkin::ops::pool::{Pooling, pool};
+use nearkin::ops::residual::Codec;
 use nearkin::ops::topk::{Corpus, Exclude, Metric, Search, topk};
 use nearkin::{DType, Device, DeviceOptions, Error, Offsets, Tensor};
 use rayon::prelude::*;
@@ -400,7 +401,7 @@ fn codes(bench: &Bench) -> Outcome {
 }
 
 /// Queries, tokens of each, documents, tokens of each: a corpus, which the memory bounds; long items, which the tensor cores
-/// bound; a short list to rank again, which the launch bounds.
+/// bound; a short list to rank again, which the launch bounds; a corpus of 2 bits a dimension, decoded on the way.
 fn interactions(bench: &Bench) -> Outcome {
     use DType::{BF16, F16, F32};
     for (q, lq, n, ld, d, dtype) in [
@@ -420,6 +421,27 @@ fn interactions(bench: &Bench) -> Outcome {
         let shape = [("q", q), ("lq", lq), ("n", n), ("ld", ld), ("d", d)];
         let case = Case::new("maxsim", dtype, &shape, bytes, 2 * q * lq * n * ld * d);
         bench.case(case, || scores(&queries, &documents, &MaxSim::colbert()))?;
+    }
+    let (clusters, bits, mut rng) = (16_384, 2, Rng(5));
+    for (q, lq, n, ld, d, dtype) in [
+        (1, 32, 100_000, 128, 128, F16),
+        (8, 32, 100_000, 128, 128, F16),
+        (1, 32, 10_000, 300, 128, F32),
+    ] {
+        let (n, ld, clusters) = (bench.size(n, 20), bench.size(ld, 128), bench.size(clusters, 64));
+        let offsets = Offsets::from_lengths(&bench.device, &vec![ld; n])?;
+        let asked = Offsets::from_lengths(&bench.device, &vec![lq; q])?;
+        let queries = Tokens::new(&bench.normals(dtype, &[asked.total(), d], 1)?, &asked)?;
+        let weights: Vec<f32> = (0..1 << bits).map(|i| 0.2 * (i as f32 - 1.5)).collect();
+        let codec = Codec::new(&bench.normals(F32, &[clusters, d], 3)?, &weights[1..], &weights)?;
+        let numbers: Vec<u32> = (0..n * ld).map(|_| rng.below(clusters) as u32).collect();
+        let words: Vec<u32> = (0..n * ld * codec.words()).map(|_| rng.next() as u32).collect();
+        let documents = Tokens::compressed(&codec, &codec.codes(&numbers, &words)?, &offsets)?;
+        let bytes = queries.bytes() + documents.bytes() + 4 * (clusters * d + q * n);
+        let shape = [("q", q), ("lq", lq), ("n", n), ("ld", ld), ("d", d)];
+        let case = Case::new("maxsim", dtype, &shape, bytes, 2 * q * lq * n * ld * d);
+        bench
+            .case(case.suffix("residual2"), || scores(&queries, &documents, &MaxSim::colbert()))?;
     }
     Ok(())
 }

@@ -4,7 +4,7 @@ mod common;
 
 use std::hint::black_box;
 
-use common::{devices, normals};
+use common::{Rng, devices, normals};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use nearkin::ops::maxsim::{MaxSim, Side, Storage, Tokens, both, scores};
 use nearkin::ops::norm::l2_normalize;
@@ -26,6 +26,19 @@ fn tokens(device: &Device, items: usize, length: usize, dim: usize, seed: u64) -
     Tokens::new(&l2_normalize(&vectors, 1e-12).unwrap(), &offsets).unwrap()
 }
 
+/// Documents behind a codec of 4096 centroids: numbers and bits are random.
+fn compressed(device: &Device, items: usize, length: usize, dim: usize, bits: u32) -> Tokens {
+    const CLUSTERS: usize = 4096;
+    let centroids = l2_normalize(&normals(device, &[CLUSTERS, dim], 3), 1e-12).unwrap();
+    let weights: Vec<f32> = (0..1 << bits).map(|i| 0.02 * (i as f32 - 1.5)).collect();
+    let codec = Codec::new(&centroids, &weights[1..], &weights).unwrap();
+    let (mut rng, total) = (Rng(4), items * length);
+    let numbers: Vec<u32> = (0..total).map(|_| rng.below(CLUSTERS) as u32).collect();
+    let words: Vec<u32> = (0..total * codec.words()).map(|_| rng.next() as u32).collect();
+    let offsets = Offsets::from_lengths(device, &vec![length; items]).unwrap();
+    Tokens::compressed(&codec, &codec.codes(&numbers, &words).unwrap(), &offsets).unwrap()
+}
+
 fn interactions(c: &mut Criterion) {
     for device in devices() {
         let mut group = c.benchmark_group(format!("maxsim/{}", device.kind()));
@@ -45,6 +58,14 @@ fn interactions(c: &mut Criterion) {
                 let how = MaxSim::filip(Side::Queries);
                 b.iter(|| both(&queries, &documents, black_box(&how)).unwrap()[1].to_vec::<f32>())
             });
+            let coded = compressed(&device, n, ld, d, 2);
+            for storage in [Storage::F32, Storage::F16] {
+                let queries = queries.to_storage(storage).unwrap();
+                group.bench_function(format!("{storage}_by_residual2_{case}"), |b| {
+                    let how = MaxSim::colbert();
+                    b.iter(|| scores(&queries, &coded, &how).unwrap().to_vec::<f32>())
+                });
+            }
             for storage in [Storage::F16, Storage::BF16, Storage::Int8, Storage::Binary] {
                 let queries = queries.to_storage(storage).unwrap();
                 let documents = documents.to_storage(storage).unwrap();

@@ -26,7 +26,7 @@ use nearkin::ops::hamming::{BinaryCorpus, Hasher, Queries, encode};
 use nearkin::ops::maxsim::{MaxSim, Side, Storage, Tokens, align, both, scores};
 use nearkin::ops::norm::{l2_normalize, layer_norm, rms_norm};
 use nearkin::ops::pool::{Pooling, pool};
-use nearkin::ops::residual::Codec;
+use nearkin::ops::residual::{Codec, Codes};
 use nearkin::ops::topk::{Bitmap, Corpus, Exclude, Metric, Search, topk};
 use nearkin::{DType, Device, Error, Offsets, Tensor};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
@@ -357,6 +357,17 @@ fn interactions(device: &str, out: &mut Outputs) -> nearkin::Result<()> {
         let found = align(&q, &d, &lists);
         out.put(put("align"), || found?.maxima.to_vec())?;
     }
+    let mut rng = Rng(5);
+    for (storage, bits) in [(Storage::F32, 1), (Storage::F16, 2), (Storage::BF16, 4)] {
+        let q = queries.to_storage(storage)?;
+        let codec = codec(&device, 96, bits, &mut rng)?;
+        let codes = random(&codec, documents.total(), &mut rng)?;
+        let d = Tokens::compressed(&codec, &codes, documents.offsets())?;
+        out.put(format!("{storage}_by_{bits}_bits"), || {
+            let [rows, columns] = both(&q, &d, &MaxSim::filip(Side::Queries))?;
+            Ok([rows.to_vec::<f32>()?, columns.to_vec()?].concat())
+        })?;
+    }
     Ok(())
 }
 
@@ -396,17 +407,27 @@ fn codes(device: &str, out: &mut Outputs) -> nearkin::Result<()> {
 }
 
 /// The small models of the tests, one of each architecture, on texts of several lengths.
+/// A codec of nine centroids.
+fn codec(device: &Device, dim: usize, bits: u32, rng: &mut Rng) -> nearkin::Result<Codec> {
+    let buckets = 1 << bits;
+    let cutoffs: Vec<f32> = (1..buckets).map(|i| i as f32).collect();
+    let centroids = normals(device, DType::F32, &[9, dim], 2)?;
+    Codec::new(&centroids, &cutoffs, &rng.normals(buckets))
+}
+
+/// Codes of any vectors.
+fn random(codec: &Codec, count: usize, rng: &mut Rng) -> nearkin::Result<Codes> {
+    let numbers: Vec<u32> = (0..count).map(|_| rng.below(9) as u32).collect();
+    let words: Vec<u32> = (0..count * codec.words()).map(|_| rng.next() as u32).collect();
+    codec.codes(&numbers, &words)
+}
+
 fn codecs(device: &str, out: &mut Outputs) -> nearkin::Result<()> {
     let device = Device::by_name(device)?;
     let mut rng = Rng(1);
     for (dim, bits) in [(128, 1), (128, 2), (128, 4), (24, 1), (1024, 2)] {
-        let centroids = normals(&device, DType::F32, &[9, dim], 2)?;
-        let buckets = 1 << bits;
-        let cutoffs: Vec<f32> = (1..buckets).map(|i| i as f32).collect();
-        let codec = Codec::new(&centroids, &cutoffs, &rng.normals(buckets))?;
-        let numbers: Vec<u32> = (0..70).map(|_| rng.below(9) as u32).collect();
-        let words: Vec<u32> = (0..70 * codec.words()).map(|_| rng.next() as u32).collect();
-        let codes = codec.codes(&numbers, &words)?;
+        let codec = codec(&device, dim, bits, &mut rng)?;
+        let codes = random(&codec, 70, &mut rng)?;
         out.put(format!("{bits}_bits_of_{dim}"), || codec.decode(&codes)?.to_vec())?;
     }
     Ok(())

@@ -12,15 +12,21 @@
 // Numerics: f32; a product is one chain of fma over the dimensions, exact for int8 and binary. Bests are kept as ordered
 // integers, 0 for nothing: WGSL lets compilers assume that there are neither infinities nor NaN.
 //
+//% if CODES
+// Documents are residuals of {{ CODES }} bit(s) a dimension: where a tile is loaded, a thread adds the weights of their fields to the
+// token's centroid. The sums of squares on the way give the inverse length, which is the document token's scale.
+//% endif
+//
 // tables, as u32:  units   [units, 8]: first token and count of the query, range of entries, the query's number
+//                  with CODES the weights by field [2^CODES], as f32
 //                  rows    [tokens, 2]: each query token's scale, and whether its best counts
 //                  entries [entries, 4]: first token and count of the document, where the result goes
 //@ family  maxsim
 //@ entry   maxsim
-//@ buffers queries:read documents:read tables:read state:write found:write <% if MODE != "rows" %>more:write <% endif %><% if SCALED %>scale:read <% endif %><% if WEIGHTED %>weight:read <% endif %>
+//@ buffers queries:read documents:read tables:read state:write found:write <% if MODE != "rows" %>more:write <% endif %><% if SCALED %>scale:read <% endif %><% if WEIGHTED %>weight:read <% endif %><% if CODES %>centroids:read codes:read <% endif %>
 //@ params  MaxsimParams
-//@ spec    T=f32,f16,f16p,bf16,int8,binary MODE=rows,both,align SOFT=false,true SCALED=false,true WEIGHTED=false,true
-//@ where   not (SOFT and MODE == "align") and not (WEIGHTED and (MODE != "both" or not SCALED))
+//@ spec    T=f32,f16,f16p,bf16,int8,binary MODE=rows,both,align SOFT=false,true SCALED=false,true WEIGHTED=false,true CODES=0,1,2,4
+//@ where   not (SOFT and MODE == "align") and not (WEIGHTED and (MODE != "both" or not SCALED)) and (CODES == 0 or not (SCALED or T in ["int8", "binary"]))
 //@ needs   <% if T == "f16" %>f16<% endif %>
 
 //% from "include/numbers.wgsl" import enable, reader4
@@ -41,6 +47,8 @@ struct MaxsimParams {
     mean: u32,
     // 1 / t.
     inverse: f32,
+    // Whether masked tokens take part in the search for a best, with CODES.
+    padding: u32,
 }
 
 //% macro operand(name, binding)
@@ -61,7 +69,11 @@ fn load4_{{ name }}(i: u32) -> vec4<f32> {
 //% endif
 //% endmacro
 {{ operand("queries", 0) }}
+//% if CODES
+@group(0) @binding(1) var<storage, read> documents: array<u32>;
+//% else
 {{ operand("documents", 1) }}
+//% endif
 @group(0) @binding(2) var<storage, read> tables: array<u32>;
 @group(0) @binding(3) var<storage, read_write> state: array<u32>;
 @group(0) @binding(4) var<storage, read_write> found: array<u32>;
@@ -78,6 +90,12 @@ fn load4_{{ name }}(i: u32) -> vec4<f32> {
 @group(0) @binding({{ at.binding }}) var<storage, read> weight: array<f32>;
 //% set at.binding = at.binding + 1
 //% endif
+//% if CODES
+@group(0) @binding({{ at.binding }}) var<storage, read> centroids: array<vec4<f32>>;
+// Each token's centroid; the highest bit says that the token is masked.
+@group(0) @binding({{ at.binding + 1 }}) var<storage, read> codes: array<u32>;
+//% set at.binding = at.binding + 2
+//% endif
 @group(0) @binding({{ at.binding }}) var<uniform> params: MaxsimParams;
 
 // Four dimensions of each token in one column; the columns are padded against bank conflicts.
@@ -86,6 +104,12 @@ var<workgroup> document_tile: array<vec4<f32>, {{ FOURS * (XT + 1) }}>;
 var<workgroup> products: array<f32, {{ QT * (XT + 1) }}>;
 var<workgroup> sums: array<f32, {{ XT }}>;
 var<workgroup> numbers: array<u32, {{ XT }}>;
+//% if CODES
+var<workgroup> weights: array<f32, {{ 2 ** CODES }}>;
+// The scales of a tile's tokens, and the first one.
+var<workgroup> inverse: array<f32, {{ XT }}>;
+var<private> tile_first: u32;
+//% endif
 
 const NONE = 0xffffffffu;
 // The image of -inf below: what a best must exceed to be one.
@@ -104,12 +128,41 @@ fn unordered(key: u32) -> f32 {
 }
 
 fn document_scale(token: u32) -> f32 {
-    //% if SCALED
+    //% if CODES
+    return inverse[token - tile_first];
+    //% elif SCALED
     return scale[token];
     //% else
     return 1.0;
     //% endif
 }
+
+//% if CODES
+// Dimensions 4 i .. 4 i + 3 of a token of centroid `number`, before they are divided by its length.
+fn decoded(token: u32, number: u32, i: u32) -> vec4<f32> {
+    let bits = vec4<u32>({{ 4 * CODES }}u * i) + vec4<u32>(0u, {{ CODES }}u, {{ 2 * CODES }}u, {{ 3 * CODES }}u);
+    let word = documents[token * ((params.dim * {{ CODES }}u + 31u) / 32u) + bits.x / 32u];
+    let fields = (vec4<u32>(word) >> ((bits & vec4<u32>(24u)) + {{ 8 - CODES }}u - (bits & vec4<u32>(7u)))) & vec4<u32>({{ 2 ** CODES - 1 }}u);
+    return centroids[number * (params.dim / 4u) + i]
+        + vec4<f32>(weights[fields.x], weights[fields.y], weights[fields.z], weights[fields.w]);
+}
+
+// To the nearest value that the queries' type has, ties to even.
+fn rounded(v: vec4<f32>) -> vec4<f32> {
+    //% if T == "f32"
+    return v;
+    //% elif T == "bf16"
+    let bits = bitcast<vec4<u32>>(v);
+    return bitcast<vec4<f32>>((bits + 0x7fffu + ((bits >> vec4<u32>(16u)) & vec4<u32>(1u))) & vec4<u32>(0xffff0000u));
+    //% else
+    let bits = bitcast<vec4<u32>>(v);
+    var near = (bits + 0xfffu + ((bits >> vec4<u32>(13u)) & vec4<u32>(1u))) & vec4<u32>(0xffffe000u);
+    // What is too large is infinite, what is too small a multiple of 2^-24.
+    near = select(near, (near & vec4<u32>(0x80000000u)) | vec4<u32>(0x7f800000u), (near & vec4<u32>(0x7fffffffu)) >= vec4<u32>(0x47800000u));
+    return select(bitcast<vec4<f32>>(near), round(v * 16777216.0) / 16777216.0, abs(v) < vec4<f32>(6.103515625e-5));
+    //% endif
+}
+//% endif
 
 fn row_scale(token: u32) -> f32 {
     return bitcast<f32>(tables[params.rows_at + 2u * token]);
@@ -204,6 +257,10 @@ fn maxsim(
     let line = thread % {{ XT }}u;
     let is_row = thread < {{ QT }}u;
     let state_at = 3u * (unit * params.state_rows + thread);
+    //% if CODES
+    if thread < {{ 2 ** CODES }}u { weights[thread] = bitcast<f32>(tables[params.rows_at - {{ 2 ** CODES }}u + thread]); }
+    workgroupBarrier();
+    //% endif
 
     for (var e = tables[8u * unit + 2u]; e < entries_end; e++) {
         let entry = params.entries_at + 4u * e;
@@ -222,6 +279,12 @@ fn maxsim(
         //% endif
         for (var t = 0u; t < count; t += {{ XT }}u) {
             let width = min(count - t, {{ XT }}u);
+            //% if CODES
+            tile_first = first + t;
+            //% for half in range(2)
+            let number_{{ half }} = codes[first + t + min(thread / {{ FOURS }}u + {{ 32 * half }}u, width - 1u)] & 0x7fffffffu;
+            //% endfor
+            //% endif
             //% if MODE == "both"
             var mine = Search();
             //% endif
@@ -232,13 +295,23 @@ fn maxsim(
                 var sum_{{ i }}_{{ j }} = 0.0;
                 //% endfor
                 //% endfor
+                //% if CODES
+                var squares_0 = 0.0;
+                var squares_1 = 0.0;
+                //% endif
                 for (var c0 = 0u; c0 < fours; c0 += {{ FOURS }}u) {
                     //% for half in range(2)
                     {
                         let r = thread / {{ FOURS }}u + {{ 32 * half }}u;
                         let c = thread % {{ FOURS }}u;
                         var v = vec4<f32>();
+                        //% if CODES
+                        if r < width && c0 + c < fours { v = decoded(first + t + r, number_{{ half }}, c0 + c); }
+                        squares_{{ half }} = fma(v.w, v.w, fma(v.z, v.z, fma(v.y, v.y, fma(v.x, v.x, squares_{{ half }}))));
+                        v = rounded(v);
+                        //% else
                         if r < width && c0 + c < fours { v = load4_documents((first + t + r) * fours + c0 + c); }
+                        //% endif
                         document_tile[c * {{ XT + 1 }}u + r] = v;
                     }
                     //% endfor
@@ -271,6 +344,20 @@ fn maxsim(
                 products[(row + {{ j }}u) * {{ XT + 1 }}u + column + {{ 16 * i }}u] = sum_{{ i }}_{{ j }};
                 //% endfor
                 //% endfor
+                //% if CODES
+                // Where the tile was, four threads a token.
+                document_tile[thread % {{ FOURS }}u * {{ XT + 1 }}u + thread / {{ FOURS }}u] = vec4<f32>(squares_0);
+                document_tile[thread % {{ FOURS }}u * {{ XT + 1 }}u + thread / {{ FOURS }}u + 32u] = vec4<f32>(squares_1);
+                workgroupBarrier();
+                if thread < width {
+                    let squares = document_tile[thread].x + document_tile[{{ XT + 1 }}u + thread].x
+                        + document_tile[{{ 2 * (XT + 1) }}u + thread].x + document_tile[{{ 3 * (XT + 1) }}u + thread].x;
+                    let bits = bitcast<u32>(1.0 / max(sqrt(squares), 1e-12));
+                    // NaN for a token that takes no part.
+                    let out = codes[first + t + thread] >> 31u == 1u && params.padding == 0u;
+                    inverse[thread] = bitcast<f32>(select(bits, 0x7fc00000u, out));
+                }
+                //% endif
                 workgroupBarrier();
                 // Who reads here is done before the next products are written, two barriers on.
                 if is_row && thread < height {
@@ -310,6 +397,8 @@ fn maxsim(
             if thread >= {{ XT }}u && line < width {
                 //% if WEIGHTED
                 let counts = weight[first + t + line] > 0.0;
+                //% elif CODES
+                let counts = codes[first + t + line] >> 31u == 0u;
                 //% else
                 let counts = true;
                 //% endif

@@ -1,4 +1,4 @@
-// residual: y[t] = l2(centroids[codes[s]] + table[fields of residuals[s]]), with l2(v) = v / max(|v|, eps) and s = <% if PICK %>rows[t]<% else %>t<% endif %>
+// residual: y[t] = l2(centroids[codes[t]] + table[fields of residuals[t]]), with l2(v) = v / max(|v|, eps)
 //
 // A dimension's field of {{ BITS }} bit(s) stands in a stream of bytes that are filled from their highest bit; the table has
 // the weights by field. One workgroup of 64 threads a vector; thread t owns dimensions t, t + 64, ….
@@ -7,9 +7,9 @@
 // Numerics: f32; the order of additions depends on the subgroup size alone.
 //@ family  residual
 //@ entry   residual
-//@ buffers centroids:read table:read codes:read residuals:read <% if PICK %>picked:read <% endif %>y:write
+//@ buffers centroids:read table:read codes:read residuals:read y:write
 //@ params  ResidualParams
-//@ spec    BITS=1,2,4 PICK=false,true SUBGROUPS=false,true
+//@ spec    BITS=1,2,4 SUBGROUPS=false,true
 //@ needs   <% if SUBGROUPS %>subgroups<% endif %>
 
 //% from "include/reduce.wgsl" import workgroup_reduce
@@ -19,11 +19,8 @@ struct ResidualParams { rows: u32, width: u32, words: u32, eps: f32 }
 @group(0) @binding(1) var<storage, read> table: array<f32>;
 @group(0) @binding(2) var<storage, read> codes: array<u32>;
 @group(0) @binding(3) var<storage, read> residuals: array<u32>;
-//% if PICK
-@group(0) @binding(4) var<storage, read> picked: array<u32>;
-//% endif
-@group(0) @binding({{ 5 if PICK else 4 }}) var<storage, read_write> y: array<f32>;
-@group(0) @binding({{ 6 if PICK else 5 }}) var<uniform> params: ResidualParams;
+@group(0) @binding(4) var<storage, read_write> y: array<f32>;
+@group(0) @binding(5) var<uniform> params: ResidualParams;
 
 {{ workgroup_reduce("row_sum", 64, SUBGROUPS, "total + other", "subgroupAdd", "0.0") }}
 
@@ -44,12 +41,11 @@ fn residual(
     let row = group.y * groups.x + group.x;
     if row >= params.rows { return; }
     let at = row * params.width;
-    let source = <% if PICK %>picked[row]<% else %>row<% endif %>;
-    let centroid = codes[source] * params.width;
+    let centroid = codes[row] * params.width;
     var squares = 0.0;
     for (var c = thread; c < params.width; c += 64u) {
         let bit = c * {{ BITS }}u;
-        let byte = residuals[source * params.words + (bit >> 5u)] >> (bit & 24u);
+        let byte = residuals[row * params.words + (bit >> 5u)] >> (bit & 24u);
         let field = (byte >> ({{ 8 - BITS }}u - (bit & 7u))) & {{ 2 ** BITS - 1 }}u;
         let v = centroids[centroid + c] + table[field];
         squares += v * v;

@@ -215,6 +215,37 @@ def maxsim(bench: Bench) -> None:
             return torch.cat([p.amax(3).float().sum(2) for p in products], 1)
 
         bench.case("maxsim", dtype, {"q": q, "lq": lq, "n": n, "ld": ld, "d": d}, work)
+    compressed(bench)
+
+
+def compressed(bench: Bench) -> None:
+    """ColBERTv2's residuals of 2 bits, in parts: looked up, added to centroids, divided by lengths, then compared."""
+    torch, F = bench.torch, bench.torch.nn.functional
+    for q, lq, n, ld, d, dtype in [
+        (1, 32, 100_000, 128, 128, "f16"),
+        (8, 32, 100_000, 128, 128, "f16"),
+        (1, 32, 10_000, 300, 128, "f32"),
+    ]:
+        n, ld, clusters = bench.size(n, 20), bench.size(ld, 128), bench.size(16_384, 64)
+        queries, centroids = bench.normals(dtype, q, lq, d), bench.normals("f32", clusters, d)
+        numbers = torch.randint(clusters, (n, ld), device=bench.device)
+        packed = torch.randint(256, (n, ld, d // 4), device=bench.device, dtype=torch.uint8)
+        weights = 0.2 * (torch.arange(4, device=bench.device) - 1.5)
+        # The four weights of every byte, the first dimension's field highest.
+        fields = (torch.arange(256, device=bench.device)[:, None] >> torch.tensor([6, 4, 2, 0], device=bench.device)) & 3
+        table = weights[fields]
+        step = max(1, (1 << 28) // (max(q * lq, d) * ld))
+
+        def work():
+            found = []
+            for start in range(0, n, step):
+                part = slice(start, start + step)
+                vectors = centroids[numbers[part]] + table[packed[part].long()].flatten(2)
+                vectors = F.normalize(vectors, dim=2).to(bench.dtype(dtype))
+                found.append(torch.einsum("qid,njd->qnij", queries, vectors).amax(3).float().sum(2))
+            return torch.cat(found, 1)
+
+        bench.case("maxsim", dtype, {"q": q, "lq": lq, "n": n, "ld": ld, "d": d}, work, suffix="residual2")
 
 
 def hamming(bench: Bench) -> None:

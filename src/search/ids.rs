@@ -98,6 +98,16 @@ impl Ids {
         }
     }
 
+    /// The row of an id that is there.
+    pub(super) fn row(&self, id: &str) -> Option<u32> {
+        self.rows.get(id).copied()
+    }
+
+    /// The id of a row.
+    pub(super) fn get(&self, row: usize) -> &Arc<str> {
+        &self.all[row]
+    }
+
     /// A row that was found.
     pub(super) fn hit(&self, row: u64, score: f32) -> Hit {
         Hit { id: self.all[row as usize].clone(), score }

@@ -1,12 +1,13 @@
 use nearkin::ops::maxsim::{
     Best, MaxSim, Reduction, Side, Storage, Tokens, align, both, rerank, scores, search,
 };
+use nearkin::ops::residual::{Codec, Codes};
 use nearkin::ops::topk::{Bitmap, Exclude};
 use nearkin::{DType, Device, Error, Offsets, Tensor};
 use proptest::prelude::*;
 
-use crate::common::{Rng, devices, main_devices};
-use crate::oracle::maxsim as oracle;
+use crate::common::{Rng, device, devices, main_devices};
+use crate::oracle::{maxsim as oracle, residual};
 
 const STORAGES: [Storage; 5] =
     [Storage::F32, Storage::F16, Storage::BF16, Storage::Int8, Storage::Binary];
@@ -22,6 +23,28 @@ struct Set {
     keep: Vec<bool>,
     normalized: bool,
     masked: bool,
+    coded: Option<Coded>,
+}
+
+/// What compressed vectors are made of.
+#[derive(Clone)]
+struct Coded {
+    centroids: Vec<f32>,
+    weights: Vec<f32>,
+    /// Each token's centroid and residual.
+    numbers: Vec<u32>,
+    words: Vec<u32>,
+}
+
+impl Coded {
+    fn on(&self, dim: usize, device: &Device) -> (Codec, Codes) {
+        let shape = [self.centroids.len() / dim, dim];
+        let centroids = Tensor::from_slice(device, &shape, &self.centroids).unwrap();
+        let cutoffs: Vec<f32> = (1..self.weights.len()).map(|i| i as f32).collect();
+        let codec = Codec::new(&centroids, &cutoffs, &self.weights).unwrap();
+        let codes = codec.codes(&self.numbers, &self.words).unwrap();
+        (codec, codes)
+    }
 }
 
 impl Set {
@@ -56,7 +79,47 @@ impl Set {
             keep: vec![true; total],
             normalized: false,
             masked: false,
+            coded: None,
         }
+    }
+
+    /// Documents of `clusters` centroids and `bits` a dimension, for queries of a storage. The first centroid and the first
+    /// weight are 0, and so are some of the vectors.
+    fn compressed(
+        storage: Storage,
+        bits: usize,
+        dim: usize,
+        lengths: &[usize],
+        rng: &mut Rng,
+    ) -> Set {
+        let (total, clusters): (usize, usize) = (lengths.iter().sum(), 1 + rng.below(20));
+        let mut coded = Coded {
+            centroids: rng.normals(clusters * dim),
+            weights: rng.normals(1 << bits).iter().map(|w| w * 0.5).collect(),
+            numbers: Vec::new(),
+            words: Vec::new(),
+        };
+        coded.centroids[..dim].fill(0.0);
+        coded.weights[0] = 0.0;
+        let (mut values, mut scale) = (Vec::new(), Vec::new());
+        for _ in 0..total {
+            let is_zero = rng.unit() < 0.05;
+            let number = if is_zero { 0 } else { rng.below(clusters) };
+            let bucket = |rng: &mut Rng| if is_zero { 0 } else { rng.below(1 << bits) };
+            let buckets: Vec<usize> = (0..dim).map(|_| bucket(rng)).collect();
+            let mut bytes = residual::pack(&buckets, bits);
+            bytes.resize(bytes.len().next_multiple_of(4), 0);
+            coded.numbers.push(number as u32);
+            coded.words.extend(bytemuck::pod_collect_to_vec::<u8, u32>(&bytes));
+            let centroid = &coded.centroids[number * dim..][..dim];
+            let v = centroid.iter().zip(&buckets).map(|(c, &b)| c + coded.weights[b]);
+            let v: Vec<f32> = v.collect();
+            let length = v.iter().map(|&v| (v as f64).powi(2)).sum::<f64>().sqrt();
+            scale.push(1.0 / length.max(1e-12));
+            values.extend(v);
+        }
+        let set = Set::of(storage, dim, lengths, &values);
+        Set { scale, coded: Some(coded), ..set }
     }
 
     fn normalized(mut self) -> Set {
@@ -92,12 +155,21 @@ impl Set {
     fn select(&self, items: &[usize]) -> Set {
         let mut set = Set { lengths: Vec::new(), ..self.clone() };
         (set.vectors, set.scale, set.keep) = Default::default();
+        if let Some(coded) = &mut set.coded {
+            (coded.numbers, coded.words) = Default::default();
+        }
         for &i in items {
             let item = self.item(i);
             set.lengths.push(self.lengths[i]);
             set.vectors.extend(item.vectors);
             set.scale.extend(item.scale);
             set.keep.extend(item.keep);
+            if let (Some(to), Some(from)) = (&mut set.coded, &self.coded) {
+                let words = from.words.len() / from.numbers.len().max(1);
+                let tokens = self.start(i)..self.start(i + 1);
+                to.words.extend(&from.words[tokens.start * words..tokens.end * words]);
+                to.numbers.extend(&from.numbers[tokens]);
+            }
         }
         set
     }
@@ -110,6 +182,10 @@ impl Set {
             Tensor::from_slice(device, &[total, self.dim / per], &words).unwrap()
         };
         let tokens = match self.storage {
+            _ if self.coded.is_some() => {
+                let (codec, codes) = self.coded.as_ref().unwrap().on(self.dim, device);
+                Tokens::compressed(&codec, &codes, &offsets)
+            }
             Storage::Int8 => {
                 let vectors =
                     words(4, |v| u32::from_le_bytes(std::array::from_fn(|i| v[i] as i8 as u8)));
@@ -182,6 +258,92 @@ fn methods() -> impl Strategy<Value = MaxSim> {
     (best, reduction, side).prop_map(|(best, reduction, side)| MaxSim { best, reduction, side })
 }
 
+/// Every form of comparison on every device against the oracle.
+fn agrees(q: &Set, d: &Set, lists: &[Vec<u32>], how: &MaxSim) {
+    let dim = q.dim;
+    let kind = match &d.coded {
+        None => q.storage.to_string(),
+        Some(coded) => format!("{} codes of {} weights", q.storage, coded.weights.len()),
+    };
+    for (name, device) in devices() {
+        let (on_q, on_d) = (q.on(device), d.on(device));
+        let all = scores(&on_q, &on_d, how).unwrap();
+        assert_eq!(all.shape(), &[q.lengths.len(), d.lengths.len()]);
+        let all = all.to_vec::<f32>().unwrap();
+        let sides = both(&on_q, &on_d, how).unwrap().map(|t| t.to_vec::<f32>().unwrap());
+        for i in 0..q.lengths.len() {
+            for j in 0..d.lengths.len() {
+                let at = i * d.lengths.len() + j;
+                let what = format!("{name}, {kind} {dim}, {how:?}, query {i} document {j}");
+                for (side, got) in [Side::Queries, Side::Documents].into_iter().zip(&sides) {
+                    check(
+                        &format!("{what} by {side:?}"),
+                        got[at],
+                        want(q.item(i), d.item(j), how, side),
+                        dim,
+                    );
+                    if side == how.side {
+                        assert_eq!(
+                            got[at].to_bits(),
+                            all[at].to_bits(),
+                            "{}: one side and both",
+                            what
+                        );
+                    }
+                }
+            }
+        }
+        let again = rerank(&on_q, &on_d, lists, how).unwrap().to_vec::<f32>().unwrap();
+        let pairs = lists
+            .iter()
+            .enumerate()
+            .flat_map(|(i, list)| list.iter().map(move |j| (i, *j as usize)));
+        let pairs: Vec<(usize, usize)> = pairs.collect();
+        assert_eq!(again.len(), pairs.len());
+        for (got, (i, j)) in again.iter().zip(&pairs) {
+            let whole = all[i * d.lengths.len() + j];
+            assert_eq!(got.to_bits(), whole.to_bits(), "{}: {} {} again", name, i, j);
+        }
+        let found = align(&on_q, &on_d, lists).unwrap();
+        let (places, maxima) =
+            (found.places.to_vec::<u32>().unwrap(), found.maxima.to_vec::<f32>().unwrap());
+        let mut at = 0;
+        for (i, j) in pairs {
+            let wants = oracle::bests(q.item(i), d.item(j), None, false);
+            for (t, found) in wants.iter().enumerate() {
+                let what = format!("{name}, {kind} {dim}: token {t} of {i} in {j}");
+                if !q.item(i).keep[t] || found.place.is_none() {
+                    assert_eq!((places[at], maxima[at]), (u32::MAX, f32::NEG_INFINITY), "{}", what);
+                } else {
+                    check(&what, maxima[at], (found.best, found.magnitude), dim);
+                    // The place has a similarity that is the maximum's within rounding.
+                    let one = d.item(j);
+                    let place = places[at] as usize;
+                    let one = oracle::Item {
+                        vectors: &one.vectors[place * dim..][..dim],
+                        scale: &one.scale[place..][..1],
+                        keep: &one.keep[place..][..1],
+                        dim,
+                    };
+                    let there = oracle::bests(q.item(i), one, None, false)[t].best;
+                    check(&what, maxima[at], (there, found.magnitude), dim);
+                }
+                at += 1;
+            }
+        }
+        assert_eq!(at, places.len());
+    }
+}
+
+/// Lists of documents for queries of these lengths, in any order and several times.
+fn lists(queries: &[usize], documents: &[usize], rng: &mut Rng) -> Vec<Vec<u32>> {
+    let list = |rng: &mut Rng| {
+        let count = rng.below(2 * documents.len() + 1);
+        (0..count).map(|_| rng.below(documents.len()) as u32).collect()
+    };
+    queries.iter().map(|_| list(rng)).collect()
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 12, failure_persistence: None, ..Default::default() })]
 
@@ -205,65 +367,34 @@ proptest! {
             if masked { set.masked(|_| rng.unit() < 0.7) } else { set }
         };
         let (q, d) = (set(&queries, masks & 1 == 1), set(&documents, masks & 2 == 2));
-        let lists: Vec<Vec<u32>> = queries
-            .iter()
-            .map(|_| (0..rng.below(2 * documents.len() + 1)).map(|_| rng.below(documents.len()) as u32).collect())
-            .collect();
-        for (name, device) in devices() {
-            let (on_q, on_d) = (q.on(device), d.on(device));
-            let all = scores(&on_q, &on_d, &how).unwrap();
-            prop_assert_eq!(all.shape(), &[queries.len(), documents.len()]);
-            let all = all.to_vec::<f32>().unwrap();
-            let sides = both(&on_q, &on_d, &how).unwrap().map(|t| t.to_vec::<f32>().unwrap());
-            for i in 0..queries.len() {
-                for j in 0..documents.len() {
-                    let at = i * documents.len() + j;
-                    let what = format!("{name}, {storage} {dim}, {how:?}, query {i} document {j}");
-                    for (side, got) in [Side::Queries, Side::Documents].into_iter().zip(&sides) {
-                        check(&format!("{what} by {side:?}"), got[at], want(q.item(i), d.item(j), &how, side), dim);
-                        if side == how.side {
-                            prop_assert_eq!(got[at].to_bits(), all[at].to_bits(), "{}: one side and both", what);
-                        }
-                    }
-                }
+        let lists = lists(&queries, &documents, &mut rng);
+        agrees(&q, &d, &lists, &how);
+    }
+
+    #[test]
+    fn compressed_documents_match_the_oracle(
+        storage in 0usize..3,
+        bits in prop_oneof![Just(1usize), Just(2), Just(4)],
+        dim in prop_oneof![Just(8usize), Just(24), Just(40), Just(64), Just(72), Just(128), Just(136), Just(264)],
+        queries in prop::collection::vec(prop_oneof![0usize..6, Just(32), 30usize..80], 0..4),
+        documents in prop::collection::vec(prop_oneof![0usize..6, 60usize..140], 0..6),
+        how in methods(),
+        normalized: bool,
+        masks in 0usize..4,
+        seed: u64,
+    ) {
+        let storage = STORAGES[storage];
+        let mut rng = Rng(seed);
+        let q = Set::new(storage, dim, &queries, &mut rng);
+        let mut q = if normalized { q.normalized() } else { q };
+        let mut d = Set::compressed(storage, bits, dim, &documents, &mut rng);
+        for (set, bit) in [(&mut q, 1), (&mut d, 2)] {
+            if masks & bit == bit {
+                *set = set.clone().masked(|_| rng.unit() < 0.7);
             }
-            let again = rerank(&on_q, &on_d, &lists, &how).unwrap().to_vec::<f32>().unwrap();
-            let pairs = lists.iter().enumerate().flat_map(|(i, list)| list.iter().map(move |j| (i, *j as usize)));
-            let pairs: Vec<(usize, usize)> = pairs.collect();
-            prop_assert_eq!(again.len(), pairs.len());
-            for (got, (i, j)) in again.iter().zip(&pairs) {
-                let whole = all[i * documents.len() + j];
-                prop_assert_eq!(got.to_bits(), whole.to_bits(), "{}: {} {} again", name, i, j);
-            }
-            let found = align(&on_q, &on_d, &lists).unwrap();
-            let (places, maxima) =
-                (found.places.to_vec::<u32>().unwrap(), found.maxima.to_vec::<f32>().unwrap());
-            let mut at = 0;
-            for (i, j) in pairs {
-                let wants = oracle::bests(q.item(i), d.item(j), None, false);
-                for (t, found) in wants.iter().enumerate() {
-                    let what = format!("{name}, {storage} {dim}: token {t} of {i} in {j}");
-                    if !q.item(i).keep[t] || found.place.is_none() {
-                        prop_assert_eq!((places[at], maxima[at]), (u32::MAX, f32::NEG_INFINITY), "{}", what);
-                    } else {
-                        check(&what, maxima[at], (found.best, found.magnitude), dim);
-                        // The place has a similarity that is the maximum's within rounding.
-                        let one = d.item(j);
-                        let place = places[at] as usize;
-                        let one = oracle::Item {
-                            vectors: &one.vectors[place * dim..][..dim],
-                            scale: &one.scale[place..][..1],
-                            keep: &one.keep[place..][..1],
-                            dim,
-                        };
-                        let there = oracle::bests(q.item(i), one, None, false)[t].best;
-                        check(&what, maxima[at], (there, found.magnitude), dim);
-                    }
-                    at += 1;
-                }
-            }
-            prop_assert_eq!(at, places.len());
         }
+        let lists = lists(&queries, &documents, &mut rng);
+        agrees(&q, &d, &lists, &how);
     }
 
     /// Small integers, whose products are exact: of equals the first token is the place.
@@ -301,13 +432,18 @@ proptest! {
 /// The same pair in different company, bit for bit.
 #[test]
 fn company_does_not_change_a_bit() {
-    for storage in STORAGES {
+    let plain = STORAGES.map(|storage| (storage, 0));
+    let compressed = [(Storage::F32, 2), (Storage::F16, 4), (Storage::BF16, 1)];
+    for (storage, bits) in plain.into_iter().chain(compressed) {
         let mut rng = Rng(3);
         let dim = 96;
         let lengths: Vec<usize> = (0..9).map(|i| [32, 7, 33, 1, 64, 70][i % 6]).collect();
         let q = Set::new(storage, dim, &lengths, &mut rng).normalized();
         let lengths: Vec<usize> = (0..17).map(|i| [60, 1, 64, 129, 3][i % 5]).collect();
-        let d = Set::new(storage, dim, &lengths, &mut rng);
+        let d = match bits {
+            0 => Set::new(storage, dim, &lengths, &mut rng),
+            bits => Set::compressed(storage, bits, dim, &lengths, &mut rng),
+        };
         let soft = MaxSim::cico(Side::Queries, 0.07, false);
         for (name, device) in main_devices() {
             let (on_q, on_d) = (q.on(device), d.on(device));
@@ -319,7 +455,11 @@ fn company_does_not_change_a_bit() {
                     for (alone, all) in alone.iter().zip(&all) {
                         let alone = alone.to_vec::<f32>().unwrap()[0];
                         let there = all[i * d.lengths.len() + j];
-                        assert_eq!(alone.to_bits(), there.to_bits(), "{name} {storage} {i} {j}");
+                        assert_eq!(
+                            alone.to_bits(),
+                            there.to_bits(),
+                            "{name} {storage} {bits} {i} {j}"
+                        );
                     }
                     let few = [d.select(&[2, j, 1]).on(device), q.select(&[i, 4]).on(device)];
                     let few = scores(&few[1], &few[0], &how).unwrap().to_vec::<f32>().unwrap();
@@ -417,10 +557,14 @@ fn nan_never_wins_and_nothing_is_minus_infinity() {
 
 #[test]
 fn a_search_ranks_the_scores() {
-    for storage in STORAGES {
+    let plain = STORAGES.map(|storage| (storage, 0));
+    for (storage, bits) in plain.into_iter().chain([(Storage::F32, 2), (Storage::F16, 4)]) {
         let mut rng = Rng(21);
         let lengths: Vec<usize> = (0..60).map(|i| (i * 7) % 20).collect();
-        let d = Set::new(storage, 32, &lengths, &mut rng).normalized();
+        let d = match bits {
+            0 => Set::new(storage, 32, &lengths, &mut rng).normalized(),
+            bits => Set::compressed(storage, bits, 32, &lengths, &mut rng),
+        };
         let q = Set::new(storage, 32, &[5, 32, 0, 40], &mut rng).normalized();
         for (name, device) in main_devices() {
             let (on_q, on_d) = (q.on(device), d.on(device));
@@ -456,21 +600,163 @@ fn a_search_ranks_the_scores() {
     }
 }
 
+/// Rounded before they are divided by their lengths rather than behind, the vectors are those that the codec gives.
+#[test]
+fn compressed_documents_score_as_decoded_ones() {
+    let mut rng = Rng(31);
+    for (storage, bits, tolerance) in
+        [(Storage::F32, 1, 1e-6), (Storage::F16, 2, 1e-3), (Storage::BF16, 4, 8e-3)]
+    {
+        let q = Set::new(storage, 128, &[32, 5, 90], &mut rng).normalized();
+        let d = Set::compressed(storage, bits, 128, &[70, 0, 3, 64, 129], &mut rng);
+        for (name, device) in devices() {
+            let (on_q, on_d) = (q.on(device), d.on(device).masked(&d.keep).unwrap());
+            let (codec, codes) = on_d.codec().unwrap();
+            assert_eq!(on_d.vectors().shape(), codes.residuals().shape());
+            assert_eq!((on_d.storage(), on_d.total()), (Storage::F32, codes.len()));
+            let decoded = codec.decode(codes).unwrap().to_f32_vec().unwrap();
+            let copy = on_d.to_storage(Storage::F32).unwrap();
+            assert!(copy.codec().is_none());
+            assert_eq!(copy.vectors().to_f32_vec().unwrap(), decoded, "{name}");
+            let [here, there] = [on_d.clone(), on_d.to_storage(storage).unwrap()]
+                .map(|d| scores(&on_q, &d, &MaxSim::filip(Side::Queries)).unwrap())
+                .map(|found| found.to_vec::<f32>().unwrap());
+            for (a, b) in here.iter().zip(&there) {
+                assert!(a == b || (a - b).abs() < tolerance, "{name} {storage}: {a}, {b}");
+            }
+            // They have length 1 without being asked.
+            let again = on_d.normalized().unwrap();
+            let again = scores(&on_q, &again, &MaxSim::filip(Side::Queries)).unwrap();
+            assert_eq!(again.to_vec::<f32>().unwrap(), here, "{name}");
+        }
+    }
+}
+
+#[test]
+fn compressed_documents_of_the_largest_dimension_and_thousands_of_tokens() {
+    let mut rng = Rng(32);
+    for (storage, bits, dim, lengths) in [
+        (Storage::F32, 2, 1024, [70, 5]),
+        (Storage::BF16, 4, 1024, [65, 1]),
+        (Storage::F16, 1, 8, [1500, 3]),
+    ] {
+        let q = Set::new(storage, dim, &[lengths[0] / 2, 130], &mut rng);
+        let d = Set::compressed(storage, bits, dim, &lengths, &mut rng);
+        for (name, device) in main_devices() {
+            let found = both(&q.on(device), &d.on(device), &MaxSim::colbert()).unwrap();
+            for (side, found) in [Side::Queries, Side::Documents].into_iter().zip(found) {
+                for (at, got) in found.to_vec::<f32>().unwrap().iter().enumerate() {
+                    let want = want(q.item(at / 2), d.item(at % 2), &MaxSim::colbert(), side);
+                    check(&format!("{name} {storage} {side:?} {at}"), *got, want, dim);
+                }
+            }
+        }
+    }
+}
+
+/// What is beyond f16's range is infinite, what is small rounds to even as everywhere.
+#[test]
+fn decoded_values_are_rounded_as_the_queries() {
+    let lengths = [6];
+    let values = [70000.0, -65519.0, 2049.0, 3.1e-6, 5.9604645e-8 * 2.5, 0.0];
+    for storage in [Storage::F16, Storage::BF16] {
+        let mut centroids = vec![0f32; 8 * 6];
+        for (i, v) in values.iter().enumerate() {
+            centroids[8 * i] = *v;
+        }
+        let coded = Coded {
+            centroids: centroids.clone(),
+            weights: vec![0.0; 2],
+            numbers: (0..6).collect(),
+            words: vec![0; 6],
+        };
+        let mut one = vec![0f32; 8];
+        one[0] = 1.0;
+        let q = Set::of(storage, 8, &[1], &one);
+        for (name, device) in devices() {
+            let (codec, codes) = coded.on(8, device);
+            let offsets = Offsets::from_lengths(device, &[1; 6]).unwrap();
+            let d = Tokens::compressed(&codec, &codes, &offsets).unwrap();
+            let found = scores(&q.on(device), &d, &MaxSim::colbert()).unwrap();
+            let found = found.to_vec::<f32>().unwrap();
+            let rounded = Set::of(storage, 8, &lengths, &centroids).vectors;
+            for (i, got) in found.iter().enumerate() {
+                let want = rounded[8 * i] / (values[i].abs() as f64).max(1e-12);
+                let close = (*got as f64 - want).abs() <= 1e-6 * want.abs() || *got as f64 == want;
+                assert!(close, "{name} {storage}: {} gives {got}, expected {want}", values[i]);
+            }
+        }
+    }
+}
+
 #[test]
 fn documents_larger_than_a_binding() {
     let mut rng = Rng(2);
     // 1.8 MiB.
     let d = Set::new(Storage::F32, 128, &[900, 1, 700, 0, 1300, 650], &mut rng);
     let q = Set::new(Storage::F32, 128, &[9, 1], &mut rng);
-    for (name, device) in devices() {
-        let found = both(&q.on(device), &d.on(device), &MaxSim::colbert()).unwrap();
-        for (side, found) in [Side::Queries, Side::Documents].into_iter().zip(found) {
-            for (at, got) in found.to_vec::<f32>().unwrap().iter().enumerate() {
-                let want = want(q.item(at / 6), d.item(at % 6), &MaxSim::colbert(), side);
-                check(&format!("{name} {side:?} {at}"), *got, want, 128);
+    // 1.3 MiB of residuals.
+    let coded = Set::compressed(Storage::F32, 4, 128, &[5000, 1, 9000, 0, 7000, 350], &mut rng);
+    for (d, variants) in [(d, ""), (coded, "wgpu with small bindings")] {
+        for (name, device) in devices().iter().filter(|(name, _)| name.contains(variants)) {
+            let found = both(&q.on(device), &d.on(device), &MaxSim::colbert()).unwrap();
+            for (side, found) in [Side::Queries, Side::Documents].into_iter().zip(found) {
+                for (at, got) in found.to_vec::<f32>().unwrap().iter().enumerate() {
+                    let want = want(q.item(at / 6), d.item(at % 6), &MaxSim::colbert(), side);
+                    check(&format!("{name} {side:?} {at}"), *got, want, 128);
+                }
             }
         }
     }
+}
+
+#[test]
+fn codes_that_do_not_fit_are_refused() {
+    let mut rng = Rng(5);
+    for (name, device) in devices() {
+        let d = Set::compressed(Storage::F32, 2, 64, &[2, 1], &mut rng);
+        let (codec, codes) = d.coded.as_ref().unwrap().on(64, device);
+        let offsets = Offsets::from_lengths(device, &[2, 1]).unwrap();
+        let other = Offsets::from_lengths(device, &[2, 2]).unwrap();
+        let shape = |r: Result<Tokens, Error>| matches!(r, Err(Error::Shape { .. }));
+        assert!(shape(Tokens::compressed(&codec, &codes, &other)), "{name}: too few codes");
+        // As many words, but others.
+        let twice = Set::compressed(Storage::F32, 4, 32, &[3], &mut rng).coded.unwrap();
+        assert!(shape(Tokens::compressed(&twice.on(32, device).0, &codes, &offsets)), "{name}");
+        // Of more centroids than the codec has.
+        let fewer = Tensor::zeros(device, DType::F32, &[1, 64]).unwrap();
+        let fewer = Codec::new(&fewer, codec.cutoffs(), codec.weights()).unwrap();
+        let more = Tensor::zeros(device, DType::F32, &[2, 64]).unwrap();
+        let more = Codec::new(&more, codec.cutoffs(), codec.weights()).unwrap();
+        let beyond = more.codes(&[1, 0, 1], &vec![0; 3 * more.words()]).unwrap();
+        assert!(shape(Tokens::compressed(&fewer, &beyond, &offsets)), "{name}");
+        assert!(matches!(fewer.decode(&beyond), Err(Error::Shape { .. })), "{name}");
+        let good = Tokens::compressed(&codec, &codes, &offsets).unwrap();
+        assert!(shape(good.masked(&[true])), "{name}");
+        assert!(matches!(good.to_storage(Storage::Int8).map(|t| t.storage()), Ok(Storage::Int8)));
+        let how = MaxSim::colbert();
+        let refused = scores(&good, &good, &how);
+        assert!(matches!(refused, Err(Error::Argument { .. })), "{name}: compressed queries");
+        for storage in [Storage::Int8, Storage::Binary] {
+            let q = Set::new(storage, 64, &[3], &mut rng).on(device);
+            let refused = scores(&q, &good, &how).err().unwrap().to_string();
+            assert!(refused.contains("queries of f32, f16 or bf16"), "{name}: {refused}");
+        }
+        let q = Set::new(Storage::F32, 32, &[3], &mut rng).on(device);
+        assert!(matches!(scores(&q, &good, &how), Err(Error::Shape { .. })), "{name}");
+        if !device.is_cpu() {
+            let there = Offsets::from_lengths(&Device::cpu(), &[2, 1]).unwrap();
+            assert!(shape(Tokens::compressed(&codec, &codes, &there)), "{name}");
+        }
+    }
+    let Some(device) = device("wgpu with small bindings") else { return };
+    let centroids = Tensor::zeros(device, DType::F32, &[2100, 128]).unwrap();
+    let codec = Codec::new(&centroids, &[0.0], &[-1.0, 1.0]).unwrap();
+    let codes = codec.codes(&[0], &vec![0; codec.words()]).unwrap();
+    let d = Tokens::compressed(&codec, &codes, &Offsets::from_lengths(device, &[1]).unwrap());
+    let q = Set::new(Storage::F32, 128, &[3], &mut rng).on(device);
+    let refused = scores(&q, &d.unwrap(), &MaxSim::colbert());
+    assert!(matches!(refused, Err(Error::Unsupported { .. })));
 }
 
 #[test]

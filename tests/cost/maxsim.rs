@@ -1,4 +1,5 @@
 use nearkin::ops::maxsim::{MaxSim, Side, Storage, Tokens, align, both, scores};
+use nearkin::ops::residual::Codec;
 use nearkin::{DType, Device, Offsets};
 
 use crate::common::{Rng, normals};
@@ -84,4 +85,61 @@ fn both_sides_are_one_pass() {
     let instructions = [&one, &two].map(|l| l[0].counts.warp_instructions);
     println!("one side {} warp instructions, both {}", instructions[0], instructions[1]);
     assert!(instructions[1] <= 2 * instructions[0], "{instructions:?} warp instructions");
+}
+
+/// Residuals and numbers of centroids come from memory once, centroids too; what they decode to is not written.
+#[test]
+fn codes_are_read_once_and_vectors_are_not_written() {
+    let Some((emulator, device)) = emulated() else { return };
+    let ragged: Vec<usize> = (0..90).map(|i| 30 + i * 37 % 90).collect();
+    let cases: [(Storage, u32, usize, &[usize]); 6] = [
+        (Storage::F32, 2, 128, &[32]),
+        (Storage::F32, 1, 96, &[32, 7]),
+        (Storage::F16, 2, 128, &[32]),
+        (Storage::F16, 4, 128, &[32; 4]),
+        (Storage::BF16, 4, 96, &[32]),
+        (Storage::BF16, 1, 128, &[77]),
+    ];
+    let total: usize = ragged.iter().sum();
+    let (clusters, offsets) = (64, Offsets::from_lengths(&device, &ragged).unwrap());
+    for (storage, bits, dim, queries) in cases {
+        let mut rng = Rng(7);
+        let (centroids, _) = normals(&device, DType::F32, &[clusters, dim], &mut rng);
+        let cutoffs: Vec<f32> = (1..1 << bits).map(|i| i as f32).collect();
+        let codec = Codec::new(&centroids, &cutoffs, &rng.normals(1 << bits)).unwrap();
+        let numbers: Vec<u32> = (0..total).map(|_| rng.below(clusters) as u32).collect();
+        let words: Vec<u32> = (0..total * codec.words()).map(|_| rng.next() as u32).collect();
+        let codes = codec.codes(&numbers, &words).unwrap();
+        let d = Tokens::compressed(&codec, &codes, &offsets).unwrap();
+        let q = tokens(&device, storage, queries, dim, 1);
+        let what =
+            format!("{} queries in {storage}, {total} x {dim} of {bits} bits", queries.len());
+        let all = launches(&emulator, || {
+            scores(&q, &d, &MaxSim::colbert()).unwrap();
+        });
+        let names: Vec<&str> = all.iter().map(|l| l.kernel.as_str()).collect();
+        assert_eq!(names, ["maxsim"], "{what}");
+        let counts = &all[0].counts;
+        let passes = queries.iter().map(|n| n.div_ceil(64)).max().unwrap();
+        // Written and read.
+        let state = if passes > 1 { 2 * counts.blocks as usize * passes * 128 * 12 } else { 0 };
+        let pairs = queries.len() * ragged.len();
+        let floor = (q.bytes() + d.bytes() + 4 * clusters * dim + 4 * pairs + state) as u64;
+        let cold = cold_bytes(counts);
+        println!(
+            "{what}: {cold} bytes from memory ({:.3} of the floor), {} blocks, {} warp instructions, {} conflicts",
+            cold as f64 / floor as f64,
+            counts.blocks,
+            counts.warp_instructions,
+            counts.shared.conflicts()
+        );
+        assert!(cold <= floor + floor / 10, "{what}: {cold} bytes from memory, floor {floor}");
+        // Two stores of a state touch all its sectors.
+        let tiles: usize = ragged.iter().map(|n| n.div_ceil(64) + 1).sum();
+        let state = if passes > 1 { 2 * queries.len() * passes * tiles * 128 * 12 } else { 0 };
+        let (written, most) = (32 * counts.global.stores.sectors, (32 * pairs + state) as u64);
+        assert!(written <= most, "{what}: {written} bytes written, at most {most}");
+        assert_eq!(counts.local_bytes, 0, "{what}: local memory");
+        assert_eq!(counts.shared.conflicts(), 0, "{what}: bank conflicts");
+    }
 }

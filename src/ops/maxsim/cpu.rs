@@ -119,7 +119,7 @@ impl Queries {
                 let here = rest.start..rest.end.min(rest.start + width);
                 rest.start = here.end;
                 let mut rows = vec![0.0; here.len() * dim];
-                tokens.decode(here.clone(), &mut rows);
+                tokens.decode(here.clone(), tokens.storage().dtype(), &mut rows);
                 let mut data = vec![0.0; dim * width];
                 for (lane, row) in rows.chunks_exact(dim).enumerate() {
                     row.iter().enumerate().for_each(|(d, v)| data[d * width + lane] = *v);
@@ -278,12 +278,15 @@ impl<'a> Scorer<'a> {
     fn tile(&mut self, document: usize, tile: Range<usize>, first: usize, panels: Range<usize>) {
         let (args, tokens, dim) = (self.args, self.args.documents, self.args.documents.dim());
         let mut buffer = std::mem::take(&mut self.rows);
-        let rows = match tokens.storage() {
-            Storage::F32 => &tokens.vectors().cpu::<f32>()[tile.start * dim..tile.end * dim],
+        let rows = match (tokens.storage(), tokens.codec()) {
+            (Storage::F32, None) => {
+                &tokens.vectors().cpu::<f32>()[tile.start * dim..tile.end * dim]
+            }
             _ => {
                 if self.held != Some((document, tile.start)) {
                     buffer.resize(tile.len() * dim, 0.0);
-                    tokens.decode(tile.clone(), &mut buffer);
+                    let rounded = args.queries.storage().dtype();
+                    tokens.decode(tile.clone(), rounded, &mut buffer);
                     self.held = Some((document, tile.start));
                 }
                 &buffer[..tile.len() * dim]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Args, Best, Found, Pairs, Reduction, Storage, Want};
-use crate::device::cuda::CudaDevice;
+use crate::device::cuda::{Binding, CudaDevice};
 use crate::template::{Family, Spec, keys, params};
 use crate::{DType, Result, Tensor};
 
@@ -37,6 +37,8 @@ struct MaxsimSpec {
     copy: u32,
     /// Whether the queries' rows stay in shared memory.
     resident: bool,
+    /// Bits a dimension of compressed documents, or 0.
+    codes: u32,
 }
 
 impl Spec for MaxsimSpec {
@@ -58,6 +60,7 @@ pub(crate) const FAMILY: Family = Family {
             soft: false,
             copy: 16,
             resident: true,
+            codes: 0,
         })
     },
     params: MaxsimParams::MEMBERS,
@@ -104,6 +107,7 @@ fn launch(
         soft: args.how.best != Best::Max,
         copy: if row_bytes.is_multiple_of(16) { 16 } else { 4 },
         resident: row_bytes <= RESIDENT && queries.offsets().max_len() <= ROWS,
+        codes: documents.codec().map_or(0, |(codec, _)| codec.bits()),
     };
     let kernel = gpu.kernel(spec, (MaxsimParams::MEMBERS, size_of::<MaxsimParams>()))?;
     let (list, units) = units(gpu, args, mode);
@@ -136,7 +140,7 @@ fn launch(
         let count = units.len();
         let units = upload(units.as_flattened())?;
         // What is absent is not read, but something must be bound.
-        let bindings = [
+        let mut bindings: Vec<Binding<'_>> = vec![
             queries.vectors().cuda().into(),
             documents.vectors().cuda().into(),
             documents.offsets().tensor().cuda().into(),
@@ -149,6 +153,10 @@ fn launch(
             found.cuda().into(),
             more.unwrap_or(found).cuda().into(),
         ];
+        if let Some((codec, codes)) = documents.codec() {
+            let tensors = [codec.centroids(), codes.centroids(), &codec.table];
+            bindings.extend(tensors.map(|t| Binding::from(t.cuda())));
+        }
         gpu.launch(&kernel, &bindings, &params, [count, 1, 1])?;
     }
     Ok(())

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use half::{bf16, f16};
 use rayon::prelude::*;
 
+#[cfg(feature = "wgpu")]
+use crate::device::Backend;
 use crate::dtype::with_float;
+use crate::ops::residual::{Codec, Codes, cpu::decode_rows};
 use crate::ops::{check, check_devices, check_float, matrix};
 use crate::{DType, Device, Error, Float, Offsets, Result, Tensor};
 
@@ -79,6 +82,14 @@ pub struct Tokens {
     scale: Option<PerToken>,
     /// Whether each token takes part.
     mask: Option<Mask>,
+    /// Where `vectors` are residuals: what they are decoded with.
+    compressed: Option<Arc<Compressed>>,
+}
+
+#[derive(Debug)]
+struct Compressed {
+    codec: Codec,
+    codes: Codes,
 }
 
 /// A number for each token, on the host and on the device.
@@ -102,6 +113,8 @@ struct Mask {
     weight: Tensor,
     /// The scales, NaN for tokens that take no part: a NaN never wins.
     scale: PerToken,
+    /// The centroids of compressed vectors on wgpu, with the highest bit for tokens that take no part.
+    marked: Option<Tensor>,
 }
 
 impl Tokens {
@@ -149,6 +162,28 @@ impl Tokens {
         Tokens::build(vectors, offsets, Storage::Binary, 32 * width)
     }
 
+    /// Documents that `codec` compressed, one of `codes` a token. They are compared with queries of f32, f16 or bf16 and
+    /// never decoded in memory: with `v = centroid + weight` in f32, a product is `(q · r(v)) / max(|v|, 1e-12)`, where r
+    /// rounds to how the queries are stored.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the codes are not the codec's, their number is not that of the tokens or devices differ.
+    pub fn compressed(codec: &Codec, codes: &Codes, offsets: &Offsets) -> Result<Tokens> {
+        codes.check(codec)?;
+        check(OP, "codes", codes.centroids(), DType::U32, &[offsets.total()])?;
+        check_devices(OP, &[codes.centroids(), offsets.tensor()])?;
+        let compressed = Some(Arc::new(Compressed { codec: codec.clone(), codes: codes.clone() }));
+        Ok(Tokens {
+            vectors: codes.residuals().clone(),
+            offsets: offsets.clone(),
+            storage: Storage::F32,
+            dim: codec.dim(),
+            scale: None,
+            mask: None,
+            compressed,
+        })
+    }
+
     fn build(vectors: &Tensor, offsets: &Offsets, storage: Storage, dim: usize) -> Result<Tokens> {
         if dim == 0 || !dim.is_multiple_of(8) || dim > MAX_DIM {
             let expected = format!("a multiple of 8 up to {MAX_DIM}");
@@ -158,15 +193,18 @@ impl Tokens {
         check(OP, "vectors", vectors, storage.dtype(), &shape)?;
         check_devices(OP, &[vectors, offsets.tensor()])?;
         let (vectors, offsets) = (vectors.clone(), offsets.clone());
-        Ok(Tokens { vectors, offsets, storage, dim, scale: None, mask: None })
+        Ok(Tokens { vectors, offsets, storage, dim, scale: None, mask: None, compressed: None })
     }
 
     /// The same tokens compared by the cosine: every product is divided by both vectors' lengths, which are computed from
-    /// the values as stored, once, on the host; 0 for a vector without length.
+    /// the values as stored, once, on the host; 0 for a vector without length. Compressed ones are, without being asked.
     ///
     /// # Errors
     /// [`Error::DeviceLost`] if the vectors can not be read.
     pub fn normalized(&self) -> Result<Tokens> {
+        if self.compressed.is_some() {
+            return Ok(self.clone());
+        }
         let host = self.unscaled()?;
         let scale = host.par_chunks(self.dim).map(crate::ops::topk::inverse_length).collect();
         let scale = Some(PerToken::new(self.device(), scale)?);
@@ -186,7 +224,21 @@ impl Tokens {
         let weight: Vec<f32> = keep.iter().map(|&k| if k { 1.0 } else { 0.0 }).collect();
         let weight = Tensor::from_slice(self.device(), &[keep.len()], &weight)?;
         let scale = PerToken { host: Arc::new([]), device: weight.clone() };
-        Tokens { mask: Some(Mask { keep: keep.into(), weight, scale }), ..self.clone() }.remask()
+        let marked = self.marked(keep)?;
+        let mask = Some(Mask { keep: keep.into(), weight, scale, marked });
+        Tokens { mask, ..self.clone() }.remask()
+    }
+
+    /// A mask's [`Mask::marked`].
+    fn marked(&self, keep: &[bool]) -> Result<Option<Tensor>> {
+        #[cfg(feature = "wgpu")]
+        if let (Some(c), Backend::Wgpu(_)) = (&self.compressed, self.device().backend()) {
+            let mut numbers = c.codes.centroids().to_vec::<u32>()?;
+            numbers.iter_mut().zip(keep).for_each(|(n, &keep)| *n |= (!keep as u32) << 31);
+            return Tensor::from_slice(self.device(), &[numbers.len()], &numbers).map(Some);
+        }
+        let _ = keep;
+        Ok(None)
     }
 
     /// Brings a mask's scales up to date.
@@ -202,13 +254,13 @@ impl Tokens {
     }
 
     /// A copy in another storage, by way of the host: floats are rounded to nearest even; `Int8` takes for scale the largest
-    /// magnitude of a token over 127 and rounds to nearest; `Binary` keeps which values are above 0. Mask stays;
-    /// lengths taken by [`normalized`](Self::normalized) are those of the copy's values.
+    /// magnitude of a token over 127 and rounds to nearest; `Binary` keeps which values are above 0. Compressed vectors are
+    /// decoded. Mask stays; lengths taken by [`normalized`](Self::normalized) are those of the copy's values.
     ///
     /// # Errors
     /// [`Error::Argument`] if the dimension is not a multiple of 32 for `Binary`; [`Error::DeviceLost`].
     pub fn to_storage(&self, storage: Storage) -> Result<Tokens> {
-        if storage == self.storage {
+        if storage == self.storage && self.compressed.is_none() {
             return Ok(self.clone());
         }
         let normalized = self.storage != Storage::Int8 && self.scale.is_some();
@@ -243,11 +295,15 @@ impl Tokens {
             }
         };
         let tokens = if normalized { tokens.normalized()? } else { tokens };
-        Tokens { mask: self.mask.clone(), ..tokens }.remask()
+        let mask = self.mask.clone().map(|mask| Mask { marked: None, ..mask });
+        Tokens { mask, ..tokens }.remask()
     }
 
-    /// The values as stored, without scales, on the host.
+    /// The values as stored, without scales, or decoded, on the host.
     fn unscaled(&self) -> Result<Vec<f32>> {
+        if let Some(c) = &self.compressed {
+            return c.codec.decode(&c.codes)?.to_vec();
+        }
         let mut host = vec![0.0; self.total() * self.dim];
         if !host.is_empty() {
             let bytes = self.vectors.to_bytes()?;
@@ -259,7 +315,7 @@ impl Tokens {
         Ok(host)
     }
 
-    /// The vectors: \[T, D\], \[T, D / 4\] or \[T, D / 32\] by [`storage`](Self::storage).
+    /// The vectors: \[T, D\], \[T, D / 4\] or \[T, D / 32\] by [`storage`](Self::storage), or the residuals of compressed ones.
     pub fn vectors(&self) -> &Tensor {
         &self.vectors
     }
@@ -269,9 +325,14 @@ impl Tokens {
         &self.offsets
     }
 
-    /// How the vectors are stored.
+    /// How the vectors are stored; f32 where they are compressed.
     pub fn storage(&self) -> Storage {
         self.storage
+    }
+
+    /// What the vectors are compressed by, and their codes.
+    pub fn codec(&self) -> Option<(&Codec, &Codes)> {
+        self.compressed.as_ref().map(|c| (&c.codec, &c.codes))
     }
 
     /// The dimension of the vectors.
@@ -304,10 +365,12 @@ impl Tokens {
         self.scale.as_ref().map(|s| &s.device)
     }
 
-    /// Bytes of vectors, scales and mask on the device.
+    /// Bytes of vectors, scales and mask on the device; of compressed vectors the codes alone.
     pub fn bytes(&self) -> usize {
         let scale = self.scale.as_ref().map_or(0, |s| s.device.bytes());
-        self.vectors.bytes() + scale + self.mask.as_ref().map_or(0, |m| 2 * m.weight.bytes())
+        let mask = |m: &Mask| 2 * m.weight.bytes() + m.marked.as_ref().map_or(0, Tensor::bytes);
+        let numbers = self.codec().map_or(0, |(_, codes)| codes.centroids().bytes());
+        self.vectors.bytes() + scale + numbers + self.mask.as_ref().map_or(0, mask)
     }
 
     /// The scale of token `i` in another's search for its best: NaN where it takes no part, unless `padding` lets it.
@@ -339,13 +402,24 @@ impl Tokens {
         self.mask.as_ref().map(|m| &m.weight)
     }
 
+    /// The centroids of compressed vectors, with the highest bit for tokens that take no part.
+    #[cfg(feature = "wgpu")]
+    pub(crate) fn marked_centroids(&self) -> Option<&Tensor> {
+        let marked = self.mask.as_ref().and_then(|m| m.marked.as_ref());
+        marked.or(self.codec().map(|(_, codes)| codes.centroids()))
+    }
+
     /// Whether token `i`'s best counts.
     pub(crate) fn counts(&self, i: usize) -> bool {
         self.mask.as_ref().is_none_or(|m| m.keep[i])
     }
 
-    /// Tokens `tokens` of a CPU tensor as f32, unscaled, into `to`.
-    pub(crate) fn decode(&self, tokens: std::ops::Range<usize>, to: &mut [f32]) {
+    /// Tokens `tokens` of a CPU tensor as f32, unscaled, into `to`; compressed ones rounded to the dtype of queries and then
+    /// divided by their lengths.
+    pub(crate) fn decode(&self, tokens: std::ops::Range<usize>, rounded: DType, to: &mut [f32]) {
+        if let Some((codec, codes)) = self.codec() {
+            return decode_rows(codec, codes, tokens, rounded, to);
+        }
         let width = self.storage.width(self.dim) * self.storage.dtype().size();
         let bytes = match self.storage {
             Storage::F32 => bytemuck::cast_slice(self.vectors.cpu::<f32>()),
@@ -430,7 +504,7 @@ mod tests {
                 }
             }
             let mut direct = vec![0.0; 32];
-            copy.decode(1..2, &mut direct);
+            copy.decode(1..2, DType::F32, &mut direct);
             assert_eq!(direct, got[32..]);
         }
     }

@@ -8,6 +8,8 @@ use std::sync::Arc;
 
 use super::{Args, Best, Found, Pairs, Reduction, Storage, Tokens, Want};
 use crate::device::wgpu::{Binding, WgpuDevice, spread};
+use crate::ops::residual::Codec;
+use crate::ops::residual::wgpu::check_centroids;
 use crate::template::{Family, Spec, keys, params};
 use crate::{DType, Error, Result, Tensor};
 
@@ -47,6 +49,8 @@ struct MaxsimSpec {
     soft: bool,
     scaled: bool,
     weighted: bool,
+    /// Bits a dimension of compressed documents, or 0.
+    codes: u32,
 }
 
 impl Spec for MaxsimSpec {
@@ -63,6 +67,7 @@ params! {
         stride: u32,
         mean: u32,
         inverse: f32,
+        padding: u32,
     }
 }
 
@@ -75,6 +80,7 @@ pub(crate) const FAMILY: Family = Family {
             soft: false,
             scaled: false,
             weighted: false,
+            codes: 0,
         })
     },
     params: MaxsimParams::MEMBERS,
@@ -108,6 +114,9 @@ pub(super) fn maxsim(gpu: &Arc<WgpuDevice>, args: &Args<'_>) -> Result<Found> {
         Want::Align => Some(Tensor::wgpu_uninit(device, DType::U32, &args.shape)?),
         _ => Some(output()?),
     };
+    if let Some((codec, _)) = args.documents.codec() {
+        check_centroids(gpu, codec)?;
+    }
     if size > 0 {
         let documents = windows(gpu, args.documents)?;
         for queries in windows(gpu, args.queries)? {
@@ -177,17 +186,20 @@ impl<'a> Pass<'a> {
             Want::Align => Mode::Align,
             Want::Documents | Want::Both => Mode::Both,
         };
-        let weight = tokens.weights_on_device().filter(|_| mode == Mode::Both).cloned();
+        // Compressed documents bring marks with their centroids' numbers.
+        let codes = tokens.codec().map_or(0, |(codec, _)| codec.bits());
+        let weight =
+            tokens.weights_on_device().filter(|_| mode == Mode::Both && codes == 0).cloned();
         let scale = match tokens.inner_on_device(args.how.padding()) {
             // Weights come with scales.
             None if weight.is_some() => {
                 let ones = vec![1f32; tokens.total()];
                 Some(Tensor::from_slice(tokens.device(), &[ones.len()], &ones)?)
             }
-            scale => scale.cloned(),
+            scale => scale.filter(|_| codes == 0).cloned(),
         };
         let spec = MaxsimSpec {
-            t: match tokens.storage() {
+            t: match args.queries.storage() {
                 Storage::F32 => Stored::F32,
                 Storage::F16 if gpu.facts.f16 => Stored::F16,
                 Storage::F16 => Stored::F16P,
@@ -199,6 +211,7 @@ impl<'a> Pass<'a> {
             soft: args.how.best != Best::Max,
             scaled: scale.is_some(),
             weighted: weight.is_some(),
+            codes,
         };
         Ok(Pass { gpu, args, queries, documents, spec, scale, weight })
     }
@@ -257,9 +270,11 @@ impl<'a> Pass<'a> {
         let scratch = gpu.facts.max_binding.min(SCRATCH) as usize;
         let most_units = (scratch / (3 * size_of::<u32>() * state_rows)).clamp(1, 64 * UNITS);
         let window = self.queries.base..tokens.offsets().bounds()[self.queries.items.end] as usize;
-        let rows: Vec<u32> = window
-            .flat_map(|t| [tokens.inner(t, padding).to_bits(), tokens.counts(t) as u32])
-            .collect();
+        let codec = args.documents.codec().map(|(codec, _)| codec);
+        let weights = codec.map_or_else(Vec::new, Codec::fields);
+        let rows =
+            window.flat_map(|t| [tokens.inner(t, padding).to_bits(), tokens.counts(t) as u32]);
+        let rows: Vec<u32> = weights.iter().map(|w| w.to_bits()).chain(rows).collect();
         let meetings = self.meetings();
         let pairs: usize = meetings.iter().map(|(queries, e)| queries.len() * e.len()).sum();
         // Mesa's software driver ends the loops of an invocation after 65,535 rounds, all together.
@@ -273,12 +288,12 @@ impl<'a> Pass<'a> {
             if units.is_empty() {
                 return Ok(());
             }
-            let (rows_at, count) = (units.len() * 8, units.len());
+            let (start, count) = (units.len() * 8, units.len());
             let params = MaxsimParams {
                 dim: tokens.dim() as u32,
                 units: count as u32,
-                rows_at: rows_at as u32,
-                entries_at: (rows_at + rows.len()) as u32,
+                rows_at: (start + weights.len()) as u32,
+                entries_at: (start + rows.len()) as u32,
                 state_rows: state_rows as u32,
                 stride: if args.shape.len() == 2 { args.shape[1] as u32 } else { 0 },
                 mean: (args.how.reduction == Reduction::Mean) as u32,
@@ -286,6 +301,7 @@ impl<'a> Pass<'a> {
                     Best::Soft { temperature, .. } => 1.0 / temperature,
                     Best::Max => 1.0,
                 },
+                padding: padding as u32,
             };
             let tables = [units.as_flattened(), &rows, entries.as_flattened()].concat();
             let tables = Tensor::from_slice(tokens.device(), &[tables.len()], &tables)?;
@@ -300,6 +316,10 @@ impl<'a> Pass<'a> {
             bindings.extend(more.map(|t| Binding::from(t.wgpu())));
             let columns = [&self.scale, &self.weight].into_iter().flatten();
             bindings.extend(columns.map(|t| self.binding(t, self.documents, args.documents)));
+            if let (Some(codec), Some(marked)) = (codec, args.documents.marked_centroids()) {
+                bindings.push(codec.centroids().wgpu().into());
+                bindings.push(self.binding(marked, self.documents, args.documents));
+            }
             gpu.launch(&gpu.kernel(self.spec)?, &bindings, &params, spread(count))
         };
         for (queries, entries) in meetings {

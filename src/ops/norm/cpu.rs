@@ -65,11 +65,7 @@ pub(crate) fn row(
     let mean = if kind == Kind::Layer { sum_by(y, |v| v) / n } else { 0.0 };
     let squares = sum_by(y, |v| (v - mean) * (v - mean));
     let scale = match kind {
-        Kind::L2 => {
-            let length = squares.sqrt();
-            // Not `max`, which would turn a NaN into eps.
-            1.0 / if length < eps { eps } else { length }
-        }
+        Kind::L2 => unit(squares, eps),
         _ => 1.0 / (squares / n + eps).sqrt(),
     };
     match (weight, bias) {
@@ -89,4 +85,17 @@ pub(crate) fn row(
             }
         }
     }
+}
+
+/// What a row is multiplied by to have length 1.
+#[inline(always)]
+pub(crate) fn unit_scale(y: &[f32], eps: f32) -> f32 {
+    unit(sum_by(y, |v| v * v), eps)
+}
+
+#[inline(always)]
+fn unit(squares: f32, eps: f32) -> f32 {
+    let length = squares.sqrt();
+    // Not `max`, which would turn a NaN into eps.
+    1.0 / if length < eps { eps } else { length }
 }

@@ -1,5 +1,7 @@
 //! Learning a codec and using it.
 
+use std::sync::Arc;
+
 use rayon::prelude::*;
 
 use super::{Codes, OP};
@@ -38,12 +40,14 @@ pub struct Codec {
     /// The same, to be searched.
     corpus: Corpus,
     /// The same on the host.
-    host: Vec<f32>,
+    host: Arc<[f32]>,
     bits: u32,
     cutoffs: Vec<f32>,
     weights: Vec<f32>,
     /// \[2^bits\] f32: the weights by the buckets' bits as they are stored, lowest first.
-    pub(super) table: Tensor,
+    pub(crate) table: Tensor,
+    /// The weights of the fields of every byte, in the order of their dimensions.
+    pub(super) bytes: Arc<[f32]>,
 }
 
 impl Codec {
@@ -79,14 +83,17 @@ impl Codec {
             let got = format!("{} before {}", w[0], w[1]);
             return Err(Error::argument("cutoffs", "ascending numbers", got));
         }
-        let table: Vec<f32> = (0..weights.len() as u32)
-            .map(|field| weights[reversed(field, bits) as usize])
-            .collect();
+        let table = by_field(weights, bits);
+        let per_byte = 8 / bits as usize;
+        let field =
+            |byte: usize, i: usize| byte >> (8 - bits as usize * (i + 1)) & (table.len() - 1);
+        let bytes = (0..256).flat_map(|byte| (0..per_byte).map(move |i| (byte, i)));
         Ok(Codec {
+            bytes: bytes.map(|(byte, i)| table[field(byte, i)]).collect(),
             corpus: Corpus::from_tensor(centroids)?,
             table: Tensor::from_slice(centroids.device(), &[table.len()], &table)?,
             centroids: centroids.clone(),
-            host,
+            host: host.into(),
             bits,
             cutoffs: cutoffs.to_vec(),
             weights: weights.to_vec(),
@@ -203,25 +210,18 @@ impl Codec {
         Ok(Codes {
             centroids: Tensor::from_slice(self.device(), &[count], centroids)?,
             residuals: Tensor::from_slice(self.device(), &[count, words], residuals)?,
+            kind: (self.dim(), self.bits, known),
         })
     }
 
     /// The vectors of codes, of length 1: \[T, D\] f32. Only enqueues on GPUs. A vector has the same bits whatever else is
-    /// decoded beside it.
+    /// decoded beside it. To compare codes, [`Tokens::compressed`](crate::ops::maxsim::Tokens::compressed) needs no vectors.
     ///
     /// # Errors
-    /// [`Error::Shape`] if the codes are of another dimension, number of bits or device; [`Error::Unsupported`] if a
-    /// GPU's binding does not hold the centroids; [`Error::OutOfMemory`].
+    /// [`Error::Shape`] if the codes are of another dimension, number of bits or device, or of more centroids;
+    /// [`Error::Unsupported`] if a GPU's binding does not hold the centroids; [`Error::OutOfMemory`].
     pub fn decode(&self, codes: &Codes) -> Result<Tensor> {
-        super::decode(self, codes, None)
-    }
-
-    /// The vectors of some codes, those numbered `rows`: \[rows.len(), D\] f32, as [`decode`](Self::decode) gives them.
-    ///
-    /// # Errors
-    /// As [`decode`](Self::decode); [`Error::Argument`] if there is no such vector.
-    pub fn decode_rows(&self, codes: &Codes, rows: &[u32]) -> Result<Tensor> {
-        super::decode(self, codes, Some(rows))
+        super::decode(self, codes)
     }
 
     /// Bits a dimension.
@@ -254,6 +254,12 @@ impl Codec {
         &self.weights
     }
 
+    /// The weights by the buckets' bits as they are stored, lowest first.
+    #[cfg(feature = "wgpu")]
+    pub(crate) fn fields(&self) -> Vec<f32> {
+        by_field(&self.weights, self.bits)
+    }
+
     /// The device.
     pub fn device(&self) -> &Device {
         self.centroids.device()
@@ -264,7 +270,7 @@ impl Codec {
         self.centroids.bytes() + 4 * self.centroids.shape()[0] + self.table.bytes()
     }
 
-    fn centroid(&self, code: u32) -> &[f32] {
+    pub(super) fn centroid(&self, code: u32) -> &[f32] {
         &self.host[code as usize * self.dim()..][..self.dim()]
     }
 
@@ -311,6 +317,11 @@ pub(crate) fn normalize(rows: &mut [f32], dim: usize) {
         let inverse = inverse_length(row);
         row.iter_mut().for_each(|v| *v *= inverse);
     });
+}
+
+/// Weights by the buckets' bits as they are stored, lowest first.
+fn by_field(weights: &[f32], bits: u32) -> Vec<f32> {
+    (0..weights.len() as u32).map(|field| weights[reversed(field, bits) as usize]).collect()
 }
 
 /// The lowest `bits` bits of a number in reverse.

@@ -12,8 +12,6 @@ use crate::{DType, Result, Tensor};
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 struct ResidualSpec {
     bits: u32,
-    /// Whether rows are picked by their numbers.
-    pick: bool,
     /// Fours of dimensions that a thread holds.
     quads: u32,
     /// As `include/row.ptx` asks; dimensions divide into fours, and a warp holds 1024 of them.
@@ -31,22 +29,21 @@ params! {
 
 pub(crate) const FAMILY: Family = Family {
     name: ResidualSpec::FAMILY,
-    spec_keys: || keys(ResidualSpec { bits: 2, pick: false, quads: 1, vector: true, warps: 1 }),
+    spec_keys: || keys(ResidualSpec { bits: 2, quads: 1, vector: true, warps: 1 }),
     params: ResidualParams::MEMBERS,
     params_size: size_of::<ResidualParams>(),
 };
 
 pub(super) fn decode(gpu: &Arc<CudaDevice>, args: &Args<'_>) -> Result<Tensor> {
-    let &Args { codec, codes, picked, rows, width, words } = args;
+    let &Args { codec, codes, rows, width } = args;
     let y = Tensor::cuda_uninit(codes.device(), DType::F32, &[rows, width])?;
     let (quads, _) = shape(width);
-    let (bits, pick, quads) = (codec.bits(), picked.is_some(), quads as u32);
-    let spec = ResidualSpec { bits, pick, quads, vector: true, warps: 1 };
+    let (bits, quads) = (codec.bits(), quads as u32);
+    let spec = ResidualSpec { bits, quads, vector: true, warps: 1 };
     let kernel = gpu.kernel(spec, (ResidualParams::MEMBERS, size_of::<ResidualParams>()))?;
-    let codes = [&codec.centroids, &codec.table, &codes.centroids, &codes.residuals];
-    let all = codes.into_iter().chain(picked).chain([&y]);
-    let bindings: Vec<Binding<'_>> = all.map(|t| t.cuda().into()).collect();
-    let (count, width, words) = (rows as u32, width as u32, words as u32);
+    let all = [&codec.centroids, &codec.table, &codes.centroids, &codes.residuals, &y];
+    let bindings = all.map(|t| Binding::from(t.cuda()));
+    let (count, width, words) = (rows as u32, width as u32, codec.words() as u32);
     let params = ResidualParams { rows: count, width, words, eps: EPS };
     gpu.launch(&kernel, &bindings, &params, [rows.div_ceil(4), 1, 1])?;
     Ok(y)

@@ -10,6 +10,8 @@
 //! their highest bit, the bucket's lowest bit first (`numpy.packbits` of the buckets' bits, lowest first). The bytes of a
 //! vector are grouped by four, the first lowest, into u32, and the last group is filled with zero bits.
 //!
+//! To compare codes with queries nothing needs to be decoded in memory: [`maxsim`](crate::ops::maxsim) reads them.
+//!
 //! # Memory
 //! `4 + 4 ceil(D bits / 32)` bytes a vector, 36 for 128 dimensions and 2 bits against 512 in f32, and `4 C D` bytes of
 //! centroids.
@@ -18,7 +20,7 @@
 //! 313,408 bytes, 1.000.
 
 mod codec;
-mod cpu;
+pub(crate) mod cpu;
 #[cfg(feature = "cuda")]
 pub(crate) mod cuda;
 #[cfg(feature = "wgpu")]
@@ -41,6 +43,8 @@ pub struct Codes {
     centroids: Tensor,
     /// \[T, W\] u32: the residuals' bits.
     residuals: Tensor,
+    /// What they are codes of: a dimension, bits, centroids of which none is beyond.
+    kind: (usize, u32, usize),
 }
 
 impl Codes {
@@ -69,6 +73,19 @@ impl Codes {
         self.centroids.bytes() + self.residuals.bytes()
     }
 
+    /// Whether `codec` can decode them.
+    pub(crate) fn check(&self, codec: &Codec) -> Result<()> {
+        let (dim, bits, clusters) = self.kind;
+        if (dim, bits) != (codec.dim(), codec.bits()) || clusters > codec.centroids.shape()[0] {
+            let describe = |dim: usize, bits: u32, clusters: usize| {
+                format!("codes of {clusters} centroids of {dim} dimensions and {bits} bits")
+            };
+            let expected = describe(codec.dim(), codec.bits(), codec.centroids.shape()[0]);
+            return Err(Error::shape(OP, expected, describe(dim, bits, clusters)));
+        }
+        super::check_devices(OP, &[&codec.centroids, &self.centroids, &self.residuals])
+    }
+
     /// The device.
     pub fn device(&self) -> &Device {
         self.centroids.device()
@@ -79,31 +96,16 @@ impl Codes {
 struct Args<'a> {
     codec: &'a Codec,
     codes: &'a Codes,
-    /// The numbers of the vectors to decode, if not all: \[rows\] u32.
-    picked: Option<&'a Tensor>,
-    /// Vectors to decode, their dimensions and the u32 of one's residual.
+    /// Vectors to decode, and their dimensions.
     rows: usize,
     width: usize,
-    words: usize,
 }
 
-/// Decodes all vectors, or those that are picked, into \[rows, D\] f32.
-fn decode(codec: &Codec, codes: &Codes, picked: Option<&[u32]>) -> Result<Tensor> {
-    let (count, width, words) = (codes.len(), codec.dim(), codec.words());
-    if codes.residuals.shape() != [count, words] {
-        let got = format!("{:?}", codes.residuals.shape());
-        return Err(Error::shape(OP, format!("residuals [{count}, {words}]"), got));
-    }
-    super::check_devices(OP, &[&codec.centroids, &codes.centroids, &codes.residuals])?;
-    if let Some(row) = picked.and_then(|rows| rows.iter().find(|r| **r as usize >= count)) {
-        return Err(Error::argument("rows", format!("vectors below {count}"), row.to_string()));
-    }
-    let picked = match picked {
-        Some(rows) => Some(Tensor::from_slice(codes.device(), &[rows.len()], rows)?),
-        None => None,
-    };
-    let rows = picked.as_ref().map_or(count, Tensor::len);
-    let args = Args { codec, codes, picked: picked.as_ref(), rows, width, words };
+/// Decodes all vectors into \[T, D\] f32.
+fn decode(codec: &Codec, codes: &Codes) -> Result<Tensor> {
+    codes.check(codec)?;
+    let (rows, width) = (codes.len(), codec.dim());
+    let args = Args { codec, codes, rows, width };
     if rows == 0 {
         return Tensor::zeros(codes.device(), DType::F32, &[0, width]);
     }

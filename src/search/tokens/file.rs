@@ -59,12 +59,8 @@ impl TokenIndex {
         let raws = || {
             self.starts().map(move |(start, part)| {
                 let raw = part.raw()?;
-                let is_whole = !(0..part.len()).any(|i| self.removed.contains(start + i));
-                Ok(if is_whole {
-                    raw
-                } else {
-                    raw.retain(row, |i| !self.removed.contains(start + i))
-                })
+                let is_whole = (0..part.len()).all(|i| self.ids.keeps(start + i));
+                Ok(if is_whole { raw } else { raw.retain(row, |i| self.ids.keeps(start + i)) })
             })
         };
         let (dtype, width) = match &layout.codec {
@@ -159,7 +155,8 @@ impl TokenIndex {
         }
         .map_err(|e| unfit(&file, "tokens", e))?;
         let fresh = index
-            .check_ids(ids.iter().map(String::as_str))
+            .ids
+            .check(ids.iter().map(String::as_str))
             .map_err(|e| file.data_fault(e.to_string()))?;
         if kept.is_none() {
             index.fill(&file, main, &lengths, fresh)?;

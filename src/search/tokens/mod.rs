@@ -3,16 +3,14 @@
 mod file;
 mod part;
 
-use std::borrow::Cow;
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use part::{Layout, Part};
 
-use super::Hit;
+use super::ids::{Hit, Ids};
 use crate::ops::maxsim::{self, MaxSim, Storage, Tokens};
 use crate::ops::residual::{Codec, Training, normalize};
-use crate::ops::topk::{Bitmap, Exclude, Selector, entry, key};
+use crate::ops::topk::{Exclude, key};
 use crate::{Device, Error, Result, Tensor};
 
 /// Queries that go to the device together.
@@ -30,19 +28,14 @@ const PER_CENTROID: usize = 256;
 /// # Memory
 /// On the device T tokens of D dimensions in N documents take `T b + 4 (N + parts)` bytes, where a vector's b is `4 D` in f32,
 /// `2 D` in f16 and bf16, `D + 4` in int8, `D / 8` in binary and `4 + 4 ceil(D bits / 32)` behind a codec, whose centroids
-/// take `4 C (D + 1)` once. Parts have 32 MiB of vectors as they are compared, or one document. A search adds the workspace of
-/// [`maxsim::search`] and, behind a codec, one part's vectors in f32: compressed parts are decoded by a kernel one after the
-/// other, on the device, and no more than one is held decoded. A reranking decodes its candidates
-/// alone.
+/// take `4 C (D + 1)` once. Parts have 32 MiB of vectors, as f32 behind a codec, or one document. A search adds the workspace
+/// of [`maxsim::search`]: compressed vectors are decoded where they are compared, none is written.
 #[derive(Clone)]
 pub struct TokenIndex {
     layout: Layout,
     how: MaxSim,
     parts: Vec<Part>,
-    /// The id of each document; removed ones keep theirs until they are compacted away.
-    ids: Vec<Arc<str>>,
-    rows: HashMap<Arc<str>, u32>,
-    removed: Bitmap,
+    ids: Ids,
 }
 
 impl TokenIndex {
@@ -66,14 +59,7 @@ impl TokenIndex {
     }
 
     fn empty(layout: Layout) -> TokenIndex {
-        TokenIndex {
-            layout,
-            how: MaxSim::colbert(),
-            parts: Vec::new(),
-            ids: Vec::new(),
-            rows: HashMap::new(),
-            removed: Bitmap::new(0),
-        }
+        TokenIndex { layout, how: MaxSim::colbert(), parts: Vec::new(), ids: Ids::new() }
     }
 
     /// Chooses how queries and documents are compared from now on. It is not saved.
@@ -94,7 +80,7 @@ impl TokenIndex {
             let got = lengths.len().to_string();
             return Err(Error::shape(ADD, format!("{} documents, one an id", ids.len()), got));
         }
-        let fresh = self.check_ids(ids.iter().map(AsRef::as_ref))?;
+        let fresh = self.ids.check(ids.iter().map(AsRef::as_ref))?;
         if let Some(i) = values.iter().position(|v| !v.is_finite()) {
             let got = format!("{} in token {}", values[i], i / self.dim());
             return Err(Error::argument("values", "finite numbers", got));
@@ -106,30 +92,15 @@ impl TokenIndex {
     }
 
     fn append(&mut self, raw: part::Raw, fresh: Vec<Arc<str>>) -> Result<()> {
-        let total = self.ids.len() + fresh.len();
+        let total = self.ids.rows() + fresh.len();
         if u32::try_from(total).is_err() {
             return Err(Error::shape(ADD, "fewer than 4294967296 documents", total.to_string()));
         }
         let (keep, parts) = self.layout.appended(&self.parts, raw)?;
         self.parts.truncate(keep);
         self.parts.extend(parts);
-        self.removed.extend(fresh.len());
-        for id in fresh {
-            self.rows.insert(id.clone(), self.ids.len() as u32);
-            self.ids.push(id);
-        }
+        self.ids.append(fresh);
         Ok(())
-    }
-
-    fn check_ids<'a>(&self, ids: impl Iterator<Item = &'a str>) -> Result<Vec<Arc<str>>> {
-        let mut seen = HashSet::new();
-        ids.map(|id| {
-            if self.rows.contains_key(id) || !seen.insert(id) {
-                return Err(Error::argument("ids", "ids that differ", format!("'{id}' twice")));
-            }
-            Ok(Arc::from(id))
-        })
-        .collect()
     }
 
     /// Tokens of each item that `offsets` bound in so many values.
@@ -152,14 +123,8 @@ impl TokenIndex {
     /// # Errors
     /// [`Error::OutOfMemory`] or [`Error::DeviceLost`] while moving; the ids are removed all the same.
     pub fn remove<S: AsRef<str>>(&mut self, ids: &[S]) -> Result<usize> {
-        let mut count = 0;
-        for id in ids {
-            if let Some(row) = self.rows.remove(id.as_ref()) {
-                self.removed.set(row as usize, true)?;
-                count += 1;
-            }
-        }
-        if (self.ids.len() - self.rows.len()) * 3 > self.ids.len() {
+        let count = self.ids.remove(ids)?;
+        if self.ids.sparse() {
             self.compact()?;
         }
         Ok(count)
@@ -168,19 +133,13 @@ impl TokenIndex {
     fn compact(&mut self) -> Result<()> {
         let mut parts: Vec<Part> = Vec::new();
         for (start, part) in self.starts() {
-            let raw = part.raw()?.retain(self.layout.row(), |i| !self.removed.contains(start + i));
+            let raw = part.raw()?.retain(self.layout.row(), |i| self.ids.keeps(start + i));
             let (keep, more) = self.layout.appended(&parts, raw)?;
             parts.truncate(keep);
             parts.extend(more);
         }
         self.parts = parts;
-        let ids = std::mem::take(&mut self.ids);
-        let kept = ids.into_iter().enumerate().filter(|(i, _)| !self.removed.contains(*i));
-        self.ids = kept.map(|(_, id)| id).collect();
-        for (row, id) in self.ids.iter().enumerate() {
-            self.rows.insert(id.clone(), row as u32);
-        }
-        self.removed = Bitmap::new(self.ids.len());
+        self.ids.compact();
         Ok(())
     }
 
@@ -211,69 +170,20 @@ impl TokenIndex {
         if k == 0 {
             return Err(Error::argument("k", "at least 1", "0"));
         }
-        let excluded = self.excluded(filter);
+        let excluded = self.ids.excluded(filter);
         let exclude = excluded.as_deref().map_or(Exclude::None, Exclude::Shared);
+        let parts: Vec<Tokens> = self.parts.iter().map(|p| p.tokens.clone()).collect();
         let mut found = Vec::new();
         for group in self.groups(queries, offsets)? {
-            let hits = match self.layout.codec {
-                None => self.search_plain(&group.tokens, k, exclude)?,
-                Some(_) => self.search_decoded(&group.tokens, k, exclude)?,
-            };
+            let hits = maxsim::search(&group.tokens, &parts, &self.how, k, exclude)?;
             found.extend(
-                hits.into_iter()
+                self.ids
+                    .hits(&hits)
                     .zip(group.is_finite)
                     .map(|(hits, is_finite)| if is_finite { hits } else { Vec::new() }),
             );
         }
         Ok(found)
-    }
-
-    fn search_plain(
-        &self,
-        queries: &Tokens,
-        k: usize,
-        exclude: Exclude<'_>,
-    ) -> Result<Vec<Vec<Hit>>> {
-        let parts: Vec<Tokens> =
-            self.parts.iter().map(|p| p.tokens(&self.layout)).collect::<Result<_>>()?;
-        let hits = maxsim::search(queries, &parts, &self.how, k, exclude)?;
-        Ok(hits
-            .iter()
-            .map(|(rows, scores)| rows.iter().zip(scores).map(|(&r, &s)| self.hit(r, s)).collect())
-            .collect())
-    }
-
-    /// As [`search_plain`](Self::search_plain), with a part at a time decoded, and the parts' hits merged.
-    fn search_decoded(
-        &self,
-        queries: &Tokens,
-        k: usize,
-        exclude: Exclude<'_>,
-    ) -> Result<Vec<Vec<Hit>>> {
-        let mut selectors = vec![Selector::new(k.min(self.ids.len()).max(1)); queries.len()];
-        for (start, part) in self.starts() {
-            let here = Bitmap::from_fn(part.len(), |i| exclude.contains(0, start + i));
-            if here.count() == here.len() {
-                continue;
-            }
-            let tokens = [part.tokens(&self.layout)?];
-            let hits = maxsim::search(queries, &tokens, &self.how, k, Exclude::Shared(&here))?;
-            for (selector, (rows, scores)) in selectors.iter_mut().zip(hits.iter()) {
-                for (&row, &score) in rows.iter().zip(scores) {
-                    selector.push(entry(key(score), (start as u64 + row) as u32));
-                }
-            }
-        }
-        let mut hits = crate::ops::topk::Hits::new();
-        selectors.into_iter().for_each(|s| hits.push(&s.finish()));
-        Ok(hits
-            .iter()
-            .map(|(rows, scores)| rows.iter().zip(scores).map(|(&r, &s)| self.hit(r, s)).collect())
-            .collect())
-    }
-
-    fn hit(&self, row: u64, score: f32) -> Hit {
-        Hit { id: self.ids[row as usize].clone(), score }
     }
 
     /// The scores of each query with the documents of its list of `candidates`, best first, equal ones in the order in which
@@ -296,7 +206,7 @@ impl TokenIndex {
         }
         let row = |id: &S| {
             let id = id.as_ref();
-            self.rows.get(id).copied().ok_or_else(|| {
+            self.ids.row(id).ok_or_else(|| {
                 Error::argument(
                     "candidates",
                     "ids of the index",
@@ -322,16 +232,7 @@ impl TokenIndex {
                 if local.iter().all(Vec::is_empty) {
                     continue;
                 }
-                let mut picked = local.concat();
-                picked.sort_unstable();
-                picked.dedup();
-                let (tokens, are_all) = part.picked(&self.layout, &picked)?;
-                let mut local = local;
-                if !are_all {
-                    let place = |d: &mut u32| *d = picked.partition_point(|p| p < d) as u32;
-                    local.iter_mut().flatten().for_each(place);
-                }
-                let got = maxsim::rerank(&group.tokens, &tokens, &local, &self.how)?;
+                let got = maxsim::rerank(&group.tokens, &part.tokens, &local, &self.how)?;
                 let got = got.to_vec::<f32>()?;
                 let places = lists.iter().zip(&mut scores).flat_map(|(list, scores)| {
                     let both = list.iter().zip(scores);
@@ -344,7 +245,7 @@ impl TokenIndex {
                 let mut rows: Vec<(u32, f32)> =
                     list.iter().copied().zip(scores.into_iter().map(score)).collect();
                 rows.sort_by(|a, b| key(b.1).cmp(&key(a.1)).then(a.0.cmp(&b.0)));
-                found.push(rows.into_iter().map(|(row, s)| self.hit(row as u64, s)).collect());
+                found.push(rows.into_iter().map(|(row, s)| self.ids.hit(row as u64, s)).collect());
             }
         }
         Ok(found)
@@ -374,17 +275,6 @@ impl TokenIndex {
         lengths.chunks(QUERIES).map(group).collect()
     }
 
-    /// The documents that may not be found, if there are any.
-    fn excluded(&self, filter: Option<&dyn Fn(&str) -> bool>) -> Option<Cow<'_, Bitmap>> {
-        match filter {
-            Some(keep) => Some(Cow::Owned(Bitmap::from_fn(self.ids.len(), |i| {
-                self.removed.contains(i) || !keep(&self.ids[i])
-            }))),
-            None if self.rows.len() < self.ids.len() => Some(Cow::Borrowed(&self.removed)),
-            None => None,
-        }
-    }
-
     /// A copy in another storage.
     ///
     /// # Errors
@@ -404,8 +294,8 @@ impl TokenIndex {
         let mut sample = Vec::new();
         let mut next = 0;
         for (start, part) in self.starts() {
-            let floats = part.floats(&self.layout)?;
-            for i in (0..part.len()).filter(|i| !self.removed.contains(start + i)) {
+            let floats = part.floats()?;
+            for i in (0..part.len()).filter(|i| self.ids.keeps(start + i)) {
                 for token in part.offsets().range(i) {
                     if next % step == 0 {
                         sample.extend_from_slice(&floats[token * dim..][..dim]);
@@ -425,14 +315,16 @@ impl TokenIndex {
         for (start, part) in self.starts() {
             let lengths: Vec<usize> =
                 (0..part.len()).map(|i| part.offsets().range(i).len()).collect();
-            let mut floats = part.floats(&self.layout)?;
+            let mut floats = part.floats()?;
             if matches!(self.storage(), Storage::Int8 | Storage::Binary) {
                 normalize(&mut floats, self.dim());
             }
             let raw = index.layout.encode(&floats, &lengths)?;
-            let keep = |i: usize| !self.removed.contains(start + i);
-            let fresh: Vec<Arc<str>> =
-                (0..part.len()).filter(|&i| keep(i)).map(|i| self.ids[start + i].clone()).collect();
+            let keep = |i: usize| self.ids.keeps(start + i);
+            let fresh: Vec<Arc<str>> = (0..part.len())
+                .filter(|&i| keep(i))
+                .map(|i| self.ids.get(start + i).clone())
+                .collect();
             index.append(raw.retain(index.layout.row(), keep), fresh)?;
         }
         Ok(index)
@@ -446,8 +338,8 @@ impl TokenIndex {
         let dim = self.dim();
         let mut out = Vec::with_capacity(self.tokens() * dim);
         for (start, part) in self.starts() {
-            let floats = part.floats(&self.layout)?;
-            for i in (0..part.len()).filter(|i| !self.removed.contains(start + i)) {
+            let floats = part.floats()?;
+            for i in (0..part.len()).filter(|i| self.ids.keeps(start + i)) {
                 let range = part.offsets().range(i);
                 out.extend_from_slice(&floats[range.start * dim..range.end * dim]);
             }
@@ -459,7 +351,7 @@ impl TokenIndex {
     pub fn offsets(&self) -> Vec<i64> {
         let mut bounds = vec![0];
         for (start, part) in self.starts() {
-            for i in (0..part.len()).filter(|i| !self.removed.contains(start + i)) {
+            for i in (0..part.len()).filter(|i| self.ids.keeps(start + i)) {
                 bounds.push(bounds[bounds.len() - 1] + part.offsets().range(i).len() as i64);
             }
         }
@@ -468,23 +360,22 @@ impl TokenIndex {
 
     /// The ids in the order in which their documents were added.
     pub fn ids(&self) -> impl Iterator<Item = &str> {
-        let all = self.ids.iter().enumerate();
-        all.filter(|(i, _)| !self.removed.contains(*i)).map(|(_, id)| &**id)
+        self.ids.iter()
     }
 
     /// Whether a document of this id is there.
     pub fn contains(&self, id: &str) -> bool {
-        self.rows.contains_key(id)
+        self.ids.contains(id)
     }
 
     /// The number of documents.
     pub fn len(&self) -> usize {
-        self.rows.len()
+        self.ids.len()
     }
 
     /// Whether there are no documents.
     pub fn is_empty(&self) -> bool {
-        self.rows.is_empty()
+        self.ids.len() == 0
     }
 
     /// The tokens of all documents.
@@ -494,7 +385,7 @@ impl TokenIndex {
             .flat_map(|(start, part)| {
                 (0..part.len()).map(move |i| (start + i, part.offsets().range(i)))
             })
-            .filter(|(i, _)| !self.removed.contains(*i))
+            .filter(|(i, _)| self.ids.keeps(*i))
             .map(|(_, range)| range.len())
             .sum()
     }

@@ -3,10 +3,10 @@
 use std::ops::Range;
 
 use crate::ops::maxsim::{Storage, Tokens};
-use crate::ops::residual::{Codec, Codes};
-use crate::{Device, Error, Offsets, Result, Tensor};
+use crate::ops::residual::Codec;
+use crate::{Device, Offsets, Result, Tensor};
 
-/// Bytes of a part's vectors as they are compared: enough to fill a device, little enough to move and to decode.
+/// Bytes of a part's vectors, decoded if they are compressed: enough to fill a device, little enough to move and to convert.
 const PART: usize = 32 << 20;
 
 /// How vectors are kept.
@@ -15,7 +15,7 @@ pub(super) struct Layout {
     pub(super) device: Device,
     pub(super) dim: usize,
     pub(super) storage: Storage,
-    /// Where there is one, `storage` is what its vectors decode to.
+    /// Where there is one, `storage` is that of queries.
     pub(super) codec: Option<Codec>,
 }
 
@@ -65,17 +65,10 @@ impl Raw {
     }
 }
 
-/// Some documents on the device.
+/// Some documents on the device, as they are compared.
 #[derive(Clone, Debug)]
 pub(super) struct Part {
-    body: Body,
-    offsets: Offsets,
-}
-
-#[derive(Clone, Debug)]
-enum Body {
-    Plain(Box<Tokens>),
-    Residual(Codes),
+    pub(super) tokens: Tokens,
 }
 
 impl Layout {
@@ -117,16 +110,15 @@ impl Layout {
     /// Puts documents on the device, as one part.
     fn part(&self, raw: &Raw) -> Result<Part> {
         let offsets = Offsets::from_lengths(&self.device, &raw.lengths)?;
-        if let Some(codec) = &self.codec {
-            let codes = codec.codes(&raw.extra, &bytemuck::pod_collect_to_vec(&raw.main))?;
-            return Ok(Part { body: Body::Residual(codes), offsets });
-        }
-        let tokens = self.tokens(raw, &offsets)?;
-        Ok(Part { body: Body::Plain(Box::new(tokens)), offsets })
+        Ok(Part { tokens: self.tokens(raw, &offsets)? })
     }
 
-    /// Puts vectors without a codec on the device.
+    /// Puts vectors on the device.
     fn tokens(&self, raw: &Raw, offsets: &Offsets) -> Result<Tokens> {
+        if let Some(codec) = &self.codec {
+            let codes = codec.codes(&raw.extra, &bytemuck::pod_collect_to_vec(&raw.main))?;
+            return Tokens::compressed(codec, &codes, offsets);
+        }
         let (storage, total) = (self.storage, raw.tokens());
         let shape = [total, storage.width(self.dim)];
         let vectors = Tensor::from_bytes(&self.device, storage.dtype(), &shape, &raw.main)?;
@@ -170,8 +162,8 @@ impl Layout {
     pub(super) fn appended(&self, parts: &[Part], mut raw: Raw) -> Result<(usize, Vec<Part>)> {
         let mut keep = parts.len();
         while let Some(last) = parts[..keep].last()
-            && last.offsets.total() <= raw.tokens()
-            && last.offsets.total() + raw.tokens() <= self.limit()
+            && last.tokens.total() <= raw.tokens()
+            && last.tokens.total() + raw.tokens() <= self.limit()
         {
             let mut merged = last.raw()?;
             merged.append(&raw);
@@ -183,8 +175,9 @@ impl Layout {
 }
 
 fn raw_tokens(tokens: &Tokens) -> Result<Raw> {
-    let extra = match (tokens.storage(), tokens.scale()) {
-        (Storage::Int8, Some(scale)) => bytemuck::pod_collect_to_vec(&scale.to_bytes()?),
+    let extra = match (tokens.codec(), tokens.storage(), tokens.scale()) {
+        (Some((_, codes)), ..) => codes.centroids().to_vec()?,
+        (None, Storage::Int8, Some(scale)) => bytemuck::pod_collect_to_vec(&scale.to_bytes()?),
         _ => Vec::new(),
     };
     let lengths = (0..tokens.len()).map(|i| tokens.offsets().range(i).len()).collect();
@@ -194,63 +187,25 @@ fn raw_tokens(tokens: &Tokens) -> Result<Raw> {
 impl Part {
     /// The number of documents.
     pub(super) fn len(&self) -> usize {
-        self.offsets.len()
+        self.tokens.len()
     }
 
     pub(super) fn offsets(&self) -> &Offsets {
-        &self.offsets
+        self.tokens.offsets()
     }
 
     /// Bytes on the device.
     pub(super) fn bytes(&self) -> usize {
-        let vectors = match &self.body {
-            Body::Plain(tokens) => tokens.bytes(),
-            Body::Residual(codes) => codes.bytes(),
-        };
-        vectors + self.offsets.tensor().bytes()
+        self.tokens.bytes() + self.offsets().tensor().bytes()
     }
 
     /// A copy on the host.
     pub(super) fn raw(&self) -> Result<Raw> {
-        match &self.body {
-            Body::Plain(tokens) => raw_tokens(tokens),
-            Body::Residual(codes) => Ok(Raw {
-                lengths: (0..self.len()).map(|i| self.offsets.range(i).len()).collect(),
-                main: codes.residuals().to_bytes()?,
-                extra: codes.centroids().to_vec()?,
-            }),
-        }
-    }
-
-    /// The vectors as they are compared: those that are kept, or decoded ones.
-    pub(super) fn tokens(&self, layout: &Layout) -> Result<Tokens> {
-        match (&self.body, &layout.codec) {
-            (Body::Plain(tokens), _) => Ok(tokens.as_ref().clone()),
-            (Body::Residual(codes), Some(codec)) => {
-                Tokens::new(&codec.decode(codes)?, &self.offsets)
-            }
-            (Body::Residual(_), None) => {
-                Err(Error::argument("layout", "a codec of residual codes", "none"))
-            }
-        }
-    }
-
-    /// Some documents as they are compared: those numbered `documents`, of which a codec's are decoded alone.
-    ///
-    /// Gives the vectors and whether they are of all documents rather than of the picked ones.
-    pub(super) fn picked(&self, layout: &Layout, documents: &[u32]) -> Result<(Tokens, bool)> {
-        let (Body::Residual(codes), Some(codec)) = (&self.body, &layout.codec) else {
-            return Ok((self.tokens(layout)?, true));
-        };
-        let ranges = || documents.iter().map(|&d| self.offsets.range(d as usize));
-        let rows: Vec<u32> = ranges().flatten().map(|row| row as u32).collect();
-        let lengths: Vec<usize> = ranges().map(|range| range.len()).collect();
-        let offsets = Offsets::from_lengths(&layout.device, &lengths)?;
-        Ok((Tokens::new(&codec.decode_rows(codes, &rows)?, &offsets)?, false))
+        raw_tokens(&self.tokens)
     }
 
     /// The vectors as f32 on the host: \[tokens, dim\].
-    pub(super) fn floats(&self, layout: &Layout) -> Result<Vec<f32>> {
-        self.tokens(layout)?.to_storage(Storage::F32)?.vectors().to_vec()
+    pub(super) fn floats(&self) -> Result<Vec<f32>> {
+        self.tokens.to_storage(Storage::F32)?.vectors().to_vec()
     }
 }
