@@ -11,13 +11,15 @@ use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::{Args, Best, Found, Pairs, Storage, Want};
-use crate::ops::math::{exp, vectorize};
+use crate::ops::math::{exp, fetch, vectorize};
 use crate::{Result, Tensor};
 
 /// Document tokens whose products are formed together: as many accumulators as AVX-512 and NEON have registers for.
 const BLOCK: usize = 12;
-/// Bytes of a tile of a document as f32; with the panels it stays in the second-level cache.
+/// Bytes of a tile of a document as f32, which is decoded once for all queries, and of the piece of it that all panels meet
+/// while it is in the first-level cache.
 const TILE: usize = 256 << 10;
+const PIECE: usize = 32 << 10;
 
 pub(super) fn maxsim(args: &Args<'_>) -> Result<Found> {
     let queries = Queries::new(args);
@@ -84,6 +86,11 @@ fn all<'a>(
         row.iter_mut().zip(found[q..].iter().step_by(width)).for_each(|(to, from)| *to = *from);
     });
     scores
+}
+
+/// Tokens of `dim` f32 that so many bytes hold, in whole blocks.
+fn fitting(bytes: usize, dim: usize) -> usize {
+    BLOCK * (bytes / (BLOCK * dim * size_of::<f32>())).max(1)
 }
 
 /// Query tokens side by side: `data[d * width + lane]`.
@@ -267,7 +274,7 @@ impl<'a> Scorer<'a> {
         self.columns.reset(if self.args.want.columns() { range.len() } else { 0 });
         let ranges = &self.queries.ranges[queries];
         let panels = ranges.first().map_or(0, |r| r.start)..ranges.last().map_or(0, |r| r.end);
-        let step = BLOCK * (TILE / (BLOCK * tokens.dim() * size_of::<f32>())).max(1);
+        let step = fitting(TILE, tokens.dim());
         for start in range.clone().step_by(step) {
             let tile = start..(start + step).min(range.end);
             self.tile(document, tile, start - range.start, panels.clone());
@@ -296,17 +303,23 @@ impl<'a> Scorer<'a> {
         let arch = pulp::Arch::new();
         let plain =
             args.how.best == Best::Max && args.want == Want::Queries && !tokens.scaled(padding);
-        for panel in &self.queries.panels[panels] {
-            let lanes = panel.lane..panel.lane + panel.width;
-            if plain {
-                let largest = &mut self.lanes.largest[lanes];
-                arch.dispatch(Products { panel, rows, dim, into: Into::Maxima(largest) });
-                continue;
+        let step = fitting(PIECE, dim);
+        for (i, rows) in rows.chunks(step * dim).enumerate() {
+            fetch(rows);
+            for panel in &self.queries.panels[panels.clone()] {
+                let lanes = panel.lane..panel.lane + panel.width;
+                if plain {
+                    let largest = &mut self.lanes.largest[lanes];
+                    arch.dispatch(Products { panel, rows, dim, into: Into::Maxima(largest) });
+                    continue;
+                }
+                let count = rows.len() / dim;
+                self.products.resize(count * panel.width, 0.0);
+                let into = Into::All(&mut self.products);
+                arch.dispatch(Products { panel, rows, dim, into });
+                let start = tile.start + i * step;
+                self.update(panel, start..start + count, first + i * step);
             }
-            self.products.resize(tile.len() * panel.width, 0.0);
-            let into = Into::All(&mut self.products);
-            arch.dispatch(Products { panel, rows, dim, into });
-            self.update(panel, tile.clone(), first);
         }
         self.rows = buffer;
     }

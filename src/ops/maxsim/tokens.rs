@@ -1,13 +1,15 @@
 //! Token vectors of many items: what late interaction compares.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
+use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use rayon::prelude::*;
 
 #[cfg(feature = "wgpu")]
 use crate::device::Backend;
-use crate::dtype::with_float;
+use crate::ops::math::vectorize;
 use crate::ops::residual::{Codec, Codes, cpu::decode_rows};
 use crate::ops::{check, check_devices, check_float, matrix};
 use crate::{DType, Device, Error, Float, Offsets, Result, Tensor};
@@ -434,28 +436,39 @@ impl Tokens {
 /// Stored values as f32.
 fn decode(storage: Storage, from: &[u8], to: &mut [f32]) {
     match storage {
-        Storage::Int8 => crate::ops::math::vectorize(
+        Storage::F32 => to.copy_from_slice(&aligned::<f32>(from)),
+        Storage::F16 => aligned::<f16>(from).convert_to_f32_slice(to),
+        Storage::BF16 => {
+            let from = aligned::<bf16>(from);
+            vectorize(
+                #[inline(always)]
+                || to.iter_mut().zip(from.iter()).for_each(|(to, x)| *to = Float::to_f32(*x)),
+            );
+        }
+        Storage::Int8 => vectorize(
             #[inline(always)]
             || to.iter_mut().zip(from).for_each(|(to, &b)| *to = b as i8 as f32),
         ),
         // Bit 31 of the word, inverted, is the sign of the one.
-        Storage::Binary => to.chunks_exact_mut(8).zip(from).for_each(|(to, &byte)| {
-            for (i, to) in to.iter_mut().enumerate() {
-                let clear = !(byte as u32) >> i & 1;
-                *to = f32::from_bits(0x3f80_0000 | clear << 31);
-            }
-        }),
-        float => with_float!(float.dtype(), T => match bytemuck::try_cast_slice::<u8, T>(from) {
-            Ok(from) => crate::ops::math::vectorize(
-                #[inline(always)]
-                || to.iter_mut().zip(from).for_each(|(to, x)| *to = x.to_f32()),
-            ),
-            // Bytes that were read back need not be aligned.
-            Err(_) => to
-                .iter_mut()
-                .zip(from.chunks_exact(size_of::<T>()))
-                .for_each(|(to, x)| *to = bytemuck::pod_read_unaligned::<T>(x).to_f32()),
-        }),
+        Storage::Binary => vectorize(
+            #[inline(always)]
+            || {
+                for (to, &byte) in to.as_chunks_mut::<8>().0.iter_mut().zip(from) {
+                    for (i, to) in to.iter_mut().enumerate() {
+                        let clear = !(byte as u32) >> i & 1;
+                        *to = f32::from_bits(0x3f80_0000 | clear << 31);
+                    }
+                }
+            },
+        ),
+    }
+}
+
+/// The values of bytes, which need not be aligned where they were read back.
+fn aligned<T: bytemuck::Pod>(bytes: &[u8]) -> Cow<'_, [T]> {
+    match bytemuck::try_cast_slice(bytes) {
+        Ok(values) => Cow::Borrowed(values),
+        Err(_) => Cow::Owned(bytemuck::pod_collect_to_vec(bytes)),
     }
 }
 

@@ -16,13 +16,15 @@ use rayon::prelude::*;
 use super::corpus::Chunk;
 use super::select::{Selector, entry, key, score};
 use super::{Args, Hits, Metric, inverse_length};
-use crate::ops::math::vectorize;
+use crate::ops::math::{fetch, vectorize};
 use crate::{DType, Float};
 
 /// Rows scored together: as many accumulators as AVX-512 and NEON have registers for, with two vectors a panel.
 const BLOCK: usize = 12;
-/// Bytes of a tile of the corpus as f32; with the panels it stays in the second-level cache.
+/// Bytes of a tile of the corpus as f32, which a worker draws and decodes at a time, and of the piece of it that all panels
+/// meet while it is in the first-level cache.
 const TILE: usize = 256 << 10;
+const PIECE: usize = 32 << 10;
 /// Bytes of candidates a worker may hold; queries beyond them wait for another pass over the corpus.
 const CANDIDATES: usize = 32 << 20;
 
@@ -36,6 +38,11 @@ pub(crate) fn topk(args: &Args<'_>) -> Hits {
         }
     }
     hits
+}
+
+/// Rows of `dim` f32 that so many bytes hold, in whole blocks.
+fn fitting(bytes: usize, dim: usize) -> usize {
+    BLOCK * (bytes / (BLOCK * dim * size_of::<f32>())).max(1)
 }
 
 /// Consecutive rows of a chunk.
@@ -56,8 +63,7 @@ struct Panel {
 /// One pass over the corpus for some of the queries.
 fn pass(args: &Args<'_>, queries: Range<usize>) -> Vec<Vec<u64>> {
     let panels = panels(args, &queries);
-    let block = BLOCK * args.corpus.dim() * size_of::<f32>();
-    let step = BLOCK * (TILE / block).max(1);
+    let step = fitting(TILE, args.corpus.dim());
     let tiles: Vec<Tile<'_>> = args
         .corpus
         .parts()
@@ -178,20 +184,25 @@ impl<'a> Worker<'a> {
                 &buffer
             }
         };
-        for p in 0..self.panels.len() {
-            self.panel(p, tile, rows);
+        let step = fitting(PIECE, dim);
+        for (i, rows) in rows.chunks(step * dim).enumerate() {
+            fetch(rows);
+            for p in 0..self.panels.len() {
+                self.panel(p, tile, tile.rows.start + i * step, rows);
+            }
         }
         self.rows = buffer;
     }
 
-    /// Scores a tile against a panel, block by block, and offers what beats the thresholds.
-    fn panel(&mut self, p: usize, tile: &Tile<'_>, rows: &[f32]) {
+    /// Scores rows of a tile, from row `first` of its chunk on, against a panel, block by block, and offers what beats the
+    /// thresholds.
+    fn panel(&mut self, p: usize, tile: &Tile<'_>, first: usize, rows: &[f32]) {
         let args = self.args;
         let panel = &self.panels[p];
         let dim = args.corpus.dim();
         let inverse = tile.chunk.inverse.cpu::<f32>();
         for (b, block) in rows.chunks_exact(BLOCK * dim).enumerate() {
-            let at = tile.rows.start + b * BLOCK;
+            let at = first + b * BLOCK;
             let count = BLOCK.min(tile.rows.end - at);
             let row = tile.chunk.start + at;
             if args.search.exclude.covers(panel.queries.clone(), row..row + count) {
