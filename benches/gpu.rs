@@ -29,6 +29,7 @@ use nearkin::ops::norm::{l2_normalize, layer_norm};
 use nearkin::ops::pool::{Pooling, pool};
 use nearkin::ops::residual::Codec;
 use nearkin::ops::topk::{Corpus, Exclude, Metric, Search, topk};
+use nearkin::search::cur::{Anchors, CurIndex, CurOptions, Regularisation, ScoreMatrix};
 use nearkin::{DType, Device, DeviceOptions, Error, Offsets, Tensor};
 use rayon::prelude::*;
 use safetensors::tensor::{Dtype, TensorView};
@@ -125,11 +126,12 @@ fn run(small: bool, only: Option<String>) -> Outcome {
     let stream = context.new_stream()?;
     let device = Device::from_cuda(context.clone(), stream.clone(), DeviceOptions::default())?;
     let bench = Bench { context, stream, device, small, only, seen: RefCell::default() };
-    let families: [(&str, Family); 9] = [
+    let families: [(&str, Family); 10] = [
         ("gemm", gemms),
         ("topk", searches),
         ("maxsim", interactions),
         ("hamming", codes),
+        ("cur", approximations),
         ("attention", attentions),
         ("norm", norms),
         ("embed", embeds),
@@ -374,6 +376,7 @@ fn codes(bench: &Bench) -> Outcome {
         (1_000_000, 1024, 4, 10),
         (10_000_000, 256, 1, 10),
         (1_000_000, 1024, 256, 10),
+        (1_000_000, 1024, 4096, 10),
         (1_000_000, 256, 1024, 100),
     ] {
         let (n, q) = (bench.size(n, 3000), bench.size(q, 64));
@@ -442,6 +445,26 @@ fn interactions(bench: &Bench) -> Outcome {
         let case = Case::new("maxsim", dtype, &shape, bytes, 2 * q * lq * n * ld * d);
         bench
             .case(case.suffix("residual2"), || scores(&queries, &documents, &MaxSim::colbert()))?;
+    }
+    Ok(())
+}
+
+/// Items, anchors of each query, queries, k: scores of all items from those of the anchors, and the best of them. The hits are
+/// read back within the time.
+fn approximations(bench: &Bench) -> Outcome {
+    for (n, anchors, q, k) in [(1_000_000, 100, 1, 100), (1_000_000, 100, 64, 100)] {
+        let (n, q) = (bench.size(n, 3000), bench.size(q, 8));
+        let scores = ScoreMatrix::new(anchors, normals(anchors * n, 1))?;
+        let options = CurOptions {
+            regularisation: Regularisation::Tikhonov(1e-2),
+            ..CurOptions::new(Anchors::Uniform { count: anchors, seed: 1 })
+        };
+        let index = CurIndex::fit(&bench.device, &scores, &options)?;
+        let asked = normals(q * anchors, 2);
+        let bytes = 4 * (n + q) * anchors + 12 * q * k;
+        let shape = [("n", n), ("i", anchors), ("q", q), ("k", k)];
+        let case = Case::new("cur", DType::F32, &shape, bytes, 2 * n * anchors * q);
+        bench.case(case, || index.retrieve(&asked, None, k))?;
     }
     Ok(())
 }

@@ -26,7 +26,7 @@ SECONDS = 1.0
 RUNS = (20, 200)
 # Launches between two events, so that a short kernel is not lost in the time an event takes.
 TOGETHER = 200e-6
-FAMILIES = ["gemm", "topk", "maxsim", "hamming", "attention", "norm", "embed", "pool", "encode"]
+FAMILIES = ["gemm", "topk", "maxsim", "hamming", "cur", "attention", "norm", "embed", "pool", "encode"]
 
 
 def main() -> int:
@@ -197,8 +197,13 @@ def topk(bench: Bench) -> None:
 
 
 def maxsim(bench: Bench) -> None:
-    """Documents in parts, so that the products of their tokens fit the memory."""
+    """Documents in parts, so that the products of their tokens fit the memory; and where there is Triton, fused."""
     torch = bench.torch
+    fused = None
+    try:
+        from triton_maxsim import maxsim as fused
+    except ImportError as error:
+        missing("triton", "maxsim", error)
     for q, lq, n, ld, d, dtype in [
         (1, 32, 100_000, 128, 128, "f16"),
         (8, 32, 100_000, 128, 128, "f16"),
@@ -214,7 +219,11 @@ def maxsim(bench: Bench) -> None:
             products = (torch.einsum("qid,njd->qnij", queries, part) for part in parts)
             return torch.cat([p.amax(3).float().sum(2) for p in products], 1)
 
-        bench.case("maxsim", dtype, {"q": q, "lq": lq, "n": n, "ld": ld, "d": d}, work)
+        shape = {"q": q, "lq": lq, "n": n, "ld": ld, "d": d}
+        bench.case("maxsim", dtype, shape, work)
+        # Its compiler has no CPU.
+        if fused is not None and bench.gpu:
+            bench.case("maxsim", dtype, shape, lambda: fused(queries, documents), peer="triton")  # noqa: B023
     compressed(bench)
 
 
@@ -256,6 +265,7 @@ def hamming(bench: Bench) -> None:
         (1_000_000, 1024, 4, 10),
         (10_000_000, 256, 1, 10),
         (1_000_000, 1024, 256, 10),
+        (1_000_000, 1024, 4096, 10),
         (1_000_000, 256, 1024, 100),
     ]:
         n, q = bench.size(n, 3000), bench.size(q, 64)
@@ -266,6 +276,23 @@ def hamming(bench: Bench) -> None:
             return scores.cpu(), rows.cpu()
 
         bench.case("hamming", "u32", {"n": n, "b": b, "q": q, "k": k}, work)
+
+
+def cur(bench: Bench) -> None:
+    """Approximated scores of all items, those of the anchors left out."""
+    torch = bench.torch
+    for n, i, q, k in [(1_000_000, 100, 1, 100), (1_000_000, 100, 64, 100)]:
+        n, q = bench.size(n, 3000), bench.size(q, 8)
+        items, asked = bench.normals("f32", i, n), bench.normals("f32", q, i)
+        anchors = torch.randperm(n, device=bench.device)[:i]
+
+        def work():
+            scores = asked @ items
+            scores[:, anchors] = -torch.inf
+            scores, rows = torch.topk(scores, k, dim=1)
+            return scores.cpu(), rows.cpu()
+
+        bench.case("cur", "f32", {"n": n, "i": i, "q": q, "k": k}, work)
 
 
 def attention(bench: Bench) -> None:

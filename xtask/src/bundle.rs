@@ -106,7 +106,9 @@ fn gather(how: &[&str]) -> Result<PathBuf> {
         copy(&root().join(file), &folder.join(file))?;
     }
     let benches = root().join("benches");
-    copy(&benches.join("peers").join("gpu.py"), &folder.join("peers").join("gpu.py"))?;
+    for peer in ["gpu.py", "triton_maxsim.py"] {
+        copy(&benches.join("peers").join(peer), &folder.join("peers").join(peer))?;
+    }
     copy(&benches.join("run.sh"), &folder.join("run.sh"))?;
     let to = folder.join("models").join("all-MiniLM-L6-v2");
     for file in model::files() {
