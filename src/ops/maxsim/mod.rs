@@ -61,9 +61,8 @@ pub use tokens::{Storage, Tokens};
 
 use std::ops::Range;
 
-use rayon::prelude::*;
-
-use super::topk::{Exclude, Hits, Selector, entry, key};
+use super::topk::scores::Selection;
+use super::topk::{Exclude, Hits};
 use crate::device::Backend;
 use crate::{Error, Result, Tensor};
 
@@ -270,9 +269,16 @@ const SLAB: usize = 32 << 20;
 /// The `k` best documents for each query: score descending, equal scores by ascending number. Numbers go on from one part of
 /// `corpus` to the next. Documents that score -∞ or NaN are not found: those without tokens, and all for a query with a NaN.
 ///
-/// Scores are formed in slabs of as many documents as 32 MiB hold for all queries, read back and selected from on the host;
-/// one slab is computed while the one before is read. With `16 k` bytes of candidates a query that is the workspace.
-/// What is excluded for all queries is not computed.
+/// Scores are formed in slabs of as many documents as 32 MiB hold for all queries; what is excluded for all queries is not
+/// computed. On GPUs, up to `k = 256`, the best are selected from each slab where it lies, behind what computes it, and only
+/// they come back, once. Beside two slabs and, where queries have bitmaps of their own, a bit a score the workspace is then
+/// - on CUDA: `8 k` bytes a query for the best so far, and for each query and split of a slab as many again, at most 64 MiB
+///   either; a split has at least 2048 and `64 k` scores;
+/// - on wgpu: `16 k + 4` bytes for each query and split of a slab (one, or at least 4096 and `16 k` scores; at most 1024 in
+///   all), at most 64 MiB, or one binding; half of it is read back and merged.
+///
+/// Where the lists of all queries would be larger, for a larger k and on the CPU, slabs are read back and selected from on the
+/// host, with `16 k` bytes of candidates a query; one slab is computed while the one before is read.
 ///
 /// # Errors
 /// As [`scores`], also where parts of the corpus differ; [`Error::Argument`] if `k` is 0 or a bitmap has not one entry a
@@ -282,6 +288,17 @@ pub fn search(
     corpus: &[Tokens],
     how: &MaxSim,
     k: usize,
+    exclude: Exclude<'_>,
+) -> Result<Hits> {
+    search_in_slabs(queries, corpus, how, (k, SLAB / size_of::<f32>()), exclude)
+}
+
+/// As [`search`], with at most so many scores in a slab.
+fn search_in_slabs(
+    queries: &Tokens,
+    corpus: &[Tokens],
+    how: &MaxSim,
+    (k, most): (usize, usize),
     exclude: Exclude<'_>,
 ) -> Result<Hits> {
     let count = queries.len();
@@ -294,27 +311,9 @@ pub fn search(
         let got = total.to_string();
         return Err(Error::shape("maxsim", "fewer than 4294967296 documents", got));
     }
-    let k = k.min(total);
-    let mut selectors = vec![Selector::new(k); count];
-    let lowest = key(f32::NEG_INFINITY);
-    let mut select = |scores: &Tensor, numbers: &[u32]| -> Result<()> {
-        let scores = scores.to_vec::<f32>()?;
-        let rows = selectors.par_iter_mut().zip(scores.par_chunks(numbers.len())).enumerate();
-        rows.for_each(|(q, (selector, scores))| {
-            for (&number, &score) in numbers.iter().zip(scores) {
-                let (key, entry) = (key(score), entry(key(score), number));
-                if key > lowest
-                    && entry > selector.threshold()
-                    && !exclude.contains(q, number as usize)
-                {
-                    selector.push(entry);
-                }
-            }
-        });
-        Ok(())
-    };
-    let fit = (slab(queries) / count.max(1)).max(1);
-    let mut waiting: Option<(Tensor, Vec<u32>)> = None;
+    let fit = (slab(queries).min(most) / count.max(1)).max(1);
+    let widest = corpus.iter().map(Tokens::len).max().unwrap_or(0).min(fit);
+    let mut best = Selection::new(queries.device(), [count, widest], k.min(total), exclude)?;
     let mut start = 0;
     for part in corpus {
         let open = (0..part.len()).filter(|d| !exclude.covers(0..count, start + d..start + d + 1));
@@ -325,31 +324,23 @@ pub fn search(
                 _ => Pairs::Shared(slab),
             };
             let scores = run(queries, part, how, pairs, how.side.into())?.one();
-            let numbers = slab.iter().map(|d| (start + *d as usize) as u32).collect();
-            if let Some((scores, numbers)) = waiting.replace((scores, numbers)) {
-                select(&scores, &numbers)?;
-            }
+            let numbers: Vec<u32> = slab.iter().map(|d| (start + *d as usize) as u32).collect();
+            best.take(scores, &numbers)?;
         }
         start += part.len();
     }
-    if let Some((scores, numbers)) = waiting {
-        select(&scores, &numbers)?;
-    }
     let mut hits = Hits::new();
-    let found: Vec<_> = selectors.into_par_iter().map(Selector::finish).collect();
-    found.iter().for_each(|entries| hits.push(entries));
+    best.finish()?.iter().for_each(|entries| hits.push(entries));
     Ok(hits)
 }
 
-/// Scores of a slab.
+/// The most scores of a slab on a device.
 fn slab(queries: &Tokens) -> usize {
-    let most = SLAB / size_of::<f32>();
-    #[cfg(feature = "wgpu")]
-    if let Backend::Wgpu(gpu) = queries.device().backend() {
-        return wgpu::most_scores(gpu).min(most);
+    match queries.device().backend() {
+        #[cfg(feature = "wgpu")]
+        Backend::Wgpu(gpu) => wgpu::most_scores(gpu) & !3,
+        _ => usize::MAX,
     }
-    let _ = queries;
-    most
 }
 
 impl From<Side> for Want {
