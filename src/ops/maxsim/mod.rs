@@ -413,3 +413,44 @@ fn run(
         Backend::Wgpu(gpu) => wgpu::maxsim(gpu, &args),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::topk::Bitmap;
+    use crate::{DType, Device, Offsets};
+
+    /// Slabs of any size, through the device's selection or the host's, give the same.
+    #[test]
+    fn slabs_do_not_change_a_search() {
+        let all = [Some(Device::cpu()), Device::by_name("cuda").ok(), Device::by_name("wgpu").ok()];
+        for device in all.into_iter().flatten() {
+            let tokens = |lengths: &[usize], step: u32| {
+                let offsets = Offsets::from_lengths(&device, lengths).unwrap();
+                let shape = [offsets.total(), 8];
+                // Few values, so that scores are equal now and then.
+                let value = |i: u32| (i.wrapping_mul(step) >> 24) as f32 % 5.0 - 2.0;
+                let values: Vec<f32> = (0..8 * offsets.total() as u32).map(value).collect();
+                let vectors = Tensor::from_f32(&device, DType::F32, &shape, &values).unwrap();
+                Tokens::new(&vectors, &offsets).unwrap()
+            };
+            let queries = tokens(&[2, 1, 3], 2654435761);
+            let lengths: Vec<usize> = (0..90).map(|i| i % 3).collect();
+            let parts = [tokens(&lengths, 2246822519), tokens(&lengths[..50], 3266489917)];
+            let maps: Vec<Bitmap> =
+                (1..4).map(|q| Bitmap::from_fn(140, |d| d % 5 == 0 || d % (q + 1) == 0)).collect();
+            let excludes = [Exclude::None, Exclude::Shared(&maps[2]), Exclude::PerQuery(&maps)];
+            for (exclude, k) in excludes.into_iter().flat_map(|e| [(e, 9), (e, 140)]) {
+                let find = |most| {
+                    let how = MaxSim::colbert();
+                    search_in_slabs(&queries, &parts, &how, (k, most), exclude).unwrap()
+                };
+                let whole = find(SLAB / size_of::<f32>());
+                assert!(whole.iter().all(|(rows, _)| rows.len() >= 9), "{}", device.name());
+                for most in [1, 3 * 7, 3 * 64] {
+                    assert_eq!(find(most), whole, "{}: {most} scores", device.name());
+                }
+            }
+        }
+    }
+}

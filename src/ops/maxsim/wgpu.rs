@@ -47,6 +47,8 @@ struct MaxsimSpec {
     soft: bool,
     scaled: bool,
     weighted: bool,
+    /// Whether subgroups search rows and add: those of at least four threads, who share a row.
+    subgroups: bool,
 }
 
 impl Spec for MaxsimSpec {
@@ -75,6 +77,7 @@ pub(crate) const FAMILY: Family = Family {
             soft: false,
             scaled: false,
             weighted: false,
+            subgroups: false,
         })
     },
     params: MaxsimParams::MEMBERS,
@@ -199,6 +202,7 @@ impl<'a> Pass<'a> {
             soft: args.how.best != Best::Max,
             scaled: scale.is_some(),
             weighted: weight.is_some(),
+            subgroups: gpu.facts.subgroups.is_some_and(|(least, _)| least >= 4),
         };
         Ok(Pass { gpu, args, queries, documents, spec, scale, weight })
     }

@@ -103,7 +103,8 @@ impl<'a> Selection<'a> {
 
     /// Selects from scores on the host.
     fn select(&mut self, scores: Option<(Tensor, usize)>) -> Result<()> {
-        let (Place::Host { selectors, .. }, Some((scores, base))) = (&mut self.place, scores) else {
+        let (Place::Host { selectors, .. }, Some((scores, base))) = (&mut self.place, scores)
+        else {
             return Ok(());
         };
         let scores = scores.to_vec::<f32>()?;
