@@ -6,8 +6,9 @@ use std::hint::black_box;
 
 use common::{devices, normals};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use nearkin::ops::maxsim::{MaxSim, Side, Storage, Tokens, both, scores};
+use nearkin::ops::maxsim::{MaxSim, Side, Storage, Tokens, both, scores, search};
 use nearkin::ops::norm::l2_normalize;
+use nearkin::ops::topk::Exclude;
 use nearkin::{Device, Offsets};
 
 /// Queries, tokens of each, documents, tokens of each, dimension.
@@ -35,6 +36,10 @@ fn interactions(c: &mut Criterion) {
             group.bench_function(&case, |b| {
                 let how = MaxSim::colbert();
                 b.iter(|| scores(&queries, &documents, black_box(&how)).unwrap().to_vec::<f32>())
+            });
+            group.bench_function(format!("search_{case}"), |b| {
+                let (corpus, how) = (std::slice::from_ref(&documents), MaxSim::colbert());
+                b.iter(|| search(&queries, corpus, black_box(&how), 10, Exclude::None).unwrap())
             });
             if q > 1 || n < 1000 {
                 continue;

@@ -21,7 +21,9 @@
 //!
 //! All forms run on all devices: every query by every document ([`scores`], [`both`]), lists ([`rerank`], [`align`]), whole corpora
 //! ([`search`]). One launch reads each document token from memory once, however many queries there are; those after the first
-//! read it from a cache. Products of tokens never leave the registers, the caches or the shared memory of the task.
+//! read it from a cache. Products of tokens never leave the registers, the caches or the shared memory of the task. On wgpu,
+//! where there are subgroups of at least four, four threads search a row of a tile and bests are added by subgroups: maxima
+//! and places are the same bits without, the order of additions depends on the adapter's subgroup size alone.
 //!
 //! Counted on CUDA, as `tests/cost` asserts (memory, of reading documents once and writing the scores; no bank conflicts, no
 //! local memory):
@@ -271,7 +273,8 @@ const SLAB: usize = 32 << 20;
 ///
 /// Scores are formed in slabs of as many documents as 32 MiB hold for all queries; what is excluded for all queries is not
 /// computed. On GPUs, up to `k = 256`, the best are selected from each slab where it lies, behind what computes it, and only
-/// they come back, once. Beside two slabs and, where queries have bitmaps of their own, a bit a score the workspace is then
+/// they come back, once. Beside two slabs and, where queries have bitmaps of their own, a bit a score, and 4 bytes a document on
+/// the host, the workspace is then
 /// - on CUDA: `8 k` bytes a query for the best so far, and for each query and split of a slab as many again, at most 64 MiB
 ///   either; a split has at least 2048 and `64 k` scores;
 /// - on wgpu: `16 k + 4` bytes for each query and split of a slab (one, or at least 4096 and `16 k` scores; at most 1024 in
