@@ -13,7 +13,9 @@ use rayon::prelude::*;
 
 use super::select::Entry;
 use super::{Exclude, Selector, entry, key};
-use crate::device::{Backend, Device};
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
+use crate::device::Backend;
+use crate::device::Device;
 use crate::{Result, Tensor};
 
 /// The largest k whose lists the kernels keep.
@@ -62,7 +64,7 @@ impl<'a> Selection<'a> {
         k: usize,
         exclude: Exclude<'a>,
     ) -> Result<Selection<'a>> {
-        let _ = widest;
+        #[cfg(any(feature = "cuda", feature = "wgpu"))]
         let place = match device.backend() {
             _ if queries == 0 || k == 0 => Place::host(queries, k),
             #[cfg(feature = "cuda")]
@@ -75,6 +77,9 @@ impl<'a> Selection<'a> {
             }
             _ => Place::host(queries, k),
         };
+        #[cfg(not(any(feature = "cuda", feature = "wgpu")))]
+        let place = Place::host(queries, k);
+        let _ = (device, widest);
         Ok(Selection { queries, exclude, numbers: Vec::new(), place })
     }
 
@@ -127,11 +132,13 @@ impl<'a> Selection<'a> {
 
     /// Each query's entries in order, by the documents' numbers.
     pub(crate) fn finish(mut self) -> Result<Vec<Vec<Entry>>> {
-        if let Place::Host { waiting, .. } = &mut self.place {
-            let last = waiting.take();
-            self.select(last)?;
-        }
-        let mut found = match self.place {
+        let last = match &mut self.place {
+            Place::Host { waiting, .. } => waiting.take(),
+            #[cfg(any(feature = "cuda", feature = "wgpu"))]
+            _ => None,
+        };
+        self.select(last)?;
+        let mut found: Vec<Vec<Entry>> = match self.place {
             Place::Host { selectors, .. } => {
                 selectors.into_par_iter().map(Selector::finish).collect()
             }
