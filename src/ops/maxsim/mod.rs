@@ -37,6 +37,9 @@
 //! | 2 of 32 tokens by 7680 of 512 bits | 499,744 | 1.007 |
 //!
 //! Both sides in one pass take 1.47 times the instructions of one side (50 tokens by 20 documents of 150, bf16).
+//! Behind its scores a [`search`] takes (memory, of reading them once and writing what is found; no local memory, no bank
+//! conflicts but where lists are sorted) 18,432 bytes, 1.019, for 4500 documents and k 10; 40,736 bytes, 1.084, for 3 queries,
+//! 3001 documents and k 65.
 //!
 //! Workspace beside vectors and results:
 //! - CPU: the queries as f32; for each thread a tile of up to 256 KiB as f32 where documents are not f32, and where not
