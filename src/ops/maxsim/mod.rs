@@ -441,12 +441,12 @@ mod tests {
                 Tokens::new(&vectors, &offsets).unwrap()
             };
             let queries = tokens(&[2, 1, 3], 2654435761);
-            let lengths: Vec<usize> = (0..90).map(|i| i % 3).collect();
-            let parts = [tokens(&lengths, 2246822519), tokens(&lengths[..50], 3266489917)];
+            let lengths: Vec<usize> = (0..40).map(|i| i % 3).collect();
+            let parts = [tokens(&lengths, 2246822519), tokens(&lengths[..25], 3266489917)];
             let maps: Vec<Bitmap> =
-                (1..4).map(|q| Bitmap::from_fn(140, |d| d % 5 == 0 || d % (q + 1) == 0)).collect();
+                (1..4).map(|q| Bitmap::from_fn(65, |d| d % 5 == 0 || d % (q + 1) == 0)).collect();
             let excludes = [Exclude::None, Exclude::Shared(&maps[2]), Exclude::PerQuery(&maps)];
-            for (exclude, k) in excludes.into_iter().flat_map(|e| [(e, 9), (e, 140)]) {
+            for (exclude, k) in excludes.into_iter().flat_map(|e| [(e, 9), (e, 65)]) {
                 let find = |most| {
                     let how = MaxSim::colbert();
                     search_in_slabs(&queries, &parts, &how, (k, most), exclude).unwrap()
