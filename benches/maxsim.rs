@@ -6,9 +6,10 @@ use std::hint::black_box;
 
 use common::{Rng, devices, normals};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use nearkin::ops::maxsim::{MaxSim, Side, Storage, Tokens, both, scores};
+use nearkin::ops::maxsim::{MaxSim, Side, Storage, Tokens, both, scores, search};
 use nearkin::ops::norm::l2_normalize;
 use nearkin::ops::residual::{Codec, Training};
+use nearkin::ops::topk::Exclude;
 use nearkin::search::TokenIndex;
 use nearkin::{Device, Offsets};
 
@@ -50,6 +51,10 @@ fn interactions(c: &mut Criterion) {
             group.bench_function(&case, |b| {
                 let how = MaxSim::colbert();
                 b.iter(|| scores(&queries, &documents, black_box(&how)).unwrap().to_vec::<f32>())
+            });
+            group.bench_function(format!("search_{case}"), |b| {
+                let (corpus, how) = (std::slice::from_ref(&documents), MaxSim::colbert());
+                b.iter(|| search(&queries, corpus, black_box(&how), 10, Exclude::None).unwrap())
             });
             if q > 1 || n < 1000 {
                 continue;

@@ -23,7 +23,7 @@ use nearkin::ops::attention::{Attention, Heads, attention};
 use nearkin::ops::embed::{EmbedNorm, Lookup, embed, gather_rows, scatter_rows};
 use nearkin::ops::gemm::{Activation, Epilogue, gemm};
 use nearkin::ops::hamming::{BinaryCorpus, Hasher, Queries, encode};
-use nearkin::ops::maxsim::{MaxSim, Side, Storage, Tokens, align, both, scores};
+use nearkin::ops::maxsim::{MaxSim, Side, Storage, Tokens, align, both, scores, search};
 use nearkin::ops::norm::{l2_normalize, layer_norm, rms_norm};
 use nearkin::ops::pool::{Pooling, pool};
 use nearkin::ops::residual::{Codec, Codes};
@@ -354,6 +354,11 @@ fn interactions(device: &str, out: &mut Outputs) -> nearkin::Result<()> {
                 Ok([rows.to_vec::<f32>()?, columns.to_vec()?].concat())
             })?;
         }
+        out.put(put("search"), || {
+            let hits = search(&q, std::slice::from_ref(&d), &MaxSim::colbert(), 4, Exclude::None)?;
+            let found = hits.iter().flat_map(|(rows, scores)| rows.iter().zip(scores));
+            Ok(found.flat_map(|(&row, &score)| [row as f32, score]).collect())
+        })?;
         let found = align(&q, &d, &lists);
         out.put(put("align"), || found?.maxima.to_vec())?;
     }

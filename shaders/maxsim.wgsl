@@ -5,12 +5,14 @@
 // A workgroup of 128 threads takes a query and a range of its documents (a unit), one after the other; a document 64 tokens
 // at a time, and against each such tile the query 32 tokens at a time. A thread takes 4 query tokens and 4 document
 // tokens, products in registers; both operands pass through workgroup memory, 16 dimensions at a time. Products of a tile
-// go to workgroup memory, where 32 threads search the rows and 64 the columns. What the rows found so far is in `state`,
-// three words a row, each touched by one thread only; what columns found stays in a register until the tile is done.
+// go to workgroup memory, where 32 threads search the rows, or with SUBGROUPS (of at least 4) four neighbours each, and 64 the
+// columns. What the rows found so far is in `state`, three words a row, each touched by one thread only; what columns found
+// stays in a register until the tile is done. With SUBGROUPS they add the bests of a query or document, else one thread does.
 // Products of tokens never leave the workgroup. Tiles start with the document, rows with the query.
 // Floor: reads s D bytes for each document token and query, from a cache for all queries but one; 2 D FLOPs a product.
 // Numerics: f32; a product is one chain of fma over the dimensions, exact for int8 and binary. Bests are kept as ordered
-// integers, 0 for nothing: WGSL lets compilers assume that there are neither infinities nor NaN.
+// integers, 0 for nothing: WGSL lets compilers assume that there are neither infinities nor NaN. Maxima and their places are
+// the same with SUBGROUPS and without; the order of additions depends on the adapter's subgroup size alone.
 //
 //% if CODES
 // Documents are residuals of {{ CODES }} bit(s) a dimension: where a tile is loaded, a thread adds the weights of their fields to the
@@ -25,15 +27,17 @@
 //@ entry   maxsim
 //@ buffers queries:read documents:read tables:read state:write found:write <% if MODE != "rows" %>more:write <% endif %><% if SCALED %>scale:read <% endif %><% if WEIGHTED %>weight:read <% endif %><% if CODES %>centroids:read codes:read <% endif %>
 //@ params  MaxsimParams
-//@ spec    T=f32,f16,f16p,bf16,int8,binary MODE=rows,both,align SOFT=false,true SCALED=false,true WEIGHTED=false,true CODES=0,1,2,4
+//@ spec    T=f32,f16,f16p,bf16,int8,binary MODE=rows,both,align SOFT=false,true SCALED=false,true WEIGHTED=false,true CODES=0,1,2,4 SUBGROUPS=false,true
 //@ where   not (SOFT and MODE == "align") and not (WEIGHTED and (MODE != "both" or not SCALED)) and (CODES == 0 or not (SCALED or T in ["int8", "binary"]))
-//@ needs   <% if T == "f16" %>f16<% endif %>
+//@ needs   <% if T == "f16" %>f16 <% endif %><% if SUBGROUPS %>subgroups<% endif %>
 
 //% from "include/numbers.wgsl" import enable, reader4
 {{ enable([T]) }}
 //% set QT = 32
 //% set XT = 64
 //% set FOURS = 4
+// Rows of products, padded so that the threads of a search touch every bank once.
+//% set PITCH = XT + 4 if SUBGROUPS else XT + 1
 struct MaxsimParams {
     dim: u32,
     units: u32,
@@ -101,7 +105,7 @@ fn load4_{{ name }}(i: u32) -> vec4<f32> {
 // Four dimensions of each token in one column; the columns are padded against bank conflicts.
 var<workgroup> query_tile: array<vec4<f32>, {{ FOURS * QT }}>;
 var<workgroup> document_tile: array<vec4<f32>, {{ FOURS * (XT + 1) }}>;
-var<workgroup> products: array<f32, {{ QT * (XT + 1) }}>;
+var<workgroup> products: array<f32, {{ QT * PITCH }}>;
 var<workgroup> sums: array<f32, {{ XT }}>;
 var<workgroup> numbers: array<u32, {{ XT }}>;
 //% if CODES
@@ -220,7 +224,7 @@ fn bits(total: f32, count: u32, lost: bool) -> u32 {
                         //% for i in range(16)
                         if c + {{ i }}u < width {
                             let at = c + {{ i }}u;
-                            let x = products[thread * {{ XT + 1 }}u + at];
+                            let x = products[thread * {{ PITCH }}u + at];
                             {{ statement }}
                         }
                         //% endfor
@@ -231,11 +235,39 @@ fn bits(total: f32, count: u32, lost: bool) -> u32 {
                         //% for i in range(16)
                         if r + {{ i }}u < height {
                             let at = r + {{ i }}u;
-                            let x = products[at * {{ XT + 1 }}u + line];
+                            let x = products[at * {{ PITCH }}u + line];
                             {{ statement }}
                         }
                         //% endfor
                     }
+//% endmacro
+// A statement for every fourth column of a row, from `part` on.
+//% macro over_quarter(statement)
+                    //% for i in range(XT // 4)
+                    if {{ 4 * i }}u + part < width {
+                        let at = {{ 4 * i }}u + part;
+                        let x = products[searched * {{ PITCH }}u + at];
+                        {{ statement }}
+                    }
+                    //% endfor
+//% endmacro
+// Leaves what is to be added in `sums` and `numbers`: of the threads that have something, or of each subgroup.
+//% macro leave(sum, number, has, slot)
+        //% if SUBGROUPS
+        {
+            let sum = subgroupAdd({{ sum }});
+            let number = subgroupAdd({{ number }} & ~1u) | subgroupOr({{ number }} & 1u);
+            if lane == 0u {
+                sums[thread / lanes] = sum;
+                numbers[thread / lanes] = number;
+            }
+        }
+        //% else
+        if {{ has }} {
+            sums[{{ slot }}] = {{ sum }};
+            numbers[{{ slot }}] = {{ number }};
+        }
+        //% endif
 //% endmacro
 
 @compute @workgroup_size(128)
@@ -243,6 +275,10 @@ fn maxsim(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) thread: u32,
+    //% if SUBGROUPS
+    @builtin(subgroup_invocation_id) lane: u32,
+    @builtin(subgroup_size) lanes: u32,
+    //% endif
 ) {
     let unit = group.y * groups.x + group.x;
     if unit >= params.units { return; }
@@ -253,10 +289,17 @@ fn maxsim(
     let fours = params.dim / 4u;
     let column = thread % 16u;
     let row = thread / 16u * 4u;
-    // The row or the column that this thread searches.
+    // The column, and the row, that this thread searches, and whether it keeps what the row has found.
     let line = thread % {{ XT }}u;
+    //% if SUBGROUPS
+    let searched = thread / 4u;
+    let part = thread % 4u;
+    let is_row = part == 0u;
+    //% else
+    let searched = thread;
     let is_row = thread < {{ QT }}u;
-    let state_at = 3u * (unit * params.state_rows + thread);
+    //% endif
+    let state_at = 3u * (unit * params.state_rows + searched);
     //% if CODES
     if thread < {{ 2 ** CODES }}u { weights[thread] = bitcast<f32>(tables[params.rows_at - {{ 2 ** CODES }}u + thread]); }
     workgroupBarrier();
@@ -341,7 +384,7 @@ fn maxsim(
                 }
                 //% for i in range(4)
                 //% for j in range(4)
-                products[(row + {{ j }}u) * {{ XT + 1 }}u + column + {{ 16 * i }}u] = sum_{{ i }}_{{ j }};
+                products[(row + {{ j }}u) * {{ PITCH }}u + column + {{ 16 * i }}u] = sum_{{ i }}_{{ j }};
                 //% endfor
                 //% endfor
                 //% if CODES
@@ -360,6 +403,47 @@ fn maxsim(
                 //% endif
                 workgroupBarrier();
                 // Who reads here is done before the next products are written, two barriers on.
+                //% if SUBGROUPS
+                {
+                    let here = state_at + 3u * p;
+                    //% if SOFT
+                    // Rows that are not there are searched like the last.
+                    let own = row_scale(first_row + p + min(searched, height - 1u));
+                    var before = Search();
+                    if is_row { before = Search(state[here], bitcast<f32>(state[here + 1u]), bitcast<f32>(state[here + 2u])); }
+                    var most = before.key;
+                    {{ over_quarter("most = max(most, ordered(x * document_scale(first + t + at) * own));") }}
+                    //% for step in [1, 2]
+                    most = max(most, subgroupShuffleXor(most, {{ step }}u));
+                    //% endfor
+                    var now = kept(before, most);
+                    {{ over_quarter("now = taken(now, ordered(x * document_scale(first + t + at) * own));") }}
+                    //% for step in [1, 2]
+                    now.weights += subgroupShuffleXor(now.weights, {{ step }}u);
+                    now.weighted += subgroupShuffleXor(now.weighted, {{ step }}u);
+                    //% endfor
+                    if is_row {
+                        state[here] = now.key;
+                        state[here + 1u] = bitcast<u32>(now.weights);
+                        state[here + 2u] = bitcast<u32>(now.weighted);
+                    }
+                    //% else
+                    var now = Search(0u, NONE);
+                    if is_row { now = Search(state[here], state[here + 1u]); }
+                    {{ over_quarter("let key = ordered(x * document_scale(first + t + at)); if key > now.key { now = Search(key, t + at); }") }}
+                    //% for step in [1, 2]
+                    {
+                        let other = Search(subgroupShuffleXor(now.key, {{ step }}u), subgroupShuffleXor(now.place, {{ step }}u));
+                        if other.key > now.key || (other.key == now.key && other.place < now.place) { now = other; }
+                    }
+                    //% endfor
+                    if is_row {
+                        state[here] = now.key;
+                        state[here + 1u] = now.place;
+                    }
+                    //% endif
+                }
+                //% else
                 if is_row && thread < height {
                     let here = state_at + 3u * p;
                     //% if SOFT
@@ -379,6 +463,7 @@ fn maxsim(
                     state[here + 1u] = now.place;
                     //% endif
                 }
+                //% endif
                 //% if MODE == "both"
                 if thread >= {{ XT }}u && line < width {
                     //% if SOFT
@@ -412,8 +497,8 @@ fn maxsim(
         }
         //% if MODE == "align"
         if is_row {
-            for (var p = thread; p < rows; p += {{ QT }}u) {
-                let at = state_at + 3u * (p - thread);
+            for (var p = searched; p < rows; p += {{ QT }}u) {
+                let at = state_at + 3u * (p - searched);
                 let now = Search(state[at], state[at + 1u]);
                 let one = first_row + p;
                 let lost = now.key <= LOWEST || tables[params.rows_at + 2u * one + 1u] == 0u;
@@ -425,25 +510,24 @@ fn maxsim(
         }
         //% else
         let result = tables[entry + 2u] + query_number * params.stride;
+        var sum = 0.0;
+        var number = 0u;
         if is_row {
-            var sum = 0.0;
-            var number = 0u;
-            for (var p = thread; p < rows; p += {{ QT }}u) {
-                let at = state_at + 3u * (p - thread);
+            for (var p = searched; p < rows; p += {{ QT }}u) {
+                let at = state_at + 3u * (p - searched);
                 let now = Search(state[at], <% if SOFT %>bitcast<f32>(state[at + 1u]), bitcast<f32>(state[at + 2u])<% else %>state[at + 1u]<% endif %>);
                 if tables[params.rows_at + 2u * (first_row + p) + 1u] == 1u {
                     number = (number + 2u) | select(0u, 1u, now.key <= LOWEST);
                     if now.key > LOWEST { sum += best(now, row_scale(first_row + p)); }
                 }
             }
-            sums[thread] = sum;
-            numbers[thread] = number;
         }
+        {{ leave("sum", "number", "is_row", "searched") }}
         workgroupBarrier();
         if thread == 0u {
             var total = 0.0;
             var number = 0u;
-            for (var r = 0u; r < {{ QT }}u; r++) {
+            for (var r = 0u; r < {{ "128u / lanes" if SUBGROUPS else QT ~ "u" }}; r++) {
                 total += sums[r];
                 number = ((number & ~1u) + (numbers[r] & ~1u)) | ((number | numbers[r]) & 1u);
             }
@@ -451,15 +535,12 @@ fn maxsim(
         }
         workgroupBarrier();
         //% if MODE == "both"
-        if thread >= {{ XT }}u {
-            sums[line] = column_sum;
-            numbers[line] = column_count;
-        }
+        {{ leave("column_sum", "column_count", "thread >= " ~ XT ~ "u", "line") }}
         workgroupBarrier();
         if thread == 0u {
             var total = 0.0;
             var number = 0u;
-            for (var c = 0u; c < {{ XT }}u; c++) {
+            for (var c = 0u; c < {{ "128u / lanes" if SUBGROUPS else XT ~ "u" }}; c++) {
                 total += sums[c];
                 number = ((number & ~1u) + (numbers[c] & ~1u)) | ((number | numbers[c]) & 1u);
             }

@@ -5,17 +5,14 @@
 // takes 4 queries and 64 QT / (4 threads) rows, its scores in registers. Both operands pass through workgroup memory,
 // 32 dimensions at a time.
 // Selection: a score is compared as an ordered integer with the query's current k-th. What beats it is appended to
-// the query's candidates in workgroup memory; when one query's are full, all are merged into the sorted lists, which
-// live in `found`: by counting how many of the others come before each, into the list's other side. The lists of
-// all splits are merged on the host. The order is total (score descending, row ascending), so that neither splits
-// nor the order of appending matter. With SCORES the ordered integers themselves are stored, for k beyond the lists.
+// the query's candidates, which are merged into its sorted list (include/lists.wgsl). The lists of all splits are
+// merged on the host. The order is total (score descending, row ascending), so that neither splits nor the order of
+// appending matter. With SCORES the ordered integers themselves are stored, for k beyond the lists.
 // Floor: reads s N D bytes for every QT queries, 2 Q N D FLOPs.
 // Numerics: f32; a score is one chain of fma over the dimensions, so QT does not change its bits. Infinities and NaN
 // are told apart as integers, since WGSL lets compilers assume there are none.
 //
-// found, as u32:  lists  [splits, queries]: count, then k times (key, row)
-//                 others [splits, queries]: k times (key, row)
-//           SCORES: [queries, span] keys
+// found, as u32:  include/lists.wgsl;  SCORES: [queries, span] keys
 //@ family  topk
 //@ entry   topk
 //@ buffers queries:read rows:read <% if METRIC == "cosine" %>query_scale:read row_scale:read <% endif %><% if BIAS %>bias:read <% endif %><% if EXCLUDE != "none" %>skips:read <% endif %><% if EXCLUDE == "each" %>masks:read <% endif %>found:write
@@ -25,6 +22,7 @@
 //@ needs   <% if T == "f16" %>f16<% endif %>
 
 //% from "include/numbers.wgsl" import enable, reader, reader4
+//% from "include/lists.wgsl" import ordered_key, lists, open_lists, offer, close_lists
 {{ enable([T]) }}
 //% set XT = 64
 //% set TX = 4 if QT == 32 else 1
@@ -86,14 +84,7 @@ struct TopkParams {
 var<workgroup> query_tile: array<vec4<f32>, {{ FOURS * QT }}>;
 var<workgroup> row_tile: array<vec4<f32>, {{ FOURS * (XT + 1) }}>;
 //% if not SCORES
-var<workgroup> candidates: array<vec2<u32>, {{ QT * ROOM }}>;
-var<workgroup> counts: array<atomic<u32>, {{ QT }}>;
-// The list of each query: its length, which side it is on, and what a newcomer must come before.
-var<workgroup> lengths: array<u32, {{ QT }}>;
-var<workgroup> sides: array<u32, {{ QT }}>;
-var<workgroup> worst: array<vec2<u32>, {{ QT }}>;
-var<workgroup> waiting: atomic<u32>;
-var<workgroup> again: u32;
+{{ lists(QT, LANES, ROOM) }}
 //% endif
 
 // Dimensions 4 c .. 4 c + 3 of a row; zero beyond the last.
@@ -126,13 +117,7 @@ fn accumulate(sum: f32, q: vec4<f32>, x: vec4<f32>) -> f32 {
     return fma(a.w, b.w, fma(a.z, b.z, fma(a.y, b.y, fma(a.x, b.x, sum))));
 }
 
-// The score as an integer of the same order, at least 1; 0 for NaN. -0 is 0.
-fn ordered(score: f32) -> u32 {
-    var bits = bitcast<u32>(score);
-    if (bits & 0x7fffffffu) > 0x7f800000u { return 0u; }
-    if bits == 0x80000000u { bits = 0u; }
-    return select(bits | 0x80000000u, ~bits, (bits >> 31u) == 1u);
-}
+{{ ordered_key() }}
 
 fn key(sum: f32, query: u32, row: u32) -> u32 {
     //% if METRIC == "cosine"
@@ -148,73 +133,6 @@ fn key(sum: f32, query: u32, row: u32) -> u32 {
     //% endif
 }
 
-//% if not SCORES
-fn before(a: vec2<u32>, b: vec2<u32>) -> bool {
-    return a.x > b.x || (a.x == b.x && a.y < b.y);
-}
-
-// Entry i of side `side` of list `list`.
-fn place(side: u32, list: u32, i: u32) -> u32 {
-    let other = params.splits * params.queries * (2u * params.k + 1u);
-    return select(list * (2u * params.k + 1u) + 1u, other + list * 2u * params.k, side == 1u) + 2u * i;
-}
-
-fn entry_at(side: u32, list: u32, i: u32) -> vec2<u32> {
-    let at = place(side, list, i);
-    return vec2<u32>(found[at], found[at + 1u]);
-}
-
-fn set_entry(side: u32, list: u32, i: u32, entry: vec2<u32>) {
-    let at = place(side, list, i);
-    found[at] = entry.x;
-    found[at + 1u] = entry.y;
-}
-
-// Merges the candidates of each query into its list; {{ LANES }} threads a query. Follows a barrier, ends with one.
-fn merge(thread: u32, first_list: u32) {
-    let q = thread / {{ LANES }}u;
-    let lane = thread % {{ LANES }}u;
-    let list = first_list + q;
-    let fresh = min(atomicLoad(&counts[q]), {{ ROOM }}u);
-    let length = lengths[q];
-    let side = sides[q];
-    if fresh > 0u {
-        for (var i = lane; i < length; i += {{ LANES }}u) {
-            let entry = entry_at(side, list, i);
-            var rank = i;
-            for (var j = 0u; j < fresh; j++) {
-                rank += select(0u, 1u, before(candidates[q * {{ ROOM }}u + j], entry));
-            }
-            if rank < params.k { set_entry(1u - side, list, rank, entry); }
-        }
-        for (var i = lane; i < fresh; i += {{ LANES }}u) {
-            let entry = candidates[q * {{ ROOM }}u + i];
-            // The list is sorted: how many of it come before the entry is found by halving.
-            var low = 0u;
-            var high = length;
-            while low < high {
-                let middle = (low + high) / 2u;
-                if before(entry_at(side, list, middle), entry) { low = middle + 1u; } else { high = middle; }
-            }
-            for (var j = 0u; j < fresh; j++) {
-                low += select(0u, 1u, before(candidates[q * {{ ROOM }}u + j], entry));
-            }
-            if low < params.k { set_entry(1u - side, list, low, entry); }
-        }
-    }
-    storageBarrier();
-    workgroupBarrier();
-    if fresh > 0u && lane == 0u {
-        let now = min(length + fresh, params.k);
-        lengths[q] = now;
-        sides[q] = 1u - side;
-        atomicStore(&counts[q], 0u);
-        if now == params.k { worst[q] = entry_at(1u - side, list, now - 1u); }
-    }
-    workgroupBarrier();
-}
-//% endif
-
 @compute @workgroup_size({{ WG }})
 fn topk(
     @builtin(workgroup_id) group: vec3<u32>,
@@ -226,19 +144,7 @@ fn topk(
     let query = thread / {{ XS }}u * 4u;
     //% if not SCORES
     let first_list = split * params.queries + first_query;
-    if thread < {{ QT }}u {
-        atomicStore(&counts[thread], 0u);
-        lengths[thread] = 0u;
-        sides[thread] = 0u;
-        worst[thread] = vec2<u32>(0u, 0u);
-        if params.resume == 1u && first_query + thread < params.queries {
-            let length = min(found[(first_list + thread) * (2u * params.k + 1u)], params.k);
-            lengths[thread] = length;
-            if length == params.k { worst[thread] = entry_at(0u, first_list + thread, length - 1u); }
-        }
-    }
-    if thread == 0u { atomicStore(&waiting, 0u); }
-    workgroupBarrier();
+    {{ open_lists(QT) }}
     //% endif
 
     let end = min((split + 1u) * params.per_split, params.tiles);
@@ -332,40 +238,17 @@ fn topk(
         //% endfor
         //% endfor
         //% if not SCORES
-        loop {
-            //% for i in range(TX)
-            //% for j in range(4)
-            if (pending & {{ 2 ** (4 * i + j) }}u) != 0u {
-                let entry = vec2<u32>(key_{{ i }}_{{ j }}, params.base + row_{{ i }});
-                var taken = true;
-                if before(entry, worst[query + {{ j }}u]) {
-                    let at = atomicAdd(&counts[query + {{ j }}u], 1u);
-                    taken = at < {{ ROOM }}u;
-                    if taken { candidates[(query + {{ j }}u) * {{ ROOM }}u + at] = entry; }
-                }
-                if taken { pending &= {{ 65535 - 2 ** (4 * i + j) }}u; }
-            }
-            //% endfor
-            //% endfor
-            if pending != 0u { atomicStore(&waiting, 1u); }
-            workgroupBarrier();
-            if thread == 0u { again = atomicExchange(&waiting, 0u); }
-            let full = workgroupUniformLoad(&again);
-            if full == 0u { break; }
-            merge(thread, first_list);
-        }
+        //% set offers = namespace(all=[])
+        //% for i in range(TX)
+        //% for j in range(4)
+        //% set offers.all = offers.all + [["key_" ~ i ~ "_" ~ j, "params.base + row_" ~ i, "query + " ~ j ~ "u"]]
+        //% endfor
+        //% endfor
+        {{ offer(offers.all, ROOM) }}
         //% endif
     }
 
     //% if not SCORES
-    merge(thread, first_list);
-    let q = thread / {{ LANES }}u;
-    if first_query + q < params.queries {
-        let list = first_list + q;
-        if sides[q] == 1u {
-            for (var i = thread % {{ LANES }}u; i < lengths[q]; i += {{ LANES }}u) { set_entry(0u, list, i, entry_at(1u, list, i)); }
-        }
-        if thread % {{ LANES }}u == 0u { found[list * (2u * params.k + 1u)] = lengths[q]; }
-    }
+    {{ close_lists(LANES) }}
     //% endif
 }

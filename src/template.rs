@@ -36,6 +36,7 @@ pub trait Spec: Copy + Eq + Hash + Debug + serde::Serialize + Send + Sync + 'sta
 
 /// The shader files, by name, with the includes they share.
 pub const SHADERS: &[(&str, &str)] = &[
+    ("include/lists.wgsl", include_str!("../shaders/include/lists.wgsl")),
     ("include/numbers.wgsl", include_str!("../shaders/include/numbers.wgsl")),
     ("include/reduce.wgsl", include_str!("../shaders/include/reduce.wgsl")),
     ("norm.wgsl", include_str!("../shaders/norm.wgsl")),
@@ -43,6 +44,7 @@ pub const SHADERS: &[(&str, &str)] = &[
     ("pool.wgsl", include_str!("../shaders/pool.wgsl")),
     ("residual.wgsl", include_str!("../shaders/residual.wgsl")),
     ("topk.wgsl", include_str!("../shaders/topk.wgsl")),
+    ("topk_scores.wgsl", include_str!("../shaders/topk_scores.wgsl")),
     ("attention.wgsl", include_str!("../shaders/attention.wgsl")),
     ("gemm.wgsl", include_str!("../shaders/gemm.wgsl")),
     ("maxsim.wgsl", include_str!("../shaders/maxsim.wgsl")),
@@ -75,6 +77,7 @@ pub const KERNELS: &[(&str, &str)] = &[
     ("topk.ptx", include_str!("../kernels/topk.ptx")),
     ("topk_mma.ptx", include_str!("../kernels/topk_mma.ptx")),
     ("topk_merge.ptx", include_str!("../kernels/topk_merge.ptx")),
+    ("topk_scores.ptx", include_str!("../kernels/topk_scores.ptx")),
 ];
 
 static ENVIRONMENT: LazyLock<Environment<'static>> = LazyLock::new(|| {

@@ -36,6 +36,7 @@ pub const FAMILIES: &[Family] = &[
     pool::wgpu::FAMILY,
     residual::wgpu::FAMILY,
     topk::wgpu::FAMILY,
+    topk::scores::wgpu::FAMILY,
 ];
 
 /// Every family with a PTX kernel, for the contract test.
@@ -55,6 +56,7 @@ pub const CUDA_FAMILIES: &[Family] = &[
     topk::cuda::FAMILY,
     topk::cuda::TENSOR,
     topk::cuda::MERGE,
+    topk::scores::cuda::FAMILY,
 ];
 
 /// The stored type of a tensor as kernels name it: `f16p` is f16 on an adapter that lacks `SHADER_F16`.

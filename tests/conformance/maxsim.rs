@@ -429,6 +429,80 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 8, failure_persistence: None, ..Default::default() })]
+
+    /// What is found are the best of the scores, bit for bit, equal ones in the order of their numbers.
+    #[test]
+    fn a_search_finds_the_best_scores(
+        queries in prop::collection::vec(0usize..4, 1..5),
+        documents in prop_oneof![1usize..20, 300usize..520],
+        cut in 0.0..1.0f64,
+        k in prop_oneof![1usize..12, Just(65), Just(255), Just(256), Just(257), Just(600)],
+        kind in 0usize..3,
+        side: bool,
+        seed: u64,
+    ) {
+        let mut rng = Rng(seed);
+        // Small integers, so that many scores are equal.
+        let mut set = |lengths: &[usize]| {
+            let total: usize = lengths.iter().sum();
+            let values: Vec<f32> = (0..total * 8).map(|_| rng.below(3) as f32 - 1.0).collect();
+            Set::of(Storage::F32, 8, lengths, &values)
+        };
+        let lengths: Vec<usize> = (0..documents).map(|d| d * 7 % 4).collect();
+        let (q, d) = (set(&queries), set(&lengths));
+        let maps: Vec<Bitmap> =
+            queries.iter().map(|_| Bitmap::from_fn(documents, |_| rng.below(3) == 0)).collect();
+        let exclude = [Exclude::None, Exclude::Shared(&maps[0]), Exclude::PerQuery(&maps)][kind];
+        let out = |q: usize, d: usize| match exclude {
+            Exclude::None => false,
+            Exclude::Shared(map) => map.contains(d),
+            Exclude::PerQuery(maps) => maps[q].contains(d),
+        };
+        let how = if side { MaxSim::colbert() } else { MaxSim::filip(Side::Documents) };
+        let cut = (cut * documents as f64) as usize;
+        let all: Vec<usize> = (0..documents).collect();
+        let parts = [d.select(&all[..cut]), d.select(&all[cut..])];
+        for (name, device) in devices() {
+            let on_q = q.on(device);
+            let scores = scores(&on_q, &d.on(device), &how).unwrap().to_vec::<f32>().unwrap();
+            let parts: Vec<Tokens> = parts.iter().map(|p| p.on(device)).collect();
+            let hits = search(&on_q, &parts, &how, k, exclude).unwrap();
+            for query in 0..queries.len() {
+                let scores = &scores[query * documents..][..documents];
+                let found = |d: &usize| !out(query, *d) && scores[*d] > f32::NEG_INFINITY;
+                let mut rank: Vec<usize> = (0..documents).filter(found).collect();
+                rank.sort_by(|a, b| scores[*b].partial_cmp(&scores[*a]).unwrap().then(a.cmp(b)));
+                rank.truncate(k);
+                let ids: Vec<u64> = rank.iter().map(|d| *d as u64).collect();
+                let best: Vec<f32> = rank.iter().map(|d| scores[*d]).collect();
+                prop_assert_eq!(hits.get(query), (&ids[..], &best[..]), "{} query {}", name, query);
+            }
+        }
+    }
+}
+
+/// Who searches a row, one thread or four, changes no maximum and no place.
+#[test]
+fn subgroups_change_no_maximum() {
+    let [Some(with), Some(without)] = [device("wgpu"), device("wgpu without subgroups and f16")]
+    else {
+        return;
+    };
+    let mut rng = Rng(31);
+    let q = Set::new(Storage::F32, 40, &[33, 1, 70], &mut rng);
+    let d = Set::new(Storage::F32, 40, &[1, 63, 64, 65, 130, 2], &mut rng);
+    let lists = vec![(0..6).collect::<Vec<u32>>(); 3];
+    let [one, other] = [with, without].map(|device| {
+        let found = align(&q.on(device), &d.on(device), &lists).unwrap();
+        let maxima = found.maxima.to_vec::<f32>().unwrap();
+        let bits: Vec<u32> = maxima.iter().map(|m| m.to_bits()).collect();
+        (found.places.to_vec::<u32>().unwrap(), bits)
+    });
+    assert_eq!(one, other);
+}
+
 /// The same pair in different company, bit for bit.
 #[test]
 fn company_does_not_change_a_bit() {

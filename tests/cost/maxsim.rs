@@ -1,6 +1,7 @@
-use nearkin::ops::maxsim::{MaxSim, Side, Storage, Tokens, align, both, scores};
+use nearkin::ops::maxsim::{MaxSim, Side, Storage, Tokens, align, both, scores, search};
 use nearkin::ops::residual::Codec;
-use nearkin::{DType, Device, Offsets};
+use nearkin::ops::topk::Exclude;
+use nearkin::{DType, Device, Offsets, Tensor};
 
 use crate::common::{Rng, normals};
 use crate::{cold_bytes, emulated, launches};
@@ -140,6 +141,49 @@ fn codes_are_read_once_and_vectors_are_not_written() {
         let (written, most) = (32 * counts.global.stores.sectors, (32 * pairs + state) as u64);
         assert!(written <= most, "{what}: {written} bytes written, at most {most}");
         assert_eq!(counts.local_bytes, 0, "{what}: local memory");
+        assert_eq!(counts.shared.conflicts(), 0, "{what}: bank conflicts");
+    }
+}
+
+/// Behind its scores a search reads them once, where they lie, and leaves what it finds.
+#[test]
+fn a_search_reads_its_scores_once() {
+    let Some((emulator, device)) = emulated() else { return };
+    for (queries, documents, k) in [(1, 4500, 10), (3, 3001, 65)] {
+        let q = tokens(&device, Storage::BF16, &vec![1; queries], 8, 3);
+        let ones = vec![1; documents];
+        let d = tokens(&device, Storage::BF16, &ones, 8, 4);
+        let what = format!("{queries} queries, {documents} documents, k {k}");
+        let find = |d: &Tokens| {
+            launches(&emulator, || {
+                let d = std::slice::from_ref(d);
+                search(&q, d, &MaxSim::colbert(), k, Exclude::None).unwrap();
+            })
+        };
+        let all = find(&d);
+        let names: Vec<&str> = all.iter().map(|l| l.kernel.as_str()).collect();
+        assert_eq!(names, ["maxsim", "topk_scores", "topk_merge"], "{what}");
+        let (select, merge) = (&all[1].counts, &all[2].counts);
+        let floor = (4 * queries * documents + 8 * k * queries) as u64;
+        let cold = cold_bytes(select) + cold_bytes(merge);
+        println!(
+            "{what}: {cold} bytes behind the scores ({:.3} of the floor), {} blocks, {} warp instructions and {} to merge",
+            cold as f64 / floor as f64,
+            select.blocks,
+            select.warp_instructions,
+            merge.warp_instructions
+        );
+        assert!(cold <= floor + floor / 10, "{what}: {cold} bytes from memory, floor {floor}");
+        assert_eq!(select.local_bytes + merge.local_bytes, 0, "{what}: local memory");
+        // Where nothing enters a list, scores are only read: a group of four at a time, those between two rows twice.
+        let nan =
+            Tensor::from_f32(&device, DType::BF16, &[documents, 8], &vec![f32::NAN; 8 * documents]);
+        let offsets = Offsets::from_lengths(&device, &ones).unwrap();
+        let all = find(&Tokens::new(&nan.unwrap(), &offsets).unwrap());
+        let counts = &all[1].counts;
+        let sectors = counts.global.loads.sectors;
+        let most = (4 * queries * documents / 32 + 2 * counts.blocks as usize) as u64;
+        assert!(sectors <= most, "{what}: {sectors} sectors loaded, at most {most}");
         assert_eq!(counts.shared.conflicts(), 0, "{what}: bank conflicts");
     }
 }

@@ -11,6 +11,7 @@ use super::{Args, Hasher, Host};
 use crate::device::wgpu::{Binding, GROUPS, WgpuBuffer, WgpuDevice, spread};
 use crate::ops::Stored;
 use crate::ops::topk::select::{Selector, entry};
+use crate::ops::topk::wgpu::merge;
 use crate::ops::topk::{Bitmap, Exclude, Hits};
 use crate::template::{Family, Spec, keys, params};
 use crate::{DType, Result, Tensor};
@@ -269,22 +270,7 @@ impl<'a> Pass<'a> {
             return Ok(vec![Selector::new(k); n]);
         }
         let words = self.read(&found, splits * n * (2 * k + 1))?;
-        let merge = |q: usize| {
-            let mut selector = Selector::new(k);
-            for split in 0..splits {
-                let list = &words[(split * n + q) * (2 * k + 1)..][..2 * k + 1];
-                for hit in list[1..].chunks_exact(2).take(list[0] as usize) {
-                    let entry = entry(hit[0], hit[1]);
-                    // The list is sorted: the rest cannot enter either.
-                    if entry <= selector.threshold() {
-                        break;
-                    }
-                    selector.push(entry);
-                }
-            }
-            selector
-        };
-        Ok((0..n).into_par_iter().map(merge).collect())
+        Ok(merge(&words, splits, n, k))
     }
 
     /// Large k: scores of all queries of the pass and as many rows as a slab holds, selected from on the host.

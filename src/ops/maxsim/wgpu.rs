@@ -51,6 +51,8 @@ struct MaxsimSpec {
     weighted: bool,
     /// Bits a dimension of compressed documents, or 0.
     codes: u32,
+    /// Whether subgroups search rows and add: those of at least four threads, who share a row.
+    subgroups: bool,
 }
 
 impl Spec for MaxsimSpec {
@@ -81,6 +83,7 @@ pub(crate) const FAMILY: Family = Family {
             scaled: false,
             weighted: false,
             codes: 0,
+            subgroups: false,
         })
     },
     params: MaxsimParams::MEMBERS,
@@ -212,6 +215,7 @@ impl<'a> Pass<'a> {
             scaled: scale.is_some(),
             weighted: weight.is_some(),
             codes,
+            subgroups: gpu.facts.subgroups.is_some_and(|(least, _)| least >= 4),
         };
         Ok(Pass { gpu, args, queries, documents, spec, scale, weight })
     }

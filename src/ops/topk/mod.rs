@@ -11,6 +11,7 @@ mod corpus;
 mod cpu;
 #[cfg(feature = "cuda")]
 pub(crate) mod cuda;
+pub(crate) mod scores;
 pub(crate) mod select;
 #[cfg(feature = "wgpu")]
 pub(crate) mod wgpu;

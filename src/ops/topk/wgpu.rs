@@ -115,6 +115,26 @@ pub(crate) fn topk(gpu: &Arc<WgpuDevice>, args: &Args<'_>) -> Result<Hits> {
     Ok(hits)
 }
 
+/// The splits' sorted lists of each of `queries` queries (`shaders/include/lists.wgsl`), merged.
+pub(crate) fn merge(words: &[u32], splits: usize, queries: usize, k: usize) -> Vec<Selector> {
+    let merge = |q: usize| {
+        let mut selector = Selector::new(k);
+        for split in 0..splits {
+            let list = &words[(split * queries + q) * (2 * k + 1)..][..2 * k + 1];
+            for hit in list[1..].chunks_exact(2).take(list[0] as usize) {
+                let entry = entry(hit[0], hit[1]);
+                // The list is sorted: the rest cannot enter either.
+                if entry <= selector.threshold() {
+                    break;
+                }
+                selector.push(entry);
+            }
+        }
+        selector
+    };
+    (0..queries).into_par_iter().map(merge).collect()
+}
+
 /// Some of the queries on the device, to be searched for together.
 struct Pass<'a> {
     gpu: &'a Arc<WgpuDevice>,
@@ -282,22 +302,7 @@ impl<'a> Pass<'a> {
             return Ok(vec![Selector::new(k); n]);
         }
         let words = self.read(&found, splits * n * (2 * k + 1))?;
-        let merge = |q: usize| {
-            let mut selector = Selector::new(k);
-            for split in 0..splits {
-                let list = &words[(split * n + q) * (2 * k + 1)..][..2 * k + 1];
-                for hit in list[1..].chunks_exact(2).take(list[0] as usize) {
-                    let entry = entry(hit[0], hit[1]);
-                    // The list is sorted: the rest cannot enter either.
-                    if entry <= selector.threshold() {
-                        break;
-                    }
-                    selector.push(entry);
-                }
-            }
-            selector
-        };
-        Ok((0..n).into_par_iter().map(merge).collect())
+        Ok(merge(&words, splits, n, k))
     }
 
     /// Large k: scores of all queries of the pass and as many rows as a slab holds, selected from on the host.
