@@ -31,6 +31,7 @@
 //@ where   not (SOFT and MODE == "align") and not (WEIGHTED and (MODE != "both" or not SCALED)) and (CODES == 0 or not (SCALED or T in ["int8", "binary"]))
 //@ needs   <% if T == "f16" %>f16 <% endif %><% if SUBGROUPS %>subgroups<% endif %>
 
+//% from "include/lists.wgsl" import ordered_key
 //% from "include/numbers.wgsl" import enable, reader4
 {{ enable([T]) }}
 //% set QT = 32
@@ -119,13 +120,7 @@ const NONE = 0xffffffffu;
 // The image of -inf below: what a best must exceed to be one.
 const LOWEST = 0x007fffffu;
 
-// The similarity as an integer of the same order, at least 1; 0 for NaN. -0 is 0.
-fn ordered(s: f32) -> u32 {
-    var bits = bitcast<u32>(s);
-    if (bits & 0x7fffffffu) > 0x7f800000u { return 0u; }
-    if bits == 0x80000000u { bits = 0u; }
-    return select(bits | 0x80000000u, ~bits, (bits >> 31u) == 1u);
-}
+{{ ordered_key() }}
 
 fn unordered(key: u32) -> f32 {
     return bitcast<f32>(select(~key, key & 0x7fffffffu, (key >> 31u) == 1u));
