@@ -18,6 +18,8 @@ fn stderr(output: &Output) -> String {
 
 fn folder(name: &str) -> PathBuf {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("tool-{name}"));
+    // What an earlier run left would be compared too.
+    let _ = std::fs::remove_dir_all(&folder);
     std::fs::create_dir_all(&folder).unwrap();
     folder
 }

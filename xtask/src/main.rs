@@ -42,6 +42,7 @@ options of kernels:
 options of report:
   --only <family>   only this family's benchmarks (gemm, topk, …)
   --skip-peers      do not run the Python peers
+  --last            do not run our benchmarks: take what they measured last
   --corpus <file>   texts for the end-to-end comparison, .jsonl or .txt (default: examples/data/passages.jsonl)
   --beir <folder>   also draw recall against scorer calls on a collection in BEIR layout
   --wgpu            measure the first wgpu adapter too

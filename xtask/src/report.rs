@@ -26,6 +26,8 @@ const CUR: &str = "cur";
 pub struct Options {
     only: Option<String>,
     skip_peers: bool,
+    /// Take what criterion measured last instead of measuring again.
+    last: bool,
     corpus: PathBuf,
     collection: Option<PathBuf>,
     wgpu: bool,
@@ -34,8 +36,14 @@ pub struct Options {
 impl Options {
     pub fn parse(words: &[&str]) -> Result<Options> {
         let corpus = root().join("examples").join("data").join("passages.jsonl");
-        let mut options =
-            Options { only: None, skip_peers: false, corpus, collection: None, wgpu: false };
+        let mut options = Options {
+            only: None,
+            skip_peers: false,
+            last: false,
+            corpus,
+            collection: None,
+            wgpu: false,
+        };
         let mut words = words.iter();
         while let Some(&word) = words.next() {
             let mut value = || words.next().ok_or(format!("{word} needs a value"));
@@ -44,6 +52,7 @@ impl Options {
                 "--corpus" => options.corpus = absolute(value()?)?,
                 "--beir" => options.collection = Some(absolute(value()?)?),
                 "--skip-peers" => options.skip_peers = true,
+                "--last" => options.last = true,
                 "--wgpu" => options.wgpu = true,
                 "--from" => return Err("--from takes a folder, and no other option".into()),
                 other => return Err(format!("report does not know '{other}'")),
@@ -195,9 +204,13 @@ fn ours(options: &Options, model: Option<&Path>) -> Result<Vec<Measured>> {
     if options.wgpu {
         command.env("NEARKIN_BENCH_WGPU", "1");
     }
-    let start = SystemTime::now();
-    run_command(command)?;
+    let mut start = SystemTime::now();
+    match options.last {
+        true => start = UNIX_EPOCH,
+        false => run_command(command)?,
+    }
     let mut measured = estimates(&target()?.join("criterion"), start)?;
+    measured.retain(|m| options.takes(&m.family));
     measured.sort_by(|a, b| (&a.family, &a.case).cmp(&(&b.family, &b.case)));
     if measured.is_empty() { Err("the benchmarks left no estimates".into()) } else { Ok(measured) }
 }
