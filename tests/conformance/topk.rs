@@ -153,45 +153,40 @@ fn a_large_k_of_many_rows() {
 #[test]
 fn neither_batch_nor_chunks_nor_k_change_a_bit() {
     for (name, device) in devices() {
-        for (dim, dtype) in [(77, DType::F32), (128, DType::F16), (64, DType::BF16)] {
-            for (metric, _) in METRICS {
-                let mut rng = Rng(11);
-                let n = 3001;
-                let rows = rng.normals(n * dim);
-                let queries = rng.normals(70 * dim);
-                let bias = rng.normals(n);
-                let whole = corpus(device, dtype, dim, &[&rows]);
-                let mut parts = Vec::new();
-                let mut rest = &rows[..];
-                for n in [1501, 900, 400, 131, 64] {
-                    let (part, more) = rest.split_at(n * dim);
-                    parts.push(part);
-                    rest = more;
-                }
-                parts.push(rest);
-                let chunked = corpus(device, dtype, dim, &parts);
-                assert!(chunked.chunks().len() > 1);
-                let hits = |corpus: &Corpus, queries: &[f32], k: usize| -> Hits {
-                    let shape = [queries.len() / dim, dim];
-                    let queries = Tensor::from_slice(device, &shape, queries).unwrap();
-                    let search = Search { bias: Some(&bias), ..Search::new(metric, k) };
-                    topk(&queries, corpus, &search).unwrap()
-                };
-                let all = hits(&whole, &queries, 20);
-                assert_eq!(all, hits(&chunked, &queries, 20), "{name} {metric:?}: chunks");
-                let longer = hits(&chunked, &queries, 300);
-                for q in [0, 1, 31, 32, 69] {
-                    let one = hits(&whole, &queries[q * dim..][..dim], 20);
-                    assert_eq!(one.get(0), all.get(q), "{name} {metric:?}: query {q} alone");
-                    let few = hits(&chunked, &queries[q / 2 * dim..][..(q - q / 2 + 1) * dim], 20);
-                    assert_eq!(
-                        few.get(q - q / 2),
-                        all.get(q),
-                        "{name} {metric:?}: query {q} of few"
-                    );
-                    let (ids, scores) = longer.get(q);
-                    assert_eq!((&ids[..20], &scores[..20]), all.get(q), "{name} {metric:?}: k");
-                }
+        let stored = [(77, DType::F32), (128, DType::F16), (64, DType::BF16)];
+        for ((dim, dtype), (metric, _)) in stored.into_iter().zip(METRICS) {
+            let mut rng = Rng(11);
+            let n = 3001;
+            let rows = rng.normals(n * dim);
+            let queries = rng.normals(70 * dim);
+            let bias = rng.normals(n);
+            let whole = corpus(device, dtype, dim, &[&rows]);
+            let mut parts = Vec::new();
+            let mut rest = &rows[..];
+            for n in [1501, 900, 400, 131, 64] {
+                let (part, more) = rest.split_at(n * dim);
+                parts.push(part);
+                rest = more;
+            }
+            parts.push(rest);
+            let chunked = corpus(device, dtype, dim, &parts);
+            assert!(chunked.chunks().len() > 1);
+            let hits = |corpus: &Corpus, queries: &[f32], k: usize| -> Hits {
+                let shape = [queries.len() / dim, dim];
+                let queries = Tensor::from_slice(device, &shape, queries).unwrap();
+                let search = Search { bias: Some(&bias), ..Search::new(metric, k) };
+                topk(&queries, corpus, &search).unwrap()
+            };
+            let all = hits(&whole, &queries, 20);
+            assert_eq!(all, hits(&chunked, &queries, 20), "{name} {metric:?}: chunks");
+            let longer = hits(&chunked, &queries, 300);
+            for q in [0, 1, 31, 32, 69] {
+                let one = hits(&whole, &queries[q * dim..][..dim], 20);
+                assert_eq!(one.get(0), all.get(q), "{name} {metric:?}: query {q} alone");
+                let few = hits(&chunked, &queries[q / 2 * dim..][..(q - q / 2 + 1) * dim], 20);
+                assert_eq!(few.get(q - q / 2), all.get(q), "{name} {metric:?}: query {q} of few");
+                let (ids, scores) = longer.get(q);
+                assert_eq!((&ids[..20], &scores[..20]), all.get(q), "{name} {metric:?}: k");
             }
         }
     }

@@ -276,13 +276,15 @@ fn peers(options: &Options, model: Option<&Path>) -> Result<Vec<Peer>> {
     }
     if options.takes("maxsim") {
         // Its PyTorch is another, and it is not made for every machine.
-        match environment(&folder.join("plaid"), &scripts.join("plaid.txt")) {
-            Ok(python) => {
+        let measured =
+            environment(&folder.join("plaid"), &scripts.join("plaid.txt")).and_then(|python| {
                 let mut command = python.run([]);
                 command.arg(scripts.join("plaid.py"));
                 eprintln!("peers: {}", crate::command::words(&command));
-                lines.extend(json_lines(&output(command)?)?);
-            }
+                json_lines(&output(command)?)
+            });
+        match measured {
+            Ok(more) => lines.extend(more),
             Err(problem) => eprintln!("fast-plaid is left out: {problem}"),
         }
     }

@@ -14,7 +14,7 @@
 //! | | CPU | wgpu | CUDA |
 //! |---|---|---|---|
 //! | `encode` | 32 bits of two rows in registers, vectorised | a thread 8 rows of a bit, packed by atomics in workgroup memory | a lane 16 rows of a bit, packed by `vote.ballot` |
-//! | codes, up to 4 queries | rows 32 side by side, popcounts vectorised | `countOneBits` | `popc` |
+//! | codes, up to 4 queries | rows 32 side by side, bits counted by AVX2's byte shuffle or vectorised popcounts | `countOneBits` | `popc` |
 //! | codes, more | the same | the same, 32 queries a tile | `mma.sync` m16n8k256 b1, `xor.popc` |
 //! | floats, int8 | signs flipped, rows 32 side by side | `fma` with ±1 | `fma` with ±1 |
 //!
@@ -34,6 +34,20 @@
 //! On CUDA, as `tests/cost` asserts (read from memory, of the codes' bytes): 1 query, 40 000 codes of 1024 bits 5,120,128 bytes,
 //! 1.000; 4 queries, 60 000 of 256 bits 1.000; 32 queries, 60 000 of 1024 bits 1.001; k 100, 20 queries 1.001. Hashing 2000 vectors of 384 to 128 bits 3,301,120 bytes, 1.000. No distances are written; distances are formed
 //! without bank conflicts.
+//!
+//! # Measured
+//! On two cores of an AMD EPYC (AVX2), 1 000 000 random codes, median, beside faiss-cpu 1.15.1's `IndexBinaryFlat` in the same run:
+//!
+//! | bits | queries | k | time | faiss |
+//! |---:|---:|---:|---:|---:|
+//! | 1024 | 1 | 10 | 12.5 ms | 15.0 ms |
+//! | 1024 | 16 | 10 | 45.4 ms | 158 ms |
+//! | 1024 | 16 | 100 | 51.5 ms | 121 ms |
+//! | 1024 | 256 | 10 | 487 ms | 1.97 s |
+//! | 256 | 16 | 10 | 13.5 ms | 22.7 ms |
+//! | 256 | 256 | 100 | 177 ms | 376 ms |
+//!
+//! Float queries, 4 by 100 000 codes of 1024 bits: 12.6 ms. Hashing 10 000 vectors of 384 dimensions to 384 bits: 62.5 ms.
 //!
 //! # Limits
 //! `radius` on a GPU searches for the 256 nearest first; a query that has more within the radius takes slabs of keys through
