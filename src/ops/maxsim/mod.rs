@@ -61,9 +61,23 @@
 //! - CUDA: 48 bytes a block and 8 a query token; 1,536 bytes for each block and 64 tokens of the longest query, if it has more
 //!   than 64, at most 64 MiB.
 //!
-//! Limits: the dimension is a multiple of 8 (binary: 32) up to 1024; both sides are stored alike
-//! ([`Tokens::to_storage`] converts), or documents are compressed; fewer than 2^32 scores a call. A tile never spans two documents, so that documents of a
-//! few tokens leave most of a tile of 64 (CPU: 12, or 6 with AVX2) unused.
+//! Measured on two cores of an AMD EPYC (AVX2), dimension 128, median, beside maxsim-cpu 0.1.0 and PyTorch 2.15.0 (einsum,
+//! amax, sum) in the same run; maxsim-cpu gives other scores for 128 query tokens and more:
+//!
+//! | f32 | time | maxsim-cpu | torch |
+//! |---|---:|---:|---:|
+//! | 32 tokens by 1000 documents of 300 | 23.4 ms | 50.2 ms | 72.6 ms |
+//! | 32 tokens by 5000 of 128 | 59.7 ms | 123 ms | 187 ms |
+//! | 8 of 32 tokens by 1000 of 300 | 177 ms | 406 ms | 710 ms |
+//! | 1024 tokens by 50 of 1024 | 110 ms | | 265 ms |
+//!
+//! | 32 tokens by 1000 of 300, stored as | f32 | f16 | bf16 | int8 | binary | 2 bits behind a codec | f32, both sides |
+//! |---|---:|---:|---:|---:|---:|---:|---:|
+//! | time | 23.4 ms | 34.0 ms | 24.8 ms | 32.2 ms | 26.0 ms | 50.0 ms | 38.9 ms |
+//!
+//! Limits: the dimension is a multiple of 8 (binary: 32) up to 1024; both sides are stored alike ([`Tokens::to_storage`]
+//! converts), or documents are compressed; fewer than 2^32 scores a call. A tile never spans two documents, so that documents
+//! of a few tokens leave most of a tile of 64 (CPU: 12, or 6 with AVX2) unused.
 
 mod cpu;
 #[cfg(feature = "cuda")]

@@ -2,13 +2,14 @@
 
 use std::ops::Range;
 
+use half::slice::HalfFloatSliceExt;
+use half::{bf16, f16};
 use rayon::prelude::*;
 
 use super::{Args, Codec, Codes, EPS};
-use crate::dtype::with_float;
 use crate::ops::math::vectorize;
 use crate::ops::norm::cpu::unit_scale;
-use crate::{DType, Float, Result, Tensor};
+use crate::{DType, Result, Tensor};
 
 /// Vectors a task takes.
 const ROWS: usize = 64;
@@ -34,6 +35,7 @@ pub(crate) fn decode_rows(
     let (width, words) = (codec.dim(), codec.words());
     let per_byte = (8 / codec.bits()) as usize;
     let (numbers, residuals) = (codes.centroids.cpu::<u32>(), codes.residuals.cpu::<u32>());
+    let mut halves = vec![f16::ZERO; if dtype == DType::F16 { width } else { 0 }];
     vectorize(
         #[inline(always)]
         || {
@@ -48,7 +50,15 @@ pub(crate) fn decode_rows(
                     }
                 }
                 let scale = unit_scale(y, EPS);
-                with_float!(dtype, T => y.iter_mut().for_each(|v| *v = T::from_f32(*v).to_f32() * scale));
+                match dtype {
+                    DType::F16 => {
+                        halves.convert_from_f32_slice(y);
+                        halves.convert_to_f32_slice(y);
+                    }
+                    DType::BF16 => y.iter_mut().for_each(|v| *v = bf16::from_f32(*v).to_f32()),
+                    _ => {}
+                }
+                y.iter_mut().for_each(|v| *v *= scale);
             }
         },
     );
