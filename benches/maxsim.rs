@@ -86,7 +86,7 @@ fn interactions(c: &mut Criterion) {
 
 /// Search in documents that a codec compresses, at the size of `benches/peers/plaid.py`.
 fn searches(c: &mut Criterion) {
-    let (n, ld, lq, d, bits, k) = (5000, 128, 32, 128, 4, 10);
+    let (n, ld, lq, d, bits, k) = (1000, 128, 32, 128, 4, 10);
     let unit = |device: &Device, rows: usize, seed: u64| {
         let vectors = l2_normalize(&normals(device, &[rows, d], seed), 1e-12).unwrap();
         vectors.to_vec::<f32>().unwrap()

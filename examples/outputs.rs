@@ -411,7 +411,6 @@ fn codes(device: &str, out: &mut Outputs) -> nearkin::Result<()> {
     Ok(())
 }
 
-/// The small models of the tests, one of each architecture, on texts of several lengths.
 /// A codec of nine centroids.
 fn codec(device: &Device, dim: usize, bits: u32, rng: &mut Rng) -> nearkin::Result<Codec> {
     let buckets = 1 << bits;
@@ -438,6 +437,7 @@ fn codecs(device: &str, out: &mut Outputs) -> nearkin::Result<()> {
     Ok(())
 }
 
+/// The small models of the tests, one of each architecture, on texts of several lengths.
 fn models(device: &str, out: &mut Outputs) -> nearkin::Result<()> {
     let device = Device::by_name(device)?;
     let texts =

@@ -4,7 +4,7 @@ mod common;
 
 use std::path::Path;
 
-use common::{Rng, golden};
+use common::{Rng, golden, golden_copy};
 use nearkin::models::{CrossEncoder, TextEncoder, check_config, check_weights};
 use nearkin::{DType, Device, Error};
 use serde_json::{Value, json};
@@ -15,20 +15,7 @@ struct Folder(TempDir);
 
 impl Folder {
     fn of(name: &str) -> Folder {
-        fn copy(from: &Path, to: &Path) {
-            std::fs::create_dir_all(to).unwrap();
-            for entry in std::fs::read_dir(from).unwrap() {
-                let entry = entry.unwrap();
-                let to = to.join(entry.file_name());
-                match entry.file_type().unwrap().is_dir() {
-                    true => copy(&entry.path(), &to),
-                    false => _ = std::fs::copy(entry.path(), to).unwrap(),
-                }
-            }
-        }
-        let folder = tempfile::tempdir().unwrap();
-        copy(&golden(name), folder.path());
-        Folder(folder)
+        Folder(golden_copy(name))
     }
 
     fn write(&self, file: &str, text: impl AsRef<[u8]>) {

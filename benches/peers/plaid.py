@@ -14,7 +14,7 @@ from importlib.metadata import version
 from common import default_threads, measure, report, set_threads
 
 # Queries, tokens of each, documents, tokens of each, dimension, bits, k.
-CASES = [(1, 32, 5000, 128, 128, 4, 10), (8, 32, 5000, 128, 128, 4, 10)]
+CASES = [(1, 32, 1000, 128, 128, 4, 10), (8, 32, 1000, 128, 128, 4, 10)]
 
 
 def main() -> None:

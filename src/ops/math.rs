@@ -1,10 +1,35 @@
-//! Elementary functions for CPU loops: branch-free, so that they vectorise under [`vectorize`].
+//! What CPU loops share: elementary functions, branch-free, so that they vectorise under [`vectorize`]; tiles; conversions.
+
+use half::f16;
+use half::slice::HalfFloatSliceExt;
+
+use crate::{DType, Float};
 
 /// Runs a closure compiled for the widest vector instructions this CPU has (AVX-512, AVX2 with FMA, or the
 /// baseline). What the closure calls must be `#[inline(always)]`.
 #[inline(always)]
 pub(crate) fn vectorize<R>(f: impl FnOnce() -> R) -> R {
     pulp::Arch::new().dispatch(f)
+}
+
+/// Bytes of rows that everything meets while they are in the first-level cache.
+pub(crate) const PIECE: usize = 32 << 10;
+
+/// Rows of `dim` f32 that so many bytes hold, in whole blocks, at least one.
+pub(crate) fn fitting(bytes: usize, dim: usize, block: usize) -> usize {
+    block * (bytes / (block * dim * size_of::<f32>())).max(1)
+}
+
+/// Values as f32, exactly.
+pub(crate) fn widen<T: Float>(from: &[T], to: &mut [f32]) {
+    if T::DTYPE == DType::F16 {
+        // Of one value after the other this would be a call each.
+        return bytemuck::cast_slice::<T, f16>(from).convert_to_f32_slice(to);
+    }
+    vectorize(
+        #[inline(always)]
+        || to.iter_mut().zip(from).for_each(|(to, x)| *to = x.to_f32()),
+    );
 }
 
 /// Brings values into the cache in the order in which they lie, of which processors read ahead; read from memory in the

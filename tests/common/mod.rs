@@ -87,6 +87,24 @@ pub fn golden(name: &str) -> PathBuf {
     root().join("tests/goldens").join(name)
 }
 
+/// A copy of a folder of goldens that a test may change.
+pub fn golden_copy(name: &str) -> tempfile::TempDir {
+    fn copy(from: &Path, to: &Path) {
+        std::fs::create_dir_all(to).unwrap();
+        for entry in std::fs::read_dir(from).unwrap() {
+            let entry = entry.unwrap();
+            let to = to.join(entry.file_name());
+            match entry.file_type().unwrap().is_dir() {
+                true => copy(&entry.path(), &to),
+                false => _ = std::fs::copy(entry.path(), to).unwrap(),
+            }
+        }
+    }
+    let folder = tempfile::tempdir().unwrap();
+    copy(&golden(name), folder.path());
+    folder
+}
+
 /// The program `nearkin`: cargo's, or the one in the folder that `NEARKIN_ROOT` names.
 pub fn program() -> PathBuf {
     match (std::env::var_os("NEARKIN_ROOT"), option_env!("CARGO_BIN_EXE_nearkin")) {

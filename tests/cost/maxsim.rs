@@ -2,6 +2,7 @@ use nearkin::ops::maxsim::{MaxSim, Side, Storage, Tokens, align, both, scores, s
 use nearkin::ops::residual::Codec;
 use nearkin::ops::topk::Exclude;
 use nearkin::{DType, Device, Offsets, Tensor};
+use ptx_emulator::counts::Counts;
 
 use crate::common::{Rng, normals};
 use crate::{cold_bytes, emulated, launches};
@@ -40,24 +41,28 @@ fn documents_are_read_once_and_only_scores_are_written() {
         let passes = queries.iter().map(|n| n.div_ceil(64)).max().unwrap();
         let state = if passes > 1 { counts.blocks as usize * passes * 128 * 12 } else { 0 };
         let floor = (q.bytes() + d.bytes() + 4 * queries.len() * documents.len() + state) as u64;
-        let cold = cold_bytes(counts);
-        println!(
-            "{what}: {cold} bytes from memory ({:.3} of the floor), {} blocks, {} warp instructions, {} conflicts",
-            cold as f64 / floor as f64,
-            counts.blocks,
-            counts.warp_instructions,
-            counts.shared.conflicts()
-        );
-        assert!(cold <= floor + floor / 10, "{what}: {cold} bytes from memory, floor {floor}");
         // A score is a sector at most; a state is written once a document and once a tile.
         let tiles: usize = documents.iter().map(|n| n.div_ceil(64) + 1).sum();
         let state = if passes > 1 { queries.len() * passes * tiles * 128 * 12 } else { 0 };
         let most = 32 * queries.len() * documents.len() + state;
-        let written = 32 * counts.global.stores.sectors;
-        assert!(written <= most as u64, "{what}: {written} bytes written, at most {most}");
-        assert_eq!(counts.local_bytes, 0, "{what}: local memory");
-        assert_eq!(counts.shared.conflicts(), 0, "{what}: bank conflicts");
+        holds(&what, counts, floor, most as u64);
     }
+}
+
+/// A launch reads little more than `floor` from memory and writes at most `most`, without conflicts and local memory.
+fn holds(what: &str, counts: &Counts, floor: u64, most: u64) {
+    let (cold, written) = (cold_bytes(counts), 32 * counts.global.stores.sectors);
+    println!(
+        "{what}: {cold} bytes from memory ({:.3} of the floor), {} blocks, {} warp instructions, {} conflicts",
+        cold as f64 / floor as f64,
+        counts.blocks,
+        counts.warp_instructions,
+        counts.shared.conflicts()
+    );
+    assert!(cold <= floor + floor / 10, "{what}: {cold} bytes from memory, floor {floor}");
+    assert!(written <= most, "{what}: {written} bytes written, at most {most}");
+    assert_eq!(counts.local_bytes, 0, "{what}: local memory");
+    assert_eq!(counts.shared.conflicts(), 0, "{what}: bank conflicts");
 }
 
 /// Both sides, and places, come from one pass over the documents.
@@ -126,22 +131,10 @@ fn codes_are_read_once_and_vectors_are_not_written() {
         let state = if passes > 1 { 2 * counts.blocks as usize * passes * 128 * 12 } else { 0 };
         let pairs = queries.len() * ragged.len();
         let floor = (q.bytes() + d.bytes() + 4 * clusters * dim + 4 * pairs + state) as u64;
-        let cold = cold_bytes(counts);
-        println!(
-            "{what}: {cold} bytes from memory ({:.3} of the floor), {} blocks, {} warp instructions, {} conflicts",
-            cold as f64 / floor as f64,
-            counts.blocks,
-            counts.warp_instructions,
-            counts.shared.conflicts()
-        );
-        assert!(cold <= floor + floor / 10, "{what}: {cold} bytes from memory, floor {floor}");
         // Two stores of a state touch all its sectors.
         let tiles: usize = ragged.iter().map(|n| n.div_ceil(64) + 1).sum();
         let state = if passes > 1 { 2 * queries.len() * passes * tiles * 128 * 12 } else { 0 };
-        let (written, most) = (32 * counts.global.stores.sectors, (32 * pairs + state) as u64);
-        assert!(written <= most, "{what}: {written} bytes written, at most {most}");
-        assert_eq!(counts.local_bytes, 0, "{what}: local memory");
-        assert_eq!(counts.shared.conflicts(), 0, "{what}: bank conflicts");
+        holds(&what, counts, floor, (32 * pairs + state) as u64);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::common::{golden, main_devices};
+use crate::common::{golden, golden_copy, main_devices};
 use nearkin::models::{EmbedOptions, TextEncoder, TokenEncoder, TokenVectors};
 use nearkin::{DType, Device, Error};
 use safetensors::SafeTensors;
@@ -148,19 +148,7 @@ impl Golden {
 
 /// A copy of a golden folder, changed by `edit`.
 fn spoilt(name: &str, edit: impl FnOnce(&Path)) -> tempfile::TempDir {
-    fn copy(from: &Path, to: &Path) {
-        std::fs::create_dir_all(to).unwrap();
-        for entry in std::fs::read_dir(from).unwrap() {
-            let entry = entry.unwrap();
-            let to = to.join(entry.file_name());
-            match entry.file_type().unwrap().is_dir() {
-                true => copy(&entry.path(), &to),
-                false => _ = std::fs::copy(entry.path(), to).unwrap(),
-            }
-        }
-    }
-    let folder = tempfile::tempdir().unwrap();
-    copy(&golden(name), folder.path());
+    let folder = golden_copy(name);
     edit(folder.path());
     folder
 }

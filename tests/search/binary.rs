@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use crate::common::{Rng, devices, golden, main_devices};
+use crate::names;
 use nearkin::ops::hamming::{Hasher, Itq, encode};
 use nearkin::ops::topk::Metric;
 use nearkin::search::store::{self, Vectors};
@@ -18,10 +19,6 @@ const KEEPS: [Keep; 5] = [
     Keep::Floats(DType::BF16),
     Keep::Int8,
 ];
-
-fn names(range: std::ops::Range<usize>) -> Vec<String> {
-    range.map(|i| format!("id{i}")).collect()
-}
 
 fn found(hits: &[Hit]) -> Vec<(&str, f32)> {
     hits.iter().map(|h| (&*h.id, h.score)).collect()

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use crate::common::{FLOATS, Rng, devices, main_devices, open_wgpu};
+use crate::names;
 use nearkin::ops::topk::Metric;
 use nearkin::search::FlatIndex;
 use nearkin::search::store::{self, Stored, Vectors};
@@ -11,10 +12,6 @@ use nearkin::{DType, Device, DeviceOptions, Error, Tensor};
 use proptest::prelude::*;
 
 const METRICS: [Metric; 3] = [Metric::Dot, Metric::Cosine, Metric::L2];
-
-fn names(range: std::ops::Range<usize>) -> Vec<String> {
-    range.map(|i| format!("id{i}")).collect()
-}
 
 fn index(device: &Device, dtype: DType, dim: usize, data: &[f32]) -> FlatIndex {
     let mut index = FlatIndex::new(device, dtype, dim).unwrap();

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::command::{
-    cargo, create, json_lines, output, program, read, root, run as run_command, target, write,
+    cargo, create, hex, json_lines, output, program, read, root, run as run_command, target, write,
 };
 use crate::python::Python;
 use crate::results::{self, FAMILIES, Results};
@@ -128,7 +128,7 @@ fn gather(how: &[&str]) -> Result<PathBuf> {
     println!("{}", output(emulated)?.lines().next().unwrap_or_default());
     let bytes = std::fs::read(&outputs).map_err(|e| at(&outputs, e))?;
     std::fs::remove_file(&outputs).map_err(|e| at(&outputs, e))?;
-    let hash: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    let hash = hex(&Sha256::digest(&bytes));
     write(&folder.join("emulator.sha256"), &format!("{hash}  emulator.safetensors\n"))?;
     Ok(folder)
 }

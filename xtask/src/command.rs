@@ -89,6 +89,11 @@ pub fn create(folder: &Path) -> Result {
     std::fs::create_dir_all(folder).map_err(|e| format!("{}: {e}", folder.display()))
 }
 
+/// Bytes of a hash in hexadecimal.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// The objects of a file with one JSON object per line.
 pub fn json_lines(text: &str) -> Result<Vec<serde_json::Value>> {
     text.lines()

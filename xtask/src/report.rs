@@ -6,12 +6,13 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
 use crate::command::{
-    cargo, json_lines, output, program, read, root, run as run_command, target, write,
+    cargo, json_lines, output, program, read, root, run as run_command, target, words, write,
 };
 use crate::plot::{Bar, bars};
 use crate::python::Python;
@@ -144,8 +145,7 @@ fn recall(machine: &Machine, collection: &Path, model: &Path) -> Result {
     let mut command = program(demo::nearkin()?);
     command.args(["eval", "--method", "cur", "--device", "cpu", "--json", "--fixed-item"]);
     command.arg("--model").arg(model).arg("--data").arg(collection).arg("--plot").arg(&path);
-    eprintln!("recall: {}", crate::command::words(&command));
-    let lines = json_lines(&output(command)?)?;
+    let lines = measured(command)?;
     let line = lines.first().ok_or("nearkin eval printed nothing")?;
     let rows = line["recall"].as_array().ok_or("nearkin eval printed no recall")?;
     let name = collection.file_name().unwrap_or_default().to_string_lossy();
@@ -271,24 +271,28 @@ fn peers(options: &Options, model: Option<&Path>) -> Result<Vec<Peer>> {
             command.arg("--model").arg(model).arg("--corpus").arg(&options.corpus);
             command.arg("--cache").arg(folder.join("cache"));
         }
-        eprintln!("peers: {}", crate::command::words(&command));
-        lines.extend(json_lines(&output(command)?)?);
+        lines.extend(measured(command)?);
     }
     if options.takes("maxsim") {
         // Its PyTorch is another, and it is not made for every machine.
-        let measured =
-            environment(&folder.join("plaid"), &scripts.join("plaid.txt")).and_then(|python| {
-                let mut command = python.run([]);
-                command.arg(scripts.join("plaid.py"));
-                eprintln!("peers: {}", crate::command::words(&command));
-                json_lines(&output(command)?)
-            });
-        match measured {
+        let python = environment(&folder.join("plaid"), &scripts.join("plaid.txt"));
+        let plaid = python.and_then(|python| {
+            let mut command = python.run([]);
+            command.arg(scripts.join("plaid.py"));
+            measured(command)
+        });
+        match plaid {
             Ok(more) => lines.extend(more),
             Err(problem) => eprintln!("fast-plaid is left out: {problem}"),
         }
     }
     lines.into_iter().map(Peer::read).collect()
+}
+
+/// What a program that measures printed.
+fn measured(command: Command) -> Result<Vec<Value>> {
+    eprintln!("measuring: {}", words(&command));
+    json_lines(&output(command)?)
 }
 
 /// A Python under `folder` that has what a file lists.

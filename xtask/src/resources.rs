@@ -11,7 +11,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::Result;
-use crate::command::{json_lines, output, program, read, root, target, write};
+use crate::command::{hex, json_lines, output, program, read, root, target, write};
 
 /// An architecture and what its multiprocessors have: warps, blocks, KiB of shared memory for all blocks together.
 struct Architecture {
@@ -70,7 +70,7 @@ impl Cache {
 
     fn key(&self, kernel: &Kernel, architecture: u32) -> String {
         let given = format!("{}\n{architecture}\n{}", self.version, kernel.text);
-        Sha256::digest(given).iter().map(|byte| format!("{byte:02x}")).collect()
+        hex(&Sha256::digest(given))
     }
 
     fn get(&self, kernel: &Kernel, architecture: u32) -> Option<u32> {

@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use super::corpus::Chunk;
 use super::{Args, Hasher, Host};
 use crate::device::cuda::{Binding, CudaDevice};
-use crate::ops::topk::cuda::{MergeParams, MergeSpec};
+use crate::ops::topk::cuda::{MergeParams, entries, merge};
 use crate::ops::topk::select::{Entry, Selector, entry};
 use crate::ops::topk::{Bitmap, Exclude, Hits};
 use crate::template::{Family, Spec, keys, params};
@@ -255,22 +255,14 @@ impl<'a> Pass<'a> {
             };
             let inputs = self.inputs(chunk)?;
             self.launch(chunk, &inputs, best.cuda().into(), found.cuda().into(), params)?;
-            let spec = MergeSpec { resume: i > 0 };
-            let merge = self.gpu.kernel(spec, (MergeParams::MEMBERS, size_of::<MergeParams>()))?;
             let params = MergeParams {
                 queries: n as u32,
                 splits: tiles.div_ceil(per_split) as u32,
                 k: k as u32,
             };
-            let bindings = [found.cuda().into(), best.cuda().into()];
-            self.gpu.launch(&merge, &bindings, &params, [n, 1, 1])?;
+            merge(self.gpu, &found, &best, i > 0, params)?;
         }
-        let words = best.to_vec::<u32>()?;
-        let list = |words: &[u32]| {
-            let entries = words.chunks_exact(2).map(|w| (w[1] as Entry) << 32 | w[0] as Entry);
-            entries.take_while(|&e| e > 0).collect()
-        };
-        Ok(words.chunks_exact(2 * k).map(list).collect())
+        entries(&best, k)
     }
 
     /// Large k: keys of all queries of the pass and as many rows as a slab holds, selected from on the host.

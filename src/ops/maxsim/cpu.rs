@@ -11,15 +11,13 @@ use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::{Args, Best, Found, Pairs, Storage, Want};
-use crate::ops::math::{exp, fetch, vectorize};
+use crate::ops::math::{PIECE, exp, fetch, fitting, vectorize};
 use crate::{Result, Tensor};
 
 /// Document tokens whose products are formed together: as many accumulators as AVX-512 and NEON have registers for.
 const BLOCK: usize = 12;
-/// Bytes of a tile of a document as f32, which is decoded once for all queries, and of the piece of it that all panels meet
-/// while it is in the first-level cache.
+/// Bytes of a tile of a document as f32, which is decoded once for all queries and then compared piece by piece.
 const TILE: usize = 256 << 10;
-const PIECE: usize = 32 << 10;
 
 pub(super) fn maxsim(args: &Args<'_>) -> Result<Found> {
     let queries = Queries::new(args);
@@ -86,11 +84,6 @@ fn all<'a>(
         row.iter_mut().zip(found[q..].iter().step_by(width)).for_each(|(to, from)| *to = *from);
     });
     scores
-}
-
-/// Tokens of `dim` f32 that so many bytes hold, in whole blocks.
-fn fitting(bytes: usize, dim: usize) -> usize {
-    BLOCK * (bytes / (BLOCK * dim * size_of::<f32>())).max(1)
 }
 
 /// Query tokens side by side: `data[d * width + lane]`.
@@ -274,7 +267,7 @@ impl<'a> Scorer<'a> {
         self.columns.reset(if self.args.want.columns() { range.len() } else { 0 });
         let ranges = &self.queries.ranges[queries];
         let panels = ranges.first().map_or(0, |r| r.start)..ranges.last().map_or(0, |r| r.end);
-        let step = fitting(TILE, tokens.dim());
+        let step = fitting(TILE, tokens.dim(), BLOCK);
         for start in range.clone().step_by(step) {
             let tile = start..(start + step).min(range.end);
             self.tile(document, tile, start - range.start, panels.clone());
@@ -303,7 +296,7 @@ impl<'a> Scorer<'a> {
         let arch = pulp::Arch::new();
         let plain =
             args.how.best == Best::Max && args.want == Want::Queries && !tokens.scaled(padding);
-        let step = fitting(PIECE, dim);
+        let step = fitting(PIECE, dim, BLOCK);
         for (i, rows) in rows.chunks(step * dim).enumerate() {
             fetch(rows);
             for panel in &self.queries.panels[panels.clone()] {

@@ -3,16 +3,16 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use rayon::prelude::*;
 
 #[cfg(feature = "wgpu")]
 use crate::device::Backend;
-use crate::ops::math::vectorize;
+use crate::dtype::with_float;
+use crate::ops::math::{vectorize, widen};
 use crate::ops::residual::{Codec, Codes, cpu::decode_rows};
 use crate::ops::{check, check_devices, check_float, matrix};
-use crate::{DType, Device, Error, Float, Offsets, Result, Tensor};
+use crate::{DType, Device, Error, Offsets, Result, Tensor};
 
 const OP: &str = "tokens";
 /// The largest dimension.
@@ -436,15 +436,6 @@ impl Tokens {
 /// Stored values as f32.
 fn decode(storage: Storage, from: &[u8], to: &mut [f32]) {
     match storage {
-        Storage::F32 => to.copy_from_slice(&aligned::<f32>(from)),
-        Storage::F16 => aligned::<f16>(from).convert_to_f32_slice(to),
-        Storage::BF16 => {
-            let from = aligned::<bf16>(from);
-            vectorize(
-                #[inline(always)]
-                || to.iter_mut().zip(from.iter()).for_each(|(to, x)| *to = Float::to_f32(*x)),
-            );
-        }
         Storage::Int8 => vectorize(
             #[inline(always)]
             || to.iter_mut().zip(from).for_each(|(to, &b)| *to = b as i8 as f32),
@@ -461,6 +452,7 @@ fn decode(storage: Storage, from: &[u8], to: &mut [f32]) {
                 }
             },
         ),
+        float => with_float!(float.dtype(), T => widen(&aligned::<T>(from), to)),
     }
 }
 

@@ -8,7 +8,6 @@
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
@@ -16,15 +15,13 @@ use rayon::prelude::*;
 use super::corpus::Chunk;
 use super::select::{Selector, entry, key, score};
 use super::{Args, Hits, Metric, inverse_length};
-use crate::ops::math::{fetch, vectorize};
-use crate::{DType, Float};
+use crate::DType;
+use crate::ops::math::{PIECE, fetch, fitting, vectorize, widen};
 
 /// Rows scored together: as many accumulators as AVX-512 and NEON have registers for, with two vectors a panel.
 const BLOCK: usize = 12;
-/// Bytes of a tile of the corpus as f32, which a worker draws and decodes at a time, and of the piece of it that all panels
-/// meet while it is in the first-level cache.
+/// Bytes of a tile of the corpus as f32, which a worker draws and decodes at a time and then scores piece by piece.
 const TILE: usize = 256 << 10;
-const PIECE: usize = 32 << 10;
 /// Bytes of candidates a worker may hold; queries beyond them wait for another pass over the corpus.
 const CANDIDATES: usize = 32 << 20;
 
@@ -38,11 +35,6 @@ pub(crate) fn topk(args: &Args<'_>) -> Hits {
         }
     }
     hits
-}
-
-/// Rows of `dim` f32 that so many bytes hold, in whole blocks.
-fn fitting(bytes: usize, dim: usize) -> usize {
-    BLOCK * (bytes / (BLOCK * dim * size_of::<f32>())).max(1)
 }
 
 /// Consecutive rows of a chunk.
@@ -63,7 +55,7 @@ struct Panel {
 /// One pass over the corpus for some of the queries.
 fn pass(args: &Args<'_>, queries: Range<usize>) -> Vec<Vec<u64>> {
     let panels = panels(args, &queries);
-    let step = fitting(TILE, args.corpus.dim());
+    let step = fitting(TILE, args.corpus.dim(), BLOCK);
     let tiles: Vec<Tile<'_>> = args
         .corpus
         .parts()
@@ -163,16 +155,12 @@ impl<'a> Worker<'a> {
         let (stored, rest) = buffer.split_at_mut(values.len());
         let rows: &[f32] = match args.corpus.dtype() {
             DType::F16 => {
-                tile.chunk.rows.cpu::<f16>()[values].convert_to_f32_slice(stored);
+                widen(&tile.chunk.rows.cpu::<f16>()[values], stored);
                 rest.fill(0.0);
                 &buffer
             }
             DType::BF16 => {
-                let from = &tile.chunk.rows.cpu::<bf16>()[values];
-                vectorize(
-                    #[inline(always)]
-                    || stored.iter_mut().zip(from).for_each(|(to, &x)| *to = Float::to_f32(x)),
-                );
+                widen(&tile.chunk.rows.cpu::<bf16>()[values], stored);
                 rest.fill(0.0);
                 &buffer
             }
@@ -184,7 +172,7 @@ impl<'a> Worker<'a> {
                 &buffer
             }
         };
-        let step = fitting(PIECE, dim);
+        let step = fitting(PIECE, dim, BLOCK);
         for (i, rows) in rows.chunks(step * dim).enumerate() {
             fetch(rows);
             for p in 0..self.panels.len() {

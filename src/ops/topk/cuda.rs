@@ -126,9 +126,9 @@ pub(crate) const TENSOR: Family = Family {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-pub(crate) struct MergeSpec {
+struct MergeSpec {
     /// Whether earlier chunks' result is merged in.
-    pub(crate) resume: bool,
+    resume: bool,
 }
 
 impl Spec for MergeSpec {
@@ -145,6 +145,30 @@ pub(crate) const MERGE: Family = Family {
     params: MergeParams::MEMBERS,
     params_size: size_of::<MergeParams>(),
 };
+
+/// Enqueues the merge of the splits' lists `found` into each query's `best` \[Q, 2 k\] u32, with `resume` into what is there.
+pub(crate) fn merge(
+    gpu: &Arc<CudaDevice>,
+    found: &Tensor,
+    best: &Tensor,
+    resume: bool,
+    params: MergeParams,
+) -> Result<()> {
+    let kernel =
+        gpu.kernel(MergeSpec { resume }, (MergeParams::MEMBERS, size_of::<MergeParams>()))?;
+    let bindings = [found.cuda().into(), best.cuda().into()];
+    gpu.launch(&kernel, &bindings, &params, [params.queries as usize, 1, 1])
+}
+
+/// Each query's entries of what [`merge`] left. An entry is two words, the row's complement first.
+pub(crate) fn entries(best: &Tensor, k: usize) -> Result<Vec<Vec<Entry>>> {
+    let words = best.to_vec::<u32>()?;
+    let list = |words: &[u32]| {
+        let entries = words.chunks_exact(2).map(|w| (w[1] as Entry) << 32 | w[0] as Entry);
+        entries.take_while(|&e| e > 0).collect()
+    };
+    Ok(words.chunks_exact(2 * k).map(list).collect())
+}
 
 /// How products are formed on tensor cores.
 #[derive(Clone, Copy, Debug)]
@@ -504,22 +528,14 @@ impl<'a> Pass<'a> {
             };
             let inputs = self.inputs(chunk)?;
             self.launch(chunk, &inputs, best.cuda().into(), found.cuda().into(), params)?;
-            let spec = MergeSpec { resume: i > 0 };
-            let merge = self.gpu.kernel(spec, (MergeParams::MEMBERS, size_of::<MergeParams>()))?;
             let params = MergeParams {
                 queries: n as u32,
                 splits: tiles.div_ceil(per_split) as u32,
                 k: k as u32,
             };
-            let bindings = [found.cuda().into(), best.cuda().into()];
-            self.gpu.launch(&merge, &bindings, &params, [n, 1, 1])?;
+            merge(self.gpu, &found, &best, i > 0, params)?;
         }
-        let words = best.to_vec::<u32>()?;
-        let list = |words: &[u32]| {
-            let entries = words.chunks_exact(2).map(|w| (w[1] as Entry) << 32 | w[0] as Entry);
-            entries.take_while(|&e| e > 0).collect()
-        };
-        Ok(words.chunks_exact(2 * k).map(list).collect())
+        entries(&best, k)
     }
 
     /// Large k: keys of all queries of the pass and as many rows as a slab holds, selected from on the host.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::LISTS;
 use crate::device::Device;
 use crate::device::cuda::CudaDevice;
-use crate::ops::topk::cuda::{MergeParams, MergeSpec};
+use crate::ops::topk::cuda::{MergeParams, entries, merge};
 use crate::ops::topk::select::Entry;
 use crate::template::{Family, Spec, keys, params};
 use crate::{DType, Result, Tensor};
@@ -69,7 +69,7 @@ impl Lists {
         &mut self,
         scores: &Tensor,
         base: usize,
-        masks: Option<Vec<u32>>,
+        masks: Option<Tensor>,
     ) -> Result<()> {
         let (queries, k, device) = (self.queries, self.k, scores.device());
         let width = scores.len() / queries;
@@ -82,8 +82,7 @@ impl Lists {
         let per_split = (width + 3).div_ceil(4).div_ceil(splits).next_multiple_of(32);
         let splits = (width + 3).div_ceil(4).div_ceil(per_split);
         let found = Tensor::cuda_uninit(device, DType::U32, &[splits, queries, 2 * k])?;
-        let words = masks.as_ref().map_or(0, |m| m.len() / queries);
-        let masks = masks.map(|m| Tensor::from_slice(device, &[m.len()], &m)).transpose()?;
+        let words = masks.as_ref().map_or(0, |m| m.shape()[1]);
         let params = ScoresParams {
             width: width as u32,
             queries: queries as u32,
@@ -104,11 +103,8 @@ impl Lists {
             found.cuda().into(),
         ];
         self.gpu.launch(&kernel, &bindings, &params, [splits * queries, 1, 1])?;
-        let spec = MergeSpec { resume: self.resume };
-        let merge = self.gpu.kernel(spec, (MergeParams::MEMBERS, size_of::<MergeParams>()))?;
         let params = MergeParams { queries: queries as u32, splits: splits as u32, k: k as u32 };
-        let bindings = [found.cuda().into(), self.best.cuda().into()];
-        self.gpu.launch(&merge, &bindings, &params, [queries, 1, 1])?;
+        merge(&self.gpu, &found, &self.best, self.resume, params)?;
         self.resume = true;
         Ok(())
     }
@@ -117,11 +113,6 @@ impl Lists {
         if !self.resume {
             return Ok(vec![Vec::new(); self.queries]);
         }
-        let words = self.best.to_vec::<u32>()?;
-        let list = |words: &[u32]| {
-            let entries = words.chunks_exact(2).map(|w| (w[1] as Entry) << 32 | w[0] as Entry);
-            entries.take_while(|&e| e > 0).collect()
-        };
-        Ok(words.chunks_exact(2 * self.k).map(list).collect())
+        entries(&self.best, self.k)
     }
 }

@@ -96,13 +96,9 @@ impl<'a> Selection<'a> {
                 self.select(before)
             }
             #[cfg(feature = "cuda")]
-            Place::Cuda(lists) => {
-                lists.take(&scores, base, masks(self.exclude, self.queries, numbers))
-            }
+            Place::Cuda(lists) => lists.take(&scores, base, masks(&scores, self.exclude, numbers)?),
             #[cfg(feature = "wgpu")]
-            Place::Wgpu(lists) => {
-                lists.take(&scores, base, masks(self.exclude, self.queries, numbers))
-            }
+            Place::Wgpu(lists) => lists.take(&scores, base, masks(&scores, self.exclude, numbers)?),
         }
     }
 
@@ -153,15 +149,12 @@ impl<'a> Selection<'a> {
     }
 }
 
-/// Bits of the documents that are excluded for some queries and not for all: \[Q, words\], the first document in the lowest
-/// place.
+/// Bits of the documents of scores \[Q, n\] that are excluded for some queries and not for all: \[Q, words\] u32 beside the
+/// scores, the first document in the lowest place.
 #[cfg(any(feature = "cuda", feature = "wgpu"))]
-fn masks(exclude: Exclude<'_>, queries: usize, numbers: &[u32]) -> Option<Vec<u32>> {
-    // Those of a bitmap for all have no scores.
-    let Exclude::PerQuery(maps) = exclude else { return None };
-    if queries == 1 {
-        return None;
-    }
+fn masks(scores: &Tensor, exclude: Exclude<'_>, numbers: &[u32]) -> Result<Option<Tensor>> {
+    // Those of a bitmap for all, and for a single query, have no scores.
+    let Exclude::PerQuery(maps @ [_, _, ..]) = exclude else { return Ok(None) };
     let word = |(map, numbers): (&super::Bitmap, &[u32])| match numbers {
         [first, .., last] if (last - first) as usize == numbers.len() - 1 => {
             map.word(*first as usize)
@@ -172,7 +165,9 @@ fn masks(exclude: Exclude<'_>, queries: usize, numbers: &[u32]) -> Option<Vec<u3
             .fold(0, |bits, (i, n)| bits | (map.contains(*n as usize) as u32) << i),
     };
     let words = maps.par_iter().flat_map_iter(|map| numbers.chunks(32).map(move |n| (map, n)));
-    Some(words.map(word).collect())
+    let words: Vec<u32> = words.map(word).collect();
+    let shape = [maps.len(), numbers.len().div_ceil(32)];
+    Tensor::from_slice(scores.device(), &shape, &words).map(Some)
 }
 
 #[cfg(test)]

@@ -86,12 +86,11 @@ impl Lists {
         &mut self,
         scores: &Tensor,
         base: usize,
-        masks: Option<Vec<u32>>,
+        masks: Option<Tensor>,
     ) -> Result<()> {
-        let (queries, splits, device) = (self.queries, self.splits, scores.device());
+        let (queries, splits) = (self.queries, self.splits);
         let width = scores.len() / queries;
-        let words = masks.as_ref().map_or(0, |m| m.len() / queries);
-        let masks = masks.map(|m| Tensor::from_slice(device, &[m.len()], &m)).transpose()?;
+        let words = masks.as_ref().map_or(0, |m| m.shape()[1]);
         let kernel = self.gpu.kernel(ScoresSpec { excludes: masks.is_some(), wg: WG })?;
         // A row may begin within a group.
         let groups = (width + 3).div_ceil(4);
