@@ -29,18 +29,25 @@
 //! # }
 //! ```
 
+mod adapters;
 mod batch;
 mod config;
 mod cross;
+mod dense;
+mod dual;
+mod layers;
 mod modules;
 mod text;
 mod tokenizer;
 mod tokens;
+mod vision;
 mod weights;
 
 pub use cross::CrossEncoder;
+pub use dual::{DualEncoder, Scoring};
 pub use text::{Embeddings, TextEncoder, TokenEmbeddings};
 pub use tokens::{TokenEncoder, TokenVectors};
+pub use vision::{ImageEncoder, ImagePooling, ImageTokens};
 
 use std::path::Path;
 
@@ -106,5 +113,10 @@ pub fn check_weights(bytes: &[u8]) -> Result<usize> {
 /// Parses a `config.json`, for tests with hostile text.
 #[doc(hidden)]
 pub fn check_config(json: &str) -> Result<()> {
-    config::Config::parse(json, Path::new("config.json")).map(|_| ())
+    let file = Path::new("config.json");
+    let json = config::parse_object(json, file)?;
+    match config::model_type(&json).ok().and_then(vision::family::find) {
+        Some(_) => vision::config::VisionConfig::parse(&json, file).map(|_| ()),
+        None => config::TextConfig::parse(&json, file).map(|_| ()),
+    }
 }

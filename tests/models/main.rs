@@ -4,4 +4,6 @@
 mod common;
 
 mod colbert;
+mod encoders;
 mod transformers;
+mod weights;

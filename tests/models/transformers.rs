@@ -82,7 +82,7 @@ fn assert_near(what: &str, got: &[f32], want: &[f32]) {
 }
 
 #[track_caller]
-fn assert_within(tolerance: f32, what: &str, got: &[f32], want: &[f32]) {
+pub(crate) fn assert_within(tolerance: f32, what: &str, got: &[f32], want: &[f32]) {
     assert_eq!(got.len(), want.len(), "{what}: length");
     let (at, error) = got
         .iter()
@@ -95,7 +95,7 @@ fn assert_within(tolerance: f32, what: &str, got: &[f32], want: &[f32]) {
     println!("{what}: at most {error:.1e} off");
 }
 
-fn cosine(a: &[f32], b: &[f32]) -> f64 {
+pub(crate) fn cosine(a: &[f32], b: &[f32]) -> f64 {
     let dot =
         |x: &[f32], y: &[f32]| -> f64 { x.iter().zip(y).map(|(&x, &y)| x as f64 * y as f64).sum() };
     dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()

@@ -1,0 +1,126 @@
+//! The text half of a dual encoder.
+
+use std::path::Path;
+
+use super::family::{End, Family, Parts};
+use super::projected;
+use crate::models::batch::Rows;
+use crate::models::layers::{Linear, Loader};
+use crate::models::modules::Reading;
+use crate::models::text::{Encoder, Hidden};
+use crate::models::tokenizer::{Encoded, Tokenizer};
+use crate::models::{EmbedOptions, Embeddings, WINDOW};
+use crate::ops::gemm::Activation;
+use crate::ops::pool::{Pooling, pool};
+use crate::{Result, Tensor};
+
+pub(super) struct TextTower {
+    encoder: Encoder,
+    tokenizer: Tokenizer,
+    projection: Option<Linear>,
+    end: End,
+    end_token: u32,
+    /// What fills every text up to the limit.
+    filling: Option<u32>,
+    dim: usize,
+}
+
+impl TextTower {
+    pub(super) fn load(
+        folder: &Path,
+        family: &Family,
+        parts: &Parts,
+        loader: &Loader<'_>,
+    ) -> Result<TextTower> {
+        let reading = Reading::open(folder)?;
+        let tokenizer = Tokenizer::open(folder, &parts.text, &reading)?;
+        let hidden = parts.text.parts.shape.hidden;
+        let names = &family.names;
+        let projection = names.text.map(|name| {
+            let name = format!("{}{name}", loader.root);
+            projected(loader, &name, names.transposed, names.bias, parts.dim, hidden)
+        });
+        let said = reading.pad_token.as_deref().and_then(|token| tokenizer.token(token));
+        Ok(TextTower {
+            encoder: Encoder::load(parts.text.clone(), loader)?,
+            tokenizer,
+            projection: projection.transpose()?,
+            end: family.end,
+            end_token: parts.end,
+            filling: family.filled.then_some(said.unwrap_or(parts.pad)),
+            dim: parts.dim,
+        })
+    }
+
+    pub(super) fn max_tokens(&self) -> usize {
+        self.tokenizer.limit()
+    }
+
+    /// The tokens of texts, filled up where the model was trained so.
+    pub(super) fn encode<S: AsRef<str> + Sync>(&self, texts: &[S]) -> Result<Vec<Encoded>> {
+        let mut encoded = self.tokenizer.texts(texts)?;
+        if let Some(pad) = self.filling {
+            for text in &mut encoded {
+                text.ids.resize(self.tokenizer.limit(), pad);
+                text.seen = text.ids.len();
+            }
+        }
+        Ok(encoded)
+    }
+
+    /// A vector for each text, after `finish`.
+    pub(super) fn embed<S: AsRef<str> + Sync>(
+        &self,
+        texts: &[S],
+        options: &EmbedOptions<'_>,
+        finish: impl Fn(Tensor) -> Result<Tensor>,
+    ) -> Result<Embeddings> {
+        let dim = self.dim;
+        let mut values = vec![0.0; texts.len() * dim];
+        let mut tokens = 0;
+        for (i, (texts, out)) in
+            texts.chunks(WINDOW).zip(values.chunks_mut(WINDOW * dim)).enumerate()
+        {
+            let encoded = self.encode(texts)?;
+            tokens += encoded.iter().map(|e| e.ids.len()).sum::<usize>();
+            let report = |done| options.report(i * WINDOW + done);
+            let mut rows = Rows::new(out, dim, &report);
+            self.encoder.run(&encoded, options.budget(&self.encoder.device), |hidden| {
+                rows.put(finish(self.project(&hidden)?)?, hidden.members)
+            })?;
+            rows.finish()?;
+        }
+        Ok(Embeddings { values, dim, tokens })
+    }
+
+    fn project(&self, hidden: &Hidden) -> Result<Tensor> {
+        let positions;
+        let how = match self.end {
+            End::First => Pooling::Cls,
+            End::Last => Pooling::Last,
+            End::EndToken | End::Highest => {
+                positions = self.ends(hidden);
+                Pooling::At(&positions)
+            }
+        };
+        let x = pool(&hidden.states, &hidden.offsets, how, None)?;
+        match &self.projection {
+            Some(projection) => projection.apply(&x, Activation::None, None),
+            None => Ok(x),
+        }
+    }
+
+    /// The position of each text's end token.
+    fn ends(&self, hidden: &Hidden) -> Vec<u32> {
+        let by_height = self.end == End::Highest || self.end_token == 2;
+        let of = |i: usize| {
+            let ids = &hidden.ids[hidden.offsets.range(i)];
+            let wanted = match by_height {
+                true => ids.iter().max().copied(),
+                false => Some(self.end_token),
+            };
+            ids.iter().position(|&id| Some(id) == wanted).unwrap_or(0) as u32
+        };
+        (0..hidden.offsets.len()).map(of).collect()
+    }
+}
