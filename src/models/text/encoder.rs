@@ -333,13 +333,7 @@ impl Encoder {
     ) -> Result<Tensor> {
         let Config { hidden, heads, activation, .. } = self.config;
         let dim = hidden / heads;
-        let how = Attention {
-            heads,
-            dim,
-            scale: 1.0 / (dim as f32).sqrt(),
-            causal: false,
-            bias: self.bias.as_ref(),
-        };
+        let how = Attention { bias: self.bias.as_ref(), ..Attention::new(heads, dim) };
         let qkv = layer.qkv.apply(&x, Activation::None, None)?;
         let gathered = seen.map(|s| gather_rows(&qkv, &s.rows)).transpose()?;
         let keys = gathered.as_ref().unwrap_or(&qkv);
