@@ -511,8 +511,7 @@ fn attend(
     let qkv =
         Tensor::from_f32(device, DType::F32, &[rows, 3 * width], &normals(rows * 3 * width, 1))?;
     let part = |i: usize| Heads { tensor: &qkv, start: i * width };
-    let scale = 1.0 / (dim as f32).sqrt();
-    let how = Attention { heads, dim, scale, causal: false, bias: None };
+    let how = Attention::new(heads, dim);
     let flops = lengths.iter().map(|l| 4 * l * l * width).sum();
     bench.case(Case::new("attention", dtype, shape, 16 * rows * width, flops), || {
         attention(part(0), part(1), part(2), &offsets, &offsets, &how)

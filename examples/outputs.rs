@@ -287,11 +287,13 @@ fn attentions(device: &str, out: &mut Outputs) -> nearkin::Result<()> {
             let qkv = normals(&device, DType::F32, &[offsets.total(), 3 * heads * dim], 1)?;
             let bias = normals(&device, DType::F32, &[heads, 63], 2)?;
             let part = |i: usize| Heads { tensor: &qkv, start: i * heads * dim };
-            let scale = 1.0 / (dim as f32).sqrt();
-            for (name, causal, bias) in
-                [("full", false, None), ("causal", true, None), ("bias", false, Some(&bias))]
-            {
-                let how = Attention { heads, dim, scale, causal, bias };
+            for (name, causal, window, bias) in [
+                ("full", false, None, None),
+                ("causal", true, None, None),
+                ("window", false, Some(40), None),
+                ("bias", false, None, Some(&bias)),
+            ] {
+                let how = Attention { causal, window, bias, ..Attention::new(heads, dim) };
                 let at = format!("{precision:?}_{name}_h{heads}_d{dim}").to_lowercase();
                 out.put(at, || {
                     attention(part(0), part(1), part(2), &offsets, &offsets, &how)?.to_vec()

@@ -19,13 +19,8 @@ fn attention_reads_its_inputs_once_and_writes_no_scores() {
             let (x, _) = normals(&device, DType::F32, &[3 * length, 3 * width], &mut rng);
             let (bias, _) = normals(&device, DType::F32, &[heads, 2 * reach.max(1) - 1], &mut rng);
             let part = |i: usize| Heads { tensor: &x, start: i * width };
-            let how = Attention {
-                heads,
-                dim,
-                scale: 1.0 / (dim as f32).sqrt(),
-                causal,
-                bias: (reach > 0).then_some(&bias),
-            };
+            let bias = (reach > 0).then_some(&bias);
+            let how = Attention { causal, bias, ..Attention::new(heads, dim) };
             let mut y: Option<Tensor> = None;
             let all = launches(&emulator, || {
                 y = Some(attention(part(0), part(1), part(2), &offsets, &offsets, &how).unwrap());
@@ -82,8 +77,7 @@ fn on_tensor_cores_k_and_v_come_once_for_all_queries_of_a_block() {
             let rows = sequences * length;
             let (x, _) = normals(&device, DType::F32, &[rows, 3 * width], &mut rng);
             let part = |i: usize| Heads { tensor: &x, start: i * width };
-            let scale = 1.0 / (dim as f32).sqrt();
-            let how = Attention { heads, dim, scale, causal, bias: None };
+            let how = Attention { causal, ..Attention::new(heads, dim) };
             let all = launches(&emulator, || {
                 attention(part(0), part(1), part(2), &offsets, &offsets, &how).unwrap();
             });

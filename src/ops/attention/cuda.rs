@@ -220,7 +220,7 @@ fn run<S: Spec>(gpu: &Arc<CudaDevice>, args: &Args<'_>, spec: S, slot: usize) ->
 mod tests {
     use super::*;
     use crate::device::Backend;
-    use crate::ops::attention::{Attention, Heads, part};
+    use crate::ops::attention::{Attention, Heads, Mask, part};
     use crate::{Device, DeviceOptions, Offsets};
 
     fn data(n: usize, step: u32) -> Vec<f32> {
@@ -239,9 +239,14 @@ mod tests {
             return;
         };
         let Backend::Cuda(gpu) = device.backend() else { unreachable!() };
-        for (dim, causal, infinite) in
-            [(24, false, false), (64, true, false), (64, true, true), (80, true, true)]
-        {
+        for (dim, causal, window, infinite) in [
+            (24, false, None, false),
+            (64, true, None, false),
+            (64, true, None, true),
+            (80, true, None, true),
+            (64, false, Some(10), true),
+            (24, true, Some(70), true),
+        ] {
             let (heads, lengths) = (2, [150usize, 1, 0, 77]);
             let offsets = Offsets::from_lengths(&device, &lengths).unwrap();
             let width = 3 * heads * dim;
@@ -251,11 +256,10 @@ mod tests {
                 x[190 * width + 2 * heads * dim + dim] = f32::NAN;
             }
             let x = Tensor::from_slice(&device, &[offsets.total(), width], &x).unwrap();
-            let scale = 1.0 / (dim as f32).sqrt();
-            let how = Attention { heads, dim, scale, causal, bias: None };
+            let how = Attention { causal, window, ..Attention::new(heads, dim) };
             let part = |i: usize| {
                 let columns = Heads { tensor: &x, start: i * heads * dim };
-                part("x", columns, &how, &offsets).unwrap()
+                part("x", columns, heads, dim, &offsets).unwrap()
             };
             let args = Args {
                 q: part(0),
@@ -264,6 +268,7 @@ mod tests {
                 q_offsets: &offsets,
                 kv_offsets: &offsets,
                 how: &how,
+                mask: Mask::new(&how, &offsets, &offsets),
                 reach: 0,
             };
             let bits = |y: Tensor| -> Vec<u32> {
@@ -284,7 +289,10 @@ mod tests {
             let first = bits(on_tensor_cores(gpu, &args, tiles[0]).unwrap());
             for tile in &tiles[1..] {
                 let got = bits(on_tensor_cores(gpu, &args, *tile).unwrap());
-                assert!(got == first, "dim {dim}, causal {causal}: {tile:?} differs");
+                assert!(
+                    got == first,
+                    "dim {dim}, causal {causal}, window {window:?}: {tile:?} differs"
+                );
             }
             for (i, (&fma, &mma)) in fma[0].iter().zip(&first).enumerate() {
                 let (want, got) = (f32::from_bits(fma), f32::from_bits(mma));
