@@ -34,6 +34,7 @@
 //! | `cuda` | yes | NVIDIA GPUs through the driver alone; needs no toolkit to build or run |
 //! | `cuda-12` | yes | the version of the bindings to the driver; drop it where another crate chooses one |
 //! | `wgpu` | yes | GPUs through Vulkan, Metal and DX12 |
+//! | `images` | yes | JPEG, PNG and WebP to what image encoders take |
 //! | `cli` | yes | the `nearkin` program; libraries turn it off |
 //!
 //! # Promises
@@ -48,6 +49,8 @@
 pub mod device;
 mod dtype;
 mod error;
+#[cfg(feature = "images")]
+pub mod images;
 pub mod metrics;
 pub mod models;
 pub mod ops;
