@@ -114,6 +114,26 @@ impl Preprocessor {
         done.into_iter().collect()
     }
 
+    /// The image that normalised pixels show: the nearest level of each.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if the pixels have no rows, or are not as long as their sides say.
+    pub fn restore(&self, pixels: &Pixels) -> Result<Image> {
+        pixels.check()?;
+        let plane = pixels.height * pixels.width;
+        let level = |channel: usize, value: f32| {
+            let levels = &self.levels[channel];
+            let slope = levels[255] - levels[0];
+            // As a cast, this also bounds what is not between black and white.
+            ((value - levels[0]) / slope * 255.0).round() as u8
+        };
+        let rgb = (0..plane)
+            .flat_map(|i| (0..3).map(move |c| (c, i)))
+            .map(|(c, i)| level(c, pixels.values[c * plane + i]))
+            .collect();
+        Image::from_rgb(pixels.width, pixels.height, rgb)
+    }
+
     fn run(&self, image: &Image) -> Result<Pixels, String> {
         let (height, width, resized);
         let rgb = match self.recipe.resize {

@@ -31,6 +31,7 @@
 
 mod adapters;
 mod batch;
+mod catalog;
 mod config;
 mod cross;
 mod dense;
@@ -43,6 +44,7 @@ mod tokens;
 mod vision;
 mod weights;
 
+pub use catalog::{ARCHITECTURES, Architecture, Kind};
 pub use cross::CrossEncoder;
 pub use dual::{DualEncoder, Scoring};
 pub use text::{Embeddings, TextEncoder, TokenEmbeddings};

@@ -8,7 +8,7 @@ Made with: torch 2.15.0, transformers 5.23.0, tokenizers 0.23.3, safetensors 0.8
 
 A folder has the config.json that transformers writes, `weights.json` with the name, shape, mean and deviation of every
 tensor, and `golden.safetensors` with inputs and what transformers (PyTorch, float32, eager attention, CPU) makes of them.
-The weights themselves are not stored: they come from the generator in `values`, which tests/models repeats bit by bit.
+The weights themselves are not stored: they come from the generator in `values`, which tests/common repeats bit by bit.
 Texts are read by the tokenizer of another golden folder, which golden.json names.
 
 In golden.safetensors
@@ -55,7 +55,7 @@ MAX_LENGTH = 48
 
 
 # --------------------------------------------------------------------------------------------------
-# Weights: what tests/models/weights.rs repeats.
+# Weights: what tests/common/weights.rs repeats.
 
 
 def fnv(name: str) -> int:

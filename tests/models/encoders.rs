@@ -1,6 +1,6 @@
 //! Text, image and dual encoders against transformers: `tests/goldens/encoders`, made by `encoders.py`.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use nearkin::images::Pixels;
 use nearkin::models::{
@@ -10,9 +10,8 @@ use nearkin::{DType, Device, Error};
 use safetensors::SafeTensors;
 use serde_json::Value;
 
-use crate::common::{golden, main_devices};
+use crate::common::{golden, main_devices, weights};
 use crate::transformers::{assert_within, cosine};
-use crate::weights;
 
 /// Absolute, on values of the order of 1.
 const TOLERANCE: f32 = 1e-4;
@@ -28,27 +27,10 @@ struct Golden {
 impl Golden {
     fn open(name: &str) -> Golden {
         let source = golden("encoders").join(name);
-        let folder = tempfile::tempdir().unwrap();
-        let copy = |from: PathBuf| {
-            if from.is_file() {
-                std::fs::copy(&from, folder.path().join(from.file_name().unwrap())).unwrap();
-            }
-        };
-        for file in ["config.json", "open_clip_config.json", "tokenizer_config.json"] {
-            copy(source.join(file));
-        }
-        let info: Value =
-            serde_json::from_slice(&std::fs::read(source.join("golden.json")).unwrap()).unwrap();
-        if let Some(tokenizer) = info["tokenizer"].as_str() {
-            copy(golden(tokenizer).join("tokenizer.json"));
-        }
-        let file = match source.join("open_clip_config.json").is_file() {
-            true => "open_clip_model.safetensors",
-            false => "model.safetensors",
-        };
-        weights::write(&source.join("weights.json"), &folder.path().join(file));
+        let info = std::fs::read(source.join("golden.json")).unwrap();
+        let info: Value = serde_json::from_slice(&info).unwrap();
         let bytes = std::fs::read(source.join("golden.safetensors")).unwrap();
-        Golden { name: name.into(), info, bytes, folder }
+        Golden { name: name.into(), info, bytes, folder: weights::folder(name) }
     }
 
     /// All of a kind.

@@ -6,4 +6,3 @@ mod common;
 mod colbert;
 mod encoders;
 mod transformers;
-mod weights;

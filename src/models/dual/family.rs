@@ -11,12 +11,8 @@ use crate::models::{text, vision};
 use crate::{Error, Result};
 
 /// Every family that a folder can name, by `model_type`.
-const FAMILIES: [(&str, &Family); 4] = [
-    ("chinese_clip", &clip::CHINESE),
-    ("clip", &clip::FAMILY),
-    ("siglip", &siglip::FAMILY),
-    ("siglip2", &siglip::FAMILY),
-];
+const FAMILIES: [(&str, &Family); 3] =
+    [("chinese_clip", &clip::CHINESE), ("clip", &clip::FAMILY), ("siglip", &siglip::FAMILY)];
 
 /// What sets a family apart.
 #[derive(Clone, Copy)]
@@ -78,12 +74,16 @@ pub(super) fn find(json: &Map<String, Value>, file: &Path) -> Result<&'static Fa
     let name = model_type(json).map_err(bad)?;
     let found = FAMILIES.iter().find(|(known, _)| *known == name);
     found.map(|(_, family)| *family).ok_or_else(|| {
-        let known: Vec<&str> = FAMILIES.iter().map(|(name, _)| *name).collect();
-        let known = known.join(", ");
+        let known = names().join(", ");
         bad(format!(
             "unknown architecture '{name}' (model_type); known dual encoders are {known} and OpenCLIP's folders"
         ))
     })
+}
+
+/// Every `model_type` that is known.
+pub(crate) fn names() -> Vec<&'static str> {
+    FAMILIES.iter().map(|(name, _)| *name).collect()
 }
 
 /// The configuration of one half. Old files have it twice; what `…_dict` says holds then, as in transformers.

@@ -1,7 +1,7 @@
 //! Dual encoders: texts and images to vectors of one space.
 
 mod clip;
-mod family;
+pub(crate) mod family;
 mod open_clip;
 mod siglip;
 mod text;
@@ -13,9 +13,9 @@ use text::TextTower;
 
 use super::config::read_config;
 use super::layers::{Linear, Loader};
-use super::vision::{self, States, Tower, embed_images};
+use super::vision::{self, ImageTokens, States, Tower, embed_images, embed_tokens};
 use super::weights::Weights;
-use super::{EmbedOptions, Embeddings, check_dtype};
+use super::{EmbedOptions, Embeddings, TokenVectors, check_dtype};
 use crate::images::Pixels;
 use crate::ops::gemm::Activation;
 use crate::ops::norm::l2_normalize;
@@ -62,6 +62,11 @@ impl Scoring {
 }
 
 impl DualEncoder {
+    /// Whether a folder has OpenCLIP's configuration.
+    pub(crate) fn has_own_config(folder: &Path) -> bool {
+        folder.join(open_clip::CONFIG).is_file()
+    }
+
     /// Loads a folder: `config.json` of transformers, or `open_clip_config.json` of OpenCLIP. Matrices and embedding tables are
     /// kept as `dtype` (f32, f16 or bf16), biases, norms and image positions as f32; activations are f32.
     ///
@@ -71,9 +76,8 @@ impl DualEncoder {
     /// [`Error::OutOfMemory`] if the device is full.
     pub fn load(folder: &Path, device: &Device, dtype: DType) -> Result<DualEncoder> {
         check_dtype(dtype)?;
-        let own = folder.join(open_clip::CONFIG);
-        let (family, parts) = match own.is_file() {
-            true => open_clip::open(&own)?,
+        let (family, parts) = match DualEncoder::has_own_config(folder) {
+            true => open_clip::open(&folder.join(open_clip::CONFIG))?,
             false => {
                 let (json, file) = read_config(folder)?;
                 let family = family::find(&json, &file)?;
@@ -200,6 +204,41 @@ impl DualEncoder {
     ) -> Result<Embeddings> {
         let pool = |states: &States| self.project(states);
         embed_images(&self.image, images, options, self.dim, pool)
+    }
+
+    /// A vector of length 1 for each token of each text, in the common space: what word-to-patch alignment compares
+    /// (Yao et al., arXiv:2111.07783).
+    ///
+    /// # Errors
+    /// As [`embed_texts`](Self::embed_texts).
+    pub fn embed_text_tokens<S: AsRef<str> + Sync>(
+        &self,
+        texts: &[S],
+        options: &EmbedOptions<'_>,
+    ) -> Result<TokenVectors> {
+        self.text.embed_tokens(texts, options, |x| l2_normalize(&x, NORM_EPS))
+    }
+
+    /// A vector of length 1 for each patch of each image, in the common space: \[images, grid, [`dim`](Self::dim)\] with the
+    /// patches row by row. The images are of one size.
+    ///
+    /// # Errors
+    /// As [`embed_images`](Self::embed_images); [`Error::Argument`] if sizes differ, [`Error::Unsupported`] for a model whose image
+    /// vector is no projection of tokens (SigLIP's attention head).
+    pub fn embed_image_patches(&self, images: &[Pixels]) -> Result<ImageTokens> {
+        let Some(projection) = &self.projection else {
+            let what = format!("vectors of patches of {}", self.image.config.name);
+            return Err(Error::Unsupported { what, device: self.device().name().into() });
+        };
+        let mut out = embed_tokens(&self.image, images, self.dim, |states| {
+            let normed = self.image.normed(states)?;
+            l2_normalize(&projection.apply(&normed, Activation::None, None)?, NORM_EPS)
+        })?;
+        let (leading, length, dim) = (out.leading, out.length, out.dim);
+        let patches = out.tokens.chunks(length * dim).flat_map(|image| &image[leading * dim..]);
+        out.tokens = patches.copied().collect();
+        (out.leading, out.length) = (0, length - leading);
+        Ok(out)
     }
 
     fn project(&self, states: &States) -> Result<Tensor> {

@@ -9,7 +9,7 @@ use crate::models::layers::{Linear, Loader};
 use crate::models::modules::Reading;
 use crate::models::text::{Encoder, Hidden};
 use crate::models::tokenizer::{Encoded, Tokenizer};
-use crate::models::{EmbedOptions, Embeddings, WINDOW};
+use crate::models::{EmbedOptions, Embeddings, TokenVectors, WINDOW};
 use crate::ops::gemm::Activation;
 use crate::ops::pool::{Pooling, pool};
 use crate::{Result, Tensor};
@@ -91,6 +91,41 @@ impl TextTower {
             rows.finish()?;
         }
         Ok(Embeddings { values, dim, tokens })
+    }
+
+    /// A vector for each token of each text, after `finish`.
+    pub(super) fn embed_tokens<S: AsRef<str> + Sync>(
+        &self,
+        texts: &[S],
+        options: &EmbedOptions<'_>,
+        finish: impl Fn(Tensor) -> Result<Tensor>,
+    ) -> Result<TokenVectors> {
+        let dim = self.dim;
+        let encoded = self.encode(texts)?;
+        let mut out = TokenVectors { values: Vec::new(), offsets: vec![0], ids: Vec::new(), dim };
+        for text in &encoded {
+            out.ids.extend_from_slice(&text.ids);
+            out.offsets.push(out.ids.len() as i64);
+        }
+        out.values.resize(out.ids.len() * dim, 0.0);
+        let mut done = 0;
+        self.encoder.run(&encoded, options.budget(&self.encoder.device), |hidden| {
+            let vectors = match &self.projection {
+                Some(p) => p.apply(&hidden.states, Activation::None, None)?,
+                None => hidden.states.clone(),
+            };
+            let vectors = finish(vectors)?.to_vec::<f32>()?;
+            for (i, &member) in hidden.members.iter().enumerate() {
+                let from = hidden.offsets.range(i);
+                let at = out.offsets[member] as usize;
+                let to = at * dim..(at + from.len()) * dim;
+                out.values[to].copy_from_slice(&vectors[from.start * dim..from.end * dim]);
+            }
+            done += hidden.members.len();
+            options.report(done);
+            Ok(())
+        })?;
+        Ok(out)
     }
 
     fn project(&self, hidden: &Hidden) -> Result<Tensor> {

@@ -130,25 +130,7 @@ impl ImageEncoder {
     /// As [`embed`](Self::embed); [`Error::Argument`] if sizes differ.
     pub fn embed_tokens(&self, images: &[Pixels]) -> Result<ImageTokens> {
         let dim = self.tower.hidden();
-        let Some(first) = images.first() else {
-            let (length, leading) = (0, self.tower.before());
-            return Ok(ImageTokens { tokens: Vec::new(), length, leading, grid: [0, 0], dim });
-        };
-        let size = (first.height, first.width);
-        if let Some(other) = images.iter().find(|i| (i.height, i.width) != size) {
-            let (expected, got) = (format!("{size:?}"), format!("{:?}", (other.height, other.width)));
-            return Err(Error::argument("size of an image", expected, got));
-        }
-        let grid = self.tower.grid(size.0, size.1)?;
-        let leading = self.tower.before();
-        let length = leading + grid[0] * grid[1];
-        let mut tokens = Vec::with_capacity(images.len() * length * dim);
-        let batch = (EmbedOptions::default().budget(&self.tower.device) / length).max(1);
-        for images in images.chunks(batch) {
-            let states = self.tower.forward(&images.iter().collect::<Vec<_>>())?;
-            tokens.extend(states.states.to_vec::<f32>()?);
-        }
-        Ok(ImageTokens { tokens, length, leading, grid, dim })
+        embed_tokens(&self.tower, images, dim, |states| Ok(states.states.clone()))
     }
 
     fn pool(&self, states: &States) -> Result<Tensor> {
@@ -210,6 +192,33 @@ pub(crate) fn embed_images(
     }
     rows.finish()?;
     Ok(Embeddings { values, dim, tokens })
+}
+
+/// What `finish` makes of the tokens of images of one size, `dim` columns each.
+pub(crate) fn embed_tokens(
+    tower: &Tower,
+    images: &[Pixels],
+    dim: usize,
+    finish: impl Fn(&States) -> Result<Tensor>,
+) -> Result<ImageTokens> {
+    let leading = tower.before();
+    let Some(first) = images.first() else {
+        return Ok(ImageTokens { tokens: Vec::new(), length: leading, leading, grid: [0, 0], dim });
+    };
+    let size = (first.height, first.width);
+    if let Some(other) = images.iter().find(|i| (i.height, i.width) != size) {
+        let (expected, got) = (format!("{size:?}"), format!("{:?}", (other.height, other.width)));
+        return Err(Error::argument("size of an image", expected, got));
+    }
+    let grid = tower.grid(size.0, size.1)?;
+    let length = leading + grid[0] * grid[1];
+    let mut tokens = Vec::with_capacity(images.len() * length * dim);
+    let batch = (EmbedOptions::default().budget(&tower.device) / length).max(1);
+    for images in images.chunks(batch) {
+        let states = tower.forward(&images.iter().collect::<Vec<_>>())?;
+        tokens.extend(finish(&states)?.to_vec::<f32>()?);
+    }
+    Ok(ImageTokens { tokens, length, leading, grid, dim })
 }
 
 /// Two matrices \[N, H\] as one \[N, 2 H\].

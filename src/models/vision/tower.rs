@@ -175,6 +175,14 @@ impl Tower {
         Ok(States { states, offsets, before })
     }
 
+    /// All tokens, normed: \[images * tokens, H\].
+    pub(crate) fn normed(&self, of: &States) -> Result<Tensor> {
+        match self.config.layout().norms_all {
+            true => Ok(of.states.clone()),
+            false => self.last_norm.apply(&of.states),
+        }
+    }
+
     /// The first token of each image, normed: \[images, H\].
     pub(crate) fn first(&self, of: &States) -> Result<Tensor> {
         let first = pool(&of.states, &of.offsets, Pooling::Cls, None)?;

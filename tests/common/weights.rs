@@ -1,6 +1,6 @@
 //! The weights of `tests/goldens/encoders`, which are not stored but drawn: `values` of `encoders.py`, bit by bit.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
@@ -24,8 +24,35 @@ pub fn values(name: &str, count: usize, mean: f64, deviation: f64) -> Vec<f32> {
     (1..=count as u64).map(value).collect()
 }
 
+/// A folder of `tests/goldens/encoders` as a model can be loaded from it: with weights, and the tokenizer it names.
+pub fn folder(name: &str) -> tempfile::TempDir {
+    let source = super::golden("encoders").join(name);
+    let folder = tempfile::tempdir().unwrap();
+    let copy = |from: PathBuf| {
+        if from.is_file() {
+            std::fs::copy(&from, folder.path().join(from.file_name().unwrap())).unwrap();
+        }
+    };
+    for file in
+        ["config.json", "open_clip_config.json", "tokenizer_config.json", "preprocessor_config.json"]
+    {
+        copy(source.join(file));
+    }
+    let info: Value =
+        serde_json::from_slice(&std::fs::read(source.join("golden.json")).unwrap()).unwrap();
+    if let Some(tokenizer) = info["tokenizer"].as_str() {
+        copy(super::golden(tokenizer).join("tokenizer.json"));
+    }
+    let file = match source.join("open_clip_config.json").is_file() {
+        true => "open_clip_model.safetensors",
+        false => "model.safetensors",
+    };
+    write(&source.join("weights.json"), &folder.path().join(file));
+    folder
+}
+
 /// Writes the safetensors file that `weights.json` describes.
-pub fn write(description: &Path, to: &Path) {
+fn write(description: &Path, to: &Path) {
     let json: Value = serde_json::from_slice(&std::fs::read(description).unwrap()).unwrap();
     let tensors: Vec<(String, Vec<usize>, Vec<u8>)> = json
         .as_object()
