@@ -37,6 +37,7 @@ const TEXT_ONLY: &str = "TextEncoder, TokenEncoder";
 /// Every architecture, by `model_type`.
 pub const ARCHITECTURES: &[Architecture] = &[
     row("bert", "BERT, MiniLM, BGE, E5, GTE, ColBERT", TEXT, "BertModel, BertForSequenceClassification"),
+    row("blip", "BLIP for retrieval", "DualEncoder, ImageCrossEncoder", "BlipForImageTextRetrieval"),
     row("camembert", "CamemBERT", TEXT, "RobertaModel"),
     row("chinese_clip", "Chinese CLIP", "DualEncoder", "ChineseCLIPModel"),
     row("clip", "CLIP", "DualEncoder", "CLIPModel"),

@@ -66,6 +66,8 @@ pub(crate) struct Shape {
     pub(crate) sights: Vec<Sight>,
     /// Rotary positions that there are; the longest sequence.
     pub(crate) positions: usize,
+    /// Columns of the other encoder's states, where layers attend to such.
+    pub(crate) context: usize,
 }
 
 impl Shape {
@@ -101,6 +103,16 @@ pub(crate) struct Names {
     pub(crate) scales: Option<[&'static str; 2]>,
     /// Whether the first layer has no norm before its attention.
     pub(crate) first_is_bare: bool,
+    /// Attention to what another encoder gave, where layers have it.
+    pub(crate) cross: Option<CrossNames>,
+}
+
+/// Where a layer keeps its attention to another encoder's states.
+#[derive(Clone, Copy)]
+pub(crate) struct CrossNames {
+    pub(crate) qkv: [&'static str; 3],
+    pub(crate) output: &'static str,
+    pub(crate) norm: &'static str,
 }
 
 /// What a checkpoint is read with.
@@ -246,12 +258,48 @@ struct Layer {
     /// Weights of the norms of queries and keys.
     qk_norm: Option<[Tensor; 2]>,
     output: Linear,
+    cross: Option<Cross>,
     up: Linear,
     down: Linear,
     adapters: Option<Adapters>,
     window: Option<usize>,
     /// Which of the stack's rotations.
     rotation: Option<usize>,
+}
+
+/// Attention to another encoder's states, with its norm behind.
+struct Cross {
+    query: Linear,
+    /// Key and value one below the other.
+    kv: Linear,
+    output: Linear,
+    norm: Norm,
+}
+
+impl Cross {
+    /// `norm(x + attention(x, states))`.
+    fn apply(&self, shape: &Shape, x: Tensor, pass: Pass<'_>, context: Context<'_>) -> Result<Tensor> {
+        let q = self.query.apply(&x, Activation::None, None)?;
+        let kv = self.kv.apply(context.states, Activation::None, None)?;
+        let kv = gather_rows(&kv, context.rows)?;
+        let at = |tensor, start| Heads { tensor, start };
+        let (k, v) = (at(&kv, 0), at(&kv, shape.heads * shape.dim));
+        let how = Attention::new(shape.heads, shape.dim);
+        let gathered = attention(at(&q, 0), k, v, pass.offsets, context.offsets, &how)?;
+        let y = self.output.apply(&gathered, Activation::None, Some(&x))?;
+        self.norm.apply(&y)
+    }
+}
+
+/// The states of another encoder that the sequences of a batch attend to.
+#[derive(Clone, Copy)]
+pub(crate) struct Context<'a> {
+    /// \[S, C\].
+    pub(crate) states: &'a Tensor,
+    /// The rows of the states that each sequence sees, one sequence after the other.
+    pub(crate) rows: &'a [u32],
+    /// What of the rows belongs to each sequence.
+    pub(crate) offsets: &'a Offsets,
 }
 
 /// Cosines and sines by position, \[positions, dim / 2\] each.
@@ -291,11 +339,13 @@ pub(crate) struct Pass<'a> {
     pub(crate) seen: Option<&'a Seen>,
     /// Which of the languages, where there are adapters.
     pub(crate) language: usize,
+    /// What layers that can attend to another encoder's states; without it they do not.
+    pub(crate) context: Option<Context<'a>>,
 }
 
 impl<'a> Pass<'a> {
     pub(crate) fn new(offsets: &'a Offsets) -> Pass<'a> {
-        Pass { offsets, seen: None, language: 0 }
+        Pass { offsets, seen: None, language: 0, context: None }
     }
 }
 
@@ -352,7 +402,10 @@ impl Stack {
         let context = self.attend(layer, before(first, &x)?, pass)?;
         let y = layer.output.apply(&context, Activation::None, Some(&x))?;
         drop((context, x));
-        let y = after(first, y)?;
+        let mut y = after(first, y)?;
+        if let (Some(cross), Some(context)) = (&layer.cross, pass.context) {
+            y = cross.apply(&self.shape, y, pass, context)?;
+        }
         let h = before(second, &y)?;
         let inner = match gated {
             true => glu(&layer.up.apply(&h, Activation::None, None)?, activation)?,
@@ -441,7 +494,17 @@ impl Layer {
             loader.weights.tensor(loader.device, DType::F32, &name, &[dim])
         };
         let sight = shape.sight(i);
+        let cross = names.cross.filter(|_| shape.context > 0).map(|names| {
+            let [q, k, v] = names.qkv.map(full);
+            Ok(Cross {
+                query: loader.linear(&q, hidden, hidden, true)?,
+                kv: loader.linears(&[(k, hidden), (v, hidden)], shape.context, true)?,
+                output: loader.linear(&full(names.output), hidden, hidden, true)?,
+                norm: loader.norm(&full(names.norm), shape.norm, hidden, shape.eps)?,
+            })
+        });
         Ok(Layer {
+            cross: cross.transpose()?,
             norms: [norm(0)?, norm(1)?],
             qkv: loader.linears(&qkv, hidden, biases.qkv)?,
             qk_norm: match shape.qk_norm {

@@ -45,7 +45,7 @@ mod vision;
 mod weights;
 
 pub use catalog::{ARCHITECTURES, Architecture, Kind};
-pub use cross::CrossEncoder;
+pub use cross::{CrossEncoder, EncodedImages, ImageCrossEncoder};
 pub use dual::{DualEncoder, Scoring};
 pub use text::{Embeddings, TextEncoder, TokenEmbeddings};
 pub use tokens::{TokenEncoder, TokenVectors};

@@ -14,7 +14,8 @@ Texts are read by the tokenizer of another golden folder, which golden.json name
 In golden.safetensors
   text      ids, offsets [n+1] i64; hidden [tokens, d] f32; logits [n, labels] f32 where there is a head
   image     pixels.<i> [n, 3, h, w] f32, hidden.<i> [n, tokens, d], pooled.<i> [n, d] for each size i; mean.<i> of the patches
-  dual      ids, offsets, pixels, text [n, d], image [n, d] (of length 1), logits [images, texts]
+  dual      ids, offsets; text [n, d] and image [n, d] (of length 1), raw_text and raw_image; logits [images, texts]; of BLIP
+            itm [texts, images, 2]
 """
 
 import argparse
@@ -417,6 +418,35 @@ def siglip(v):
     return transformers.SiglipModel(transformers.SiglipConfig(text_config=text_config, vision_config=vision_config))
 
 
+def blip(folder: Path, work: Path):
+    source, max_length = "bert", 24
+    text_config = dict(HALF, vocab_size=vocab(source), max_position_embeddings=24, projection_dim=20)
+    vision_config = dict(HALF, hidden_size=36, num_attention_heads=3, image_size=32, patch_size=8)
+    config = transformers.BlipConfig(text_config=text_config, vision_config=vision_config, image_text_hidden_size=20)
+    model, table = weigh(transformers.BlipForImageTextRetrieval(config), work)
+    x = pixels(3, 32, 32)
+    ids, offsets, texts, cosines, itm = [], [0], [], [], []
+    unit = lambda v: v / v.norm(dim=-1, keepdim=True)  # noqa: E731
+    with torch.no_grad():
+        states = model.vision_model(pixel_values=x).last_hidden_state
+        images = model.vision_proj(states[:, 0])
+        for enc in tokenize(source, TEXTS, max_length):
+            batch = {"input_ids": torch.tensor([enc.ids]), "attention_mask": torch.ones(1, len(enc.ids), dtype=torch.long)}
+            texts.append(model.text_proj(model.text_encoder(**batch).last_hidden_state[:, 0])[0])
+            one = lambda i, **more: model(pixel_values=x[i : i + 1], **batch, **more).itm_score[0]  # noqa: B023, E731
+            cosines.append(torch.stack([one(i, use_itm_head=False)[0] for i in range(3)]))
+            itm.append(torch.stack([one(i) for i in range(3)]))
+            ids += enc.ids
+            offsets.append(len(ids))
+    texts = torch.stack(texts)
+    tensors = {
+        "ids": torch.tensor(ids), "offsets": torch.tensor(offsets), "text": unit(texts), "image": unit(images),
+        "raw_text": texts, "raw_image": images, "logits": torch.stack(cosines).T, "itm": torch.stack(itm),
+    }  # fmt: skip
+    info = {"kind": "dual", "tokenizer": source, "max_length": max_length, "texts": TEXTS, "size": [32, 32]}
+    return table, tensors, info
+
+
 def chinese_clip(v):
     text_config = dict(HALF, vocab_size=v, max_position_embeddings=32)
     vision_config = dict(HALF, hidden_size=36, num_attention_heads=3, image_size=32, patch_size=8)
@@ -473,6 +503,7 @@ FOLDERS = {
     ),  # fmt: skip
     "clip-vision": image(vision(T.CLIPVisionConfig, T.CLIPVisionModel), [(32, 32), (40, 48)], 1),
     "siglip-vision": image(vision(T.SiglipVisionConfig, T.SiglipVisionModel), [(32, 32), (48, 32)], 0),
+    "blip": blip,
     "clip": dual(clip),
     "clip-old": dual(lambda v: clip(v, eos=2, act="gelu")),
     "open-clip": dual(clip_wide, after=open_clip),

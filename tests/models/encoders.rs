@@ -4,7 +4,8 @@ use std::path::Path;
 
 use nearkin::images::Pixels;
 use nearkin::models::{
-    CrossEncoder, DualEncoder, EmbedOptions, ImageEncoder, ImagePooling, TextEncoder,
+    CrossEncoder, DualEncoder, EmbedOptions, ImageCrossEncoder, ImageEncoder, ImagePooling,
+    TextEncoder,
 };
 use nearkin::{DType, Device, Error};
 use safetensors::SafeTensors;
@@ -262,6 +263,42 @@ fn dual_encoders_match_transformers() {
                 let least = least_cosine(&pictures, &want_images, model.dim());
                 assert!(least > 0.999, "{name} as {dtype}: images, cosine {least}");
             }
+        }
+    }
+}
+
+#[test]
+fn image_cross_encoders_match_transformers() {
+    let golden = Golden::open("blip");
+    let texts = golden.texts();
+    let images = pixels(3, 32, 32);
+    let want = golden.data::<f32>("itm");
+    // Every text with every image, text after text; then a few out of order.
+    let all: Vec<(usize, usize)> =
+        (0..texts.len()).flat_map(|t| (0..images.len()).map(move |i| (t, i))).collect();
+    for (device, d) in main_devices() {
+        let name = format!("blip on {device}");
+        let model = ImageCrossEncoder::load(golden.path(), d, DType::F32).unwrap();
+        let encoded = model.encode(&images).unwrap();
+        assert_eq!(encoded.len(), 3);
+        let got = model.score(&texts, &encoded, &all).unwrap();
+        assert_within(TOLERANCE, &name, &got, &want);
+        let few = [(3, 1), (0, 2), (3, 1)];
+        let some = model.score(&texts, &encoded, &few).unwrap();
+        let picked: Vec<f32> =
+            few.iter().flat_map(|&(t, i)| got[2 * (3 * t + i)..][..2].to_vec()).collect();
+        assert_eq!(some, picked, "{name}: in another batch");
+        assert!(model.score(&texts, &encoded, &[]).unwrap().is_empty());
+        for wrong in [(texts.len(), 0), (0, 3)] {
+            let error = model.score(&texts, &encoded, &[wrong]).unwrap_err();
+            assert!(matches!(error, Error::Argument { .. }), "{error}");
+        }
+        assert!(matches!(model.encode(&[]), Err(Error::Argument { .. })));
+        for dtype in [DType::F16, DType::BF16] {
+            let model = ImageCrossEncoder::load(golden.path(), d, dtype).unwrap();
+            let encoded = model.encode(&images).unwrap();
+            let least = cosine(&model.score(&texts, &encoded, &all).unwrap(), &want);
+            assert!(least > 0.999, "{name} as {dtype}: cosine {least}");
         }
     }
 }

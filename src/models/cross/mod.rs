@@ -1,6 +1,10 @@
 //! Cross-encoders: a score for a pair of texts that the encoder read together.
 
+mod images;
+
 use std::path::Path;
+
+pub use images::{EncodedImages, ImageCrossEncoder};
 
 use super::batch::Rows;
 use super::config::{Parts, TextConfig};

@@ -4,48 +4,52 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use super::{clip, siglip};
+use super::{blip, clip, siglip};
 use crate::models::config::{TextConfig, model_type, range};
 use crate::models::vision::config::VisionConfig;
 use crate::models::{text, vision};
 use crate::{Error, Result};
 
 /// Every family that a folder can name, by `model_type`.
-const FAMILIES: [(&str, &Family); 3] =
-    [("chinese_clip", &clip::CHINESE), ("clip", &clip::FAMILY), ("siglip", &siglip::FAMILY)];
+const FAMILIES: [(&str, &Family); 4] = [
+    ("blip", &blip::FAMILY),
+    ("chinese_clip", &clip::CHINESE),
+    ("clip", &clip::FAMILY),
+    ("siglip", &siglip::FAMILY),
+];
 
 /// What sets a family apart.
 #[derive(Clone, Copy)]
-pub(super) struct Family {
-    pub(super) text: (&'static str, &'static text::family::Family),
-    pub(super) image: (&'static str, &'static vision::family::Family),
-    pub(super) names: Names,
-    pub(super) end: End,
+pub(crate) struct Family {
+    pub(crate) text: (&'static str, &'static text::family::Family),
+    pub(crate) image: (&'static str, &'static vision::family::Family),
+    pub(crate) names: Names,
+    pub(crate) end: End,
     /// Whether texts are filled up with padding tokens that are seen like any other.
-    pub(super) filled: bool,
+    pub(crate) filled: bool,
     /// Whether logits have a bias and stand for themselves.
-    pub(super) sigmoid: bool,
+    pub(crate) sigmoid: bool,
     /// Columns of the common space, of the whole configuration and that of the texts.
-    pub(super) dim: fn(&Map<String, Value>, &Map<String, Value>) -> Result<usize, String>,
+    pub(crate) dim: fn(&Map<String, Value>, &Map<String, Value>) -> Result<usize, String>,
 }
 
 /// Where what joins the halves is.
 #[derive(Clone, Copy)]
-pub(super) struct Names {
-    pub(super) text: Option<&'static str>,
-    pub(super) image: Option<&'static str>,
+pub(crate) struct Names {
+    pub(crate) text: Option<&'static str>,
+    pub(crate) image: Option<&'static str>,
     /// Whether the image's projection stands beside the encoder, not inside.
-    pub(super) own_image: bool,
+    pub(crate) own_image: bool,
     /// Whether projections are bare matrices \[columns, dim\].
-    pub(super) transposed: bool,
+    pub(crate) transposed: bool,
     /// Whether projections have a bias.
-    pub(super) bias: bool,
-    pub(super) scale: Option<&'static str>,
+    pub(crate) bias: bool,
+    pub(crate) scale: Option<&'static str>,
 }
 
 /// The token whose state stands for a text.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum End {
+pub(crate) enum End {
     First,
     Last,
     /// The first end token: the first token of this id, or, for the id 2 of configurations from before transformers 4.31, the
@@ -56,20 +60,20 @@ pub(super) enum End {
 }
 
 /// A checked configuration.
-pub(super) struct Parts {
-    pub(super) text: TextConfig,
-    pub(super) image: VisionConfig,
-    pub(super) dim: usize,
+pub(crate) struct Parts {
+    pub(crate) text: TextConfig,
+    pub(crate) image: VisionConfig,
+    pub(crate) dim: usize,
     /// The id that [`End::EndToken`] looks for.
-    pub(super) end: u32,
+    pub(crate) end: u32,
     /// The padding token where the tokenizer does not say.
-    pub(super) pad: u32,
+    pub(crate) pad: u32,
     /// Whether logits have a bias.
-    pub(super) bias: bool,
+    pub(crate) bias: bool,
 }
 
 /// The family of a configuration.
-pub(super) fn find(json: &Map<String, Value>, file: &Path) -> Result<&'static Family> {
+pub(crate) fn find(json: &Map<String, Value>, file: &Path) -> Result<&'static Family> {
     let bad = |problem: String| Error::Config { file: file.into(), problem };
     let name = model_type(json).map_err(bad)?;
     let found = FAMILIES.iter().find(|(known, _)| *known == name);
@@ -100,7 +104,7 @@ fn half(json: &Map<String, Value>, key: &str) -> Result<Map<String, Value>, Stri
 }
 
 impl Family {
-    pub(super) fn read(&'static self, json: &Map<String, Value>, file: &Path) -> Result<Parts> {
+    pub(crate) fn read(&'static self, json: &Map<String, Value>, file: &Path) -> Result<Parts> {
         let bad = |problem: String| Error::Config { file: file.into(), problem };
         let text = half(json, "text_config").map_err(bad)?;
         let image = half(json, "vision_config").map_err(bad)?;

@@ -1,5 +1,6 @@
 //! Dual encoders: texts and images to vectors of one space.
 
+pub(crate) mod blip;
 mod clip;
 pub(crate) mod family;
 mod open_clip;

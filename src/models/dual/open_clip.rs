@@ -76,6 +76,7 @@ const NAMES: LayerNames = LayerNames {
     down: "mlp.c_proj",
     scales: None,
     first_is_bare: false,
+    cross: None,
 };
 
 const FAMILY: Family = Family {

@@ -51,6 +51,7 @@ pub(crate) const LAYOUT: Layout = Layout {
         down: "output.dense",
         scales: None,
         first_is_bare: false,
+        cross: None,
     },
     last_norm: None,
     number: from_zero,

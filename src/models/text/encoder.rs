@@ -5,7 +5,7 @@ use crate::device::Backend;
 use crate::models::adapters::Adapters;
 use crate::models::batch::pack;
 use crate::models::config::TextConfig;
-use crate::models::layers::{Loader, Norm, Pass, Seen, Stack};
+use crate::models::layers::{Context, Loader, Norm, Pass, Seen, Stack};
 use crate::models::tokenizer::Encoded;
 use crate::models::weights::Weights;
 use crate::ops::embed::{EmbedNorm, Lookup, embed};
@@ -132,7 +132,7 @@ impl Encoder {
         mut each: impl FnMut(Hidden) -> Result<()>,
     ) -> Result<()> {
         for members in pack(sequences, budget) {
-            each(self.forward(sequences, members)?)?;
+            each(self.forward(sequences, members, None)?)?;
         }
         Ok(())
     }
@@ -159,7 +159,13 @@ impl Encoder {
         self.device.synchronize()
     }
 
-    fn forward(&self, sequences: &[Encoded], members: Vec<usize>) -> Result<Hidden> {
+    /// The last hidden states of some of the sequences, which may attend to another encoder's.
+    pub(crate) fn forward(
+        &self,
+        sequences: &[Encoded],
+        members: Vec<usize>,
+        context: Option<Context<'_>>,
+    ) -> Result<Hidden> {
         let (mut ids, mut types, mut positions) = (Vec::new(), Vec::new(), Vec::new());
         let mut lengths = Vec::with_capacity(members.len());
         for &i in &members {
@@ -181,6 +187,7 @@ impl Encoder {
             && gpu.graphs
             && seen.is_none()
             && language == 0
+            && context.is_none()
             && !ids.is_empty()
         {
             let numbers = &checked_numbers(&lookups, norm)?;
@@ -195,7 +202,7 @@ impl Encoder {
             }
         }
         let offsets = Offsets::from_lengths(&self.device, &lengths)?;
-        let pass = Pass { offsets: &offsets, seen: seen.as_ref(), language };
+        let pass = Pass { offsets: &offsets, seen: seen.as_ref(), language, context };
         let states = self.layers(embed(&lookups, norm)?, pass)?;
         Ok(Hidden { states, offsets, ids, members })
     }

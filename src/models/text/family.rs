@@ -113,6 +113,7 @@ impl Shape {
             qk_norm: false,
             sights: Vec::new(),
             positions: 0,
+            context: 0,
         })
     }
 }

@@ -51,6 +51,7 @@ pub(super) const FAMILY: Family = Family {
             down: "mlp.Wo",
             scales: None,
             first_is_bare: true,
+            cross: None,
         },
         last_norm: Some("final_norm"),
         number: unnumbered,

@@ -54,6 +54,7 @@ pub(super) const LAYOUT: Layout = Layout {
         down: "mlp.down_proj",
         scales: None,
         first_is_bare: false,
+        cross: None,
     },
     last_norm: Some("norm"),
     number: unnumbered,

@@ -49,6 +49,7 @@ pub(crate) const NAMES: Names = Names {
     down: "mlp.fc2",
     scales: None,
     first_is_bare: false,
+    cross: None,
 };
 
 fn parts(json: &Map<String, Value>) -> Result<Parts, String> {

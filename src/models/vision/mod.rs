@@ -1,5 +1,6 @@
 //! Image encoders: pixels to vectors.
 
+mod blip;
 mod clip;
 pub(crate) mod config;
 mod deit;
@@ -14,6 +15,7 @@ use std::path::Path;
 pub(crate) use tower::{States, Tower};
 
 /// What dual encoders are made of.
+pub(crate) use blip::FAMILY as BLIP;
 pub(crate) use clip::{FAMILY as CLIP, NAMES as CLIP_NAMES};
 pub(crate) use siglip::FAMILY as SIGLIP;
 

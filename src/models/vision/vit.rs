@@ -47,6 +47,7 @@ pub(crate) const LAYOUT: Layout = Layout {
         down: "output.dense",
         scales: None,
         first_is_bare: false,
+        cross: None,
     },
     last_norm: "layernorm",
     norms_all: true,
