@@ -196,15 +196,6 @@ pub fn attention(
     let mut all = vec![q.tensor, k.tensor, v.tensor, q_offsets.tensor(), kv_offsets.tensor()];
     all.extend(how.bias);
     check_devices(OP, &all)?;
-    #[cfg(any(feature = "cuda", feature = "wgpu"))]
-    if (how.kv_heads != how.heads || how.window.is_some())
-        && !matches!(q.tensor.device().backend(), Backend::Cpu(_))
-    {
-        return Err(Error::Unsupported {
-            what: "groups and windows of attention, so far".into(),
-            device: q.tensor.device().name(),
-        });
-    }
     match q.tensor.device().backend() {
         Backend::Cpu(_) => cpu::attention(&args),
         #[cfg(feature = "cuda")]
