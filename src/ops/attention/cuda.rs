@@ -273,7 +273,7 @@ mod tests {
                 q_offsets: &offsets,
                 kv_offsets: &offsets,
                 how: &how,
-                mask: Mask::new(&how, &offsets, &offsets),
+                mask: Mask::new(&how),
                 reach: 0,
             };
             let bits = |y: Tensor| -> Vec<u32> {
