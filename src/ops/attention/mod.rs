@@ -92,15 +92,14 @@ pub(crate) struct Mask {
 }
 
 impl Mask {
-    /// The mask that causality and the window make together. It may depend on the lengths only where that changes
-    /// nothing for any query.
-    fn new(how: &Attention<'_>, q_offsets: &Offsets, kv_offsets: &Offsets) -> Option<Mask> {
+    /// The mask that causality and the window make together. It does not depend on the lengths: bits would on the batch.
+    fn new(how: &Attention<'_>) -> Option<Mask> {
         if !how.causal && how.window.is_none() {
             return None;
         }
         // GPUs add these to rows in 32 bits.
-        let all = q_offsets.max_len().max(kv_offsets.max_len()).min(1 << 29);
-        let behind = how.window.map_or(all, |window| window.min(all));
+        const FAR: usize = 1 << 29;
+        let behind = how.window.map_or(FAR, |window| window.min(FAR));
         Some(Mask { behind, ahead: if how.causal { 0 } else { behind } })
     }
 
@@ -136,15 +135,16 @@ pub(crate) struct Part<'a> {
 /// The softmax streams over tiles of keys (Milakov, Gimelshein, arXiv:1805.02867), so that no score matrix exists;
 /// arithmetic is in f32, but on a CUDA device that was opened with
 /// [`MatmulPrecision::Medium`](crate::MatmulPrecision::Medium): there Q, K, V and the weights are rounded to bf16. The
-/// causal mask and the window are aligned at the end of both sequences, as FlashAttention's since 2.1. A query that sees no key (an empty key sequence, all keys masked) gives zeros. A NaN in a query, or in a key or
-/// value that it sees, gives NaN; a key that the causal mask or the window hides has no influence
-/// whatever it holds.
+/// causal mask and the window are aligned at the end of both sequences, as FlashAttention's since 2.1. A query that sees
+/// no key (an empty key sequence, all keys masked) gives zeros. A NaN in a query, or in a key or value that it sees,
+/// gives NaN; a key that the causal mask or the window hides has no influence whatever it holds.
 ///
 /// Gives \[`q_offsets.total()`, `heads * dim`\] f32; rows of the inputs beyond the offsets' totals are not read.
 ///
 /// # Errors
-/// [`Error::Shape`] if shapes, dtypes or devices do not fit, [`Error::Argument`] if `heads` is 0 or `kv_heads`
-/// no divisor of it, `dim` is not within 1 to 128 or `scale` is not finite, [`Error::Unsupported`] if one sequence exceeds what a GPU can bind.
+/// [`Error::Shape`] if shapes, dtypes or devices do not fit, [`Error::Argument`] if `heads` is 0, `kv_heads` is no divisor
+/// of it, `dim` is not within 1 to 128 or `scale` is not finite, [`Error::Unsupported`] if one sequence exceeds what a GPU
+/// can bind.
 pub fn attention(
     q: Heads<'_>,
     k: Heads<'_>,
@@ -190,21 +190,12 @@ pub fn attention(
         q_offsets,
         kv_offsets,
         how,
-        mask: Mask::new(how, q_offsets, kv_offsets),
+        mask: Mask::new(how),
         reach,
     };
     let mut all = vec![q.tensor, k.tensor, v.tensor, q_offsets.tensor(), kv_offsets.tensor()];
     all.extend(how.bias);
     check_devices(OP, &all)?;
-    #[cfg(any(feature = "cuda", feature = "wgpu"))]
-    if (how.kv_heads != how.heads || how.window.is_some())
-        && !matches!(q.tensor.device().backend(), Backend::Cpu(_))
-    {
-        return Err(Error::Unsupported {
-            what: "groups and windows of attention, so far".into(),
-            device: q.tensor.device().name(),
-        });
-    }
     match q.tensor.device().backend() {
         Backend::Cpu(_) => cpu::attention(&args),
         #[cfg(feature = "cuda")]
