@@ -23,6 +23,7 @@
 //! |---|---|
 //! | [`search`] | indexes that own vectors on a device and answer queries; [`metrics`] measures them |
 //! | [`models`] | Hugging Face and sentence-transformers folders, run as encoders and cross-encoders |
+//! | `images` | image files to normalised pixels and patches, by a model's folder (feature `images`) |
 //! | [`ops`] | the operations: gemm, attention, norm, embed, pool, topk, maxsim, hamming, residual, kmeans |
 //! | [`Tensor`], [`Offsets`] | a shape, a dtype and memory on one device; bounds of ragged sequences |
 //! | [`Device`] | the CPU or a GPU, your own CUDA context and stream or wgpu device included |

@@ -16,10 +16,13 @@ pub enum Interpolation {
     BilinearCorners,
 }
 
+/// The longest side of a grid: patches of one pixel of an image that is large for any encoder.
+const MAX_SIDE: usize = 4096;
+
 /// Resizes `table` `[from.0 * from.1, d]` to `[to.0 * to.1, d]`, grids given as (height, width); d is what the length leaves.
 ///
 /// # Errors
-/// [`Error::Argument`] if a grid has no rows or columns, or the table is no multiple of `from`.
+/// [`Error::Argument`] if a side of a grid is not of 1 to 4096, or the table is no multiple of `from`.
 pub fn interpolate_positions(
     table: &[f32],
     from: (usize, usize),
@@ -27,9 +30,10 @@ pub fn interpolate_positions(
     interpolation: Interpolation,
 ) -> Result<Vec<f32>> {
     for grid in [from, to] {
-        if grid.0 == 0 || grid.1 == 0 {
+        let side = 1..=MAX_SIDE;
+        if !side.contains(&grid.0) || !side.contains(&grid.1) {
             let got = format!("{} x {}", grid.0, grid.1);
-            return Err(Error::argument("grid of positions", "at least 1 x 1", got));
+            return Err(Error::argument("grid of positions", "sides of 1 to 4096", got));
         }
     }
     let dim = from.0.checked_mul(from.1).filter(|n| table.len().is_multiple_of(*n));
