@@ -22,7 +22,7 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`search`] | indexes that own vectors on a device and answer queries; [`metrics`] measures them |
-//! | [`models`] | Hugging Face and sentence-transformers folders, run as encoders and cross-encoders |
+//! | [`models`] | Hugging Face, sentence-transformers and OpenCLIP folders, run as text, image, dual and cross-encoders |
 //! | `images` | image files to normalised pixels and patches, by a model's folder (feature `images`) |
 //! | [`ops`] | the operations: gemm, attention, norm, embed, pool, topk, maxsim, hamming, residual, kmeans |
 //! | [`Tensor`], [`Offsets`] | a shape, a dtype and memory on one device; bounds of ragged sequences |
@@ -50,7 +50,6 @@
 pub mod device;
 mod dtype;
 mod error;
-#[cfg(feature = "images")]
 pub mod images;
 pub mod metrics;
 pub mod models;

@@ -5,6 +5,8 @@
 //! [`interpolate_positions`] fits the table of positions to another grid. All of it runs on the CPU; many files are decoded
 //! at once.
 //!
+//! Files and their preprocessing need the feature `images`; without it pixels come from the caller.
+//!
 //! # Sources
 //! What is matched, within one level of 255, is transformers 5 with torchvision, for OpenCLIP's recipes open_clip 3; they
 //! resize as Pillow does, with its convolution in fixed point (Pillow `src/libImaging/Resample.c`).
@@ -23,16 +25,26 @@
 //! # }
 //! ```
 
+#[cfg(feature = "images")]
 mod decode;
+#[cfg(feature = "images")]
 mod geometry;
+#[cfg(feature = "images")]
 mod jpeg;
 mod patches;
+mod pixels;
 mod positions;
+#[cfg(feature = "images")]
 mod preprocess;
+#[cfg(feature = "images")]
 mod recipe;
+#[cfg(feature = "images")]
 mod resize;
 
+#[cfg(feature = "images")]
 pub use decode::{Image, MAX_PIXELS};
 pub use patches::{Patches, patches};
+pub use pixels::{Padded, Pixels, pad};
 pub use positions::{Interpolation, interpolate_positions};
-pub use preprocess::{Padded, Pixels, Preprocessor, pad};
+#[cfg(feature = "images")]
+pub use preprocess::Preprocessor;

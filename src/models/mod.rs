@@ -1,10 +1,20 @@
 //! Models: folders as Hugging Face and sentence-transformers write them, run through [`ops`](crate::ops).
 //!
-//! A folder has `config.json`, `tokenizer.json` and `model.safetensors` (or shards with
-//! `model.safetensors.index.json`); an embedding model may have `modules.json` with the pooling it names. Known are
-//! BERT, RoBERTa, XLM-RoBERTa, CamemBERT, DistilBERT and MPNet as [`TextEncoder`], and the sequence-classification
-//! heads of BERT, RoBERTa, XLM-RoBERTa and CamemBERT as [`CrossEncoder`]. [`TokenEncoder`] reads any of the encoders for late
-//! interaction, with the projection and the settings of PyLate and ColBERT folders. Anything else is refused by name.
+//! A folder has `config.json`, `tokenizer.json` where it reads texts, and `model.safetensors` (or shards with
+//! `model.safetensors.index.json`); an embedding model may have `modules.json` with the pooling it names and what follows.
+//! [`ARCHITECTURES`] lists what is known; anything else is refused by name.
+//!
+//! | | from | to |
+//! |---|---|---|
+//! | [`TextEncoder`] | texts | a vector each |
+//! | [`TokenEncoder`] | texts | a vector for each token: late interaction, with the settings of PyLate and ColBERT folders |
+//! | [`ImageEncoder`] | pixels | a vector each, or the states of all patches |
+//! | [`DualEncoder`] | texts and pixels | vectors of one space |
+//! | [`CrossEncoder`] | pairs of texts | a logit for each class |
+//! | [`ImageCrossEncoder`] | pairs of a text and an image | logits that they fit |
+//!
+//! All are one stack of layers: embeddings, attention and a feed-forward net, which families put together from the same parts
+//! (norms before or behind, rotary positions, windows, fewer heads of keys, gates, LayerScale, adapters for languages).
 //!
 //! Sequences run in batches, one after the other without padding. What a text gives never depends on what else is in
 //! its batch, to the bit, on one device.
