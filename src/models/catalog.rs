@@ -32,31 +32,42 @@ const fn row(
 }
 
 const TEXT: &str = "TextEncoder, TokenEncoder, CrossEncoder";
+const SPLADE: &str = "TextEncoder, TokenEncoder, CrossEncoder, SparseEncoder";
 const TEXT_ONLY: &str = "TextEncoder, TokenEncoder";
 
 /// Every architecture, by `model_type`.
 pub const ARCHITECTURES: &[Architecture] = &[
-    row("bert", "BERT, MiniLM, BGE, E5, GTE, ColBERT", TEXT, "BertModel, BertForSequenceClassification"),
+    row(
+        "bert",
+        "BERT, MiniLM, BGE, E5, GTE, ColBERT, SPLADE",
+        SPLADE,
+        "BertModel, BertForSequenceClassification, BertForMaskedLM",
+    ),
     row("blip", "BLIP for retrieval", "DualEncoder, ImageCrossEncoder", "BlipForImageTextRetrieval"),
-    row("camembert", "CamemBERT", TEXT, "RobertaModel"),
+    row("camembert", "CamemBERT", SPLADE, "RobertaModel"),
     row("chinese_clip", "Chinese CLIP", "DualEncoder", "ChineseCLIPModel"),
     row("clip", "CLIP", "DualEncoder", "CLIPModel"),
     row("clip_vision_model", "CLIP's image half", "ImageEncoder", "CLIPVisionModel"),
     row("deit", "DeiT", "ImageEncoder", "DeiTModel"),
     row("dinov2", "DINOv2", "ImageEncoder", "Dinov2Model"),
     row("dinov2_with_registers", "DINOv2 with registers", "ImageEncoder", "Dinov2WithRegistersModel"),
-    row("distilbert", "DistilBERT", TEXT, "DistilBertModel, DistilBertForSequenceClassification"),
+    row(
+        "distilbert",
+        "DistilBERT, SPLADE",
+        SPLADE,
+        "DistilBertModel, DistilBertForSequenceClassification, DistilBertForMaskedLM",
+    ),
     row("mistral", "E5-Mistral, SFR-Embedding", TEXT, "MistralModel"),
     row("modernbert", "ModernBERT, GTE-ModernColBERT", TEXT, "ModernBertModel, ModernBertForSequenceClassification"),
-    row("mpnet", "MPNet", TEXT, "MPNetModel, MPNetForSequenceClassification"),
+    row("mpnet", "MPNet", SPLADE, "MPNetModel, MPNetForSequenceClassification, MPNetForMaskedLM"),
     row("nomic_bert", "nomic-embed-text", TEXT, "NomicBertModel"),
     row("open_clip_config.json", "OpenCLIP", "DualEncoder", "CLIPModel under OpenCLIP's names"),
     row("qwen3", "Qwen3-Embedding", TEXT, "Qwen3Model, Qwen3ForSequenceClassification"),
-    row("roberta", "RoBERTa", TEXT, "RobertaModel"),
+    row("roberta", "RoBERTa", SPLADE, "RobertaModel"),
     row("siglip", "SigLIP, SigLIP 2 at a fixed resolution", "DualEncoder", "SiglipModel"),
     row("siglip_vision_model", "SigLIP's image half", "ImageEncoder", "SiglipVisionModel"),
     row("vit", "ViT", "ImageEncoder", "ViTModel"),
-    row("xlm-roberta", "XLM-RoBERTa, BGE-M3, multilingual E5", TEXT, "XLMRobertaModel, XLMRobertaForSequenceClassification"),
+    row("xlm-roberta", "XLM-RoBERTa, BGE-M3, multilingual E5", SPLADE, "XLMRobertaModel, XLMRobertaForSequenceClassification"),
     row("xmod", "X-MOD, ColBERT-XM", TEXT_ONLY, "XmodModel"),
 ];
 

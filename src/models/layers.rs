@@ -339,7 +339,7 @@ pub(crate) struct Pass<'a> {
     pub(crate) seen: Option<&'a Seen>,
     /// Which of the languages, where there are adapters.
     pub(crate) language: usize,
-    /// What layers that can attend to another encoder's states; without it they do not.
+    /// The other encoder's states, for layers that can attend to such; without it they do not.
     pub(crate) context: Option<Context<'a>>,
 }
 

@@ -10,6 +10,7 @@
 //! | [`TokenEncoder`] | texts | a vector for each token: late interaction, with the settings of PyLate and ColBERT folders |
 //! | [`ImageEncoder`] | pixels | a vector each, or the states of all patches |
 //! | [`DualEncoder`] | texts and pixels | vectors of one space |
+//! | [`SparseEncoder`] | texts | weights of words (SPLADE) |
 //! | [`CrossEncoder`] | pairs of texts | a logit for each class |
 //! | [`ImageCrossEncoder`] | pairs of a text and an image | logits that they fit |
 //!
@@ -48,6 +49,7 @@ mod dense;
 mod dual;
 mod layers;
 mod modules;
+mod sparse;
 mod text;
 mod tokenizer;
 mod tokens;
@@ -57,7 +59,8 @@ mod weights;
 pub use catalog::{ARCHITECTURES, Architecture, Kind};
 pub use cross::{CrossEncoder, EncodedImages, ImageCrossEncoder};
 pub use dual::{DualEncoder, Scoring};
-pub use text::{Embeddings, TextEncoder, TokenEmbeddings};
+pub use sparse::{SparseEmbeddings, SparseEncoder};
+pub use text::{Embeddings, TextEncoder, TextInput, TokenEmbeddings};
 pub use tokens::{TokenEncoder, TokenVectors};
 pub use vision::{ImageEncoder, ImagePooling, ImageTokens};
 
@@ -122,13 +125,20 @@ pub fn check_weights(bytes: &[u8]) -> Result<usize> {
     Ok(floats)
 }
 
-/// Parses a `config.json`, for tests with hostile text.
+/// Parses a `config.json`, or OpenCLIP's configuration, for tests with hostile text.
 #[doc(hidden)]
 pub fn check_config(json: &str) -> Result<()> {
     let file = Path::new("config.json");
     let json = config::parse_object(json, file)?;
-    match config::model_type(&json).ok().and_then(vision::family::find) {
-        Some(_) => vision::config::VisionConfig::parse(&json, file).map(|_| ()),
-        None => config::TextConfig::parse(&json, file).map(|_| ()),
+    if json.contains_key("model_cfg") {
+        return dual::open_clip::parse(&json, file).map(drop);
+    }
+    let name = config::model_type(&json).ok();
+    if name.and_then(vision::family::find).is_some() {
+        return vision::config::VisionConfig::parse(&json, file).map(drop);
+    }
+    match name.is_some_and(|name| dual::family::names().contains(&name)) {
+        true => dual::family::find(&json, file)?.read(&json, file).map(drop),
+        false => config::TextConfig::parse(&json, file).map(drop),
     }
 }

@@ -51,11 +51,13 @@ pub(crate) struct Encoded {
     pub(crate) seen: usize,
     /// Which of the model's languages it is in, where it has adapters for languages.
     pub(crate) language: usize,
+    /// Places whose word embedding is replaced, in ascending order, and what by: \[places, H\].
+    pub(crate) soft: (Vec<u32>, Vec<f32>),
 }
 
 impl Encoded {
     pub(crate) fn new(ids: Vec<u32>, types: Vec<u32>) -> Encoded {
-        Encoded { seen: ids.len(), ids, types, language: 0 }
+        Encoded { seen: ids.len(), ids, types, language: 0, soft: Default::default() }
     }
 }
 

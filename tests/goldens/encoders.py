@@ -13,6 +13,7 @@ Texts are read by the tokenizer of another golden folder, which golden.json name
 
 In golden.safetensors
   text      ids, offsets [n+1] i64; hidden [tokens, d] f32; logits [n, labels] f32 where there is a head
+  sparse    ids, offsets; sparse [n, words]
   image     pixels.<i> [n, 3, h, w] f32, hidden.<i> [n, tokens, d], pooled.<i> [n, d] for each size i; mean.<i> of the patches
   dual      ids, offsets; text [n, d] and image [n, d] (of length 1), raw_text and raw_image; logits [images, texts]; of BLIP
             itm [texts, images, 2]
@@ -264,6 +265,40 @@ def mistral(v, **more):
     return transformers.MistralModel(transformers.MistralConfig(**{**base, **more}))
 
 
+def splade(make, source="bert"):
+    """The largest log(1 + relu(score)) of every word over a text's tokens."""
+
+    def write(folder: Path, work: Path):
+        model, table = weigh(make(vocab(source)), work)
+        rows, ids, offsets = [], [], [0]
+        with torch.no_grad():
+            for enc in tokenize(source, TEXTS):
+                scores = model(torch.tensor([enc.ids]), attention_mask=torch.ones(1, len(enc.ids), dtype=torch.long)).logits
+                rows.append(torch.log1p(torch.relu(scores[0])).max(0).values)
+                ids += enc.ids
+                offsets.append(len(ids))
+        tensors = {"ids": torch.tensor(ids), "offsets": torch.tensor(offsets), "sparse": torch.stack(rows)}
+        return table, tensors, {"kind": "sparse", "tokenizer": source, "max_length": MAX_LENGTH, "texts": TEXTS}
+
+    return write
+
+
+def soft(folder: Path, work: Path):
+    """A text whose second and fifth word embedding are given, and one that is embeddings alone."""
+    config = transformers.BertConfig(
+        vocab_size=50, hidden_size=32, intermediate_size=40, num_hidden_layers=2, num_attention_heads=4,
+        max_position_embeddings=24, type_vocab_size=2,
+    )  # fmt: skip
+    model, table = weigh(transformers.BertModel(config, add_pooling_layer=False), work)
+    given = torch.from_numpy(values("given", [9, 32], 0.0, 0.6).copy())
+    ids = torch.tensor([2, 7, 11, 30, 49, 3])
+    with torch.no_grad():
+        words = model.embeddings.word_embeddings(ids)
+        words[1], words[4] = given[0], given[1]
+        hidden = [model(inputs_embeds=x[None]).last_hidden_state[0] for x in (words, given[2:])]
+    return table, {"ids": ids, "given": given, "hidden": torch.cat(hidden)}, {"kind": "soft"}
+
+
 # --------------------------------------------------------------------------------------------------
 # Images
 
@@ -475,6 +510,14 @@ FOLDERS = {
     ),
     "nomic-bert": text(nomic, types=True),
     "nomic-bert-own": text(nomic, types=True, after=nomic_own),
+    "bert-soft": soft,
+    "bert-splade": splade(cross(T.BertConfig, T.BertForMaskedLM, hidden_act="gelu")),
+    "distilbert-splade": splade(
+        lambda v: T.DistilBertForMaskedLM(
+            T.DistilBertConfig(vocab_size=v, dim=32, hidden_dim=40, n_layers=2, n_heads=4, max_position_embeddings=64)
+        )
+    ),
+    "mpnet-splade": splade(cross(T.MPNetConfig, T.MPNetForMaskedLM, hidden_act="relu"), source="mpnet"),
     "xmod": text(xmod, languages=["en_XX", "fr_XX"]),
     "xmod-before": text(
         lambda v: xmod(v, pre_norm=True, adapter_layer_norm=True, ln_before_adapter=False, adapter_reduction_factor=3)

@@ -5,7 +5,7 @@ use std::path::Path;
 use nearkin::images::Pixels;
 use nearkin::models::{
     CrossEncoder, DualEncoder, EmbedOptions, ImageCrossEncoder, ImageEncoder, ImagePooling,
-    TextEncoder,
+    SparseEncoder, TextEncoder, TextInput,
 };
 use nearkin::{DType, Device, Error};
 use safetensors::SafeTensors;
@@ -107,6 +107,98 @@ fn text_encoders_match_transformers() {
             }
         }
     }
+}
+
+#[test]
+fn sparse_encoders_match_transformers() {
+    let options = EmbedOptions::default();
+    for golden in Golden::all("sparse") {
+        let want = golden.data::<f32>("sparse");
+        for (device, d) in main_devices() {
+            let name = format!("{} on {device}", golden.name);
+            let dense = |dtype| {
+                let model = SparseEncoder::load(golden.path(), d, dtype).unwrap();
+                let got = model.encode(&golden.texts(), &options).unwrap();
+                let mut rows = vec![0.0; golden.texts().len() * got.dim];
+                assert_eq!(rows.len(), want.len());
+                for (text, bounds) in got.offsets.windows(2).enumerate() {
+                    let entries = bounds[0] as usize..bounds[1] as usize;
+                    assert!(got.ids[entries.clone()].windows(2).all(|w| w[0] < w[1]), "{name}");
+                    for i in entries {
+                        rows[text * got.dim + got.ids[i] as usize] = got.weights[i];
+                    }
+                }
+                rows
+            };
+            assert_within(TOLERANCE, &name, &dense(DType::F32), &want);
+            for dtype in [DType::F16, DType::BF16] {
+                let least = least_cosine(&dense(dtype), &want, want.len() / golden.texts().len());
+                assert!(least > 0.999, "{name} as {dtype}: cosine {least}");
+            }
+        }
+    }
+    let golden = Golden::open("qwen3");
+    let error = SparseEncoder::load(golden.path(), &Device::cpu(), DType::F32).unwrap_err();
+    assert!(error.to_string().contains("qwen3"), "{error}");
+}
+
+#[test]
+fn given_embeddings_take_the_place_of_words() {
+    let golden = Golden::open("bert-soft");
+    // No text is tokenized; any tokenizer of so few tokens will do.
+    let tokenizer = serde_json::json!({
+        "version": "1.0", "added_tokens": [],
+        "model": {"type": "WordLevel", "vocab": {"a": 1}, "unk_token": "a"},
+    });
+    std::fs::write(golden.path().join("tokenizer.json"), tokenizer.to_string()).unwrap();
+    let given: Vec<Vec<f32>> = golden.data::<f32>("given").chunks(32).map(Into::into).collect();
+    let mixed = TextInput {
+        ids: golden.ids(),
+        given: vec![(4, given[1].clone()), (1, given[0].clone())],
+    };
+    let alone = TextInput {
+        ids: vec![0; given.len() - 2],
+        given: given[2..].iter().cloned().enumerate().collect(),
+    };
+    let plain = TextInput { ids: golden.ids(), given: Vec::new() };
+    let options = EmbedOptions::default();
+    for (device, d) in main_devices() {
+        let model = TextEncoder::load(golden.path(), d, DType::F32).unwrap();
+        let got = model.embed_inputs(&[mixed.clone(), alone.clone()], &options).unwrap();
+        assert_within(TOLERANCE, device, &got.tokens, &golden.data::<f32>("hidden"));
+        let with_plain =
+            model.embed_inputs(&[plain.clone(), mixed.clone(), alone.clone()], &options).unwrap();
+        assert_eq!(with_plain.tokens[6 * 32..], got.tokens, "{device}: beside another text");
+        for (wrong, word) in [
+            (TextInput::default(), "0 in text 0"),
+            (TextInput { ids: vec![50], given: Vec::new() }, "50"),
+            (TextInput { ids: vec![1], given: vec![(1, given[0].clone())] }, "1 in text 0"),
+            (TextInput { ids: vec![1], given: vec![(0, vec![0.0; 5])] }, "32"),
+            (
+                TextInput { ids: vec![1], given: vec![(0, given[0].clone()), (0, given[0].clone())] },
+                "twice",
+            ),
+        ] {
+            let error = model.embed_inputs(&[wrong], &options).unwrap_err();
+            assert!(matches!(error, Error::Argument { .. }), "{error}");
+            assert!(error.to_string().contains(word), "{error}");
+        }
+    }
+    // The same through CLIP's text half: a token's own embedding changes nothing.
+    let golden = Golden::open("clip");
+    let model = DualEncoder::load(golden.path(), &Device::cpu(), DType::F32).unwrap();
+    let ids = model.token_ids(&golden.texts()).unwrap();
+    let table = weights::values("text_model.embeddings.token_embedding.weight", 400 * 32, 0.0, 0.6);
+    let inputs: Vec<TextInput> = ids
+        .into_iter()
+        .map(|ids| {
+            let of = |i: usize| table[ids[i] as usize * 32..][..32].to_vec();
+            let given = (0..ids.len()).step_by(2).map(|i| (i, of(i))).collect();
+            TextInput { ids, given }
+        })
+        .collect();
+    let got = model.embed_inputs(&inputs, &options).unwrap();
+    assert_within(TOLERANCE, "clip", &got.values, &golden.data::<f32>("text"));
 }
 
 #[test]

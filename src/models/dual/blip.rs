@@ -68,6 +68,7 @@ const TEXT: text::family::Family = text::family::Family {
         ..BERT.layout
     },
     classifier: None,
+    vocabulary: None,
     types: false,
 };
 

@@ -68,12 +68,14 @@ pub(super) const TEXT: text::family::Family = text::family::Family {
         ..BERT.layout
     },
     classifier: None,
+    vocabulary: None,
     types: false,
 };
 
 const CHINESE_TEXT: text::family::Family = text::family::Family {
     layout: text::family::Layout { prefix: "text_model.", ..BERT.layout },
     classifier: None,
+    vocabulary: None,
     ..BERT
 };
 

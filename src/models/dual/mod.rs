@@ -3,7 +3,7 @@
 pub(crate) mod blip;
 mod clip;
 pub(crate) mod family;
-mod open_clip;
+pub(crate) mod open_clip;
 mod siglip;
 mod text;
 
@@ -16,7 +16,7 @@ use super::config::read_config;
 use super::layers::{Linear, Loader};
 use super::vision::{self, ImageTokens, States, Tower, embed_images, embed_tokens};
 use super::weights::Weights;
-use super::{EmbedOptions, Embeddings, TokenVectors, check_dtype};
+use super::{EmbedOptions, Embeddings, TextInput, TokenVectors, check_dtype};
 use crate::images::Pixels;
 use crate::ops::gemm::Activation;
 use crate::ops::norm::l2_normalize;
@@ -179,6 +179,19 @@ impl DualEncoder {
         options: &EmbedOptions<'_>,
     ) -> Result<Embeddings> {
         self.text.embed(texts, options, Ok)
+    }
+
+    /// [`embed_texts`](Self::embed_texts) of texts as ids, some of whose word embeddings are given: an image's pseudo-token within a
+    /// text (Saito et al., arXiv:2302.03084).
+    ///
+    /// # Errors
+    /// As [`TextEncoder::embed_inputs`](super::TextEncoder::embed_inputs).
+    pub fn embed_inputs(
+        &self,
+        inputs: &[TextInput],
+        options: &EmbedOptions<'_>,
+    ) -> Result<Embeddings> {
+        self.text.embed_inputs(inputs, options, |x| l2_normalize(&x, NORM_EPS))
     }
 
     /// A vector of length 1 for each image: \[images, [`dim`](Self::dim)\] in the caller's order. Images may differ in size.

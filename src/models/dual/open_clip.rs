@@ -107,6 +107,7 @@ const TEXT: text::family::Family = text::family::Family {
         ..super::clip::TEXT.layout
     },
     classifier: None,
+    vocabulary: None,
     types: false,
 };
 
@@ -126,14 +127,17 @@ const IMAGE: image::Family = image::Family {
 
 /// Reads and checks a folder's configuration.
 pub(super) fn open(file: &Path) -> Result<(&'static Family, Parts)> {
-    let bad = |problem: String| Error::Config { file: file.into(), problem };
     let text = std::fs::read_to_string(file).map_err(|e| Error::io(file, e))?;
-    let json = parse_object(&text, file)?;
+    parse(&parse_object(&text, file)?, file)
+}
+
+/// Checks what a folder's configuration says.
+pub(crate) fn parse(json: &Map<String, Value>, file: &Path) -> Result<(&'static Family, Parts)> {
+    let bad = |problem: String| Error::Config { file: file.into(), problem };
     let Some(Value::Object(model)) = json.get("model_cfg") else {
         return Err(bad("has no model_cfg".into()));
     };
-    let parts = parts(model).map_err(bad)?;
-    let (text, image, dim) = parts;
+    let (text, image, dim) = parts(model).map_err(bad)?;
     let (text_name, text_family) = FAMILY.text;
     let (image_name, image_family) = FAMILY.image;
     image.check().map_err(bad)?;

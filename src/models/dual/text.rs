@@ -7,7 +7,7 @@ use super::projected;
 use crate::models::batch::Rows;
 use crate::models::layers::{Linear, Loader};
 use crate::models::modules::Reading;
-use crate::models::text::{Encoder, Hidden};
+use crate::models::text::{Encoder, Hidden, TextInput, encode};
 use crate::models::tokenizer::{Encoded, Tokenizer};
 use crate::models::{EmbedOptions, Embeddings, TokenVectors, WINDOW};
 use crate::ops::gemm::Activation;
@@ -76,20 +76,42 @@ impl TextTower {
         finish: impl Fn(Tensor) -> Result<Tensor>,
     ) -> Result<Embeddings> {
         let dim = self.dim;
-        let mut values = vec![0.0; texts.len() * dim];
-        let mut tokens = 0;
-        for (i, (texts, out)) in
-            texts.chunks(WINDOW).zip(values.chunks_mut(WINDOW * dim)).enumerate()
-        {
-            let encoded = self.encode(texts)?;
-            tokens += encoded.iter().map(|e| e.ids.len()).sum::<usize>();
+        let mut all = Embeddings { values: Vec::with_capacity(texts.len() * dim), dim, tokens: 0 };
+        for (i, texts) in texts.chunks(WINDOW).enumerate() {
             let report = |done| options.report(i * WINDOW + done);
-            let mut rows = Rows::new(out, dim, &report);
-            self.encoder.run(&encoded, options.budget(&self.encoder.device), |hidden| {
-                rows.put(finish(self.project(&hidden)?)?, hidden.members)
-            })?;
-            rows.finish()?;
+            let part = self.run(&self.encode(texts)?, options, &report, &finish)?;
+            all.values.extend_from_slice(&part.values);
+            all.tokens += part.tokens;
         }
+        Ok(all)
+    }
+
+    /// A vector for each text that is given as ids, after `finish`.
+    pub(super) fn embed_inputs(
+        &self,
+        inputs: &[TextInput],
+        options: &EmbedOptions<'_>,
+        finish: impl Fn(Tensor) -> Result<Tensor>,
+    ) -> Result<Embeddings> {
+        let encoded = encode(&self.encoder, inputs, self.encoder.config.parts.max_tokens())?;
+        self.run(&encoded, options, &|done| options.report(done), &finish)
+    }
+
+    fn run(
+        &self,
+        encoded: &[Encoded],
+        options: &EmbedOptions<'_>,
+        report: &dyn Fn(usize),
+        finish: &impl Fn(Tensor) -> Result<Tensor>,
+    ) -> Result<Embeddings> {
+        let dim = self.dim;
+        let mut values = vec![0.0; encoded.len() * dim];
+        let mut rows = Rows::new(&mut values, dim, report);
+        self.encoder.run(encoded, options.budget(&self.encoder.device), |hidden| {
+            rows.put(finish(self.project(&hidden)?)?, hidden.members)
+        })?;
+        rows.finish()?;
+        let tokens = encoded.iter().map(|e| e.ids.len()).sum();
         Ok(Embeddings { values, dim, tokens })
     }
 

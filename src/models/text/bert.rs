@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::family::{Classifier, Family, Layout, Take};
+use super::family::{Classifier, Family, Layout, Take, Vocabulary};
 use crate::models::config::{Parts, absolute, config, encoder, range, read};
 use crate::models::layers::{Names, Shape};
 
@@ -32,6 +32,13 @@ pub(crate) const FAMILY: Family = Family {
         norm: None,
         out: "classifier",
         out_bias: true,
+    }),
+    vocabulary: Some(Vocabulary {
+        dense: "cls.predictions.transform.dense",
+        norm: "cls.predictions.transform.LayerNorm",
+        words: "cls.predictions.decoder.weight",
+        bias: "cls.predictions.bias",
+        activation: None,
     }),
     types: true,
 };

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::bert;
-use super::family::{Classifier, Family, Layout, Take};
+use super::family::{Classifier, Family, Layout, Take, Vocabulary};
 use crate::models::config::{ClassifierParts, Parts, config, read};
 use crate::models::layers::{Names, Shape};
 use crate::ops::gemm::Activation;
@@ -43,6 +43,13 @@ pub(super) const FAMILY: Family = Family {
         norm: None,
         out: "classifier",
         out_bias: true,
+    }),
+    vocabulary: Some(Vocabulary {
+        dense: "vocab_transform",
+        norm: "vocab_layer_norm",
+        words: "vocab_projector.weight",
+        bias: "vocab_projector.bias",
+        activation: None,
     }),
     types: false,
 };

@@ -8,7 +8,7 @@ use crate::models::config::TextConfig;
 use crate::models::layers::{Context, Loader, Norm, Pass, Seen, Stack};
 use crate::models::tokenizer::Encoded;
 use crate::models::weights::Weights;
-use crate::ops::embed::{EmbedNorm, Lookup, embed};
+use crate::ops::embed::{EmbedNorm, Lookup, MISSING, embed, scatter_rows, select_rows};
 #[cfg(feature = "cuda")]
 use crate::ops::embed::{checked_numbers, cuda::embed_rows};
 use crate::{DType, Device, Error, Offsets, Result, Tensor};
@@ -179,6 +179,12 @@ impl Encoder {
         let mut lookups = vec![Lookup { table: &self.words, rows: &ids }];
         lookups.extend(self.positions.as_ref().map(|table| Lookup { table, rows: &positions }));
         lookups.extend(self.types.as_ref().map(|table| Lookup { table, rows: &types }));
+        let softened = self.soften(sequences, &members, &ids)?;
+        let all: Vec<u32>;
+        if let Some(words) = &softened {
+            all = (0..ids.len() as u32).collect();
+            lookups[0] = Lookup { table: words, rows: &all };
+        }
         let seen = self.seen(sequences, &members)?;
         let norm = self.norm.as_ref().map(InputNorm::args);
         let language = members.first().map_or(0, |&i| sequences[i].language);
@@ -188,6 +194,7 @@ impl Encoder {
             && seen.is_none()
             && language == 0
             && context.is_none()
+            && softened.is_none()
             && !ids.is_empty()
         {
             let numbers = &checked_numbers(&lookups, norm)?;
@@ -210,6 +217,33 @@ impl Encoder {
     fn layers(&self, embedded: Tensor, pass: Pass<'_>) -> Result<Tensor> {
         let states = self.stack.forward(embedded, pass)?;
         self.last_norm.as_ref().map_or(Ok(states.clone()), |norm| norm.apply(&states))
+    }
+
+    /// The word embeddings of a batch where some are given instead of looked up: \[T, H\]; nothing where none is.
+    fn soften(
+        &self,
+        sequences: &[Encoded],
+        members: &[usize],
+        ids: &[u32],
+    ) -> Result<Option<Tensor>> {
+        let (mut rows, mut values, mut start) = (Vec::new(), Vec::new(), 0);
+        for &i in members {
+            let (places, vectors) = &sequences[i].soft;
+            rows.extend(places.iter().map(|place| start + place));
+            values.extend_from_slice(vectors);
+            start += sequences[i].ids.len() as u32;
+        }
+        if rows.is_empty() {
+            return Ok(None);
+        }
+        let mut kept = ids.to_vec();
+        rows.iter().for_each(|&row| kept[row as usize] = MISSING);
+        let words = select_rows(&self.words, &kept)?;
+        let given = Tensor::from_slice(&self.device, &[rows.len(), self.hidden()], &values)?;
+        let given = scatter_rows(&given, &rows, ids.len())?;
+        let all: Vec<u32> = (0..ids.len() as u32).collect();
+        let lookups = [&words, &given].map(|table| Lookup { table, rows: &all });
+        embed(&lookups, None).map(Some)
     }
 
     /// The seen tokens of a batch, or nothing where all are seen.

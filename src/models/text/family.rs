@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 use super::{bert, distilbert, mistral, modernbert, mpnet, nomic_bert, qwen3, roberta, xmod};
 use crate::models::config::Parts;
 use crate::models::layers::{Biases, Names, NormKind, Shape};
+use crate::ops::gemm::Activation;
 
 /// Every family that a folder can name, by `model_type`.
 const FAMILIES: [(&str, &Family); 11] = [
@@ -31,6 +32,8 @@ pub(crate) struct Family {
     pub(crate) layout: Layout,
     /// The sequence-classification head.
     pub(crate) classifier: Option<Classifier>,
+    /// The head that scores every word of the vocabulary.
+    pub(crate) vocabulary: Option<Vocabulary>,
     /// Whether its tokenizers tell token types.
     pub(crate) types: bool,
 }
@@ -64,6 +67,18 @@ pub(crate) struct Classifier {
     pub(crate) norm: Option<&'static str>,
     pub(crate) out: &'static str,
     pub(crate) out_bias: bool,
+}
+
+/// Where a family keeps the head of its masked-language model: `words norm(f(dense x)) + bias`.
+#[derive(Clone, Copy)]
+pub(crate) struct Vocabulary {
+    pub(crate) dense: &'static str,
+    pub(crate) norm: &'static str,
+    /// The matrix, where it is not the table of word embeddings.
+    pub(crate) words: &'static str,
+    pub(crate) bias: &'static str,
+    /// The activation, where it is not the layers'.
+    pub(crate) activation: Option<Activation>,
 }
 
 /// Which vector of a sequence a head reads.

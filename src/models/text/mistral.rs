@@ -36,6 +36,7 @@ pub(super) const FAMILY: Family = Family {
     read: parts,
     layout: qwen3::LAYOUT,
     classifier: Some(qwen3::CLASSIFIER),
+    vocabulary: None,
     types: false,
 };
 

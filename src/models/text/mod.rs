@@ -6,6 +6,7 @@ mod encoder;
 pub(crate) mod family;
 #[cfg(feature = "cuda")]
 mod graphs;
+mod input;
 mod mistral;
 mod modernbert;
 mod mpnet;
@@ -18,6 +19,8 @@ use std::path::Path;
 
 pub(crate) use bert::FAMILY as BERT;
 pub(crate) use encoder::{Encoder, Hidden, InputNorm};
+pub use input::TextInput;
+pub(crate) use input::encode;
 
 use super::batch::Rows;
 use super::config::{Parts, TextConfig};
@@ -260,18 +263,41 @@ impl TextEncoder {
         options: &EmbedOptions<'_>,
     ) -> Result<TokenEmbeddings> {
         let (dim, width) = (self.encoder.hidden(), self.dim);
-        let encoded = self.encode(texts)?;
+        self.run_tokens(&self.encode(texts)?, options)
+    }
+
+    /// What [`embed_tokens`](Self::embed_tokens) gives for texts as ids, some of whose word embeddings are given.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for a text without ids or longer than the model has positions, an id, place or width that does not
+    /// fit; as [`embed`](Self::embed).
+    pub fn embed_inputs(
+        &self,
+        inputs: &[TextInput],
+        options: &EmbedOptions<'_>,
+    ) -> Result<TokenEmbeddings> {
+        let limit = self.encoder.config.parts.max_tokens();
+        let mut encoded = encode(&self.encoder, inputs, limit)?;
+        encoded.iter_mut().for_each(|e| e.language = self.language);
+        self.run_tokens(&encoded, options)
+    }
+
+    fn run_tokens(
+        &self,
+        encoded: &[Encoded],
+        options: &EmbedOptions<'_>,
+    ) -> Result<TokenEmbeddings> {
         let mut offsets = vec![0];
         let mut ids = Vec::new();
-        for text in &encoded {
+        for text in encoded {
             ids.extend_from_slice(&text.ids);
             offsets.push(ids.len() as i64);
         }
         let mut tokens = vec![0.0; ids.len() * dim];
-        let mut embeddings = vec![0.0; texts.len() * width];
+        let mut embeddings = vec![0.0; encoded.len() * width];
         let report = |done| options.report(done);
         let mut rows = Rows::new(&mut embeddings, width, &report);
-        self.encoder.run(&encoded, options.budget(self.device()), |hidden| {
+        self.encoder.run(encoded, options.budget(self.device()), |hidden| {
             let pooled = self.pool(&hidden)?;
             let states = hidden.states.to_vec::<f32>()?;
             for (&i, w) in hidden.members.iter().zip(hidden.offsets.bounds().windows(2)) {

@@ -63,6 +63,7 @@ pub(super) const FAMILY: Family = Family {
         out: "classifier",
         out_bias: true,
     }),
+    vocabulary: None,
     types: false,
 };
 

@@ -40,6 +40,7 @@ pub(super) const FAMILY: Family = Family {
         ..bert::LAYOUT
     },
     classifier: Some(roberta::CLASSIFIER),
+    vocabulary: Some(roberta::VOCABULARY),
     types: false,
 };
 

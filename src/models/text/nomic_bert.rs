@@ -72,6 +72,7 @@ pub(super) const FAMILY: Family = Family {
         ..bert::LAYOUT
     },
     classifier: bert::FAMILY.classifier,
+    vocabulary: None,
     types: true,
 };
 

@@ -35,6 +35,7 @@ pub(super) const FAMILY: Family = Family {
     read: parts,
     layout: LAYOUT,
     classifier: Some(CLASSIFIER),
+    vocabulary: None,
     types: false,
 };
 

@@ -5,9 +5,10 @@
 use serde_json::{Map, Value};
 
 use super::bert;
-use super::family::{Classifier, Family, Layout, Take};
+use super::family::{Classifier, Family, Layout, Take, Vocabulary};
 use crate::models::config::{Parts, absolute, config, encoder, range, read};
 use crate::models::layers::Shape;
+use crate::ops::gemm::Activation;
 
 config! {
     /// transformers: `RobertaConfig`, `XLMRobertaConfig` and `CamembertConfig`, whose vocabularies differ; the size
@@ -33,6 +34,7 @@ pub(super) const FAMILY: Family = Family {
     layout: Layout { prefix: "roberta.", number: behind_padding, ..bert::LAYOUT },
     classifier: Some(CLASSIFIER),
     // transformers' RoBERTa tokenizers do not give types; its models then use type 0.
+    vocabulary: Some(VOCABULARY),
     types: false,
 };
 
@@ -43,6 +45,15 @@ pub(super) const CLASSIFIER: Classifier = Classifier {
     norm: None,
     out: "classifier.out_proj",
     out_bias: true,
+};
+
+/// transformers: `RobertaLMHead`.
+pub(super) const VOCABULARY: Vocabulary = Vocabulary {
+    dense: "lm_head.dense",
+    norm: "lm_head.layer_norm",
+    words: "lm_head.decoder.weight",
+    bias: "lm_head.bias",
+    activation: Some(Activation::Gelu),
 };
 
 fn parts(json: &Map<String, Value>) -> Result<Parts, String> {

@@ -46,6 +46,7 @@ pub(super) const FAMILY: Family = Family {
         ..bert::LAYOUT
     },
     classifier: Some(roberta::CLASSIFIER),
+    vocabulary: None,
     types: false,
 };
 
