@@ -60,16 +60,18 @@ fn write(description: &Path, to: &Path) {
         .iter()
         .map(|(name, entry)| {
             let shape: Vec<usize> = serde_json::from_value(entry["shape"].clone()).unwrap();
-            let (mean, deviation) =
-                (entry["mean"].as_f64().unwrap(), entry["std"].as_f64().unwrap());
-            // Tensors under other names than transformers', perhaps several as one.
-            let from: Vec<String> = match &entry["from"] {
-                Value::Null => vec![name.clone()],
-                list => serde_json::from_value(list.clone()).unwrap(),
+            let drawn = |name: &str, entry: &Value| {
+                let shape: Vec<usize> = serde_json::from_value(entry["shape"].clone()).unwrap();
+                let (mean, deviation) = (entry["mean"].as_f64(), entry["std"].as_f64());
+                values(name, shape.iter().product(), mean.unwrap(), deviation.unwrap())
             };
-            let count = shape.iter().product::<usize>() / from.len();
-            let mut data: Vec<f32> =
-                from.iter().flat_map(|name| values(name, count, mean, deviation)).collect();
+            // Tensors under other names than transformers', perhaps several as one.
+            let mut data: Vec<f32> = match &entry["from"] {
+                Value::Object(parts) => {
+                    parts.iter().flat_map(|(name, entry)| drawn(name, entry)).collect()
+                }
+                _ => drawn(name, entry),
+            };
             if entry["transposed"] == true {
                 let (rows, columns) = (shape[0], shape[1]);
                 data = (0..rows * columns).map(|i| data[i % columns * rows + i / columns]).collect();

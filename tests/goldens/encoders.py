@@ -206,7 +206,7 @@ def nomic(v, **more):
 
 
 def nomic_own(table, work):
-    """The authors' own names and keys for the same model."""
+    """The keys of the authors' own configuration for the same model; its tensors have their names anyway."""
     config = json.loads((work / "config.json").read_text())
     own = {
         "model_type": "nomic_bert", "vocab_size": config["vocab_size"], "n_embd": config["hidden_size"],
@@ -218,26 +218,7 @@ def nomic_own(table, work):
         "causal": False, "qkv_proj_bias": False, "mlp_fc1_bias": False, "mlp_fc2_bias": False,
     }  # fmt: skip
     write_json(work / "config.json", own)
-    renamed = {}
-    parts = {
-        "self_attn.o_proj": "attn.out_proj", "post_attention_layernorm": "norm1", "post_mlp_layernorm": "norm2",
-        "mlp.gate_proj": "mlp.fc12", "mlp.up_proj": "mlp.fc11", "mlp.down_proj": "mlp.fc2",
-    }  # fmt: skip
-    for name, entry in table.items():
-        own_name = name.replace("nomic_bert.", "").replace("embeddings.LayerNorm", "emb_ln")
-        own_name = own_name.replace("layers.", "encoder.layers.")
-        for old, new in parts.items():
-            own_name = own_name.replace(old, new)
-        if "self_attn.k_proj" in name or "self_attn.v_proj" in name:
-            continue
-        if "self_attn.q_proj" in name:
-            stack = [name.replace("q_proj", p) for p in ("q_proj", "k_proj", "v_proj")]
-            own_name = own_name.replace("self_attn.q_proj", "attn.Wqkv")
-            shape = [3 * entry["shape"][0], entry["shape"][1]]
-            renamed[own_name] = {**entry, "shape": shape, "from": stack}
-        else:
-            renamed[own_name] = {**entry, "from": [name]}
-    return renamed
+    return table
 
 
 def xmod(v, **more):
@@ -437,13 +418,13 @@ def open_clip(table, work):
         if ".q_proj." in name:
             stack = [name.replace("q_proj", p) for p in ("q_proj", "k_proj", "v_proj")]
             own = own.replace("self_attn.q_proj.", "attn.in_proj_")
-            renamed[own] = {**entry, "shape": [3 * entry["shape"][0], *entry["shape"][1:]], "from": stack}
-        elif name == "text_projection.weight":
-            renamed["text_projection"] = {**entry, "shape": entry["shape"][::-1], "from": [name], "transposed": True}
-        elif name == "visual_projection.weight":
-            renamed["visual.proj"] = {**entry, "shape": entry["shape"][::-1], "from": [name], "transposed": True}
+            shape = [3 * entry["shape"][0], *entry["shape"][1:]]
+            renamed[own] = {"shape": shape, "from": {part: table[part] for part in stack}}
+        elif name in ("text_projection.weight", "visual_projection.weight"):
+            own = "text_projection" if name.startswith("text") else "visual.proj"
+            renamed[own] = {"shape": entry["shape"][::-1], "from": {name: entry}, "transposed": True}
         else:
-            renamed[own] = {**entry, "from": [name]}
+            renamed[own] = {"shape": entry["shape"], "from": {name: entry}}
     return renamed
 
 

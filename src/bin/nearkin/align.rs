@@ -47,8 +47,13 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         None => 0..words.ids.len(),
     };
     let [down, across] = patches.grid;
+    // MaxSim takes a multiple of eight columns; zeros change no cosine.
+    let width = words.dim.next_multiple_of(8);
     let tokens = |values: &[f32], count: usize| {
-        let tensor = Tensor::from_slice(&device, &[count, words.dim], values)?;
+        let zeros = std::iter::repeat_n(0.0, width - words.dim);
+        let wide = values.chunks(words.dim).flat_map(|v| v.iter().copied().chain(zeros.clone()));
+        let wide: Vec<f32> = wide.collect();
+        let tensor = Tensor::from_slice(&device, &[count, width], &wide)?;
         Tokens::new(&tensor, &Offsets::from_lengths(&device, &[count])?)
     };
     let (text, grid) = (

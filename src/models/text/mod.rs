@@ -262,7 +262,6 @@ impl TextEncoder {
         texts: &[S],
         options: &EmbedOptions<'_>,
     ) -> Result<TokenEmbeddings> {
-        let (dim, width) = (self.encoder.hidden(), self.dim);
         self.run_tokens(&self.encode(texts)?, options)
     }
 
@@ -287,6 +286,7 @@ impl TextEncoder {
         encoded: &[Encoded],
         options: &EmbedOptions<'_>,
     ) -> Result<TokenEmbeddings> {
+        let (dim, width) = (self.encoder.hidden(), self.dim);
         let mut offsets = vec![0];
         let mut ids = Vec::new();
         for text in encoded {

@@ -1,5 +1,5 @@
 //! Nomic BERT (Nussbaum et al., arXiv:2402.01613): BERT with rotary positions, SwiGLU and no biases in its matrices.
-//! transformers: `NomicBertModel`; checkpoints with the names of the authors' own code as well.
+//! transformers: `NomicBertModel`; the configuration of the authors' own code as well.
 
 use serde_json::{Map, Value};
 
@@ -56,16 +56,17 @@ config! {
 
 pub(super) const FAMILY: Family = Family {
     read: parts,
+    // The names of the authors' own code, which transformers writes too.
     layout: Layout {
-        prefix: "nomic_bert.",
         positions: None,
+        norm: Some("emb_ln"),
         names: Names {
-            layers: "layers",
-            qkv: &["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"],
-            output: "self_attn.o_proj",
-            norms: ["post_attention_layernorm", "post_mlp_layernorm"],
-            up: &["mlp.gate_proj", "mlp.up_proj"],
-            down: "mlp.down_proj",
+            layers: "encoder.layers",
+            qkv: &["attn.Wqkv"],
+            output: "attn.out_proj",
+            norms: ["norm1", "norm2"],
+            up: &["mlp.fc12", "mlp.fc11"],
+            down: "mlp.fc2",
             ..bert::LAYOUT.names
         },
         number: unnumbered,
@@ -74,21 +75,6 @@ pub(super) const FAMILY: Family = Family {
     classifier: bert::FAMILY.classifier,
     vocabulary: None,
     types: true,
-};
-
-static OWN: Layout = Layout {
-    prefix: "bert.",
-    norm: Some("emb_ln"),
-    names: Names {
-        layers: "encoder.layers",
-        qkv: &["attn.Wqkv"],
-        output: "attn.out_proj",
-        norms: ["norm1", "norm2"],
-        up: &["mlp.fc12", "mlp.fc11"],
-        down: "mlp.fc2",
-        ..bert::LAYOUT.names
-    },
-    ..FAMILY.layout
 };
 
 fn parts(json: &Map<String, Value>) -> Result<Parts, String> {
@@ -149,5 +135,5 @@ fn own(json: &Map<String, Value>) -> Result<Parts, String> {
     let types = range("type_vocab_size", c.type_vocab_size, 1, 1 << 16)?;
     let shape = rotated(shape, c.rotary_emb_base, c.n_positions);
     let parts = Parts::new(shape, c.vocab_size, c.n_positions);
-    Ok(Parts { types, layout: Some(&OWN), ..parts })
+    Ok(Parts { types, ..parts })
 }
