@@ -62,10 +62,10 @@ impl<V: Copy> Tile<'_, [V; 2]> {
                 }
             }
         }
-        if let Some(sees) = self.sees {
+        if let Some([middle, reach]) = self.sees {
             for (j, s) in s.iter_mut().enumerate() {
-                for n in 0..N {
-                    s[n] = select(simd, sees_key(simd, sees, j, n), s[n], hidden);
+                for ((s, middle), reach) in s.iter_mut().zip(middle).zip(reach).take(N) {
+                    *s = select(simd, sees_key(simd, middle, reach, j), *s, hidden);
                 }
             }
         }
@@ -104,12 +104,12 @@ impl<V: Copy> Tile<'_, [V; 2]> {
                     }
                 }
                 // A weight of 0 does not silence an infinite or NaN value.
-                Some(sees) => {
+                Some([middle, reach]) => {
                     for (j, (v, p)) in v.zip(s.iter()).enumerate() {
                         let v = &v[strip * R..][..R];
                         let after = accumulate(simd, acc, |r| v[r], p);
                         for n in 0..N {
-                            let sees = sees_key(simd, sees, j, n);
+                            let sees = sees_key(simd, middle[n], reach[n], j);
                             for r in 0..R {
                                 acc[r][n] = select(simd, sees, after[r][n], acc[r][n]);
                             }
@@ -126,12 +126,12 @@ impl<V: Copy> Tile<'_, [V; 2]> {
     }
 }
 
-/// Which queries of vector `n` of a panel see key `j`.
+/// Which queries of a vector see key `j`.
 #[inline(always)]
-fn sees_key<S: Simd>(simd: S, [middle, reach]: [Panel<S>; 2], j: usize, n: usize) -> S::m32s {
-    let away = simd.sub_f32s(simd.splat_f32s(j as f32), middle[n]);
+fn sees_key<S: Simd>(simd: S, middle: S::f32s, reach: S::f32s, j: usize) -> S::m32s {
+    let away = simd.sub_f32s(simd.splat_f32s(j as f32), middle);
     let away = simd.and_u32s(bytemuck::cast(away), simd.splat_u32s(i32::MAX as u32));
-    simd.less_than_or_equal_f32s(bytemuck::cast(away), reach[n])
+    simd.less_than_or_equal_f32s(bytemuck::cast(away), reach)
 }
 
 /// `acc[r] += a(r) * b` for the first `N` vectors of a panel row.
