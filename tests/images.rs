@@ -329,9 +329,10 @@ fn configurations_that_are_unknown_are_refused_with_what_is_known() {
         ("resample", json!("bicubic"), "3 (bicubic)"),
         ("image_mean", json!([0.5, 0.5]), "one or three"),
         ("image_mean", json!([0.5, "a", 0.5]), "one or three"),
-        ("image_std", json!([0.5, 0.0, 0.5]), "above 0"),
-        ("image_std", json!([0.5, -0.5, 0.5]), "above 0"),
-        ("image_std", json!(0), "above 0"),
+        ("image_mean", json!(1e300), "-1e6 to 1e6"),
+        ("image_std", json!([0.5, 0.0, 0.5]), "1e-6 to 1e6"),
+        ("image_std", json!([0.5, -0.5, 0.5]), "1e-6 to 1e6"),
+        ("image_std", json!(0), "1e-6 to 1e6"),
         ("rescale_factor", json!(0), "1/255"),
         ("rescale_factor", json!(-1), "1/255"),
         ("rescale_factor", json!("1/255"), "1/255"),
@@ -398,7 +399,7 @@ fn open_clip_configurations_that_are_unknown_are_refused() {
         ("size", json!(0), "whole number"),
         ("size", json!([3, -3]), "-3"),
         ("mean", json!([0, 0]), "one or three"),
-        ("std", json!([0, 1, 1]), "above 0"),
+        ("std", json!([0, 1, 1]), "1e-6 to 1e6"),
         ("crop_pct", json!(0.9), "unknown key 'crop_pct'"),
     ] {
         says(parse(cfg(key, value)), &[key, part]);
@@ -407,6 +408,8 @@ fn open_clip_configurations_that_are_unknown_are_refused() {
     let sized = |size: Value| json!({"model_cfg": {"vision_cfg": {"image_size": size}}});
     says(parse(sized(json!("large"))), &["image_size", "large"]);
     assert_eq!(parse(sized(json!([24, 32]))).unwrap().size(), Some((24, 32)));
+    let unsaid = json!({"model_cfg": {"vision_cfg": {}}, "preprocess_cfg": {"size": 99}});
+    assert_eq!(parse(unsaid).unwrap().size(), Some((224, 224)));
 }
 
 #[test]
@@ -545,10 +548,9 @@ fn images_that_would_grow_without_bound_are_refused() {
     let small = vit.with_max_pixels(224 * 224);
     assert!(small.pixels(&image(3, 5)).is_ok());
     says(small.pixels(&image(3, 225)), &["224", "50400"]);
-    says(
-        small.with_max_pixels(2866).files(&[file("tiny.png"), file("rgb.png")]),
-        &["rgb.png", "61 x 47"],
-    );
+    let tiny = parse(json!({"image_processor_type": "ViTImageProcessor", "size": 4})).unwrap();
+    let tiny = tiny.with_max_pixels(61 * 47 - 1);
+    says(tiny.files(&[file("tiny.png"), file("rgb.png")]), &["rgb.png", "61 x 47"]);
 
     let vilt = parse(json!({"image_processor_type": "ViltImageProcessor"})).unwrap();
     says(vilt.pixels(&image(400, 10)), &["400 x 10", "0 pixels"]);

@@ -41,7 +41,7 @@ impl Image {
         Image::open_within(file, MAX_PIXELS)
     }
 
-    /// [`open`](Image::open) with another limit to the number of pixels. Decoding takes up to 14 bytes a pixel.
+    /// [`open`](Image::open) with another limit to the number of pixels. Decoding takes up to 16 bytes a pixel.
     pub fn open_within(file: impl AsRef<Path>, max_pixels: usize) -> Result<Image> {
         let file = file.as_ref();
         let bytes = std::fs::read(file).map_err(|e| Error::io(file, e))?;

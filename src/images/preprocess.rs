@@ -90,7 +90,7 @@ impl Preprocessor {
         done.into_iter().collect()
     }
 
-    /// Decodes and preprocesses many files on all threads, in order. A thread needs up to 14 bytes for each pixel of its file.
+    /// Decodes and preprocesses many files on all threads, in order. A thread needs up to 16 bytes for each pixel of its file.
     ///
     /// # Errors
     /// The first file's that fails, with its name: those of [`Image::open`] and [`pixels`](Preprocessor::pixels).

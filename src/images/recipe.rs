@@ -34,7 +34,7 @@ impl Recipe {
     pub(super) fn parse(text: &str) -> Result<Recipe, String> {
         let json: Object = serde_json::from_str(text).map_err(|e| e.to_string())?;
         match (
-            json.get("image_processor"),
+            get(&json, "image_processor"),
             json.contains_key("preprocess_cfg") || json.contains_key("model_cfg"),
         ) {
             (Some(Value::Object(nested)), _) => processor(nested),
@@ -101,12 +101,11 @@ fn channels(
 }
 
 fn mean(json: &Object, key: &str, default: [f64; 3]) -> Result<[f64; 3], String> {
-    channels(json, key, default, |_| true, "finite numbers")
+    channels(json, key, default, |x| x.abs() <= 1e6, "numbers of -1e6 to 1e6")
 }
 
 fn std(json: &Object, key: &str, default: [f64; 3]) -> Result<[f64; 3], String> {
-    // A smaller one would leave the range of f32.
-    channels(json, key, default, |x| x >= 1e-30, "numbers above 0")
+    channels(json, key, default, |x| (1e-6..=1e6).contains(&x), "numbers of 1e-6 to 1e6")
 }
 
 const CLIP_MEAN: [f64; 3] = [0.48145466, 0.4578275, 0.40821073];
@@ -369,15 +368,16 @@ fn open_clip(json: &Object) -> Result<Recipe, String> {
     if let Some(value) = get(&cfg, "mode").filter(|value| *value != "RGB") {
         return wrong("mode", value, "RGB");
     }
-    // The size of the model's vision tower goes before the one that stands here.
+    // The size of the model's vision tower, which is 224 where nothing is said, goes before the one that stands here.
     let vision = match object(json, "model_cfg")? {
         Some(model) => object(&model, "vision_cfg")?,
         None => None,
     };
-    let (height, width) = match vision.as_ref().and_then(|vision| get(vision, "image_size")) {
-        Some(value) => pair("image_size", value)?,
-        None => get(&cfg, "size").map_or(Ok((224, 224)), |value| pair("size", value))?,
+    let (key, size) = match &vision {
+        Some(vision) => ("image_size", get(vision, "image_size")),
+        None => ("size", get(&cfg, "size")),
     };
+    let (height, width) = size.map_or(Ok((224, 224)), |value| pair(key, value))?;
     let text = |key: &str, default| match get(&cfg, key) {
         None => Ok(default),
         Some(Value::String(name)) => Ok(name.clone()),

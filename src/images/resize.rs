@@ -48,7 +48,7 @@ pub(super) fn resize(
     resample: Resample,
     max_pixels: usize,
 ) -> Result<Vec<u8>, String> {
-    let pixels = |height: usize| height.checked_mul(width).unwrap_or(usize::MAX);
+    let pixels = |height: usize| height.saturating_mul(width);
     let (least, most) = (pixels(height), pixels(height).max(pixels(image.height())));
     if least == 0 || most > max_pixels {
         return Err(format!(
