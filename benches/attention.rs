@@ -16,8 +16,7 @@ fn benches(c: &mut Criterion) {
             let qkv = normals(&device, &[rows, width], 1);
             let offsets = Offsets::from_lengths(&device, &vec![len; sequences]).unwrap();
             let part = |i: usize| Heads { tensor: &qkv, start: i * heads * dim };
-            let scale = 1.0 / (dim as f32).sqrt();
-            let how = Attention { heads, dim, scale, causal: false, bias: None };
+            let how = Attention::new(heads, dim);
             group
                 .throughput(Throughput::Elements((4 * sequences * heads * len * len * dim) as u64));
             group.bench_function(format!("s{sequences}_l{len}_h{heads}_d{dim}"), |b| {

@@ -23,11 +23,13 @@ use nearkin::models::TextEncoder;
 use nearkin::ops::attention::{Attention, Heads, attention};
 use nearkin::ops::embed::{EmbedNorm, Lookup, embed};
 use nearkin::ops::gemm::{Activation, Epilogue, gemm};
+use nearkin::ops::glu::glu;
 use nearkin::ops::hamming::{self, BinaryCorpus, Hasher, Queries};
 use nearkin::ops::maxsim::{MaxSim, Tokens, scores};
 use nearkin::ops::norm::{l2_normalize, layer_norm};
 use nearkin::ops::pool::{Pooling, pool};
 use nearkin::ops::residual::Codec;
+use nearkin::ops::rope::{QkNorm, Rotary, rope};
 use nearkin::ops::topk::{Corpus, Exclude, Metric, Search, topk};
 use nearkin::search::cur::{Anchors, CurIndex, CurOptions, Regularisation, ScoreMatrix};
 use nearkin::{DType, Device, DeviceOptions, Error, Offsets, Tensor};
@@ -126,13 +128,15 @@ fn run(small: bool, only: Option<String>) -> Outcome {
     let stream = context.new_stream()?;
     let device = Device::from_cuda(context.clone(), stream.clone(), DeviceOptions::default())?;
     let bench = Bench { context, stream, device, small, only, seen: RefCell::default() };
-    let families: [(&str, Family); 10] = [
+    let families: [(&str, Family); 12] = [
         ("gemm", gemms),
         ("topk", searches),
         ("maxsim", interactions),
         ("hamming", codes),
         ("cur", approximations),
         ("attention", attentions),
+        ("rope", ropes),
+        ("glu", glus),
         ("norm", norms),
         ("embed", embeds),
         ("pool", pools),
@@ -511,12 +515,47 @@ fn attend(
     let qkv =
         Tensor::from_f32(device, DType::F32, &[rows, 3 * width], &normals(rows * 3 * width, 1))?;
     let part = |i: usize| Heads { tensor: &qkv, start: i * width };
-    let scale = 1.0 / (dim as f32).sqrt();
-    let how = Attention { heads, dim, scale, causal: false, bias: None };
+    let how = Attention::new(heads, dim);
     let flops = lengths.iter().map(|l| 4 * l * l * width).sum();
     bench.case(Case::new("attention", dtype, shape, 16 * rows * width, flops), || {
         attention(part(0), part(1), part(2), &offsets, &offsets, &how)
     })
+}
+
+/// ModernBERT base, and Qwen3-Embedding 0.6B with its norms.
+fn ropes(bench: &Bench) -> Outcome {
+    let (s, l) = (bench.size(512, 4), bench.size(128, 32));
+    let offsets = Offsets::from_lengths(&bench.device, &vec![l; s])?;
+    for (heads, kv_heads, dim, with_norm) in [(12, 12, 64, false), (16, 8, 128, true)] {
+        let width = (heads + 2 * kv_heads) * dim;
+        let x = bench.normals(DType::F32, &[s * l, width], 1)?;
+        let cos = bench.normals(DType::F32, &[l, dim / 2], 2)?;
+        let sin = bench.normals(DType::F32, &[l, dim / 2], 3)?;
+        let query = bench.normals(DType::F32, &[dim], 4)?;
+        let key = bench.normals(DType::F32, &[dim], 5)?;
+        let norm = with_norm.then_some(QkNorm { query: &query, key: &key, eps: 1e-6 });
+        let how = Rotary { heads, kv_heads, dim, cos: &cos, sin: &sin, norm };
+        let shape = [("s", s), ("l", l), ("h", heads), ("k", kv_heads), ("d", dim)];
+        let turned = s * l * (heads + kv_heads) * dim;
+        let flops = if with_norm { 7 } else { 3 } * turned;
+        let case = Case::new("rope", DType::F32, &shape, 8 * s * l * width, flops);
+        let case = if with_norm { case.suffix("norm") } else { case };
+        bench.case(case, || rope(&x, &offsets, &how))?;
+    }
+    Ok(())
+}
+
+/// ModernBERT base's GEGLU and nomic-bert's SwiGLU.
+fn glus(bench: &Bench) -> Outcome {
+    let t = bench.size(65_536, 128);
+    for (i, activation, name) in
+        [(1152, Activation::Gelu, "geglu"), (3072, Activation::Silu, "swiglu")]
+    {
+        let x = bench.normals(DType::F32, &[t, 2 * i], 1)?;
+        let case = Case::new("glu", DType::F32, &[("t", t), ("i", i)], 12 * t * i, 8 * t * i);
+        bench.case(case.suffix(name), || glu(&x, activation))?;
+    }
+    Ok(())
 }
 
 fn norms(bench: &Bench) -> Outcome {

@@ -22,11 +22,13 @@ use nearkin::models::{CrossEncoder, TextEncoder, TokenEncoder};
 use nearkin::ops::attention::{Attention, Heads, attention};
 use nearkin::ops::embed::{EmbedNorm, Lookup, embed, gather_rows, scatter_rows};
 use nearkin::ops::gemm::{Activation, Epilogue, gemm};
+use nearkin::ops::glu::glu;
 use nearkin::ops::hamming::{BinaryCorpus, Hasher, Queries, encode};
 use nearkin::ops::maxsim::{MaxSim, Side, Storage, Tokens, align, both, scores, search};
 use nearkin::ops::norm::{l2_normalize, layer_norm, rms_norm};
 use nearkin::ops::pool::{Pooling, pool};
 use nearkin::ops::residual::{Codec, Codes};
+use nearkin::ops::rope::{QkNorm, Rotary, rope};
 use nearkin::ops::topk::{Bitmap, Corpus, Exclude, Metric, Search, topk};
 use nearkin::{DType, Device, Error, Offsets, Tensor};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
@@ -34,11 +36,13 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 /// Families, and how far two devices may be apart: |a - b| <= tolerance * max(1, |b|). Sums may be taken in another
 /// order, and exponentials and roots are approximations that each processor makes in its own way; what is copied or
 /// selected is the same.
-const FAMILIES: [(&str, f32, Cases); 10] = [
+const FAMILIES: [(&str, f32, Cases); 12] = [
     ("norm", 1e-5, norms),
     ("embed", 1e-5, embeds),
     ("pool", 1e-6, pools),
     ("gemm", 2e-4, gemms),
+    ("glu", 1e-5, glus),
+    ("rope", 1e-5, ropes),
     ("attention", 1e-4, attentions),
     ("topk", 1e-5, searches),
     ("maxsim", 1e-5, interactions),
@@ -278,6 +282,40 @@ fn gemms(device: &str, out: &mut Outputs) -> nearkin::Result<()> {
     Ok(())
 }
 
+fn glus(device: &str, out: &mut Outputs) -> nearkin::Result<()> {
+    let device = Device::by_name(device)?;
+    for (rows, width) in [(67, 192), (5, 33)] {
+        let x = normals(&device, DType::F32, &[rows, 2 * width], 1)?;
+        for activation in [Activation::Gelu, Activation::GeluTanh, Activation::Silu] {
+            let at = format!("{activation:?}_t{rows}_i{width}").to_lowercase();
+            out.put(at, || glu(&x, activation)?.to_vec())?;
+        }
+    }
+    Ok(())
+}
+
+fn ropes(device: &str, out: &mut Outputs) -> nearkin::Result<()> {
+    let device = Device::by_name(device)?;
+    let offsets = Offsets::from_lengths(&device, &[77, 1, 0, 30])?;
+    for (heads, kv_heads, dim, half) in [(3, 3, 64, 32), (4, 2, 128, 64), (2, 1, 20, 3)] {
+        let width = (heads + 2 * kv_heads) * dim;
+        let x = normals(&device, DType::F32, &[offsets.total(), width], 1)?;
+        let (cos, sin) = (
+            normals(&device, DType::F32, &[77, half], 2)?,
+            normals(&device, DType::F32, &[77, half], 3)?,
+        );
+        let (query, key) =
+            (normals(&device, DType::F32, &[dim], 4)?, normals(&device, DType::F32, &[dim], 5)?);
+        let norm = QkNorm { query: &query, key: &key, eps: 1e-6 };
+        for (name, norm) in [("plain", None), ("norm", Some(norm))] {
+            let how = Rotary { heads, kv_heads, dim, cos: &cos, sin: &sin, norm };
+            let at = format!("{name}_h{heads}_k{kv_heads}_d{dim}_r{}", 2 * half);
+            out.put(at, || rope(&x, &offsets, &how)?.to_vec())?;
+        }
+    }
+    Ok(())
+}
+
 fn attentions(device: &str, out: &mut Outputs) -> nearkin::Result<()> {
     for precision in [MatmulPrecision::Highest, MatmulPrecision::Medium] {
         let device = open(device, precision)?;
@@ -287,11 +325,13 @@ fn attentions(device: &str, out: &mut Outputs) -> nearkin::Result<()> {
             let qkv = normals(&device, DType::F32, &[offsets.total(), 3 * heads * dim], 1)?;
             let bias = normals(&device, DType::F32, &[heads, 63], 2)?;
             let part = |i: usize| Heads { tensor: &qkv, start: i * heads * dim };
-            let scale = 1.0 / (dim as f32).sqrt();
-            for (name, causal, bias) in
-                [("full", false, None), ("causal", true, None), ("bias", false, Some(&bias))]
-            {
-                let how = Attention { heads, dim, scale, causal, bias };
+            for (name, causal, window, bias) in [
+                ("full", false, None, None),
+                ("causal", true, None, None),
+                ("window", false, Some(40), None),
+                ("bias", false, None, Some(&bias)),
+            ] {
+                let how = Attention { causal, window, bias, ..Attention::new(heads, dim) };
                 let at = format!("{precision:?}_{name}_h{heads}_d{dim}").to_lowercase();
                 out.put(at, || {
                     attention(part(0), part(1), part(2), &offsets, &offsets, &how)?.to_vec()

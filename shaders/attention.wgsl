@@ -14,6 +14,10 @@
 // Floor: reads Q, writes the result once; reads K and V once for each 32 queries, from cache.
 // Numerics: f32; weights are powers of two, log2(e) being in the scale and bias. Tiles begin at multiples of 32 keys
 // within the sequence, so a query's bits do not depend on the batch. LOWEST stands for -infinity.
+//% if MASK
+// Query i sees keys from i + visible - span up to, not including, i + visible. Tiles start with the first that some query
+// sees; a tile that is hidden from a query leaves its sums as they are.
+//% endif
 //
 // Not TILED, for software adapters: 8 threads, a vector's lanes there, with queries thread, thread + 8, … + 24 each and
 // four keys at a time; no workgroup memory, no barriers. A load costs such an adapter as much as eight multiplications
@@ -25,7 +29,7 @@
 //@ entry   attention
 //@ buffers q:read k:read v:read q_offsets:read kv_offsets:read <% if BIAS %>bias:read <% endif %>out:write
 //@ params  AttentionParams
-//@ spec    D4=1,2,6,8,16,20,31,32 VECTOR=false,true CAUSAL=false,true BIAS=false,true TILED=false,true
+//@ spec    D4=1,2,6,8,16,20,31,32 VECTOR=false,true MASK=false,true BIAS=false,true TILED=false,true
 //@ where   TILED or D4 <= 8
 
 //% set CHUNKS = (D4 + 7) // 8
@@ -35,6 +39,8 @@ struct AttentionParams {
     q_width: u32, k_width: u32, v_width: u32, out_width: u32,
     q_base: u32, k_base: u32, v_base: u32, out_base: u32,
     scale: f32, reach: i32,
+    // Query heads of a key head; keys that a query sees after its own, and in all.
+    group: u32, ahead: i32, span: i32,
 }
 
 //% set element = "vec4<f32>" if VECTOR else "f32"
@@ -108,7 +114,7 @@ fn slot(s: u32) -> u32 { return (q_offsets[s] >> 5u) + s; }
         let c = {{ 8 * chunk }}u + (n & 7u);
         var x = vec4<f32>();
         if r < {{ rows }} && c < {{ D4 }}u {
-            x = load_{{ matrix }}(params.{{ matrix }}_base + ({{ row }} + r) * params.{{ matrix }}_width + column, c){{ factor }};
+            x = load_{{ matrix }}(params.{{ matrix }}_base + ({{ row }} + r) * params.{{ matrix }}_width + <% if matrix != "q" %>kv_<% endif %>column, c){{ factor }};
         }
         {{ tile }}[{{ place }}] = x;
     }
@@ -138,20 +144,24 @@ fn attention(
     let i0 = (wanted - slot(sequence)) * 32u;
     if i0 >= q_len { return; }
     let queries = min(q_len - i0, 32u);
-    // Query i sees keys below i + visible.
-    //% if CAUSAL
-    let visible = i32(keys) - i32(q_len) + 1;
-    let end = u32(max(i32(i0 + queries) - 1 + visible, 0));
+    //% if MASK
+    let visible = i32(keys) - i32(q_len) + 1 + params.ahead;
+    let begin = u32(max(i32(i0) + visible - params.span, 0)) & {{ "0xffffffe0" if TILED else "0xfffffffc" }}u;
+    let end = min(u32(max(i32(i0 + queries) - 1 + visible, 0)), keys);
     //% else
+    let begin = 0u;
     let end = keys;
     //% endif
     let column = head * params.dim<% if VECTOR %> / 4u<% endif %>;
+    let kv_column = head / params.group * params.dim<% if VECTOR %> / 4u<% endif %>;
 
     //% if not TILED
 //% for i in range(4)
     let row{{ i }} = i0 + min(8u * {{ i }}u + thread, queries - 1u);
-    //% if CAUSAL
-    let seen{{ i }} = u32(max(i32(row{{ i }}) + visible, 0));
+    //% if MASK
+    // Its first key, which may be before the sequence's, and how many it sees.
+    let low{{ i }} = u32(i32(row{{ i }}) + visible - params.span);
+    let count{{ i }} = u32(clamp(i32(keys) - i32(low{{ i }}), 0, params.span));
     //% endif
     let q{{ i }}_at = params.q_base + (q_start + row{{ i }}) * params.q_width + column;
     //% for c in range(D4)
@@ -161,11 +171,11 @@ fn attention(
     var top{{ i }} = LOWEST;
     var sum{{ i }} = 0.0;
     //% endfor
-    for (var tile = 0u; tile < end; tile += 4u) {
+    for (var tile = begin; tile < end; tile += 4u) {
         let j = vec4<u32>(tile) + vec4<u32>(0u, 1u, 2u, 3u);
         let rows = min(j, vec4<u32>(keys - 1u)) + vec4<u32>(kv_start);
-        let k_at = rows * params.k_width + vec4<u32>(params.k_base + column);
-        let v_at = rows * params.v_width + vec4<u32>(params.v_base + column);
+        let k_at = rows * params.k_width + vec4<u32>(params.k_base + kv_column);
+        let v_at = rows * params.v_width + vec4<u32>(params.v_base + kv_column);
         //% for i in range(4)
         var s{{ i }} = vec4<f32>();
         //% endfor
@@ -183,7 +193,8 @@ fn attention(
         //% if BIAS
         s{{ i }} = biased(s{{ i }}, head, row{{ i }}, j);
         //% endif
-        s{{ i }} = select(vec4<f32>(LOWEST), s{{ i }}, j < vec4<u32>(<% if CAUSAL %>min(keys, seen{{ i }})<% else %>keys<% endif %>));
+        let sees{{ i }} = <% if MASK %>j - vec4<u32>(low{{ i }}) < vec4<u32>(count{{ i }})<% else %>j < vec4<u32>(keys)<% endif %>;
+        s{{ i }} = select(vec4<f32>(LOWEST), s{{ i }}, sees{{ i }});
         let new_top{{ i }} = max(top{{ i }}, max(max(s{{ i }}.x, s{{ i }}.y), max(s{{ i }}.z, s{{ i }}.w)));
         let shrink{{ i }} = exp2(top{{ i }} - new_top{{ i }});
         top{{ i }} = new_top{{ i }};
@@ -198,9 +209,9 @@ fn attention(
             //% for i in range(4)
             acc{{ i }}_{{ c }} *= shrink{{ i }};
             //% for e in "xyzw"
-            //% if CAUSAL
+            //% if MASK
             // A weight of 0 does not silence an infinite or NaN value.
-            acc{{ i }}_{{ c }} += select(vec4<f32>(), p{{ i }}.{{ e }} * v{{ e }}, j.{{ e }} < seen{{ i }});
+            acc{{ i }}_{{ c }} += select(vec4<f32>(), p{{ i }}.{{ e }} * v{{ e }}, sees{{ i }}.{{ e }});
             //% else
             acc{{ i }}_{{ c }} += p{{ i }}.{{ e }} * v{{ e }};
             //% endif
@@ -220,14 +231,18 @@ fn attention(
     //% else
     let ty = thread >> 3u;
     let tx = thread & 7u;
-    //% if CAUSAL
-    let all_see = u32(max(i32(i0) + visible, 0));
+    //% if MASK
+    // All queries see the keys from here to there.
+    let all_from = i32(i0) + 31 + visible - params.span;
+    let all_to = i32(i0) + visible;
     //% endif
 
     //% for i in range(4)
     let row{{ i }} = i0 + 4u * ty + {{ i }}u;
-    //% if CAUSAL
-    let seen{{ i }} = u32(max(i32(row{{ i }}) + visible, 0));
+    //% if MASK
+    // Its first key, which may be before the sequence's, and how many it sees.
+    let low{{ i }} = u32(i32(row{{ i }}) + visible - params.span);
+    let count{{ i }} = u32(clamp(i32(keys) - i32(low{{ i }}), 0, params.span));
     //% endif
     var top{{ i }} = LOWEST;
     var sum{{ i }} = 0.0;
@@ -239,7 +254,7 @@ fn attention(
     //% if CHUNKS == 1
 {{ fill("q_tile", "q", 0, "q_start + i0", "queries", strided, " * params.scale") }}
     //% endif
-    for (var tile = 0u; tile < end; tile += 32u) {
+    for (var tile = begin; tile < end; tile += 32u) {
         let rows = min(keys - tile, 32u);
         //% for i in range(4)
         var s{{ i }} = vec4<f32>();
@@ -267,7 +282,7 @@ fn attention(
         //% if BIAS
         s{{ i }} = biased(s{{ i }}, head, row{{ i }}, j);
         //% endif
-        s{{ i }} = select(vec4<f32>(LOWEST), s{{ i }}, j < vec4<u32>(<% if CAUSAL %>min(keys, seen{{ i }})<% else %>keys<% endif %>));
+        s{{ i }} = select(vec4<f32>(LOWEST), s{{ i }}, <% if MASK %>j - vec4<u32>(low{{ i }}) < vec4<u32>(count{{ i }})<% else %>j < vec4<u32>(keys)<% endif %>);
         partial[({{ 8 * i }}u + ty) * 8u + tx] = max(max(s{{ i }}.x, s{{ i }}.y), max(s{{ i }}.z, s{{ i }}.w));
         //% endfor
         workgroupBarrier();
@@ -292,14 +307,14 @@ fn attention(
         //% endif
 {{ fill("kv_tile", "v", c, "kv_start + tile", "rows", "n", "") }}
         workgroupBarrier();
-        //% if CAUSAL
+        //% if MASK
         // A weight of 0 does not silence an infinite or NaN value.
-        if tile + 32u > all_see {
+        if i32(tile) < all_from || i32(tile) + 32 > all_to {
             for (var n = 0u; n < 32u; n++) {
                 let value = kv_tile[n * 8u + tx];
                 //% for i in range(4)
                 let w{{ i }} = p_tile[({{ 8 * i }}u + ty) * 9u + (n >> 2u)][n & 3u];
-                acc{{ i }}_{{ c }} += select(vec4<f32>(), w{{ i }} * value, tile + n < seen{{ i }});
+                acc{{ i }}_{{ c }} += select(vec4<f32>(), w{{ i }} * value, tile + n - low{{ i }} < count{{ i }});
                 //% endfor
             }
         } else {
@@ -313,7 +328,7 @@ fn attention(
             acc{{ i }}_{{ c }} += p{{ i }}.x * v0 + p{{ i }}.y * v1 + p{{ i }}.z * v2 + p{{ i }}.w * v3;
             //% endfor
         }
-        //% if CAUSAL
+        //% if MASK
         }
         //% endif
         //% endfor

@@ -91,6 +91,14 @@ pub enum Error {
         /// What is wrong.
         problem: String,
     },
+    /// An image could not be decoded, or not be brought into the size that the model takes.
+    #[error("{}: {problem}", file.display())]
+    Image {
+        /// The file; `memory` where there is none.
+        file: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
     /// A data file given by the user (texts, pairs, an index, judgements) is malformed.
     #[error("{}{}: {problem}", file.display(), line.map_or(String::new(), |l| format!(":{l}")))]
     Data {

@@ -22,7 +22,8 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`search`] | indexes that own vectors on a device and answer queries; [`metrics`] measures them |
-//! | [`models`] | Hugging Face and sentence-transformers folders, run as encoders and cross-encoders |
+//! | [`models`] | Hugging Face, sentence-transformers and OpenCLIP folders, run as text, image, dual and cross-encoders |
+//! | `images` | image files to normalised pixels and patches, by a model's folder (feature `images`) |
 //! | [`ops`] | the operations: gemm, attention, norm, embed, pool, topk, maxsim, hamming, residual, kmeans |
 //! | [`Tensor`], [`Offsets`] | a shape, a dtype and memory on one device; bounds of ragged sequences |
 //! | [`Device`] | the CPU or a GPU, your own CUDA context and stream or wgpu device included |
@@ -34,6 +35,7 @@
 //! | `cuda` | yes | NVIDIA GPUs through the driver alone; needs no toolkit to build or run |
 //! | `cuda-12` | yes | the version of the bindings to the driver; drop it where another crate chooses one |
 //! | `wgpu` | yes | GPUs through Vulkan, Metal and DX12 |
+//! | `images` | yes | JPEG, PNG and WebP to what image encoders take |
 //! | `cli` | yes | the `nearkin` program; libraries turn it off |
 //!
 //! # Promises
@@ -48,6 +50,7 @@
 pub mod device;
 mod dtype;
 mod error;
+pub mod images;
 pub mod metrics;
 pub mod models;
 pub mod ops;

@@ -36,6 +36,7 @@ pub trait Spec: Copy + Eq + Hash + Debug + serde::Serialize + Send + Sync + 'sta
 
 /// The shader files, by name, with the includes they share.
 pub const SHADERS: &[(&str, &str)] = &[
+    ("include/activation.wgsl", include_str!("../shaders/include/activation.wgsl")),
     ("include/lists.wgsl", include_str!("../shaders/include/lists.wgsl")),
     ("include/numbers.wgsl", include_str!("../shaders/include/numbers.wgsl")),
     ("include/reduce.wgsl", include_str!("../shaders/include/reduce.wgsl")),
@@ -47,6 +48,8 @@ pub const SHADERS: &[(&str, &str)] = &[
     ("topk_scores.wgsl", include_str!("../shaders/topk_scores.wgsl")),
     ("attention.wgsl", include_str!("../shaders/attention.wgsl")),
     ("gemm.wgsl", include_str!("../shaders/gemm.wgsl")),
+    ("glu.wgsl", include_str!("../shaders/glu.wgsl")),
+    ("rope.wgsl", include_str!("../shaders/rope.wgsl")),
     ("maxsim.wgsl", include_str!("../shaders/maxsim.wgsl")),
     ("hamming.wgsl", include_str!("../shaders/hamming.wgsl")),
     ("hamming_encode.wgsl", include_str!("../shaders/hamming_encode.wgsl")),
@@ -68,12 +71,14 @@ pub const KERNELS: &[(&str, &str)] = &[
     ("attention_mma.ptx", include_str!("../kernels/attention_mma.ptx")),
     ("embed.ptx", include_str!("../kernels/embed.ptx")),
     ("gemm.ptx", include_str!("../kernels/gemm.ptx")),
+    ("glu.ptx", include_str!("../kernels/glu.ptx")),
     ("maxsim.ptx", include_str!("../kernels/maxsim.ptx")),
     ("hamming.ptx", include_str!("../kernels/hamming.ptx")),
     ("hamming_encode.ptx", include_str!("../kernels/hamming_encode.ptx")),
     ("norm.ptx", include_str!("../kernels/norm.ptx")),
     ("pool.ptx", include_str!("../kernels/pool.ptx")),
     ("residual.ptx", include_str!("../kernels/residual.ptx")),
+    ("rope.ptx", include_str!("../kernels/rope.ptx")),
     ("topk.ptx", include_str!("../kernels/topk.ptx")),
     ("topk_mma.ptx", include_str!("../kernels/topk_mma.ptx")),
     ("topk_merge.ptx", include_str!("../kernels/topk_merge.ptx")),

@@ -680,3 +680,176 @@ fn an_empty_file_gives_an_empty_index() {
     let found = succeed(&["search", "--index", &out, "--queries", &out, "--device", "cpu"]);
     assert_eq!(found, "");
 }
+
+/// A CLIP with a processor, and a folder of three pictures and a text file.
+struct Pictures {
+    model: tempfile::TempDir,
+    folder: Folder,
+}
+
+impl Pictures {
+    fn new(model: &str) -> Pictures {
+        let model = common::weights::folder(model);
+        let processor = json!({
+            "image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": 32},
+            "crop_size": {"height": 32, "width": 32},
+        });
+        std::fs::write(model.path().join("preprocessor_config.json"), processor.to_string())
+            .unwrap();
+        let folder = Folder::new();
+        std::fs::create_dir_all(folder.path("pictures/deep")).unwrap();
+        for (i, (name, width, height)) in
+            [("a.png", 40u32, 33u32), ("b & c.jpg", 37, 61), ("deep/d.PNG", 32, 32)]
+                .into_iter()
+                .enumerate()
+        {
+            let pixel = |n: u32| ((n * (31 + 17 * i as u32)) % 251) as u8;
+            let rgb: Vec<u8> = (0..3 * width * height).map(pixel).collect();
+            let file = folder.path(&format!("pictures/{name}"));
+            image::save_buffer(file, &rgb, width, height, image::ColorType::Rgb8).unwrap();
+        }
+        folder.write("pictures/notes.txt", "no picture");
+        Pictures { model, folder }
+    }
+
+    fn model(&self) -> &str {
+        self.model.path().to_str().unwrap()
+    }
+}
+
+#[test]
+fn images_are_embedded_and_found_by_texts() {
+    let at = Pictures::new("clip");
+    let (index, queries) = (at.folder.path("images.safetensors"), at.folder.path("q.safetensors"));
+    let embed = ["--device", "cpu", "--model", at.model()];
+    let pictures = at.folder.path("pictures");
+    let summary = succeed(
+        &[&["embed", "--json", "--images", &pictures, "--output", &index], &embed[..]].concat(),
+    );
+    let summary: Value = serde_json::from_str(&summary).unwrap();
+    assert_eq!((&summary["images"], &summary["dim"]), (&json!(3), &json!(20)), "{summary}");
+    let texts = at.folder.write("texts.txt", "a wing\nhello\n");
+    succeed(&[&["embed", "--input", &texts, "--output", &queries], &embed[..]].concat());
+    let sheet = at.folder.path("sheet.html");
+    let found = succeed(&[
+        "search", "--device", "cpu", "--index", &index, "--queries", &queries, "--sheet", &sheet,
+    ]);
+    assert_eq!(found.lines().count(), 2);
+    for line in found.lines() {
+        let line: Value = serde_json::from_str(line).unwrap();
+        assert_eq!(line["ids"].as_array().unwrap().len(), 3, "{line}");
+    }
+    let html = std::fs::read_to_string(&sheet).unwrap();
+    assert_eq!(html.matches("<img ").count(), 6, "{html}");
+    assert!(html.contains("b%20%26%20c.jpg") && html.contains("b &amp; c.jpg"), "{html}");
+    // Every picture is nearest to itself.
+    let found = succeed(&["search", "--device", "cpu", "--index", &index, "--queries", &index]);
+    for line in found.lines() {
+        let line: Value = serde_json::from_str(line).unwrap();
+        assert_eq!(line["query"], line["ids"][0], "{line}");
+        assert!((line["scores"][0].as_f64().unwrap() - 1.0).abs() < 1e-5, "{line}");
+    }
+}
+
+#[test]
+fn labels_are_found_without_training() {
+    let at = Pictures::new("clip");
+    let labels = at.folder.write("labels.txt", "dog\nwing\nboundary layer\n");
+    let pictures = at.folder.path("pictures");
+    let classify = |more: &[&str]| -> Vec<Value> {
+        let base = ["classify", "--device", "cpu", "--model", at.model(), "--labels", &labels];
+        let out = succeed(&[&base[..], more, &[&pictures]].concat());
+        out.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    let ensembles = ["vectors", "raw", "similarities"];
+    let single: Vec<_> =
+        ensembles.iter().map(|e| classify(&["--ensemble", e, "--template", "the {}"])).collect();
+    assert_eq!(single[0].len(), 3);
+    for lines in &single {
+        for (line, first) in lines.iter().zip(&single[0]) {
+            let sum: f64 =
+                line["probabilities"].as_array().unwrap().iter().map(|p| p.as_f64().unwrap()).sum();
+            assert!((sum - 1.0).abs() < 1e-5, "{line}");
+            // One prompt is its own mean, whatever is averaged.
+            assert_eq!(line["labels"], first["labels"]);
+            let cosine = |l: &Value| l["cosines"][0].as_f64().unwrap();
+            assert!((cosine(line) - cosine(first)).abs() < 1e-5, "{line} {first}");
+        }
+    }
+    let two = ["--template", "the {}", "--template", "a {} in a tunnel"];
+    let many: Vec<_> =
+        ensembles.iter().map(|e| classify(&[&["--ensemble", e][..], &two].concat())).collect();
+    assert_ne!(many[0], many[2], "means of vectors and of cosines are not the same");
+    assert_eq!(classify(&["-k", "1"])[0]["labels"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn a_text_is_drawn_where_it_is_seen() {
+    let at = Pictures::new("clip");
+    let (picture, out) = (at.folder.path("pictures/a.png"), at.folder.path("heat.png"));
+    let base = [
+        "align", "--device", "cpu", "--model", at.model(), "--image", &picture, "--output", &out,
+        "--text", "the lazy dog runs",
+    ];
+    let lines = succeed(&base);
+    assert!(lines.lines().count() > 4, "{lines}");
+    for line in lines.lines() {
+        let line: Value = serde_json::from_str(line).unwrap();
+        assert!(line["row"].as_u64().unwrap() < 4 && line["column"].as_u64().unwrap() < 4, "{line}");
+    }
+    let whole = image::open(&out).unwrap().to_rgb8();
+    assert_eq!(whole.dimensions(), (32, 32));
+    succeed(&[&base[..], &["--word", "dog"]].concat());
+    let word = image::open(&out).unwrap().to_rgb8();
+    assert_ne!(whole, word);
+    refuse(&[&base[..], &["--word", "cat"]].concat(), &["--word", "cat"]);
+}
+
+#[test]
+fn what_does_not_fit_a_model_is_one_line() {
+    let at = Pictures::new("clip");
+    let (out, pictures) = (at.folder.path("o.safetensors"), at.folder.path("pictures"));
+    let texts = at.folder.write("t.txt", "a\n");
+    let embed = ["embed", "--device", "cpu", "--output", &out];
+    let with = |model: &str, more: &[&str]| -> Vec<String> {
+        let all = [&embed[..], &["--model", model], more].concat();
+        all.into_iter().map(String::from).collect()
+    };
+    let refuse_with = |model: &str, more: &[&str], says: &[&str]| {
+        let args = with(model, more);
+        refuse(&args.iter().map(String::as_str).collect::<Vec<_>>(), says);
+    };
+    let bert = golden("bert");
+    refuse_with(&bert, &["--images", &pictures], &["--images", "bert"]);
+    let vit = common::weights::folder("vit");
+    refuse_with(vit.path().to_str().unwrap(), &["--input", &texts], &["--images"]);
+    refuse_with(at.model(), &["--images", &at.folder.path("none.png")], &["none.png"]);
+    let notes = at.folder.path("pictures/notes.txt");
+    refuse_with(at.model(), &["--images", &notes], &["notes.txt"]);
+    refuse_with(at.model(), &[], &["--input"]);
+    std::fs::create_dir(at.folder.path("empty")).unwrap();
+    refuse_with(at.model(), &["--images", &at.folder.path("empty")], &["has no image"]);
+    let labels = at.folder.write("labels.txt", "dog\n");
+    let classify = ["classify", "--device", "cpu", "--model", at.model(), "--labels", &labels];
+    refuse(&[&classify[..], &["--template", "dog", &pictures]].concat(), &["--template", "{}"]);
+    refuse(&[&classify[..], &["-k", "0", &pictures]].concat(), &["-k"]);
+    assert!(!Path::new(&out).exists());
+}
+
+#[test]
+fn models_are_listed_as_in_the_readme() {
+    let json: Value = serde_json::from_str(&succeed(&["models", "--json"])).unwrap();
+    let rows = json.as_array().unwrap();
+    let text = succeed(&["models"]);
+    assert_eq!(text.lines().count(), rows.len() + 1);
+    // A bundle of tests for another machine has no README.
+    let Ok(readme) = std::fs::read_to_string(common::root().join("README.md")) else { return };
+    for row in rows {
+        let cell = |key: &str| row[key].as_str().unwrap();
+        let line = format!(
+            "| `{}` | {} | {} | {} |",
+            cell("model_type"), cell("models"), cell("loads"), cell("tested")
+        );
+        assert!(readme.contains(&line), "the README lacks the row\n{line}");
+    }
+}

@@ -26,7 +26,7 @@ SECONDS = 1.0
 RUNS = (20, 200)
 # Launches between two events, so that a short kernel is not lost in the time an event takes.
 TOGETHER = 200e-6
-FAMILIES = ["gemm", "topk", "maxsim", "hamming", "cur", "attention", "norm", "embed", "pool", "encode"]
+FAMILIES = ["gemm", "topk", "maxsim", "hamming", "cur", "attention", "rope", "glu", "norm", "embed", "pool", "encode"]
 
 
 def main() -> int:
@@ -315,6 +315,37 @@ def attention(bench: Bench) -> None:
         shape = {"ragged": sequences, "h": heads, "d": dim}
         work = lambda: F.scaled_dot_product_attention(q, k, v, attn_mask=mask)  # noqa: E731
         bench.case("attention", how, shape, work)
+
+
+def rope(bench: Bench) -> None:
+    torch, F = bench.torch, bench.torch.nn.functional
+    s, l = bench.size(512, 4), bench.size(128, 32)
+    for heads, kv_heads, dim, with_norm in [(12, 12, 64, False), (16, 8, 128, True)]:
+        x = bench.normals("f32", s, l, heads + 2 * kv_heads, dim)
+        cos, sin = (bench.normals("f32", l, 1, dim) for _ in range(2))
+        query, key = (bench.normals("f32", dim) for _ in range(2))
+
+        def turn(part, weight):
+            if with_norm:
+                part = F.rms_norm(part, (dim,), weight, 1e-6)
+            low, high = part.chunk(2, dim=-1)
+            return part * cos + torch.cat((-high, low), dim=-1) * sin
+
+        def work():
+            parts = x.split([heads, kv_heads, kv_heads], dim=2)
+            return turn(parts[0], query), turn(parts[1], key)
+
+        shape = {"s": s, "l": l, "h": heads, "k": kv_heads, "d": dim}
+        bench.case("rope", "f32", shape, work, suffix="norm" if with_norm else "")
+
+
+def glu(bench: Bench) -> None:
+    F = bench.torch.nn.functional
+    t = bench.size(65_536, 128)
+    for i, activation, name in [(1152, F.gelu, "geglu"), (3072, F.silu, "swiglu")]:
+        x = bench.normals("f32", t, 2 * i)
+        work = lambda: activation(x[:, :i]) * x[:, i:]  # noqa: E731
+        bench.case("glu", "f32", {"t": t, "i": i}, work, suffix=name)
 
 
 def norm(bench: Bench) -> None:

@@ -1,23 +1,27 @@
 //! Batches: sequences packed one after the other, without padding, under a budget of tokens.
 
+use super::tokenizer::Encoded;
 use crate::{Result, Tensor};
 
-/// Cuts `lengths` into batches of indices. The longest come first, so that the first batch needs the most memory
-/// and a failure for want of it comes at once. A batch has at most `budget` tokens, or one sequence.
-pub(crate) fn pack(lengths: &[usize], budget: usize) -> Vec<Vec<usize>> {
-    let mut order: Vec<usize> = (0..lengths.len()).collect();
-    order.sort_by_key(|&i| std::cmp::Reverse(lengths[i]));
+/// Cuts sequences into batches of indices, each of one language. The longest come first, so that the first batch needs the most
+/// memory and a failure for want of it comes at once. A batch has at most `budget` tokens, or one sequence.
+pub(crate) fn pack(sequences: &[Encoded], budget: usize) -> Vec<Vec<usize>> {
+    let length = |i: usize| sequences[i].ids.len();
+    let mut order: Vec<usize> = (0..sequences.len()).collect();
+    order.sort_by_key(|&i| (sequences[i].language, std::cmp::Reverse(length(i))));
     let mut batches: Vec<Vec<usize>> = Vec::new();
     let mut room = 0;
     for i in order {
         match batches.last_mut() {
-            Some(batch) if lengths[i] <= room => {
+            Some(batch)
+                if length(i) <= room && sequences[i].language == sequences[batch[0]].language =>
+            {
                 batch.push(i);
-                room -= lengths[i];
+                room -= length(i);
             }
             _ => {
                 batches.push(vec![i]);
-                room = budget.saturating_sub(lengths[i]);
+                room = budget.saturating_sub(length(i));
             }
         }
     }
@@ -66,19 +70,25 @@ impl<'a> Rows<'a> {
 
 #[cfg(test)]
 mod tests {
-    use super::pack;
+    use super::{Encoded, pack};
 
     #[test]
     fn every_sequence_is_in_one_batch_within_the_budget() {
         let lengths = [3, 9, 1, 4, 4, 20, 2, 7, 1, 1];
+        let sequence = |(i, &n): (usize, &usize)| Encoded {
+            language: i % 2,
+            ..Encoded::new(vec![0; n], Vec::new())
+        };
+        let sequences: Vec<Encoded> = lengths.iter().enumerate().map(sequence).collect();
         for budget in [0, 1, 2, 5, 8, 20, 100] {
-            let batches = pack(&lengths, budget);
+            let batches = pack(&sequences, budget);
             let mut all: Vec<usize> = batches.concat();
             for batch in &batches {
                 let tokens: usize = batch.iter().map(|&i| lengths[i]).sum();
                 assert!(tokens <= budget || batch.len() == 1, "{batch:?} under {budget}");
+                assert!(batch.windows(2).all(|w| lengths[w[0]] >= lengths[w[1]]), "{batch:?}");
+                assert!(batch.iter().all(|i| i % 2 == batch[0] % 2), "{batch:?} mixes languages");
             }
-            assert!(all.windows(2).all(|w| lengths[w[0]] >= lengths[w[1]]));
             all.sort_unstable();
             assert_eq!(all, (0..lengths.len()).collect::<Vec<_>>());
         }

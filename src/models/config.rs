@@ -5,28 +5,11 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use super::adapters::AdapterShape;
+use super::layers::Shape;
+use super::text::family::{self, Family, Layout};
 use crate::ops::gemm::Activation;
 use crate::{Error, Result};
-
-/// The families of encoders that differ in names, positions or attention.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Architecture {
-    Bert,
-    /// Also XLM-RoBERTa and CamemBERT, which differ only in their tokenizers and vocabularies.
-    Roberta,
-    DistilBert,
-    Mpnet,
-}
-
-/// `model_type` and what reads it.
-const KNOWN: [(&str, Architecture); 6] = [
-    ("bert", Architecture::Bert),
-    ("camembert", Architecture::Roberta),
-    ("distilbert", Architecture::DistilBert),
-    ("mpnet", Architecture::Mpnet),
-    ("roberta", Architecture::Roberta),
-    ("xlm-roberta", Architecture::Roberta),
-];
 
 /// Names as in transformers' table of activations.
 const ACTIVATIONS: [(&str, Activation); 10] = [
@@ -45,37 +28,118 @@ const ACTIVATIONS: [(&str, Activation); 10] = [
 /// The widest head that [`attention`](crate::ops::attention) takes.
 const MAX_HEAD: usize = 128;
 
-/// The shape of an encoder, whatever its family.
-#[derive(Clone, Debug)]
-pub(crate) struct Config {
+/// What a text encoder's `config.json` says, whatever its family.
+#[derive(Clone)]
+pub(crate) struct TextConfig {
     pub(crate) file: PathBuf,
-    pub(crate) architecture: Architecture,
+    pub(crate) family: &'static Family,
+    /// The `model_type` it was found by.
+    pub(crate) name: &'static str,
+    /// The transformers class that wrote the checkpoint, where the file says.
+    pub(crate) class: Option<String>,
+    /// Names of the classes of a sequence-classification head.
+    pub(crate) labels: Vec<String>,
+    pub(crate) parts: Parts,
+}
+
+/// What a family reads from its configuration.
+#[derive(Clone)]
+pub(crate) struct Parts {
+    pub(crate) shape: Shape,
     pub(crate) vocab: usize,
-    pub(crate) hidden: usize,
-    pub(crate) layers: usize,
-    pub(crate) heads: usize,
-    pub(crate) intermediate: usize,
-    /// Rows of the position table.
+    /// Rows of the position table, or positions that rotations have.
     pub(crate) positions: usize,
     /// Rows of the token-type table; 0 where the family has none.
     pub(crate) types: usize,
-    pub(crate) eps: f32,
-    pub(crate) activation: Activation,
     /// The padding token, from which RoBERTa and MPNet count positions.
-    pub(crate) pad: u32,
+    pub(crate) pad: Option<u32>,
+    /// Positions that no token takes because counting starts behind the padding token's.
+    pub(crate) skipped: usize,
     /// Buckets of MPNet's relative positions; 0 elsewhere.
     pub(crate) buckets: usize,
-    /// Names of the classes of a sequence-classification head.
-    pub(crate) labels: Vec<String>,
-    /// The transformers class that wrote the checkpoint, where the file says.
-    pub(crate) class: Option<String>,
+    /// X-MOD's adapters, the languages that have some, and the one that is meant where none is named.
+    pub(crate) adapters: Option<AdapterShape>,
+    pub(crate) languages: Vec<String>,
+    pub(crate) language: Option<String>,
+    /// How a sequence-classification head differs between checkpoints of one family.
+    pub(crate) classifier: ClassifierParts,
+    /// Where it is not the family's own: names of older or other code.
+    pub(crate) layout: Option<&'static Layout>,
+}
+
+/// ModernBERT's choices for its classification head.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ClassifierParts {
+    pub(crate) mean: bool,
+    pub(crate) bias: bool,
+    pub(crate) activation: Activation,
+}
+
+impl Parts {
+    /// BERT's choices; a family says where it differs.
+    pub(crate) fn new(shape: Shape, vocab: usize, positions: usize) -> Parts {
+        Parts {
+            shape,
+            vocab,
+            positions,
+            types: 0,
+            pad: None,
+            skipped: 0,
+            buckets: 0,
+            adapters: None,
+            languages: Vec::new(),
+            language: None,
+            classifier: ClassifierParts { mean: false, bias: true, activation: Activation::Tanh },
+            layout: None,
+        }
+    }
+
+    /// The longest sequence that has a position for each of its tokens.
+    pub(crate) fn max_tokens(&self) -> usize {
+        self.positions - self.skipped
+    }
+
+    fn check(&self) -> Result<(), String> {
+        check_shape(&self.shape)?;
+        range("the vocabulary size", self.vocab, 1, 1 << 28)?;
+        range("max_position_embeddings", self.positions, self.skipped + 1, 1 << 24)?;
+        range("type_vocab_size", self.types, 0, 1 << 16)?;
+        Ok(())
+    }
+}
+
+/// Checks the sizes of layers.
+pub(crate) fn check_shape(shape: &Shape) -> Result<(), String> {
+    range("the hidden size", shape.hidden, 1, 1 << 16)?;
+    range("the number of layers", shape.layers, 1, 1 << 10)?;
+    range("the number of heads", shape.heads, 1, 1 << 12)?;
+    range("the number of key-value heads", shape.kv_heads, 1, shape.heads)?;
+    if !shape.heads.is_multiple_of(shape.kv_heads) {
+        let (heads, kv_heads) = (shape.heads, shape.kv_heads);
+        return Err(format!("{heads} heads are not a multiple of the {kv_heads} key-value heads"));
+    }
+    range("the intermediate size", shape.inner, 1, 1 << 20)?;
+    range("the size of a head", shape.dim, 1, MAX_HEAD)?;
+    if shape.sights.iter().any(|s| s.theta.is_some()) && !shape.dim.is_multiple_of(2) {
+        return Err(format!("the size of a head is {}, expected an even one to rotate", shape.dim));
+    }
+    Ok(())
+}
+
+/// The columns of a head where heads divide the hidden size.
+pub(crate) fn head(hidden: usize, heads: usize) -> Result<usize, String> {
+    range("the number of heads", heads, 1, 1 << 12)?;
+    match hidden.is_multiple_of(heads) {
+        true => Ok(hidden / heads),
+        false => Err(format!("the hidden size {hidden} is not a multiple of the {heads} heads")),
+    }
 }
 
 /// A struct whose missing keys take the value that the transformers class of the same name gives them.
 macro_rules! config {
     ($(#[$doc:meta])* $name:ident { $($key:ident: $t:ty = $default:expr,)* }) => {
         $(#[$doc])*
-        #[derive(Deserialize)]
+        #[derive(serde::Deserialize)]
         #[serde(default)]
         struct $name { $($key: $t,)* }
         impl Default for $name {
@@ -86,70 +150,7 @@ macro_rules! config {
     };
 }
 
-config! {
-    /// transformers: `BertConfig`.
-    BertConfig {
-        vocab_size: usize = 30522,
-        hidden_size: usize = 768,
-        num_hidden_layers: usize = 12,
-        num_attention_heads: usize = 12,
-        intermediate_size: usize = 3072,
-        hidden_act: String = "gelu".into(),
-        max_position_embeddings: usize = 512,
-        type_vocab_size: usize = 2,
-        layer_norm_eps: f64 = 1e-12,
-        position_embedding_type: Option<String> = None,
-        is_decoder: bool = false,
-    }
-}
-
-config! {
-    /// transformers: `RobertaConfig`, `XLMRobertaConfig` and `CamembertConfig`, whose vocabularies differ; the size
-    /// stands in every file.
-    RobertaConfig {
-        vocab_size: usize = 50265,
-        hidden_size: usize = 768,
-        num_hidden_layers: usize = 12,
-        num_attention_heads: usize = 12,
-        intermediate_size: usize = 3072,
-        hidden_act: String = "gelu".into(),
-        max_position_embeddings: usize = 512,
-        type_vocab_size: usize = 2,
-        layer_norm_eps: f64 = 1e-12,
-        pad_token_id: u32 = 1,
-        position_embedding_type: Option<String> = None,
-        is_decoder: bool = false,
-    }
-}
-
-config! {
-    /// transformers: `DistilBertConfig`. The epsilon of its layer norms is a constant there.
-    DistilBertConfig {
-        vocab_size: usize = 30522,
-        dim: usize = 768,
-        n_layers: usize = 6,
-        n_heads: usize = 12,
-        hidden_dim: usize = 3072,
-        activation: String = "gelu".into(),
-        max_position_embeddings: usize = 512,
-    }
-}
-
-config! {
-    /// transformers: `MPNetConfig`. Its embeddings count positions from a padding index of 1 whatever the
-    /// configuration says.
-    MPNetConfig {
-        vocab_size: usize = 30527,
-        hidden_size: usize = 768,
-        num_hidden_layers: usize = 12,
-        num_attention_heads: usize = 12,
-        intermediate_size: usize = 3072,
-        hidden_act: String = "gelu".into(),
-        max_position_embeddings: usize = 512,
-        layer_norm_eps: f64 = 1e-12,
-        relative_attention_num_buckets: usize = 32,
-    }
-}
+pub(crate) use config;
 
 config! {
     /// transformers: `PretrainedConfig`, the part that names the classes of a head.
@@ -159,142 +160,149 @@ config! {
     }
 }
 
-impl Config {
+impl TextConfig {
     /// Reads `config.json` of a folder.
-    pub(crate) fn open(folder: &Path) -> Result<Config> {
-        let file = folder.join("config.json");
-        let text = std::fs::read_to_string(&file).map_err(|e| Error::io(&file, e))?;
-        Config::parse(&text, &file)
+    pub(crate) fn open(folder: &Path) -> Result<TextConfig> {
+        let (json, file) = read_config(folder)?;
+        TextConfig::parse(&json, &file)
     }
 
-    /// Checks the text of the configuration `file`.
+    /// Checks the configuration of a text encoder that stands for itself.
     ///
     /// # Errors
     /// [`Error::Config`] if a key has the wrong type, a size is out of range, or the architecture, activation or
     /// kind of position is unknown, with what is known.
-    pub(crate) fn parse(text: &str, file: &Path) -> Result<Config> {
+    pub(crate) fn parse(json: &Map<String, Value>, file: &Path) -> Result<TextConfig> {
         let bad = |problem: String| Error::Config { file: file.into(), problem };
-        let json: Map<String, Value> =
-            serde_json::from_str(text).map_err(|e| bad(e.to_string()))?;
-        let model_type = match json.get("model_type") {
-            Some(Value::String(name)) => name.as_str(),
-            Some(other) => return Err(bad(format!("model_type is {other}, not a name"))),
-            None => return Err(bad(format!("has no model_type; {}", known(&KNOWN)))),
-        };
-        let architecture = find(&KNOWN, model_type).ok_or_else(|| {
-            bad(format!("unknown architecture '{model_type}' (model_type); {}", known(&KNOWN)))
+        let model_type = model_type(json).map_err(bad)?;
+        let (name, family) = family::find(model_type).ok_or_else(|| {
+            let known = family::names().join(", ");
+            bad(format!("unknown architecture '{model_type}' (model_type); known are {known}"))
         })?;
-        let labels = labels(read(&json).map_err(bad)?).map_err(bad)?;
+        TextConfig::of(json, name, family, file)
+    }
 
+    /// Checks a configuration of a known family, which may be a part of the file.
+    pub(crate) fn of(
+        json: &Map<String, Value>,
+        name: &'static str,
+        family: &'static Family,
+        file: &Path,
+    ) -> Result<TextConfig> {
+        let bad = |problem: String| Error::Config { file: file.into(), problem };
+        let labels = labels(read(json).map_err(bad)?).map_err(bad)?;
         let class = json.get("architectures").and_then(|names| names.get(0));
-        let mut config = Config {
-            file: file.into(),
-            class: class.and_then(Value::as_str).map(Into::into),
-            architecture,
-            vocab: 0,
-            hidden: 0,
-            layers: 0,
-            heads: 0,
-            intermediate: 0,
-            positions: 0,
-            types: 0,
-            eps: 0.0,
-            activation: Activation::None,
-            pad: 0,
-            buckets: 0,
-            labels,
-        };
-        let (activation, eps);
-        match architecture {
-            Architecture::Bert => {
-                let c: BertConfig = read(&json).map_err(bad)?;
-                absolute(&c.position_embedding_type).map_err(bad)?;
-                encoder(c.is_decoder).map_err(bad)?;
-                (config.vocab, config.types) = (c.vocab_size, c.type_vocab_size);
-                (config.hidden, config.intermediate) = (c.hidden_size, c.intermediate_size);
-                (config.layers, config.heads) = (c.num_hidden_layers, c.num_attention_heads);
-                config.positions = c.max_position_embeddings;
-                (activation, eps) = (c.hidden_act, c.layer_norm_eps);
-            }
-            Architecture::Roberta => {
-                let c: RobertaConfig = read(&json).map_err(bad)?;
-                absolute(&c.position_embedding_type).map_err(bad)?;
-                encoder(c.is_decoder).map_err(bad)?;
-                (config.vocab, config.types) = (c.vocab_size, c.type_vocab_size);
-                (config.hidden, config.intermediate) = (c.hidden_size, c.intermediate_size);
-                (config.layers, config.heads) = (c.num_hidden_layers, c.num_attention_heads);
-                (config.positions, config.pad) = (c.max_position_embeddings, c.pad_token_id);
-                (activation, eps) = (c.hidden_act, c.layer_norm_eps);
-            }
-            Architecture::DistilBert => {
-                let c: DistilBertConfig = read(&json).map_err(bad)?;
-                config.vocab = c.vocab_size;
-                (config.hidden, config.intermediate) = (c.dim, c.hidden_dim);
-                (config.layers, config.heads) = (c.n_layers, c.n_heads);
-                config.positions = c.max_position_embeddings;
-                (activation, eps) = (c.activation, 1e-12);
-            }
-            Architecture::Mpnet => {
-                let c: MPNetConfig = read(&json).map_err(bad)?;
-                config.vocab = c.vocab_size;
-                (config.hidden, config.intermediate) = (c.hidden_size, c.intermediate_size);
-                (config.layers, config.heads) = (c.num_hidden_layers, c.num_attention_heads);
-                (config.positions, config.pad) = (c.max_position_embeddings, 1);
-                (activation, eps) = (c.hidden_act, c.layer_norm_eps);
-                // An even split into before and after, each half exact and half logarithmic.
-                config.buckets = range(
-                    "relative_attention_num_buckets",
-                    c.relative_attention_num_buckets,
-                    4,
-                    256,
-                )
-                .map_err(bad)?;
-            }
-        }
-        config.activation = find(&ACTIVATIONS, &activation).ok_or_else(|| {
-            bad(format!("unknown activation '{activation}'; {}", known(&ACTIVATIONS)))
-        })?;
-        if !(0.0..1.0).contains(&eps) {
-            return Err(bad(format!("layer_norm_eps is {eps}, expected at least 0 and below 1")));
-        }
-        config.eps = eps as f32;
-        config.check_sizes().map_err(bad)?;
-        Ok(config)
+        let class = class.and_then(Value::as_str).map(Into::into);
+        let parts = (family.read)(json).map_err(bad)?;
+        Ok(TextConfig { class, labels, ..TextConfig::checked(parts, name, family, file)? })
     }
 
-    /// The longest sequence that has a position for each of its tokens.
-    pub(crate) fn max_tokens(&self) -> usize {
-        match self.architecture {
-            Architecture::Bert | Architecture::DistilBert => self.positions,
-            Architecture::Roberta | Architecture::Mpnet => self.positions - self.pad as usize - 1,
-        }
+    /// A configuration of what was read elsewhere.
+    pub(crate) fn checked(
+        parts: Parts,
+        name: &'static str,
+        family: &'static Family,
+        file: &Path,
+    ) -> Result<TextConfig> {
+        parts.check().map_err(|problem| Error::Config { file: file.into(), problem })?;
+        let (class, labels) = (None, Vec::new());
+        Ok(TextConfig { file: file.into(), family, name, class, labels, parts })
     }
 
-    fn check_sizes(&self) -> Result<(), String> {
-        range("the vocabulary size", self.vocab, 1, 1 << 28)?;
-        range("the hidden size", self.hidden, 1, 1 << 16)?;
-        range("the number of layers", self.layers, 1, 1 << 10)?;
-        range("the number of heads", self.heads, 1, 1 << 12)?;
-        range("the intermediate size", self.intermediate, 1, 1 << 20)?;
-        range("max_position_embeddings", self.positions, 1, 1 << 24)?;
-        if matches!(self.architecture, Architecture::Bert | Architecture::Roberta) {
-            range("type_vocab_size", self.types, 1, 1 << 16)?;
-        }
-        if !self.hidden.is_multiple_of(self.heads) {
-            return Err(format!(
-                "the hidden size {} is not a multiple of the {} heads",
-                self.hidden, self.heads
-            ));
-        }
-        range("the size of a head", self.hidden / self.heads, 1, MAX_HEAD)?;
-        if matches!(self.architecture, Architecture::Roberta | Architecture::Mpnet) {
-            range("max_position_embeddings", self.positions, self.pad as usize + 2, 1 << 24)?;
-        }
-        Ok(())
+    /// The names of this checkpoint's tensors.
+    pub(crate) fn layout(&self) -> &'static Layout {
+        self.parts.layout.unwrap_or(&self.family.layout)
     }
 }
 
-fn read<T: for<'de> Deserialize<'de>>(json: &Map<String, Value>) -> Result<T, String> {
+/// The `config.json` of a folder, and its path.
+pub(crate) fn read_config(folder: &Path) -> Result<(Map<String, Value>, PathBuf)> {
+    let file = folder.join("config.json");
+    let text = std::fs::read_to_string(&file).map_err(|e| Error::io(&file, e))?;
+    Ok((parse_object(&text, &file)?, file))
+}
+
+/// The JSON object that a configuration is.
+pub(crate) fn parse_object(text: &str, file: &Path) -> Result<Map<String, Value>> {
+    serde_json::from_str(text)
+        .map_err(|e| Error::Config { file: file.into(), problem: e.to_string() })
+}
+
+/// The `model_type` of a configuration.
+pub(crate) fn model_type(json: &Map<String, Value>) -> Result<&str, String> {
+    match json.get("model_type") {
+        Some(Value::String(name)) => Ok(name),
+        Some(other) => Err(format!("model_type is {other}, not a name")),
+        None => Err(format!("has no model_type; known are {}", family::names().join(", "))),
+    }
+}
+
+/// An activation by the name that transformers gives it.
+pub(crate) fn activation(name: &str) -> Result<Activation, String> {
+    find(&ACTIVATIONS, name)
+        .ok_or_else(|| format!("unknown activation '{name}'; {}", known(&ACTIVATIONS)))
+}
+
+/// The epsilon of a norm.
+pub(crate) fn epsilon(eps: f64) -> Result<f32, String> {
+    match (0.0..1.0).contains(&eps) {
+        true => Ok(eps as f32),
+        false => Err(format!("the epsilon of its norms is {eps}, expected at least 0 and below 1")),
+    }
+}
+
+/// The base of rotary positions: `rope_theta`, and since transformers 5 `rope_parameters`.
+///
+/// # Errors
+/// If rotations are scaled in any way (`rope_scaling`), or turn a part of a head.
+pub(crate) fn rope_theta(
+    parameters: Option<&Value>,
+    scaling: Option<&Value>,
+    theta: Option<f64>,
+    default: f64,
+) -> Result<f64, String> {
+    let given = |value: Option<&Value>| value.filter(|v| !v.is_null()).cloned();
+    let mut found = theta.unwrap_or(default);
+    for value in [given(parameters), given(scaling)].into_iter().flatten() {
+        let Value::Object(map) = &value else {
+            return Err(format!("the parameters of rotary positions are {value}, not an object"));
+        };
+        for (key, value) in map {
+            match (key.as_str(), value) {
+                ("rope_theta", Value::Number(n)) => found = n.as_f64().unwrap_or(f64::NAN),
+                ("rope_type" | "type", Value::String(kind)) if kind == "default" => {}
+                ("partial_rotary_factor", Value::Number(n)) if n.as_f64() == Some(1.0) => {}
+                (_, Value::Null) => {}
+                _ => {
+                    return Err(format!(
+                        "unknown rotary positions, {key} {value}; known is rope_type default with a rope_theta"
+                    ));
+                }
+            }
+        }
+    }
+    match found.is_finite() && found > 0.0 {
+        true => Ok(found),
+        false => Err(format!("rope_theta is {found}, expected a number above 0")),
+    }
+}
+
+/// Refuses a value of a key that changes the computation in a way that is not here.
+pub(crate) fn only<T: PartialEq + std::fmt::Debug>(
+    key: &str,
+    value: &T,
+    known: &[T],
+) -> Result<(), String> {
+    match known.contains(value) {
+        true => Ok(()),
+        false => {
+            let known: Vec<String> = known.iter().map(|k| format!("{k:?}")).collect();
+            Err(format!("{key} is {value:?}; known is {}", known.join(" or ")))
+        }
+    }
+}
+
+pub(crate) fn read<T: for<'de> Deserialize<'de>>(json: &Map<String, Value>) -> Result<T, String> {
     T::deserialize(json).map_err(|e| e.to_string())
 }
 
@@ -307,21 +315,21 @@ fn known<T>(table: &[(&str, T)]) -> String {
     format!("known are {}", names.join(", "))
 }
 
-fn range(what: &str, value: usize, least: usize, most: usize) -> Result<usize, String> {
+pub(crate) fn range(what: &str, value: usize, least: usize, most: usize) -> Result<usize, String> {
     match (least..=most).contains(&value) {
         true => Ok(value),
         false => Err(format!("{what} is {value}, expected {least} to {most}")),
     }
 }
 
-fn absolute(kind: &Option<String>) -> Result<(), String> {
+pub(crate) fn absolute(kind: &Option<String>) -> Result<(), String> {
     match kind.as_deref() {
         None | Some("absolute") => Ok(()),
         Some(other) => Err(format!("unknown position_embedding_type '{other}'; known is absolute")),
     }
 }
 
-fn encoder(is_decoder: bool) -> Result<(), String> {
+pub(crate) fn encoder(is_decoder: bool) -> Result<(), String> {
     match is_decoder {
         true => Err("is_decoder is set; this is no encoder".into()),
         false => Ok(()),

@@ -1,10 +1,21 @@
 //! Models: folders as Hugging Face and sentence-transformers write them, run through [`ops`](crate::ops).
 //!
-//! A folder has `config.json`, `tokenizer.json` and `model.safetensors` (or shards with
-//! `model.safetensors.index.json`); an embedding model may have `modules.json` with the pooling it names. Known are
-//! BERT, RoBERTa, XLM-RoBERTa, CamemBERT, DistilBERT and MPNet as [`TextEncoder`], and the sequence-classification
-//! heads of BERT, RoBERTa, XLM-RoBERTa and CamemBERT as [`CrossEncoder`]. [`TokenEncoder`] reads any of the encoders for late
-//! interaction, with the projection and the settings of PyLate and ColBERT folders. Anything else is refused by name.
+//! A folder has `config.json`, `tokenizer.json` where it reads texts, and `model.safetensors` (or shards with
+//! `model.safetensors.index.json`); an embedding model may have `modules.json` with the pooling it names and what follows.
+//! [`ARCHITECTURES`] lists what is known; anything else is refused by name.
+//!
+//! | | from | to |
+//! |---|---|---|
+//! | [`TextEncoder`] | texts | a vector each |
+//! | [`TokenEncoder`] | texts | a vector for each token: late interaction, with the settings of PyLate and ColBERT folders |
+//! | [`ImageEncoder`] | pixels | a vector each, or the states of all patches |
+//! | [`DualEncoder`] | texts and pixels | vectors of one space |
+//! | [`SparseEncoder`] | texts | weights of words (SPLADE) |
+//! | [`CrossEncoder`] | pairs of texts | a logit for each class |
+//! | [`ImageCrossEncoder`] | pairs of a text and an image | logits that they fit |
+//!
+//! All are one stack of layers: embeddings, attention and a feed-forward net, which families put together from the same parts
+//! (norms before or behind, rotary positions, windows, fewer heads of keys, gates, LayerScale, adapters for languages).
 //!
 //! Sequences run in batches, one after the other without padding. What a text gives never depends on what else is in
 //! its batch, to the bit, on one device.
@@ -29,18 +40,29 @@
 //! # }
 //! ```
 
+mod adapters;
 mod batch;
+mod catalog;
 mod config;
 mod cross;
+mod dense;
+mod dual;
+mod layers;
 mod modules;
+mod sparse;
 mod text;
 mod tokenizer;
 mod tokens;
+mod vision;
 mod weights;
 
-pub use cross::CrossEncoder;
-pub use text::{Embeddings, TextEncoder, TokenEmbeddings};
+pub use catalog::{ARCHITECTURES, Architecture, Kind};
+pub use cross::{CrossEncoder, EncodedImages, ImageCrossEncoder};
+pub use dual::{DualEncoder, Scoring};
+pub use sparse::{SparseEmbeddings, SparseEncoder};
+pub use text::{Embeddings, TextEncoder, TextInput, TokenEmbeddings};
 pub use tokens::{TokenEncoder, TokenVectors};
+pub use vision::{ImageEncoder, ImagePooling, ImageTokens};
 
 use std::path::Path;
 
@@ -103,8 +125,20 @@ pub fn check_weights(bytes: &[u8]) -> Result<usize> {
     Ok(floats)
 }
 
-/// Parses a `config.json`, for tests with hostile text.
+/// Parses a `config.json`, or OpenCLIP's configuration, for tests with hostile text.
 #[doc(hidden)]
 pub fn check_config(json: &str) -> Result<()> {
-    config::Config::parse(json, Path::new("config.json")).map(|_| ())
+    let file = Path::new("config.json");
+    let json = config::parse_object(json, file)?;
+    if json.contains_key("model_cfg") {
+        return dual::open_clip::parse(&json, file).map(drop);
+    }
+    let name = config::model_type(&json).ok();
+    if name.and_then(vision::family::find).is_some() {
+        return vision::config::VisionConfig::parse(&json, file).map(drop);
+    }
+    match name.is_some_and(|name| dual::family::names().contains(&name)) {
+        true => dual::family::find(&json, file)?.read(&json, file).map(drop),
+        false => config::TextConfig::parse(&json, file).map(drop),
+    }
 }

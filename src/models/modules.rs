@@ -16,9 +16,21 @@ pub(crate) struct Modules {
     pub(crate) pooling: Pooling<'static>,
     /// The width that the pooling module states, and the file that does.
     pub(crate) width: Option<(usize, PathBuf)>,
-    pub(crate) normalize: bool,
+    /// What follows the pooling, in its order.
+    pub(crate) after: Vec<After>,
     /// Whether the folder says how its model makes vectors.
     pub(crate) stated: bool,
+}
+
+/// A module behind the pooling.
+#[derive(Clone, Debug)]
+pub(crate) enum After {
+    /// Vectors of length 1.
+    Normalize,
+    /// A linear map, in its folder.
+    Dense(PathBuf),
+    /// A layer norm, in its folder.
+    LayerNorm(PathBuf),
 }
 
 #[derive(Deserialize)]
@@ -77,6 +89,61 @@ impl Projections {
     }
 }
 
+/// A masked-language model that is pooled to weights of words, as sentence-transformers lists it.
+#[derive(Debug)]
+pub(crate) struct SpladeFolder {
+    pub(crate) transformer: PathBuf,
+}
+
+impl SpladeFolder {
+    /// Reads `modules.json`; a folder without is the model itself.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if the modules are not MLMTransformer and SpladePooling, or the pooling is not the maximum of `relu`.
+    pub(crate) fn open(folder: &Path) -> Result<SpladeFolder> {
+        let file = folder.join("modules.json");
+        let Some(modules) = read_json::<Vec<Module>>(&file)? else {
+            return Ok(SpladeFolder { transformer: folder.into() });
+        };
+        let names: Vec<&str> = modules.iter().map(Module::name).collect();
+        let [transformer, pooling] = &modules[..] else {
+            return Err(Self::unknown(file, &names));
+        };
+        if names != ["MLMTransformer", "SpladePooling"] {
+            return Err(Self::unknown(file, &names));
+        }
+        #[derive(Deserialize)]
+        #[serde(default)]
+        struct Pooling {
+            pooling_strategy: String,
+            activation_function: String,
+        }
+        impl Default for Pooling {
+            fn default() -> Self {
+                Pooling { pooling_strategy: "max".into(), activation_function: "relu".into() }
+            }
+        }
+        let config = pooling.inside(folder, &file)?.join("config.json");
+        let Pooling { pooling_strategy: how, activation_function: f } =
+            read_json(&config)?.unwrap_or_default();
+        for (key, value, known) in
+            [("pooling_strategy", how, "max"), ("activation_function", f, "relu")]
+        {
+            if value != known {
+                let problem = format!("{key} is '{value}'; known is {known}");
+                return Err(Error::Config { file: config, problem });
+            }
+        }
+        Ok(SpladeFolder { transformer: transformer.inside(folder, &file)? })
+    }
+
+    fn unknown(file: PathBuf, names: &[&str]) -> Error {
+        let problem =
+            format!("has the modules {}; expected MLMTransformer and SpladePooling", names.join(", "));
+        Error::Config { file, problem }
+    }
+}
+
 impl Modules {
     /// Reads `modules.json` and the pooling it names. A folder without is mean-pooled and not normalised, as
     /// sentence-transformers does; `stated` is false then.
@@ -91,29 +158,31 @@ impl Modules {
                 transformer: folder.into(),
                 pooling: Pooling::Mean,
                 width: None,
-                normalize: false,
+                after: Vec::new(),
                 stated: false,
             });
         };
-        let (mut transformer, mut pooling, mut normalize) = (None, None, false);
+        let (mut transformer, mut pooling, mut after) = (None, None, Vec::new());
         for module in modules {
             let path = module.inside(folder, &file)?;
             match module.name() {
                 "Transformer" if transformer.is_none() => transformer = Some(path),
-                "Pooling" if transformer.is_some() && pooling.is_none() && !normalize => {
+                "Pooling" if transformer.is_some() && pooling.is_none() => {
                     pooling = Some(read_pooling(&path.join("config.json"))?);
                 }
-                "Normalize" if pooling.is_some() => normalize = true,
-                name @ ("Transformer" | "Pooling" | "Normalize") => {
+                "Normalize" if pooling.is_some() => after.push(After::Normalize),
+                "Dense" if pooling.is_some() => after.push(After::Dense(path)),
+                "LayerNorm" if pooling.is_some() => after.push(After::LayerNorm(path)),
+                name @ ("Transformer" | "Pooling" | "Normalize" | "Dense" | "LayerNorm") => {
                     return Err(bad(format!(
-                        "the module {name} is out of order; expected Transformer, Pooling and \
-                         perhaps Normalize"
+                        "the module {name} is out of order; expected Transformer, Pooling and perhaps \
+                         Dense, LayerNorm and Normalize (Transformer and Dense alone make token vectors: they are \
+                         for TokenEncoder)"
                     )));
                 }
                 _ => {
                     return Err(bad(format!(
-                        "unknown module '{}'; known are Transformer, Pooling and Normalize (Transformer \
-                         and Dense alone make token vectors: they are for TokenEncoder)",
+                        "unknown module '{}'; known are Transformer, Pooling, Dense, LayerNorm and Normalize",
                         module.class
                     )));
                 }
@@ -122,7 +191,7 @@ impl Modules {
         let transformer = transformer.ok_or_else(|| bad("names no Transformer".into()))?;
         warn_of_prompt(folder)?;
         let (pooling, width) = pooling.ok_or_else(|| bad("names no Pooling".into()))?;
-        Ok(Modules { transformer, pooling, width, normalize, stated: true })
+        Ok(Modules { transformer, pooling, width, after, stated: true })
     }
 }
 
@@ -198,6 +267,8 @@ pub(crate) struct Reading {
     pub(crate) lower_case: bool,
     /// Whether a text that is too long loses its beginning.
     pub(crate) cut_left: bool,
+    /// What the tokenizer fills texts up with.
+    pub(crate) pad_token: Option<String>,
 }
 
 /// The file had the name of the encoder's family in the days of version 1.
@@ -211,7 +282,7 @@ const SENTENCE_CONFIGS: [&str; 5] = [
 
 impl Reading {
     /// Reads `sentence_bert_config.json` (`max_seq_length`, `do_lower_case`) and `tokenizer_config.json`
-    /// (`model_max_length` where the former has no length, `truncation_side`).
+    /// (`model_max_length` where the former has no length, `truncation_side`, `pad_token`).
     pub(crate) fn open(folder: &Path) -> Result<Reading> {
         #[derive(Default, Deserialize)]
         #[serde(default)]
@@ -224,6 +295,7 @@ impl Reading {
         struct TokenizerConfig {
             model_max_length: Option<f64>,
             truncation_side: Option<String>,
+            pad_token: Option<Value>,
         }
         let mut sentence = Sentence::default();
         for name in SENTENCE_CONFIGS {
@@ -240,6 +312,13 @@ impl Reading {
             limit: sentence.max_seq_length.or(length.map(|n| n as usize)),
             lower_case: sentence.do_lower_case.unwrap_or(false),
             cut_left: tokenizer.truncation_side.as_deref() == Some("left"),
+            pad_token: match tokenizer.pad_token {
+                Some(Value::String(token)) => Some(token),
+                Some(Value::Object(token)) => {
+                    token.get("content").and_then(Value::as_str).map(Into::into)
+                }
+                _ => None,
+            },
         })
     }
 }

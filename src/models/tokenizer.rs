@@ -10,7 +10,7 @@ use tokenizers::{
     EncodeInput, PostProcessor, TruncationDirection, TruncationParams, TruncationStrategy,
 };
 
-use super::config::{Architecture, Config};
+use super::config::TextConfig;
 use super::modules::Reading;
 use crate::{Error, Result};
 
@@ -49,18 +49,22 @@ pub(crate) struct Encoded {
     pub(crate) types: Vec<u32>,
     /// How many of the tokens, counted from the first, are seen by the others; those behind only look.
     pub(crate) seen: usize,
+    /// Which of the model's languages it is in, where it has adapters for languages.
+    pub(crate) language: usize,
+    /// Places whose word embedding is replaced, in ascending order, and what by: \[places, H\].
+    pub(crate) soft: (Vec<u32>, Vec<f32>),
 }
 
 impl Encoded {
     pub(crate) fn new(ids: Vec<u32>, types: Vec<u32>) -> Encoded {
-        Encoded { seen: ids.len(), ids, types }
+        Encoded { seen: ids.len(), ids, types, language: 0, soft: Default::default() }
     }
 }
 
 impl Tokenizer {
     /// Reads `tokenizer.json`. Truncation and padding that are baked into it are training settings and ignored: a text
     /// is cut where `reading` says, at most at the model's last position, and a pair by cutting its longer text first.
-    pub(crate) fn open(folder: &Path, config: &Config, reading: &Reading) -> Result<Tokenizer> {
+    pub(crate) fn open(folder: &Path, config: &TextConfig, reading: &Reading) -> Result<Tokenizer> {
         let file = folder.join("tokenizer.json");
         let bad = |problem: String| Error::Tokenizer { file: file.clone(), problem };
         if !file.is_file() {
@@ -72,7 +76,7 @@ impl Tokenizer {
         }
         let text = std::fs::read(&file).map_err(|e| Error::io(&file, e))?;
         let mut inner = parse(&text).map_err(bad)?;
-        let limit = reading.limit.unwrap_or(usize::MAX).min(config.max_tokens());
+        let limit = reading.limit.unwrap_or(usize::MAX).min(config.parts.max_tokens());
         // The crate subtracts the special tokens from the limit without looking.
         let special = inner.get_post_processor().map_or(0, |p| p.added_tokens(true));
         if limit <= special {
@@ -93,12 +97,8 @@ impl Tokenizer {
                 },
             }))
             .map_err(|e| bad(e.to_string()))?;
-        // transformers' RoBERTa tokenizers do not give types; its models then use type 0.
-        let types = match config.architecture {
-            Architecture::Bert => config.types,
-            _ => 0,
-        };
-        let vocab = config.vocab;
+        let types = if config.family.types { config.parts.types } else { 0 };
+        let vocab = config.parts.vocab;
         Ok(Tokenizer { inner, file, limit, lower_case: reading.lower_case, vocab, types })
     }
 

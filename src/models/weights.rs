@@ -58,7 +58,14 @@ struct Entry {
 impl Weights {
     /// Opens `model.safetensors` of a folder, or the shards that `model.safetensors.index.json` names.
     pub(crate) fn open(folder: &Path) -> Result<Weights> {
+        Weights::open_any(folder, &[])
+    }
+
+    /// [`open`](Self::open), or one of `others` where there is no `model.safetensors`.
+    pub(crate) fn open_any(folder: &Path, others: &[&str]) -> Result<Weights> {
         let (single, index) = (folder.join(SINGLE), folder.join(INDEX));
+        let other = others.iter().map(|name| folder.join(name)).find(|path| path.is_file());
+        let single = other.filter(|_| !single.is_file()).unwrap_or(single);
         if single.is_file() {
             let file = File { bytes: Bytes::Mapped(Mapping::open(&single)?), path: single };
             return Weights::of_file(file);
@@ -172,21 +179,23 @@ impl Weights {
         Tensor::from_bytes(device, dtype, shape, &self.read(dtype, name, shape)?)
     }
 
-    /// Tensors of one shape, one below the other.
+    /// Tensors one below the other: each has its number of rows, and all have the shape `rest` behind it.
     pub(crate) fn stacked(
         &self,
         device: &Device,
         dtype: DType,
-        names: &[String],
-        shape: &[usize],
+        names: &[(String, usize)],
+        rest: &[usize],
     ) -> Result<Tensor> {
-        let mut bytes = Vec::new();
-        for name in names {
-            bytes.extend_from_slice(&self.read(dtype, name, shape)?);
+        if let [(name, rows)] = names {
+            return self.tensor(device, dtype, name, &[&[*rows], rest].concat());
         }
-        let mut shape = shape.to_vec();
-        shape[0] *= names.len();
-        Tensor::from_bytes(device, dtype, &shape, &bytes)
+        let (mut bytes, mut total) = (Vec::new(), 0);
+        for (name, rows) in names {
+            bytes.extend_from_slice(&self.read(dtype, name, &[&[*rows], rest].concat())?);
+            total += rows;
+        }
+        Tensor::from_bytes(device, dtype, &[&[total], rest].concat(), &bytes)
     }
 
     /// The checked values of a tensor on the host.

@@ -7,12 +7,14 @@
 pub mod attention;
 pub mod embed;
 pub mod gemm;
+pub mod glu;
 pub mod hamming;
 pub mod kmeans;
 pub mod maxsim;
 pub mod norm;
 pub mod pool;
 pub mod residual;
+pub mod rope;
 pub mod topk;
 
 pub(crate) mod math;
@@ -29,12 +31,14 @@ pub const FAMILIES: &[Family] = &[
     attention::wgpu::FAMILY,
     embed::wgpu::FAMILY,
     gemm::wgpu::FAMILY,
+    glu::wgpu::FAMILY,
     maxsim::wgpu::FAMILY,
     hamming::wgpu::FAMILY,
     hamming::wgpu::ENCODE,
     norm::wgpu::FAMILY,
     pool::wgpu::FAMILY,
     residual::wgpu::FAMILY,
+    rope::wgpu::FAMILY,
     topk::wgpu::FAMILY,
     topk::scores::wgpu::FAMILY,
 ];
@@ -47,12 +51,14 @@ pub const CUDA_FAMILIES: &[Family] = &[
     attention::cuda::MMA,
     embed::cuda::FAMILY,
     gemm::cuda::FAMILY,
+    glu::cuda::FAMILY,
     maxsim::cuda::FAMILY,
     hamming::cuda::FAMILY,
     hamming::cuda::ENCODE,
     norm::cuda::FAMILY,
     pool::cuda::FAMILY,
     residual::cuda::FAMILY,
+    rope::cuda::FAMILY,
     topk::cuda::FAMILY,
     topk::cuda::TENSOR,
     topk::cuda::MERGE,

@@ -1,6 +1,8 @@
 //! What every test binary shares: the devices there are, random data, tolerances.
 #![allow(dead_code)]
 
+pub mod weights;
+
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 

@@ -5,13 +5,16 @@ use proptest::prelude::*;
 use crate::common::{Rng, assert_close, device, devices, main_devices, tensor};
 use crate::oracle::attention as oracle;
 
-/// A problem as the host sees it: three parts as rows of `heads * dim`, and sequence lengths.
+/// A problem as the host sees it: queries as rows of `heads * dim`, keys and values of `kv_heads * dim`, and sequence
+/// lengths.
 #[derive(Clone)]
 struct Case {
     heads: usize,
+    kv_heads: usize,
     dim: usize,
     scale: f32,
     causal: bool,
+    window: Option<usize>,
     bias: Option<Vec<f32>>,
     q_lengths: Vec<usize>,
     kv_lengths: Vec<usize>,
@@ -29,15 +32,29 @@ impl Case {
     }
 
     fn cross(heads: usize, dim: usize, q: &[usize], kv: &[usize], seed: u64) -> Case {
+        Case::grouped([heads, heads], dim, q, kv, seed)
+    }
+
+    fn grouped(
+        [heads, kv_heads]: [usize; 2],
+        dim: usize,
+        q: &[usize],
+        kv: &[usize],
+        seed: u64,
+    ) -> Case {
         let mut rng = Rng(seed);
-        let mut part = |lengths: &[usize]| rng.normals(lengths.iter().sum::<usize>() * heads * dim);
+        let mut part = |lengths: &[usize], heads: usize| {
+            rng.normals(lengths.iter().sum::<usize>() * heads * dim)
+        };
         Case {
             heads,
+            kv_heads,
             dim,
             scale: 1.0 / (dim as f32).sqrt(),
             causal: false,
+            window: None,
             bias: None,
-            parts: [part(q), part(kv), part(kv)],
+            parts: [part(q, heads), part(kv, kv_heads), part(kv, kv_heads)],
             q_lengths: q.to_vec(),
             kv_lengths: kv.to_vec(),
             fused: q == kv,
@@ -50,28 +67,36 @@ impl Case {
         self
     }
 
+    /// The columns of queries, keys and values.
+    fn widths(&self) -> [usize; 3] {
+        [self.heads, self.kv_heads, self.kv_heads].map(|heads| heads * self.dim)
+    }
+
     fn run(&self, device: &Device) -> Vec<f32> {
-        let part_width = self.heads * self.dim;
-        let count = if self.fused { 3 } else { 1 };
-        let width = self.start + count * part_width;
+        let widths = self.widths();
         // Rows behind the last sequence must not matter.
-        let matrix = |parts: &[Vec<f32>]| {
-            let rows = parts[0].len() / part_width + 2;
+        let matrix = |parts: std::ops::Range<usize>| {
+            let rows = self.parts[parts.start].len() / widths[parts.start] + 2;
+            let width = self.start + widths[parts.clone()].iter().sum::<usize>();
             let mut data = vec![f32::NAN; rows * width];
-            for (p, part) in parts.iter().enumerate() {
-                for (row, values) in part.chunks(part_width).enumerate() {
-                    data[row * width + self.start + p * part_width..][..part_width]
-                        .copy_from_slice(values);
+            let mut start = self.start;
+            for p in parts {
+                for (row, values) in self.parts[p].chunks(widths[p]).enumerate() {
+                    data[row * width + start..][..widths[p]].copy_from_slice(values);
                 }
+                start += widths[p];
             }
             Tensor::from_f32(device, DType::F32, &[rows, width], &data).unwrap()
         };
         let matrices: Vec<Tensor> = match self.fused {
-            true => vec![matrix(&self.parts)],
-            false => self.parts.iter().map(|p| matrix(std::slice::from_ref(p))).collect(),
+            true => vec![matrix(0..3)],
+            false => (0..3).map(|p| matrix(p..p + 1)).collect(),
         };
         let heads = |p: usize| match self.fused {
-            true => Heads { tensor: &matrices[0], start: self.start + p * part_width },
+            true => {
+                let before: usize = widths[..p].iter().sum();
+                Heads { tensor: &matrices[0], start: self.start + before }
+            }
             false => Heads { tensor: &matrices[p], start: self.start },
         };
         let bias = self.bias.as_ref().map(|b| {
@@ -79,15 +104,17 @@ impl Case {
         });
         let how = Attention {
             heads: self.heads,
+            kv_heads: self.kv_heads,
             dim: self.dim,
             scale: self.scale,
             causal: self.causal,
+            window: self.window,
             bias: bias.as_ref(),
         };
         let q_offsets = Offsets::from_lengths(device, &self.q_lengths).unwrap();
         let kv_offsets = Offsets::from_lengths(device, &self.kv_lengths).unwrap();
         let out = attention(heads(0), heads(1), heads(2), &q_offsets, &kv_offsets, &how).unwrap();
-        assert_eq!(out.shape(), [q_offsets.total(), part_width]);
+        assert_eq!(out.shape(), [q_offsets.total(), widths[0]]);
         out.to_vec().unwrap()
     }
 
@@ -105,11 +132,15 @@ impl Case {
         oracle::attention(
             [&parts[0], &parts[1], &parts[2]],
             [&bounds(&self.q_lengths), &bounds(&self.kv_lengths)],
-            self.heads,
-            self.dim,
-            self.scale as f64,
-            self.causal,
-            bias.as_deref(),
+            &oracle::How {
+                heads: self.heads,
+                kv_heads: self.kv_heads,
+                dim: self.dim,
+                scale: self.scale as f64,
+                causal: self.causal,
+                window: self.window,
+                bias: bias.as_deref(),
+            },
         )
     }
 
@@ -120,13 +151,14 @@ impl Case {
 
     /// Sequence `s` on its own.
     fn alone(&self, s: usize) -> Case {
-        let width = self.heads * self.dim;
-        let cut = |part: &[f32], lengths: &[usize]| {
+        let [q_width, kv_width, _] = self.widths();
+        let cut = |part: &[f32], lengths: &[usize], width: usize| {
             let start: usize = lengths[..s].iter().sum();
             part[start * width..][..lengths[s] * width].to_vec()
         };
         let [q, k, v] = &self.parts;
-        let parts = [cut(q, &self.q_lengths), cut(k, &self.kv_lengths), cut(v, &self.kv_lengths)];
+        let kv = |part| cut(part, &self.kv_lengths, kv_width);
+        let parts = [cut(q, &self.q_lengths, q_width), kv(k), kv(v)];
         let (q_lengths, kv_lengths) = (vec![self.q_lengths[s]], vec![self.kv_lengths[s]]);
         Case { parts, q_lengths, kv_lengths, ..self.clone() }
     }
@@ -143,16 +175,20 @@ proptest! {
     fn matches_the_oracle(
         lengths in prop::collection::vec((length(), length()), 0..5),
         cross: bool,
-        heads in 1usize..4,
+        kv_heads in 1usize..4,
+        group in prop_oneof![2 => Just(1usize), 1 => 2usize..4],
         dim in prop::sample::select(vec![1usize, 7, 24, 32, 64, 80, 128]),
         start in prop::sample::select(vec![0usize, 4, 5]),
         causal: bool,
+        window in prop::option::of(prop_oneof![0usize..5, 10usize..80, Just(200), Just(usize::MAX)]),
         reach in prop_oneof![3 => Just(0usize), 1 => 1usize..4, 1 => 5usize..90, 1 => Just(400)],
         seed: u64,
     ) {
         let q: Vec<usize> = lengths.iter().map(|l| l.0).collect();
         let kv: Vec<usize> = lengths.iter().map(|l| if cross { l.1 } else { l.0 }).collect();
-        let mut case = Case { causal, start, ..Case::cross(heads, dim, &q, &kv, seed) };
+        let heads = [group * kv_heads, kv_heads];
+        let case = Case::grouped(heads, dim, &q, &kv, seed);
+        let mut case = Case { causal, window, start, ..case };
         if reach > 0 {
             case = case.with_bias(reach, seed ^ 1);
         }
@@ -185,17 +221,21 @@ proptest! {
     fn tensor_cores_match_the_oracle_of_what_they_take(
         lengths in prop::collection::vec((length(), length()), 0..5),
         cross: bool,
-        heads in 1usize..4,
+        kv_heads in 1usize..4,
+        group in prop_oneof![2 => Just(1usize), 1 => 2usize..4],
         dim in prop::sample::select(vec![1usize, 7, 24, 32, 40, 64, 80, 128]),
         start in prop::sample::select(vec![0usize, 4, 5]),
         causal: bool,
+        window in prop::option::of(prop_oneof![0usize..5, 10usize..80, Just(200), Just(usize::MAX)]),
         reach in prop_oneof![3 => Just(0usize), 1 => 1usize..4, 1 => 5usize..90, 1 => Just(400)],
         seed: u64,
     ) {
         let Some((device, tolerance)) = rounding() else { return Ok(()) };
         let q: Vec<usize> = lengths.iter().map(|l| l.0).collect();
         let kv: Vec<usize> = lengths.iter().map(|l| if cross { l.1 } else { l.0 }).collect();
-        let mut case = Case { causal, start, ..Case::cross(heads, dim, &q, &kv, seed) }.rounded();
+        let heads = [group * kv_heads, kv_heads];
+        let case = Case::grouped(heads, dim, &q, &kv, seed);
+        let mut case = Case { causal, window, start, ..case }.rounded();
         if reach > 0 {
             case = case.with_bias(reach, seed ^ 1);
         }
@@ -207,13 +247,23 @@ proptest! {
 fn on_tensor_cores_too_what_is_hidden_has_no_influence() {
     let Some((device, tolerance)) = rounding() else { return };
     let name = "cuda with bf16";
-    for (dim, causal) in [(32, false), (32, true), (64, true), (7, true), (100, true)] {
+    for (dim, causal, window) in [
+        (32, false, None),
+        (32, true, None),
+        (64, true, None),
+        (7, true, None),
+        (100, true, None),
+        (32, false, Some(9)),
+        (64, true, Some(40)),
+        (100, false, Some(33)),
+    ] {
         let width = 2 * dim;
-        let base = Case { causal, ..Case::new(2, dim, &[9, 130], 16) }.rounded();
+        let base = Case { causal, window, ..Case::new(2, dim, &[9, 130], 16) }.rounded();
         for (part, value) in [(0, f32::NAN), (1, f32::NAN), (2, f32::NAN), (2, f32::INFINITY)] {
             let mut case = base.clone();
             case.parts[part][79 * width + dim + 3] = value;
-            let what = format!("part {part} with {value}, dim {dim}, causal {causal}");
+            let what =
+                format!("part {part} with {value}, dim {dim}, causal {causal}, window {window:?}");
             case.check(&what, name, &device, tolerance);
         }
     }
@@ -234,6 +284,55 @@ fn on_tensor_cores_too_what_is_hidden_has_no_influence() {
     // As many keys as shared memory holds and more.
     let case = Case { causal: true, ..Case::new(1, 64, &[600], 20) }.rounded();
     case.check("long", name, &device, tolerance);
+    for (causal, window) in [(false, 20), (true, 100), (false, 300)] {
+        let case = Case::grouped([2, 1], 64, &[900, 5], &[900, 5], 21);
+        let case = Case { causal, window: Some(window), ..case }.rounded();
+        case.check(&format!("long, window {window}"), name, &device, tolerance);
+    }
+}
+
+#[test]
+fn query_heads_share_key_heads() {
+    for (name, device) in devices() {
+        for (heads, dim) in [([4, 2], 32), ([6, 1], 24), ([6, 2], 7), ([3, 3], 128), ([8, 2], 64)] {
+            for causal in [false, true] {
+                let (q, kv) = ([5, 0, 67, 17, 3], [0, 17, 17, 67, 100]);
+                let case = Case { causal, ..Case::grouped(heads, dim, &q, &kv, 22) };
+                let what = format!("{heads:?} heads of {dim}, causal {causal}");
+                case.check(&format!("cross, {what}"), name, device, 2e-5);
+                let lengths = [0, 1, 17, 67, 100];
+                let case = Case { causal, ..Case::grouped(heads, dim, &lengths, &lengths, 23) };
+                case.check(&what, name, device, 2e-5);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_window_hides_what_is_beyond_it() {
+    for (name, device) in main_devices() {
+        for (window, causal) in [
+            (0, false),
+            (1, true),
+            (31, false),
+            (32, true),
+            (64, false),
+            (100, true),
+            (usize::MAX, false),
+        ] {
+            for dim in [32, 20, 80] {
+                let lengths = [0, 1, 17, 67, 273, 1, 400];
+                let case = Case { causal, window: Some(window), ..Case::new(2, dim, &lengths, 24) };
+                let what = format!("window {window}, dim {dim}, causal {causal}");
+                case.check(&what, name, device, 2e-5);
+                // Keys before the first query, and queries before the first key, which see nothing.
+                let (q, kv) = ([5, 0, 67, 270, 3], [0, 17, 200, 17, 273]);
+                let case = Case::cross(2, dim, &q, &kv, 25);
+                let case = Case { causal, window: Some(window), ..case }.with_bias(20, 26);
+                case.check(&format!("cross, {what}"), name, device, 2e-5);
+            }
+        }
+    }
 }
 
 #[test]
@@ -311,15 +410,22 @@ fn nothing_to_see_gives_zeros() {
 #[test]
 fn a_nan_reaches_only_those_who_see_it() {
     for (name, device) in devices() {
-        for (dim, causal) in [(32, false), (32, true), (7, true)] {
+        for (dim, causal, window) in [
+            (32, false, None),
+            (32, true, None),
+            (7, true, None),
+            (32, false, Some(9)),
+            (32, true, Some(40)),
+            (7, false, Some(33)),
+        ] {
             let width = 2 * dim;
-            let base = Case { causal, ..Case::new(2, dim, &[9, 130], 16) };
+            let base = Case { causal, window, ..Case::new(2, dim, &[9, 130], 16) };
             // Sequence 1 starts at row 9; a NaN or infinity in its row 70, in head 1.
             for (part, value) in [(0, f32::NAN), (1, f32::NAN), (2, f32::NAN), (2, f32::INFINITY)] {
                 let mut case = base.clone();
                 case.parts[part][79 * width + dim + 3] = value;
                 case.check(
-                    &format!("part {part} with {value}, causal {causal}"),
+                    &format!("part {part} with {value}, causal {causal}, window {window:?}"),
                     name,
                     device,
                     2e-5,
@@ -332,10 +438,16 @@ fn a_nan_reaches_only_those_who_see_it() {
 #[test]
 fn a_sequence_gives_the_same_bits_in_any_batch() {
     for (name, device) in devices() {
-        for (dim, causal, reach) in [(32, false, 0), (32, true, 9), (20, false, 70), (13, true, 0)]
-        {
+        for (dim, causal, window, reach) in [
+            (32, false, None, 0),
+            (32, true, None, 9),
+            (20, false, None, 70),
+            (13, true, None, 0),
+            (32, false, Some(20), 0),
+            (20, true, Some(70), 9),
+        ] {
             let lengths = [33, 1, 0, 273, 64, 17, 128, 65];
-            let mut case = Case { causal, ..Case::new(3, dim, &lengths, 17) };
+            let mut case = Case { causal, window, ..Case::new(3, dim, &lengths, 17) };
             if reach > 0 {
                 case = case.with_bias(reach, 18);
             }
@@ -371,7 +483,7 @@ fn wrong_inputs_are_typed_errors() {
     for (name, device) in main_devices() {
         let x = Tensor::zeros(device, DType::F32, &[6, 48]).unwrap();
         let offsets = Offsets::from_lengths(device, &[2, 4]).unwrap();
-        let how = Attention { heads: 2, dim: 8, scale: 1.0, causal: false, bias: None };
+        let how = Attention { scale: 1.0, ..Attention::new(2, 8) };
         let head = |start| Heads { tensor: &x, start };
         let run = |v: Heads<'_>, offsets: &Offsets, how: Attention<'_>| {
             attention(head(0), head(16), v, offsets, offsets, &how).map(|y| y.shape().to_vec())
@@ -384,13 +496,17 @@ fn wrong_inputs_are_typed_errors() {
         };
         assert_eq!(run(head(32), &offsets, how).unwrap(), [6, 16]);
         argument(run(head(32), &offsets, Attention { heads: 0, ..how }));
+        argument(run(head(32), &offsets, Attention { kv_heads: 0, ..how }));
+        argument(run(head(32), &offsets, Attention { kv_heads: 4, ..how }));
+        argument(run(head(32), &offsets, Attention { heads: 3, kv_heads: 2, ..how }));
         argument(run(head(32), &offsets, Attention { dim: 0, ..how }));
         argument(run(head(32), &offsets, Attention { dim: 129, ..how }));
         argument(run(head(32), &offsets, Attention { scale: f32::NAN, ..how }));
         argument(run(head(32), &offsets, Attention { scale: f32::INFINITY, ..how }));
         shape(run(head(33), &offsets, how));
         shape(run(head(usize::MAX), &offsets, how));
-        shape(run(head(32), &offsets, Attention { heads: usize::MAX, ..how }));
+        shape(run(head(32), &offsets, Attention { heads: usize::MAX, kv_heads: 1, ..how }));
+        shape(run(head(32), &offsets, Attention { heads: 1 << 62, kv_heads: 1 << 61, ..how }));
         shape(run(head(32), &Offsets::from_lengths(device, &[2, 5]).unwrap(), how));
         let one = Offsets::from_lengths(device, &[6]).unwrap();
         let mixed = attention(head(0), head(16), head(32), &offsets, &one, &how);

@@ -8,20 +8,24 @@ mod oracle {
     pub mod attention;
     pub mod embed;
     pub mod gemm;
+    pub mod glu;
     pub mod hamming;
     pub mod maxsim;
     pub mod norm;
     pub mod pool;
     pub mod residual;
+    pub mod rope;
     pub mod topk;
 }
 
 mod attention;
 mod embed;
 mod gemm;
+mod glu;
 mod hamming;
 mod maxsim;
 mod norm;
 mod pool;
 mod residual;
+mod rope;
 mod topk;

@@ -19,13 +19,8 @@ fn attention_reads_its_inputs_once_and_writes_no_scores() {
             let (x, _) = normals(&device, DType::F32, &[3 * length, 3 * width], &mut rng);
             let (bias, _) = normals(&device, DType::F32, &[heads, 2 * reach.max(1) - 1], &mut rng);
             let part = |i: usize| Heads { tensor: &x, start: i * width };
-            let how = Attention {
-                heads,
-                dim,
-                scale: 1.0 / (dim as f32).sqrt(),
-                causal,
-                bias: (reach > 0).then_some(&bias),
-            };
+            let bias = (reach > 0).then_some(&bias);
+            let how = Attention { causal, bias, ..Attention::new(heads, dim) };
             let mut y: Option<Tensor> = None;
             let all = launches(&emulator, || {
                 y = Some(attention(part(0), part(1), part(2), &offsets, &offsets, &how).unwrap());
@@ -82,8 +77,7 @@ fn on_tensor_cores_k_and_v_come_once_for_all_queries_of_a_block() {
             let rows = sequences * length;
             let (x, _) = normals(&device, DType::F32, &[rows, 3 * width], &mut rng);
             let part = |i: usize| Heads { tensor: &x, start: i * width };
-            let scale = 1.0 / (dim as f32).sqrt();
-            let how = Attention { heads, dim, scale, causal, bias: None };
+            let how = Attention { causal, ..Attention::new(heads, dim) };
             let all = launches(&emulator, || {
                 attention(part(0), part(1), part(2), &offsets, &offsets, &how).unwrap();
             });
@@ -125,4 +119,76 @@ fn on_tensor_cores_k_and_v_come_once_for_all_queries_of_a_block() {
             );
         }
     }
+}
+
+/// Attention of one sequence of 8192 in a window of 64 costs like that of as many queries to 192 keys each: 64 queries of a block
+/// see 191 or 192, in three tiles.
+#[test]
+fn a_window_costs_what_its_keys_do() {
+    let Some((emulator, device)) = emulated() else { return };
+    let options = DeviceOptions { matmul_precision: MatmulPrecision::Medium, ..Default::default() };
+    let rounding = Device::cuda_with(0, options).unwrap();
+    let (heads, dim, length, keys) = (2, 32, 8192, 192);
+    let width = heads * dim;
+    for (device, kernel) in [(&device, "attention"), (&rounding, "attention_mma")] {
+        let run = |lengths: &[usize], window| {
+            let offsets = Offsets::from_lengths(device, lengths).unwrap();
+            let shape = [offsets.total(), 3 * width];
+            let (x, _) = normals(device, DType::F32, &shape, &mut Rng(12));
+            let part = |i: usize| Heads { tensor: &x, start: i * width };
+            let how = Attention { window, ..Attention::new(heads, dim) };
+            let mut all = launches(&emulator, || {
+                attention(part(0), part(1), part(2), &offsets, &offsets, &how).unwrap();
+            });
+            assert_eq!(all.len(), 1, "{kernel}: launches");
+            let record = all.remove(0);
+            assert_eq!(record.kernel, kernel);
+            record.counts
+        };
+        let windowed = run(&[length], Some(64));
+        // As many queries, of sequences that are as long as a block sees.
+        let whole = run(&vec![keys; length.div_ceil(keys)], None);
+        let (asked, asked_whole) = (requested_bytes(&windowed), requested_bytes(&whole));
+        println!(
+            "{kernel}: window 64 of {length}: {} bytes from memory, {asked} asked for, {} warp instructions; \
+             sequences of {keys}: {asked_whole}, {}",
+            cold_bytes(&windowed),
+            windowed.warp_instructions,
+            whole.warp_instructions
+        );
+        let matrix = (4 * length * width) as u64;
+        let blocks = (length / 64) as u64;
+        let most = 2 * matrix + 2 * blocks * (4 * keys * width) as u64;
+        assert!(asked <= most + most / 10, "{kernel}: {asked} bytes asked for, {most} expected");
+        assert!(cold_bytes(&windowed) <= 4 * matrix + matrix / 10, "{kernel}: bytes from memory");
+        assert!(
+            windowed.warp_instructions <= whole.warp_instructions * 13 / 10,
+            "{kernel}: {} warp instructions, {} without a mask",
+            windowed.warp_instructions,
+            whole.warp_instructions
+        );
+        assert!(windowed.tensor_multiply_adds <= whole.tensor_multiply_adds, "{kernel}: products");
+        assert_eq!(windowed.shared.conflicts(), 0, "{kernel}: bank conflicts");
+        assert_eq!(windowed.local_bytes, 0, "{kernel}: local memory");
+    }
+}
+
+#[test]
+fn shared_heads_come_from_memory_once() {
+    let Some((emulator, device)) = emulated() else { return };
+    let (heads, kv_heads, dim, lengths) = (8, 2, 64, [200; 2]);
+    let offsets = Offsets::from_lengths(&device, &lengths).unwrap();
+    let (q_width, kv_width) = (heads * dim, kv_heads * dim);
+    let shape = [offsets.total(), q_width + 2 * kv_width];
+    let (x, _) = normals(&device, DType::F32, &shape, &mut Rng(13));
+    let part = |start| Heads { tensor: &x, start };
+    let how = Attention { kv_heads, ..Attention::new(heads, dim) };
+    let all = launches(&emulator, || {
+        let (k, v) = (part(q_width), part(q_width + kv_width));
+        attention(part(0), k, v, &offsets, &offsets, &how).unwrap();
+    });
+    let floor = (4 * offsets.total() * (2 * q_width + 2 * kv_width)) as u64;
+    let cold = cold_bytes(&all[0].counts);
+    println!("{heads} heads of {kv_heads}: {cold} bytes from memory, floor {floor}");
+    assert!(cold <= floor + floor / 10, "{cold} bytes from memory, floor {floor}");
 }

@@ -1,9 +1,12 @@
-//! norm, embed and pool: bytes against the floor.
+//! norm, embed, pool, glu and rope: bytes against the floor.
 
 use nearkin::ops::embed::{EmbedNorm, Lookup, embed, gather_rows};
+use nearkin::ops::gemm::Activation;
+use nearkin::ops::glu::glu;
 use nearkin::ops::norm::{l2_normalize, layer_norm};
 use nearkin::ops::pool::{Pooling, pool};
 use nearkin::ops::residual::Codec;
+use nearkin::ops::rope::{QkNorm, Rotary, rope};
 use nearkin::{DType, Offsets, Tensor};
 
 use crate::common::{Rng, normals};
@@ -126,5 +129,49 @@ fn pools_read_the_rows_that_count() {
             4 * taken * width + 4 * rows + out + 2 * bounds,
             || pool(&x, &offsets, Pooling::Max, Some(&mask)).unwrap(),
         );
+    }
+}
+
+#[test]
+fn gates_read_their_input_once() {
+    let Some((emulator, device)) = emulated() else { return };
+    let mut rng = Rng(10);
+    // ModernBERT's and nomic-bert's inner widths, and one that does not divide into fours.
+    for (rows, width) in [(200, 1152), (200, 3072), (256, 101)] {
+        let (x, _) = normals(&device, DType::F32, &[rows, 2 * width], &mut rng);
+        for activation in [Activation::Gelu, Activation::Silu] {
+            let what = format!("glu {activation:?} {rows} x {width}");
+            costs(&emulator, &what, 12 * rows * width, || glu(&x, activation).unwrap());
+        }
+    }
+}
+
+#[test]
+fn rotations_read_and_write_each_row_once() {
+    let Some((emulator, device)) = emulated() else { return };
+    let mut rng = Rng(11);
+    let lengths = [128usize, 1, 0, 77, 19];
+    let offsets = Offsets::from_lengths(&device, &lengths).unwrap();
+    let rows: usize = lengths.iter().sum();
+    // ModernBERT base; Qwen3-Embedding 0.6B; a quarter of each head turned; what does not divide into fours.
+    for (heads, kv_heads, dim, half, with_norm) in [
+        (12, 12, 64, 32, false),
+        (16, 8, 128, 64, true),
+        (8, 8, 64, 8, false),
+        (4, 2, 30, 15, true),
+    ] {
+        let width = (heads + 2 * kv_heads) * dim;
+        let (x, _) = normals(&device, DType::F32, &[rows, width], &mut rng);
+        // More positions than there are: those are not read.
+        let (cos, _) = normals(&device, DType::F32, &[512, half], &mut rng);
+        let (sin, _) = normals(&device, DType::F32, &[512, half], &mut rng);
+        let (query, _) = normals(&device, DType::F32, &[dim], &mut rng);
+        let (key, _) = normals(&device, DType::F32, &[dim], &mut rng);
+        let norm = with_norm.then_some(QkNorm { query: &query, key: &key, eps: 1e-6 });
+        let how = Rotary { heads, kv_heads, dim, cos: &cos, sin: &sin, norm };
+        let angles = 8 * offsets.max_len() * half;
+        let floor = 8 * rows * width + angles + 4 * (lengths.len() + 1) + 8 * dim;
+        let what = format!("rope {rows} x {width}, {heads} and {kv_heads} heads of {dim}");
+        costs(&emulator, &what, floor, || rope(&x, &offsets, &how).unwrap());
     }
 }

@@ -4,4 +4,5 @@
 mod common;
 
 mod colbert;
+mod encoders;
 mod transformers;

@@ -82,7 +82,7 @@ fn assert_near(what: &str, got: &[f32], want: &[f32]) {
 }
 
 #[track_caller]
-fn assert_within(tolerance: f32, what: &str, got: &[f32], want: &[f32]) {
+pub(crate) fn assert_within(tolerance: f32, what: &str, got: &[f32], want: &[f32]) {
     assert_eq!(got.len(), want.len(), "{what}: length");
     let (at, error) = got
         .iter()
@@ -95,7 +95,7 @@ fn assert_within(tolerance: f32, what: &str, got: &[f32], want: &[f32]) {
     println!("{what}: at most {error:.1e} off");
 }
 
-fn cosine(a: &[f32], b: &[f32]) -> f64 {
+pub(crate) fn cosine(a: &[f32], b: &[f32]) -> f64 {
     let dot =
         |x: &[f32], y: &[f32]| -> f64 { x.iter().zip(y).map(|(&x, &y)| x as f64 * y as f64).sum() };
     dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
@@ -396,6 +396,78 @@ fn the_transformer_may_have_its_own_folder() {
     let model = TextEncoder::load(folder.path(), &Device::cpu(), DType::F32).unwrap();
     assert_eq!(model.max_tokens(), golden.max_length());
     assert_near("own folder", &model.embed(&golden.texts()).unwrap(), &golden.f32s("embeddings"));
+}
+
+/// Projection, norm and normalisation behind the pooling, against the same by hand.
+#[test]
+fn modules_behind_the_pooling_are_run() {
+    let golden = Golden::open("bert");
+    let folder = crate::common::golden_copy("bert");
+    let write = |name: &str, json: Value| {
+        let file = folder.path().join(name);
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        std::fs::write(file, json.to_string()).unwrap();
+    };
+    let tensors = |name: &str, tensors: &[(&str, &[usize], &[f32])]| {
+        let views = tensors.iter().map(|(name, shape, values)| {
+            let bytes = bytemuck::cast_slice(values);
+            (name.to_string(), TensorView::new(Dtype::F32, shape.to_vec(), bytes).unwrap())
+        });
+        let bytes = safetensors::serialize(views, None).unwrap();
+        std::fs::write(folder.path().join(name).join("model.safetensors"), bytes).unwrap();
+    };
+    let module = |class: &str, path: &str| {
+        json!({"idx": 0, "name": "0", "path": path, "type": format!("sentence_transformers.models.{class}")})
+    };
+    let (wide, narrow) = (40, 12);
+    let mut rng = crate::common::Rng(5);
+    let (matrix, bias) = (rng.normals(narrow * wide), rng.normals(narrow));
+    let (scale, shift) = (rng.normals(narrow), rng.normals(narrow));
+    let dense = json!({"in_features": wide, "out_features": narrow, "bias": true,
+                       "activation_function": "torch.nn.modules.activation.Tanh"});
+    write("2_Dense/config.json", dense);
+    tensors(
+        "2_Dense",
+        &[("linear.weight", &[narrow, wide], &matrix), ("linear.bias", &[narrow], &bias)],
+    );
+    write("3_LayerNorm/config.json", json!({"dimension": narrow}));
+    tensors("3_LayerNorm", &[("norm.weight", &[narrow], &scale), ("norm.bias", &[narrow], &shift)]);
+    let first = [module("Transformer", ""), module("Pooling", "1_Pooling")];
+    write("modules.json", json!(first));
+    let load = |d: &Device| TextEncoder::load(folder.path(), d, DType::F32).unwrap();
+    let pooled = load(&Device::cpu()).embed(&golden.texts()).unwrap();
+    let rest = [
+        module("Dense", "2_Dense"),
+        module("LayerNorm", "3_LayerNorm"),
+        module("Normalize", "4_Normalize"),
+    ];
+    write("modules.json", json!([&first[..], &rest].concat()));
+    let want: Vec<f32> = pooled
+        .chunks(wide)
+        .flat_map(|x| {
+            let y: Vec<f64> = (0..narrow)
+                .map(|j| {
+                    let row = &matrix[j * wide..][..wide];
+                    let dot: f64 = row.iter().zip(x).map(|(&w, &x)| w as f64 * x as f64).sum();
+                    (dot + bias[j] as f64).tanh()
+                })
+                .collect();
+            let mean = y.iter().sum::<f64>() / narrow as f64;
+            let variance = y.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / narrow as f64;
+            let z: Vec<f64> = (0..narrow)
+                .map(|j| (y[j] - mean) / (variance + 1e-5).sqrt() * scale[j] as f64 + shift[j] as f64)
+                .collect();
+            let length = z.iter().map(|v| v * v).sum::<f64>().sqrt();
+            z.into_iter().map(move |v| (v / length) as f32)
+        })
+        .collect();
+    for (device, d) in main_devices() {
+        let model = load(d);
+        assert_eq!(model.dim(), narrow);
+        assert_near(device, &model.embed(&golden.texts()).unwrap(), &want);
+        let both = model.embed_tokens(&golden.texts(), &EmbedOptions::default()).unwrap();
+        assert_eq!((both.dim, both.embeddings.len()), (wide, want.len()));
+    }
 }
 
 /// The folder of the real MiniLM, where it was fetched.

@@ -20,6 +20,8 @@ use crate::{Result, demo, model};
 
 /// The family of the end-to-end benchmark, which needs the model.
 const ENCODE: &str = "encode";
+/// The family of image encoders, whose peer is exported once.
+const VISION: &str = "vision";
 /// The family of approximated scores, whose recall a collection shows.
 const CUR: &str = "cur";
 
@@ -262,13 +264,15 @@ fn peers(options: &Options, model: Option<&Path>) -> Result<Vec<Peer>> {
     };
     let mut lines = Vec::new();
     for name in
-        [ENCODE, "topk", "maxsim", "hamming", CUR, "ops"].into_iter().filter(|name| script(name))
+        [ENCODE, VISION, "topk", "maxsim", "hamming", CUR, "ops"].into_iter().filter(|name| script(name))
     {
         let mut command = python.run([]);
         command.arg(scripts.join(format!("{name}.py")));
         if name == ENCODE {
             let model = model.ok_or("the model is fetched for this family")?;
             command.arg("--model").arg(model).arg("--corpus").arg(&options.corpus);
+        }
+        if [ENCODE, VISION].contains(&name) {
             command.arg("--cache").arg(folder.join("cache"));
         }
         lines.extend(measured(command)?);

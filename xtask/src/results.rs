@@ -13,8 +13,20 @@ use crate::plot::{Bar, bars};
 use crate::report::{slug, time};
 
 /// The families of `benches/gpu.rs` and `benches/peers/gpu.py`.
-pub const FAMILIES: [&str; 10] =
-    ["gemm", "topk", "maxsim", "hamming", "cur", "attention", "norm", "embed", "pool", "encode"];
+pub const FAMILIES: [&str; 12] = [
+    "gemm",
+    "topk",
+    "maxsim",
+    "hamming",
+    "cur",
+    "attention",
+    "rope",
+    "glu",
+    "norm",
+    "embed",
+    "pool",
+    "encode",
+];
 
 /// What the folder holds.
 pub struct Results {

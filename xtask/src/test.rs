@@ -60,8 +60,12 @@ pub fn run(gpu: bool) -> Result {
     steps.run("format", cargo(["fmt", "--all", "--check"]))?;
     let clippy = ["clippy", "--workspace", "--all-targets", "--all-features", "--"];
     steps.run("clippy", with(cargo(clippy), &["-D", "warnings"]))?;
-    for (name, features) in [("CPU only", ""), ("CUDA only", "cuda,cuda-12"), ("wgpu only", "wgpu")]
-    {
+    for (name, features) in [
+        ("CPU only", ""),
+        ("CUDA only", "cuda,cuda-12"),
+        ("wgpu only", "wgpu"),
+        ("images only", "images"),
+    ] {
         let clippy = ["clippy", "-p", "nearkin", "--lib", "--tests", "--no-default-features"];
         let with_features = ["--features", features, "--", "-D", "warnings"];
         steps.run(&format!("clippy, {name}"), with(cargo(clippy), &with_features))?;

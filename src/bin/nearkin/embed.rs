@@ -4,20 +4,27 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::ValueEnum;
-use nearkin::models::{EmbedOptions, TextEncoder, TokenEncoder};
+use nearkin::images::Preprocessor;
+use nearkin::models::{
+    DualEncoder, EmbedOptions, ImageEncoder, Kind, TextEncoder, TokenEncoder,
+};
 use nearkin::search::store::{self, Vectors};
 use nearkin::{Device, Error, Result};
 
+use crate::images::{self, Images};
 use crate::{Compute, input, print_line, progress};
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// A Hugging Face or sentence-transformers folder.
+    /// A Hugging Face, sentence-transformers or OpenCLIP folder.
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
     /// .txt (a text per line) or .jsonl (`text`, optionally `_id` and `title`).
-    #[arg(long, value_name = "FILE")]
-    input: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "images", conflicts_with = "images")]
+    input: Option<PathBuf>,
+    /// Image files, or folders of them (JPEG, PNG, WebP); the names of the files are the ids.
+    #[arg(long, value_name = "PATHS", num_args = 1.., conflicts_with = "tokens")]
+    images: Vec<PathBuf>,
     /// Where `embeddings` [n, d] go, as safetensors with the ids in the metadata.
     #[arg(long, value_name = "FILE")]
     output: PathBuf,
@@ -40,20 +47,27 @@ enum As {
 
 pub(crate) fn run(options: &Options, json: bool) -> Result<()> {
     input::check_output(&options.output)?;
-    let texts = input::texts(&options.input)?;
+    let Some(input) = &options.input else { return run_images(options, json) };
+    let texts = input::texts(input)?;
     let device = options.compute.device()?;
-    let is_late = TokenEncoder::is_made_for(&options.model);
-    match (is_late, options.tokens) {
-        (Ok(true), true) => return run_late(options, &texts, &device, json),
-        (Ok(true), false) => {
+    match (Kind::of(&options.model)?, options.tokens) {
+        (Kind::Dual, _) => return run_dual(options, &texts, &device, json),
+        (Kind::Tokens, true) => return run_late(options, &texts, &device, json),
+        (Kind::Tokens, false) => {
             return Err(Error::Argument {
                 what: "--tokens",
                 expected: "to be given, because the model is made for late interaction".into(),
                 got: "nothing".into(),
             });
         }
-        // What is wrong with the folder is said where it is loaded.
-        (Ok(false) | Err(_), _) => {}
+        (Kind::Image, _) => {
+            return Err(Error::Argument {
+                what: "--input",
+                expected: "--images, because the model reads images alone".into(),
+                got: input.display().to_string(),
+            });
+        }
+        _ => {}
     }
     let encoder = TextEncoder::load(&options.model, &device, options.compute.dtype.into())?;
     let bar = progress::bar("embedding", texts.texts.len());
@@ -77,7 +91,68 @@ pub(crate) fn run(options: &Options, json: bool) -> Result<()> {
         tensors.push(("offsets", Vectors::i64(&[offsets.len()], offsets)));
     }
     store::write(&options.output, tensors, &texts.ids)?;
-    report(options, &device, shape, seconds, json)
+    report(options, &device, "texts", shape, seconds, json)
+}
+
+/// Vectors of images.
+fn run_images(options: &Options, json: bool) -> Result<()> {
+    let files = images::files(&options.images)?;
+    let device = options.compute.device()?;
+    let dtype = options.compute.dtype.into();
+    let (single, dual);
+    let model = match Kind::of(&options.model)? {
+        Kind::Image => {
+            single = ImageEncoder::load(&options.model, &device, dtype)?;
+            Images::Single(&single)
+        }
+        Kind::Dual => {
+            dual = DualEncoder::load(&options.model, &device, dtype)?;
+            Images::Dual(&dual)
+        }
+        _ => {
+            return Err(Error::Argument {
+                what: "--images",
+                expected: "a model that reads images".into(),
+                got: options.model.display().to_string(),
+            });
+        }
+    };
+    let preprocessor = Preprocessor::open(&options.model)?;
+    let started = Instant::now();
+    let out = model.embed(&preprocessor, &files, options.compute.batch_tokens())?;
+    let seconds = started.elapsed().as_secs_f64();
+    let shape = [files.len(), out.dim];
+    let tensors = vec![("embeddings", Vectors::f32(&shape, &out.values))];
+    store::write(&options.output, tensors, &images::ids(&files))?;
+    report(options, &device, "images", shape, seconds, json)
+}
+
+/// Vectors of the text half of a dual encoder.
+fn run_dual(options: &Options, texts: &input::Texts, device: &Device, json: bool) -> Result<()> {
+    if options.tokens {
+        return Err(Error::Argument {
+            what: "--tokens",
+            expected: "a text encoder".into(),
+            got: "a dual encoder".into(),
+        });
+    }
+    let model = DualEncoder::load(&options.model, device, options.compute.dtype.into())?;
+    let bar = progress::bar("embedding", texts.texts.len());
+    let started = Instant::now();
+    let embed = EmbedOptions {
+        batch_tokens: options.compute.batch_tokens(),
+        progress: Some(&|done| bar.set_position(done as u64)),
+    };
+    let out = model.embed_texts(&texts.texts, &embed)?;
+    let seconds = started.elapsed().as_secs_f64();
+    bar.finish_and_clear();
+    let shape = [texts.texts.len(), out.dim];
+    store::write(
+        &options.output,
+        vec![("embeddings", Vectors::f32(&shape, &out.values))],
+        &texts.ids,
+    )?;
+    report(options, device, "texts", shape, seconds, json)
 }
 
 /// Token vectors of a model for late interaction.
@@ -100,27 +175,28 @@ fn run_late(options: &Options, texts: &input::Texts, device: &Device, json: bool
         ("offsets", Vectors::i64(&[out.offsets.len()], &out.offsets)),
     ];
     store::write(&options.output, tensors, &texts.ids)?;
-    report(options, device, [texts.texts.len(), out.dim], seconds, json)
+    report(options, device, "texts", [texts.texts.len(), out.dim], seconds, json)
 }
 
-/// Says what was done: so many texts to so many dimensions.
+/// Says what was done: so many texts or images to so many dimensions.
 fn report(
     options: &Options,
     device: &Device,
-    [texts, dim]: [usize; 2],
+    what: &str,
+    [count, dim]: [usize; 2],
     seconds: f64,
     json: bool,
 ) -> Result<()> {
-    let rate = texts as f64 / seconds.max(1e-9);
+    let rate = count as f64 / seconds.max(1e-9);
     let summary = serde_json::json!({
-        "texts": texts, "dim": dim, "seconds": seconds, "texts_per_s": rate,
+        what: count, "dim": dim, "seconds": seconds, format!("{what}_per_s"): rate,
         "device": device.name(), "output": options.output,
     });
     if json {
         return print_line(&summary.to_string());
     }
     eprintln!(
-        "{texts} texts to {dim} dimensions in {seconds:.2} s ({rate:.0}/s) on {}",
+        "{count} {what} to {dim} dimensions in {seconds:.2} s ({rate:.0}/s) on {}",
         device.name()
     );
     Ok(())

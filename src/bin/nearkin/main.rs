@@ -1,14 +1,19 @@
-//! `nearkin`: embed texts, search them, rerank pairs and evaluate a model, from the shell.
+//! `nearkin`: embed texts and images, search them, classify, rerank and evaluate, from the shell.
 
+mod align;
 mod beir;
+mod classify;
 mod devices;
 mod embed;
 mod eval;
 mod hash;
+mod images;
 mod input;
+mod models;
 mod progress;
 mod rerank;
 mod search;
+mod sheet;
 
 use std::process::ExitCode;
 
@@ -30,8 +35,14 @@ struct Cli {
 enum Command {
     /// List the devices there are, and which one `--device auto` takes.
     Devices,
-    /// Embed the texts of a file into a safetensors file.
+    /// List the architectures of models, what loads them, and what they were tested against.
+    Models,
+    /// Embed the texts of a file, or images, into a safetensors file.
     Embed(embed::Options),
+    /// Say which of some labels images show, with a dual encoder and no training.
+    Classify(classify::Options),
+    /// Draw where in an image a text is seen, with a dual encoder.
+    Align(align::Options),
     /// Turn the vectors of a safetensors file into binary codes to search.
     Hash(hash::Options),
     /// Find the nearest vectors of one safetensors file for each vector of another.
@@ -148,6 +159,9 @@ fn main() -> ExitCode {
     quiet_tokenizers();
     let result = match &cli.command {
         Command::Devices => devices::run(cli.json),
+        Command::Models => models::run(cli.json),
+        Command::Classify(options) => classify::run(options),
+        Command::Align(options) => align::run(options),
         Command::Embed(options) => embed::run(options, cli.json),
         Command::Hash(options) => hash::run(options, cli.json),
         Command::Search(options) => search::run(options),

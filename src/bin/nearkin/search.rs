@@ -8,7 +8,8 @@ use nearkin::search::store::Stored;
 use nearkin::search::{BinaryIndex, BinarySearch, FlatIndex, Hit, TokenIndex};
 use nearkin::{Device, Error, Result};
 
-use crate::{check_k, print_line};
+use crate::sheet::Sheet;
+use crate::{check_k, input, print_line};
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
@@ -32,6 +33,9 @@ pub(crate) struct Options {
     /// hamming: score codes by the query itself, not by its code.
     #[arg(long)]
     asymmetric: bool,
+    /// Also write what was found as a page (.html); ids that name images are shown as pictures.
+    #[arg(long, value_name = "FILE")]
+    sheet: Option<PathBuf>,
     /// auto, cpu, cuda, wgpu, cuda:<index> or wgpu:<index>.
     #[arg(long, default_value = "auto")]
     device: String,
@@ -51,6 +55,9 @@ const QUERIES: usize = 4096;
 
 pub(crate) fn run(options: &Options) -> Result<()> {
     check_k(options.k)?;
+    if let Some(file) = &options.sheet {
+        input::check_output(file)?;
+    }
     let device = Device::by_name(&options.device)?;
     let metric = match options.metric {
         By::Cosine => Metric::Cosine,
@@ -71,12 +78,13 @@ fn in_groups(
 ) -> Result<()> {
     let queries = Stored::open(&options.queries)?;
     check_dim(options, queries.dim(), dim)?;
+    let mut sheet = Sheet::new();
     for start in (0..queries.len()).step_by(QUERIES) {
         let rows = start..queries.len().min(start + QUERIES);
         let found = search(&queries.to_f32_vec(rows.clone())?)?;
-        print(queries.ids()[rows].iter().map(String::as_str), &found)?;
+        print(queries.ids()[rows].iter().map(String::as_str), &found, &mut sheet)?;
     }
-    Ok(())
+    write(options, &sheet)
 }
 
 /// Binary codes, made from the queries' vectors by the index's hash functions.
@@ -96,7 +104,13 @@ fn interactions(options: &Options, device: &Device) -> Result<()> {
     let queries = TokenIndex::load(&options.queries, &Device::cpu())?;
     check_dim(options, queries.dim(), index.dim())?;
     let found = index.search(&queries.to_f32_vec()?, &queries.offsets(), options.k, None)?;
-    print(queries.ids(), &found)
+    let mut sheet = Sheet::new();
+    print(queries.ids(), &found, &mut sheet)?;
+    write(options, &sheet)
+}
+
+fn write(options: &Options, sheet: &Sheet) -> Result<()> {
+    options.sheet.as_ref().map_or(Ok(()), |file| sheet.write(file))
 }
 
 fn check_dim(options: &Options, queries: usize, index: usize) -> Result<()> {
@@ -113,9 +127,14 @@ fn check_dim(options: &Options, queries: usize, index: usize) -> Result<()> {
     })
 }
 
-/// A line for each query.
-fn print<'a>(queries: impl Iterator<Item = &'a str>, found: &[Vec<Hit>]) -> Result<()> {
+/// A line for each query, and its place on the page.
+fn print<'a>(
+    queries: impl Iterator<Item = &'a str>,
+    found: &[Vec<Hit>],
+    sheet: &mut Sheet,
+) -> Result<()> {
     for (query, hits) in queries.zip(found) {
+        sheet.add(query, hits);
         let line = serde_json::json!({
             "query": query,
             "ids": hits.iter().map(|h| &*h.id).collect::<Vec<_>>(),

@@ -1,11 +1,17 @@
 //! Cross-encoders: a score for a pair of texts that the encoder read together.
 
+mod images;
+
 use std::path::Path;
 
+pub use images::{EncodedImages, ImageCrossEncoder};
+
 use super::batch::Rows;
-use super::config::{Architecture, Config};
+use super::config::{Parts, TextConfig};
+use super::layers::{Linear, Loader, Norm};
 use super::modules::Reading;
-use super::text::{Encoder, Hidden, Linear, Loader};
+use super::text::family::Take;
+use super::text::{Encoder, Hidden, language};
 use super::tokenizer::Tokenizer;
 use super::weights::Weights;
 use super::{EmbedOptions, WINDOW, check_dtype};
@@ -18,32 +24,30 @@ pub struct CrossEncoder {
     encoder: Encoder,
     tokenizer: Tokenizer,
     head: Head,
+    /// Which of the languages texts are in, where the model has a net for each.
+    language: usize,
 }
 
-/// `logits = out tanh(dense x)` on the first token. transformers: `BertPooler` with the `classifier` of
-/// `BertForSequenceClassification`; `RobertaClassificationHead`.
+/// `logits = out norm(f(dense x))` of one vector of a sequence; a family may lack the norm or the inner map.
 struct Head {
-    dense: Linear,
+    take: Take,
+    mean: bool,
+    /// The token that is not read where the last one is.
+    pad: Option<u32>,
+    dense: Option<(Linear, Activation)>,
+    norm: Option<Norm>,
     out: Linear,
 }
 
 impl Head {
-    fn load(config: &Config, loader: &Loader) -> Result<Head> {
+    fn load(config: &TextConfig, loader: &Loader<'_>) -> Result<Head> {
         let (prefix, root) = (&loader.prefix, &loader.root);
-        let (dense, out) = match config.architecture {
-            Architecture::Bert => (format!("{prefix}pooler.dense"), format!("{root}classifier")),
-            Architecture::Roberta => {
-                (format!("{root}classifier.dense"), format!("{root}classifier.out_proj"))
-            }
-            other => {
-                let problem = format!(
-                    "no cross-encoder is known for {other:?}; known are BERT, RoBERTa, XLM-RoBERTa \
-                     and CamemBERT"
-                );
-                return Err(Error::Config { file: config.file.clone(), problem });
-            }
+        let Some(names) = config.family.classifier else {
+            let problem = format!("no cross-encoder is known for {}", config.name);
+            return Err(Error::Config { file: config.file.clone(), problem });
         };
-        let hidden = config.hidden;
+        let Parts { shape, classifier, pad, .. } = &config.parts;
+        let (hidden, out) = (shape.hidden, format!("{root}{}", names.out));
         if !loader.weights.has(&format!("{out}.weight")) {
             let problem = "is missing: this checkpoint has no sequence-classification head and cannot score pairs; \
                            expected a cross-encoder";
@@ -53,16 +57,51 @@ impl Head {
                 problem: problem.into(),
             });
         }
+        let dense = names.dense.map(|(name, of_encoder)| {
+            let name = format!("{}{name}", if of_encoder { prefix } else { root });
+            let dense = loader.linear(&name, hidden, hidden, classifier.bias)?;
+            Ok((dense, classifier.activation))
+        });
+        let norm = names.norm.map(|name| {
+            loader.norm(&format!("{root}{name}"), shape.norm, hidden, shape.eps)
+        });
         Ok(Head {
-            dense: loader.linear(&dense, hidden, hidden)?,
-            out: loader.linear(&out, config.labels.len(), hidden)?,
+            take: names.take,
+            mean: classifier.mean,
+            pad: *pad,
+            dense: dense.transpose()?,
+            norm: norm.transpose()?,
+            out: loader.linear(&out, config.labels.len(), hidden, names.out_bias)?,
         })
     }
 
     fn logits(&self, hidden: &Hidden) -> Result<Tensor> {
-        let first = pool(&hidden.states, &hidden.offsets, Pooling::Cls, None)?;
-        let inner = self.dense.apply(&first, Activation::Tanh, None)?;
-        self.out.apply(&inner, Activation::None, None)
+        let positions;
+        let how = match self.take {
+            Take::First if self.mean => Pooling::Mean,
+            Take::First => Pooling::Cls,
+            Take::Last => {
+                positions = self.last(hidden);
+                Pooling::At(&positions)
+            }
+        };
+        let mut x = pool(&hidden.states, &hidden.offsets, how, None)?;
+        if let Some((dense, activation)) = &self.dense {
+            x = dense.apply(&x, *activation, None)?;
+        }
+        if let Some(norm) = &self.norm {
+            x = norm.apply(&x)?;
+        }
+        self.out.apply(&x, Activation::None, None)
+    }
+
+    /// The position of each sequence's last token that is no padding token; transformers takes the first where all are.
+    fn last(&self, hidden: &Hidden) -> Vec<u32> {
+        let of = |i: usize| {
+            let ids = &hidden.ids[hidden.offsets.range(i)];
+            ids.iter().rposition(|&id| Some(id) != self.pad).unwrap_or(0) as u32
+        };
+        (0..hidden.offsets.len()).map(of).collect()
     }
 }
 
@@ -77,12 +116,13 @@ impl CrossEncoder {
     /// classification head is not, and [`Error::Weights`] if the head is missing or has not one row a label.
     pub fn load(folder: &Path, device: &Device, dtype: DType) -> Result<CrossEncoder> {
         check_dtype(dtype)?;
-        let config = Config::open(folder)?;
+        let config = TextConfig::open(folder)?;
         let tokenizer = Tokenizer::open(folder, &config, &Reading::open(folder)?)?;
         let weights = Weights::open(folder)?;
         let loader = Loader::new(&weights, &config, device, dtype)?;
         let head = Head::load(&config, &loader)?;
-        Ok(CrossEncoder { encoder: Encoder::load(config, &loader)?, tokenizer, head })
+        let language = language(&config, None)?;
+        Ok(CrossEncoder { encoder: Encoder::load(config, &loader)?, tokenizer, head, language })
     }
 
     /// Names of the classes; one for a model that gives a single score.
@@ -93,6 +133,20 @@ impl CrossEncoder {
     /// Tokens, special ones included, at which a pair is cut.
     pub fn max_tokens(&self) -> usize {
         self.tokenizer.limit()
+    }
+
+    /// The languages that the model has a net for (X-MOD), in the checkpoint's order; empty for other models.
+    pub fn languages(&self) -> &[String] {
+        &self.encoder.config.parts.languages
+    }
+
+    /// The same encoder for pairs in another of its [`languages`](Self::languages).
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if the model has no such language, with those it has.
+    pub fn with_language(mut self, name: &str) -> Result<CrossEncoder> {
+        self.language = language(&self.encoder.config, Some(name))?;
+        Ok(self)
     }
 
     /// The device that the model is on.
@@ -140,7 +194,8 @@ impl CrossEncoder {
         for (i, (pairs, out)) in
             pairs.chunks(WINDOW).zip(logits.chunks_mut(WINDOW * width)).enumerate()
         {
-            let encoded = self.tokenizer.pairs(pairs)?;
+            let mut encoded = self.tokenizer.pairs(pairs)?;
+            encoded.iter_mut().for_each(|pair| pair.language = self.language);
             let report = |done| options.report(i * WINDOW + done);
             let mut rows = Rows::new(out, width, &report);
             self.encoder.run(&encoded, options.budget(self.device()), |hidden| {
@@ -157,7 +212,7 @@ impl std::fmt::Debug for CrossEncoder {
         let config = &self.encoder.config;
         f.debug_struct("CrossEncoder")
             .field("folder", &config.file.parent())
-            .field("architecture", &config.architecture)
+            .field("architecture", &config.name)
             .field("labels", &config.labels)
             .field("device", &self.encoder.device)
             .finish()

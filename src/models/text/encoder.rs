@@ -1,179 +1,72 @@
-//! The encoder that all text models share: embeddings, then post-norm layers of attention and a feed-forward net.
-//!
-//! Vaswani et al., arXiv:1706.03762, as Devlin et al., arXiv:1810.04805, arranged it:
-//! `y = norm(x + attention(x))`, `x' = norm(y + down(f(up(y))))`. Activations are f32; matrices and tables are stored
-//! as the caller chose.
+//! The encoder that all text models share: embeddings, then layers.
 
 #[cfg(feature = "cuda")]
 use crate::device::Backend;
+use crate::models::adapters::Adapters;
 use crate::models::batch::pack;
-use crate::models::config::{Architecture, Config};
+use crate::models::config::TextConfig;
+use crate::models::layers::{Context, Loader, Norm, Pass, Seen, Stack};
 use crate::models::tokenizer::Encoded;
 use crate::models::weights::Weights;
-use crate::ops::attention::{Attention, Heads, attention};
-use crate::ops::embed::{EmbedNorm, Lookup, embed, gather_rows};
+use crate::ops::embed::{EmbedNorm, Lookup, MISSING, embed, scatter_rows, select_rows};
 #[cfg(feature = "cuda")]
 use crate::ops::embed::{checked_numbers, cuda::embed_rows};
-use crate::ops::gemm::{Activation, Epilogue, gemm};
-use crate::ops::norm::layer_norm;
 use crate::{DType, Device, Error, Offsets, Result, Tensor};
 
+use super::family::Layout;
 #[cfg(feature = "cuda")]
 use super::graphs::{Batch, Graphs};
-use super::{bert, distilbert, mpnet, roberta};
-
-pub(super) const WORDS: &str = "embeddings.word_embeddings";
-
-/// Where a family keeps its tensors, and how it numbers positions.
-pub(super) struct Layout {
-    /// What its own checkpoints of larger models put before the encoder's names.
-    pub(super) prefix: &'static str,
-    /// Where the layers are, each behind its number.
-    pub(super) layers: &'static str,
-    pub(super) query: &'static str,
-    pub(super) key: &'static str,
-    pub(super) value: &'static str,
-    pub(super) output: &'static str,
-    pub(super) output_norm: &'static str,
-    pub(super) up: &'static str,
-    pub(super) down: &'static str,
-    pub(super) down_norm: &'static str,
-    /// Whether token types are embedded.
-    pub(super) types: bool,
-    /// Appends the row of the position table of each token of one sequence.
-    pub(super) positions: fn(&Config, &[u32], &mut Vec<u32>),
-}
-
-fn layout(architecture: Architecture) -> &'static Layout {
-    match architecture {
-        Architecture::Bert => &bert::LAYOUT,
-        Architecture::Roberta => &roberta::LAYOUT,
-        Architecture::DistilBert => &distilbert::LAYOUT,
-        Architecture::Mpnet => &mpnet::LAYOUT,
-    }
-}
-
-/// What a checkpoint is read with.
-pub(crate) struct Loader<'a> {
-    pub(crate) weights: &'a Weights,
-    pub(crate) device: &'a Device,
-    /// The dtype of matrices and tables.
-    pub(crate) dtype: DType,
-    /// What stands before the names of the encoder's tensors.
-    pub(crate) prefix: String,
-    /// What stands before the names of what is built on the encoder.
-    pub(crate) root: String,
-}
+use super::mpnet;
 
 impl<'a> Loader<'a> {
     /// Finds where in the checkpoint the encoder is.
     pub(crate) fn new(
         weights: &'a Weights,
-        config: &Config,
+        config: &TextConfig,
         device: &'a Device,
         dtype: DType,
     ) -> Result<Loader<'a>> {
-        let prefix = weights.prefix(&format!("{WORDS}.weight"))?;
-        let own = layout(config.architecture).prefix;
-        let root = prefix.strip_suffix(own).unwrap_or(&prefix).to_string();
+        let layout = config.layout();
+        let prefix = weights.prefix(layout.words)?;
+        let root = prefix.strip_suffix(layout.prefix).unwrap_or(&prefix).to_string();
         Ok(Loader { weights, device, dtype, prefix, root })
     }
-
-    fn table(&self, name: &str, rows: usize, width: usize) -> Result<Tensor> {
-        let name = format!("{}{name}.weight", self.prefix);
-        self.weights.tensor(self.device, self.dtype, &name, &[rows, width])
-    }
-
-    /// A linear map `[out, in]` with its bias, given by its full name.
-    pub(crate) fn linear(&self, name: &str, rows: usize, columns: usize) -> Result<Linear> {
-        self.linears(&[name.to_string()], rows, columns)
-    }
-
-    /// Linear maps of one input, fused into one.
-    fn linears(&self, names: &[String], rows: usize, columns: usize) -> Result<Linear> {
-        let named = |part: &str| -> Vec<String> {
-            names.iter().map(|name| format!("{name}.{part}")).collect()
-        };
-        let (device, weights) = (self.device, self.weights);
-        Ok(Linear {
-            weight: weights.stacked(device, self.dtype, &named("weight"), &[rows, columns])?,
-            bias: weights.stacked(device, DType::F32, &named("bias"), &[rows])?,
-        })
-    }
-
-    fn norm(&self, name: &str, config: &Config) -> Result<Norm> {
-        let name = format!("{}{name}", self.prefix);
-        // The oldest checkpoints have the names TensorFlow gave.
-        let old = self.weights.has(&format!("{name}.gamma"));
-        let (weight, bias) = if old { ("gamma", "beta") } else { ("weight", "bias") };
-        let vector = |part| {
-            let name = format!("{name}.{part}");
-            self.weights.tensor(self.device, DType::F32, &name, &[config.hidden])
-        };
-        Ok(Norm { weight: vector(weight)?, bias: vector(bias)?, eps: config.eps })
-    }
 }
 
-/// `x Wᵀ + b`.
-pub(crate) struct Linear {
-    weight: Tensor,
-    bias: Tensor,
-}
-
-impl Linear {
-    pub(crate) fn apply(
-        &self,
-        x: &Tensor,
-        activation: Activation,
-        residual: Option<&Tensor>,
-    ) -> Result<Tensor> {
-        let bias = Some(&self.bias);
-        gemm(x, &self.weight, &Epilogue { bias, activation, residual, ..Epilogue::default() })
-    }
-}
-
-struct Norm {
+/// The norm of the embeddings' sum. The kernel that adds them up wants a bias, be it zeros.
+pub(crate) struct InputNorm {
     weight: Tensor,
     bias: Tensor,
     eps: f32,
 }
 
-impl Norm {
-    fn apply(&self, x: Tensor) -> Result<Tensor> {
-        layer_norm(&x, None, &self.weight, Some(&self.bias), self.eps)
+impl InputNorm {
+    pub(crate) fn of(norm: Norm, device: &Device) -> Result<InputNorm> {
+        let bias = match norm.bias {
+            Some(bias) => bias,
+            None => Tensor::zeros(device, DType::F32, norm.weight.shape())?,
+        };
+        Ok(InputNorm { weight: norm.weight, bias, eps: norm.eps })
     }
-}
 
-struct Layer {
-    /// Query, key and value one below the other.
-    qkv: Linear,
-    output: Linear,
-    output_norm: Norm,
-    up: Linear,
-    down: Linear,
-    down_norm: Norm,
+    pub(crate) fn args(&self) -> EmbedNorm<'_> {
+        EmbedNorm { weight: &self.weight, bias: &self.bias, eps: self.eps }
+    }
 }
 
 /// An encoder on a device.
 pub(crate) struct Encoder {
-    pub(crate) config: Config,
+    pub(crate) config: TextConfig,
     pub(crate) device: Device,
+    layout: &'static Layout,
     words: Tensor,
-    positions: Tensor,
+    positions: Option<Tensor>,
     types: Option<Tensor>,
-    norm: Norm,
-    layers: Vec<Layer>,
-    /// MPNet's bias by head and distance.
-    bias: Option<Tensor>,
+    norm: Option<InputNorm>,
+    stack: Stack,
+    last_norm: Option<Norm>,
     #[cfg(feature = "cuda")]
     graphs: Graphs,
-}
-
-/// The tokens of a batch that are seen, where not all are.
-struct Seen {
-    /// Their rows.
-    rows: Vec<u32>,
-    offsets: Offsets,
 }
 
 /// The last hidden states of a batch.
@@ -181,47 +74,54 @@ pub(crate) struct Hidden {
     /// \[T, H\].
     pub(crate) states: Tensor,
     pub(crate) offsets: Offsets,
+    /// The token of each row.
+    pub(crate) ids: Vec<u32>,
     /// Which of the sequences given are in the batch, in its order.
     pub(crate) members: Vec<usize>,
 }
 
 impl Encoder {
-    pub(crate) fn load(config: Config, loader: &Loader) -> Result<Encoder> {
-        let names = layout(config.architecture);
-        let (hidden, inner) = (config.hidden, config.intermediate);
-        let layer = |i: usize| {
-            let at = |name: &str| format!("{}.{i}.{name}", names.layers);
-            let full = |name: &str| format!("{}{}", loader.prefix, at(name));
-            let qkv = [names.query, names.key, names.value].map(full);
-            Ok(Layer {
-                qkv: loader.linears(&qkv, hidden, hidden)?,
-                output: loader.linear(&full(names.output), hidden, hidden)?,
-                output_norm: loader.norm(&at(names.output_norm), &config)?,
-                up: loader.linear(&full(names.up), inner, hidden)?,
-                down: loader.linear(&full(names.down), hidden, inner)?,
-                down_norm: loader.norm(&at(names.down_norm), &config)?,
-            })
+    pub(crate) fn load(config: TextConfig, loader: &Loader<'_>) -> Result<Encoder> {
+        let (layout, parts) = (config.layout(), &config.parts);
+        let shape = &parts.shape;
+        let hidden = shape.hidden;
+        let table = |name: Option<&str>, rows| {
+            name.map(|name| loader.table(name, rows, hidden)).transpose()
         };
-        let types = match names.types {
-            true => Some(loader.table("embeddings.token_type_embeddings", config.types, hidden)?),
-            false => None,
+        let norm = |name: Option<&str>| {
+            let full = name.map(|name| format!("{}{name}", loader.prefix));
+            full.map(|name| loader.norm(&name, shape.norm, hidden, shape.eps)).transpose()
         };
-        let bias = match config.architecture {
-            Architecture::Mpnet => Some(mpnet::bias(loader, &config)?),
-            _ => None,
-        };
+        let mut stack = Stack::load(loader, shape.clone(), &layout.names)?;
+        if parts.buckets > 0 {
+            stack.bias = Some(mpnet::bias(loader, parts)?);
+        }
+        if let Some(adapters) = parts.adapters {
+            let of = |i: usize| {
+                let at = format!("{}{}.{i}.output", loader.prefix, layout.names.layers);
+                Adapters::load(loader, &at, adapters, &parts.languages, hidden, shape.eps)
+            };
+            stack.adapt((0..shape.layers).map(of).collect::<Result<_>>()?);
+        }
+        let device = loader.device;
         Ok(Encoder {
-            words: loader.table(WORDS, config.vocab, hidden)?,
-            positions: loader.table("embeddings.position_embeddings", config.positions, hidden)?,
-            types,
-            norm: loader.norm("embeddings.LayerNorm", &config)?,
-            layers: (0..config.layers).map(layer).collect::<Result<_>>()?,
-            bias,
+            words: loader.table(layout.words, parts.vocab, hidden)?,
+            positions: table(layout.positions, parts.positions)?,
+            types: table(layout.types, parts.types)?,
+            norm: norm(layout.norm)?.map(|norm| InputNorm::of(norm, device)).transpose()?,
+            last_norm: norm(layout.last_norm)?,
+            stack,
+            layout,
             #[cfg(feature = "cuda")]
             graphs: Graphs::default(),
-            device: loader.device.clone(),
+            device: device.clone(),
             config,
         })
+    }
+
+    /// Columns of a hidden state.
+    pub(crate) fn hidden(&self) -> usize {
+        self.stack.shape.hidden
     }
 
     /// Runs sequences in batches of at most `budget` tokens and gives each batch to `each`.
@@ -231,9 +131,8 @@ impl Encoder {
         budget: usize,
         mut each: impl FnMut(Hidden) -> Result<()>,
     ) -> Result<()> {
-        let lengths: Vec<usize> = sequences.iter().map(|s| s.ids.len()).collect();
-        for members in pack(&lengths, budget) {
-            each(self.forward(sequences, members)?)?;
+        for members in pack(sequences, budget) {
+            each(self.forward(sequences, members, None)?)?;
         }
         Ok(())
     }
@@ -260,48 +159,91 @@ impl Encoder {
         self.device.synchronize()
     }
 
-    fn forward(&self, sequences: &[Encoded], members: Vec<usize>) -> Result<Hidden> {
-        let names = layout(self.config.architecture);
+    /// The last hidden states of some of the sequences, which may attend to another encoder's.
+    pub(crate) fn forward(
+        &self,
+        sequences: &[Encoded],
+        members: Vec<usize>,
+        context: Option<Context<'_>>,
+    ) -> Result<Hidden> {
         let (mut ids, mut types, mut positions) = (Vec::new(), Vec::new(), Vec::new());
         let mut lengths = Vec::with_capacity(members.len());
         for &i in &members {
             let sequence = &sequences[i];
-            (names.positions)(&self.config, &sequence.ids, &mut positions);
+            (self.layout.number)(&self.config.parts, &sequence.ids, &mut positions);
             ids.extend_from_slice(&sequence.ids);
             types.extend_from_slice(&sequence.types);
             lengths.push(sequence.ids.len());
         }
         types.resize(ids.len(), 0);
-        let mut lookups = vec![
-            Lookup { table: &self.words, rows: &ids },
-            Lookup { table: &self.positions, rows: &positions },
-        ];
-        if let Some(table) = &self.types {
-            lookups.push(Lookup { table, rows: &types });
+        let mut lookups = vec![Lookup { table: &self.words, rows: &ids }];
+        lookups.extend(self.positions.as_ref().map(|table| Lookup { table, rows: &positions }));
+        lookups.extend(self.types.as_ref().map(|table| Lookup { table, rows: &types }));
+        let softened = self.soften(sequences, &members, &ids)?;
+        let all: Vec<u32>;
+        if let Some(words) = &softened {
+            all = (0..ids.len() as u32).collect();
+            lookups[0] = Lookup { table: words, rows: &all };
         }
         let seen = self.seen(sequences, &members)?;
-        let Norm { weight, bias, eps } = &self.norm;
-        let norm = EmbedNorm { weight, bias, eps: *eps };
+        let norm = self.norm.as_ref().map(InputNorm::args);
+        let language = members.first().map_or(0, |&i| sequences[i].language);
         #[cfg(feature = "cuda")]
         if let Backend::Cuda(gpu) = self.device.backend()
             && gpu.graphs
             && seen.is_none()
+            && language == 0
+            && context.is_none()
+            && softened.is_none()
             && !ids.is_empty()
         {
             let numbers = &checked_numbers(&lookups, norm)?;
             let tables: Vec<&Tensor> = lookups.iter().map(|l| l.table).collect();
-            let width = self.config.hidden;
+            let width = self.hidden();
             let batch = Batch { device: &self.device, lengths: &lengths, numbers, width };
             let work = |rows: &Tensor, offsets: &Offsets| {
-                self.layers(embed_rows(gpu, &tables, rows, norm)?, offsets, None)
+                self.layers(embed_rows(gpu, &tables, rows, norm)?, Pass::new(offsets))
             };
             if let Some((states, offsets)) = self.graphs.run(gpu, &batch, work)? {
-                return Ok(Hidden { states, offsets, members });
+                return Ok(Hidden { states, offsets, ids, members });
             }
         }
         let offsets = Offsets::from_lengths(&self.device, &lengths)?;
-        let states = self.layers(embed(&lookups, Some(norm))?, &offsets, seen.as_ref())?;
-        Ok(Hidden { states, offsets, members })
+        let pass = Pass { offsets: &offsets, seen: seen.as_ref(), language, context };
+        let states = self.layers(embed(&lookups, norm)?, pass)?;
+        Ok(Hidden { states, offsets, ids, members })
+    }
+
+    fn layers(&self, embedded: Tensor, pass: Pass<'_>) -> Result<Tensor> {
+        let states = self.stack.forward(embedded, pass)?;
+        self.last_norm.as_ref().map_or(Ok(states.clone()), |norm| norm.apply(&states))
+    }
+
+    /// The word embeddings of a batch where some are given instead of looked up: \[T, H\]; nothing where none is.
+    fn soften(
+        &self,
+        sequences: &[Encoded],
+        members: &[usize],
+        ids: &[u32],
+    ) -> Result<Option<Tensor>> {
+        let (mut rows, mut values, mut start) = (Vec::new(), Vec::new(), 0);
+        for &i in members {
+            let (places, vectors) = &sequences[i].soft;
+            rows.extend(places.iter().map(|place| start + place));
+            values.extend_from_slice(vectors);
+            start += sequences[i].ids.len() as u32;
+        }
+        if rows.is_empty() {
+            return Ok(None);
+        }
+        let mut kept = ids.to_vec();
+        rows.iter().for_each(|&row| kept[row as usize] = MISSING);
+        let words = select_rows(&self.words, &kept)?;
+        let given = Tensor::from_slice(&self.device, &[rows.len(), self.hidden()], &values)?;
+        let given = scatter_rows(&given, &rows, ids.len())?;
+        let all: Vec<u32> = (0..ids.len() as u32).collect();
+        let lookups = [&words, &given].map(|table| Lookup { table, rows: &all });
+        embed(&lookups, None).map(Some)
     }
 
     /// The seen tokens of a batch, or nothing where all are seen.
@@ -317,42 +259,5 @@ impl Encoder {
             start += sequence.ids.len() as u32;
         }
         Ok(Some(Seen { rows, offsets: Offsets::from_lengths(&self.device, &lengths)? }))
-    }
-
-    fn layers(&self, embedded: Tensor, offsets: &Offsets, seen: Option<&Seen>) -> Result<Tensor> {
-        self.layers.iter().try_fold(embedded, |x, layer| self.layer(layer, x, offsets, seen))
-    }
-
-    /// One layer. Each activation is given back as soon as it has been read, as the documented workspace says.
-    fn layer(
-        &self,
-        layer: &Layer,
-        x: Tensor,
-        offsets: &Offsets,
-        seen: Option<&Seen>,
-    ) -> Result<Tensor> {
-        let Config { hidden, heads, activation, .. } = self.config;
-        let dim = hidden / heads;
-        let how = Attention {
-            heads,
-            dim,
-            scale: 1.0 / (dim as f32).sqrt(),
-            causal: false,
-            bias: self.bias.as_ref(),
-        };
-        let qkv = layer.qkv.apply(&x, Activation::None, None)?;
-        let gathered = seen.map(|s| gather_rows(&qkv, &s.rows)).transpose()?;
-        let keys = gathered.as_ref().unwrap_or(&qkv);
-        let part = |tensor, i| Heads { tensor, start: i * hidden };
-        let among = seen.map_or(offsets, |s| &s.offsets);
-        let context = attention(part(&qkv, 0), part(keys, 1), part(keys, 2), offsets, among, &how)?;
-        drop((qkv, gathered));
-        let y = layer.output.apply(&context, Activation::None, Some(&x))?;
-        drop((context, x));
-        let y = layer.output_norm.apply(y)?;
-        let inner = layer.up.apply(&y, activation, None)?;
-        let z = layer.down.apply(&inner, Activation::None, Some(&y))?;
-        drop((inner, y));
-        layer.down_norm.apply(z)
     }
 }

@@ -3,19 +3,31 @@
 mod bert;
 mod distilbert;
 mod encoder;
+pub(crate) mod family;
 #[cfg(feature = "cuda")]
 mod graphs;
+mod input;
+mod mistral;
+mod modernbert;
 mod mpnet;
+mod nomic_bert;
+mod qwen3;
 mod roberta;
+mod xmod;
 
 use std::path::Path;
 
-pub(crate) use encoder::{Encoder, Hidden, Linear, Loader};
+pub(crate) use bert::FAMILY as BERT;
+pub(crate) use encoder::{Encoder, Hidden, InputNorm};
+pub use input::TextInput;
+pub(crate) use input::encode;
 
 use super::batch::Rows;
-use super::config::Config;
-use super::modules::{Modules, Reading};
-use super::tokenizer::Tokenizer;
+use super::config::{Parts, TextConfig};
+use super::dense::Dense;
+use super::layers::{Loader, Norm, NormKind};
+use super::modules::{After, Modules, Reading};
+use super::tokenizer::{Encoded, Tokenizer};
 use super::weights::Weights;
 use super::{EmbedOptions, WINDOW, check_dtype};
 use crate::ops::norm::l2_normalize;
@@ -25,12 +37,49 @@ use crate::{DType, Device, Error, Result, Tensor};
 /// torch's `normalize` divides by at least this.
 const NORM_EPS: f32 = 1e-12;
 
-/// A sentence encoder: a transformer, a pooling, and perhaps a normalisation.
+/// A sentence encoder: a transformer, a pooling, and perhaps projections, a norm, a normalisation.
 pub struct TextEncoder {
     encoder: Encoder,
     tokenizer: Tokenizer,
     pooling: Pooling<'static>,
-    normalize: bool,
+    /// What is done to pooled vectors.
+    finish: Vec<Finish>,
+    /// Width of a vector.
+    dim: usize,
+    /// Which of the languages texts are in, where the model has a net for each.
+    language: usize,
+}
+
+/// A step behind the pooling.
+enum Finish {
+    Normalize,
+    Dense(Dense),
+    LayerNorm(Norm),
+}
+
+impl Finish {
+    /// Reads the module behind vectors of `dim` columns.
+    fn open(after: &After, dim: usize, device: &Device, dtype: DType) -> Result<Finish> {
+        match after {
+            After::Normalize => Ok(Finish::Normalize),
+            After::Dense(folder) => Dense::open(folder, dim, device, dtype).map(Finish::Dense),
+            After::LayerNorm(folder) => {
+                let weights = Weights::open(folder)?;
+                let (prefix, root) = (String::new(), String::new());
+                let loader = Loader { weights: &weights, device, dtype, prefix, root };
+                // torch's default; the module has no other.
+                loader.norm("norm", NormKind::Layer, dim, 1e-5).map(Finish::LayerNorm)
+            }
+        }
+    }
+
+    fn apply(&self, x: Tensor) -> Result<Tensor> {
+        match self {
+            Finish::Normalize => l2_normalize(&x, NORM_EPS),
+            Finish::Dense(dense) => dense.apply(&x),
+            Finish::LayerNorm(norm) => norm.apply(&x),
+        }
+    }
 }
 
 /// A vector for each text, in the caller's order.
@@ -55,9 +104,9 @@ pub struct TokenEmbeddings {
     pub offsets: Vec<i64>,
     /// \[total\]: the token ids.
     pub ids: Vec<u32>,
-    /// \[texts, dim\]: what [`TextEncoder::embed`] gives.
+    /// \[texts, [`TextEncoder::dim`]\]: what [`TextEncoder::embed`] gives.
     pub embeddings: Vec<f32>,
-    /// Width of a vector.
+    /// Width of a hidden state.
     pub dim: usize,
 }
 
@@ -79,7 +128,7 @@ impl TextEncoder {
         check_dtype(dtype)?;
         let modules = Modules::open(folder)?;
         let folder = &modules.transformer;
-        let config = Config::open(folder)?;
+        let config = TextConfig::open(folder)?;
         if let Some(class) = &config.class
             && class.ends_with("ForSequenceClassification")
             && !modules.stated
@@ -91,26 +140,53 @@ impl TextEncoder {
             return Err(Error::Config { file: config.file, problem });
         }
         if let Some((width, file)) = modules.width
-            && width != config.hidden
+            && width != config.parts.shape.hidden
         {
-            let problem = format!("pools vectors of {width}, the model's have {}", config.hidden);
+            let problem = format!("pools vectors of {width}, the model's have {}", config.parts.shape.hidden);
             return Err(Error::Config { file, problem });
         }
         let tokenizer = Tokenizer::open(folder, &config, &Reading::open(folder)?)?;
         let weights = Weights::open(folder)?;
         let loader = Loader::new(&weights, &config, device, dtype)?;
         let encoder = Encoder::load(config, &loader)?;
-        Ok(TextEncoder {
-            encoder,
-            tokenizer,
-            pooling: modules.pooling,
-            normalize: modules.normalize,
-        })
+        let language = language(&encoder.config, None)?;
+        let (mut finish, mut dim) = (Vec::new(), encoder.hidden());
+        for after in &modules.after {
+            let step = Finish::open(after, dim, device, dtype)?;
+            if let Finish::Dense(dense) = &step {
+                dim = dense.dim();
+            }
+            finish.push(step);
+        }
+        let pooling = modules.pooling;
+        Ok(TextEncoder { encoder, language, tokenizer, pooling, finish, dim })
     }
 
     /// Width of a vector.
     pub fn dim(&self) -> usize {
-        self.encoder.config.hidden
+        self.dim
+    }
+
+    /// The languages that the model has a net for (X-MOD), in the checkpoint's order; empty for other models.
+    pub fn languages(&self) -> &[String] {
+        &self.encoder.config.parts.languages
+    }
+
+    /// The same encoder for texts in another of its [`languages`](Self::languages); the checkpoint's `default_language` holds
+    /// until then, else its first.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if the model has no such language, with those it has.
+    pub fn with_language(mut self, name: &str) -> Result<TextEncoder> {
+        self.language = language(&self.encoder.config, Some(name))?;
+        Ok(self)
+    }
+
+    /// Token ids of texts, marked with their language.
+    fn encode<S: AsRef<str> + Sync>(&self, texts: &[S]) -> Result<Vec<Encoded>> {
+        let mut encoded = self.tokenizer.texts(texts)?;
+        encoded.iter_mut().for_each(|e| e.language = self.language);
+        Ok(encoded)
     }
 
     /// Tokens, special ones included, at which a text is cut.
@@ -165,7 +241,7 @@ impl TextEncoder {
         for (i, (texts, out)) in
             texts.chunks(WINDOW).zip(values.chunks_mut(WINDOW * dim)).enumerate()
         {
-            let encoded = self.tokenizer.texts(texts)?;
+            let encoded = self.encode(texts)?;
             tokens += encoded.iter().map(|e| e.ids.len()).sum::<usize>();
             let report = |done| options.report(i * WINDOW + done);
             let mut rows = Rows::new(out, dim, &report);
@@ -186,19 +262,42 @@ impl TextEncoder {
         texts: &[S],
         options: &EmbedOptions<'_>,
     ) -> Result<TokenEmbeddings> {
-        let dim = self.dim();
-        let encoded = self.tokenizer.texts(texts)?;
+        self.run_tokens(&self.encode(texts)?, options)
+    }
+
+    /// What [`embed_tokens`](Self::embed_tokens) gives for texts as ids, some of whose word embeddings are given.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for a text without ids or longer than the model has positions, an id, place or width that does not
+    /// fit; as [`embed`](Self::embed).
+    pub fn embed_inputs(
+        &self,
+        inputs: &[TextInput],
+        options: &EmbedOptions<'_>,
+    ) -> Result<TokenEmbeddings> {
+        let limit = self.encoder.config.parts.max_tokens();
+        let mut encoded = encode(&self.encoder, inputs, limit)?;
+        encoded.iter_mut().for_each(|e| e.language = self.language);
+        self.run_tokens(&encoded, options)
+    }
+
+    fn run_tokens(
+        &self,
+        encoded: &[Encoded],
+        options: &EmbedOptions<'_>,
+    ) -> Result<TokenEmbeddings> {
+        let (dim, width) = (self.encoder.hidden(), self.dim);
         let mut offsets = vec![0];
         let mut ids = Vec::new();
-        for text in &encoded {
+        for text in encoded {
             ids.extend_from_slice(&text.ids);
             offsets.push(ids.len() as i64);
         }
         let mut tokens = vec![0.0; ids.len() * dim];
-        let mut embeddings = vec![0.0; texts.len() * dim];
+        let mut embeddings = vec![0.0; encoded.len() * width];
         let report = |done| options.report(done);
-        let mut rows = Rows::new(&mut embeddings, dim, &report);
-        self.encoder.run(&encoded, options.budget(self.device()), |hidden| {
+        let mut rows = Rows::new(&mut embeddings, width, &report);
+        self.encoder.run(encoded, options.budget(self.device()), |hidden| {
             let pooled = self.pool(&hidden)?;
             let states = hidden.states.to_vec::<f32>()?;
             for (&i, w) in hidden.members.iter().zip(hidden.offsets.bounds().windows(2)) {
@@ -213,8 +312,21 @@ impl TextEncoder {
 
     fn pool(&self, hidden: &Hidden) -> Result<Tensor> {
         let pooled = pool(&hidden.states, &hidden.offsets, self.pooling, None)?;
-        if self.normalize { l2_normalize(&pooled, NORM_EPS) } else { Ok(pooled) }
+        self.finish.iter().try_fold(pooled, |x, step| step.apply(x))
     }
+}
+
+/// The number of a language, or of the one that a checkpoint means where none is named.
+pub(crate) fn language(config: &TextConfig, name: Option<&str>) -> Result<usize> {
+    let Parts { languages, language, .. } = &config.parts;
+    let Some(name) = name.or(language.as_deref()) else { return Ok(0) };
+    languages.iter().position(|known| known == name).ok_or_else(|| {
+        let expected = match languages.is_empty() {
+            true => format!("none, as {} has no languages", config.name),
+            false => format!("one of {}", languages.join(", ")),
+        };
+        Error::argument("language", expected, name.to_string())
+    })
 }
 
 impl std::fmt::Debug for TextEncoder {
@@ -222,11 +334,11 @@ impl std::fmt::Debug for TextEncoder {
         let config = &self.encoder.config;
         f.debug_struct("TextEncoder")
             .field("folder", &config.file.parent())
-            .field("architecture", &config.architecture)
-            .field("dim", &config.hidden)
-            .field("layers", &config.layers)
+            .field("architecture", &config.name)
+            .field("dim", &self.dim())
+            .field("layers", &config.parts.shape.layers)
             .field("pooling", &self.pooling)
-            .field("normalize", &self.normalize)
+            .field("steps", &self.finish.len())
             .field("device", &self.encoder.device)
             .finish()
     }

@@ -1,30 +1,72 @@
 //! MPNet (Song et al., arXiv:2004.09297): RoBERTa's positions, no token types, and a bias on attention by relative
 //! position that all layers share. transformers: `MPNetModel`.
 
-use super::bert;
-use super::encoder::{Layout, Loader};
-use super::roberta;
-use crate::models::config::Config;
+use serde_json::{Map, Value};
+
+use super::family::{Family, Layout};
+use super::{bert, roberta};
+use crate::models::config::{Parts, config, range, read};
+use crate::models::layers::{Loader, Names, Shape};
 use crate::{Result, Tensor};
 
-pub(super) const LAYOUT: Layout = Layout {
-    prefix: "mpnet.",
-    query: "attention.attn.q",
-    key: "attention.attn.k",
-    value: "attention.attn.v",
-    output: "attention.attn.o",
-    output_norm: "attention.LayerNorm",
+config! {
+    /// transformers: `MPNetConfig`. Its embeddings count positions from a padding index of 1 whatever the
+    /// configuration says.
+    MPNetConfig {
+        vocab_size: usize = 30527,
+        hidden_size: usize = 768,
+        num_hidden_layers: usize = 12,
+        num_attention_heads: usize = 12,
+        intermediate_size: usize = 3072,
+        hidden_act: String = "gelu".into(),
+        max_position_embeddings: usize = 512,
+        layer_norm_eps: f64 = 1e-12,
+        relative_attention_num_buckets: usize = 32,
+    }
+}
+
+pub(super) const FAMILY: Family = Family {
+    read: parts,
+    layout: Layout {
+        prefix: "mpnet.",
+        types: None,
+        names: Names {
+            qkv: &["attention.attn.q", "attention.attn.k", "attention.attn.v"],
+            output: "attention.attn.o",
+            norms: ["attention.LayerNorm", "output.LayerNorm"],
+            ..bert::LAYOUT.names
+        },
+        number: roberta::behind_padding,
+        ..bert::LAYOUT
+    },
+    classifier: Some(roberta::CLASSIFIER),
+    vocabulary: Some(roberta::VOCABULARY),
     types: false,
-    positions: roberta::positions,
-    ..bert::LAYOUT
 };
+
+fn parts(json: &Map<String, Value>) -> Result<Parts, String> {
+    let c: MPNetConfig = read(json)?;
+    let shape = Shape::bert(
+        c.hidden_size,
+        c.num_hidden_layers,
+        c.num_attention_heads,
+        c.intermediate_size,
+        &c.hidden_act,
+        c.layer_norm_eps,
+    )?;
+    // An even split into before and after, each half exact and half logarithmic.
+    let buckets =
+        range("relative_attention_num_buckets", c.relative_attention_num_buckets, 4, 256)?;
+    let parts = Parts::new(shape, c.vocab_size, c.max_position_embeddings);
+    roberta::counted(Parts { buckets, ..parts }, 1)
+}
 
 /// From this distance on every key is in the last bucket of its side.
 const MAX_DISTANCE: usize = 128;
 
 /// The bias of a key at each distance -128 to 128 from its query, \[heads, 257\]; farther keys take the outermost.
-pub(super) fn bias(loader: &Loader, config: &Config) -> Result<Tensor> {
-    let (heads, buckets) = (config.heads, config.buckets);
+pub(super) fn bias(loader: &Loader<'_>, parts: &Parts) -> Result<Tensor> {
+    let (heads, buckets) = (parts.shape.heads, parts.buckets);
     let name = format!("{}encoder.relative_attention_bias.weight", loader.prefix);
     let table = loader.weights.floats(&name, &[buckets, heads])?;
     let distances = -(MAX_DISTANCE as isize)..=MAX_DISTANCE as isize;

@@ -2,19 +2,89 @@
 //! al., arXiv:1911.03894): BERT's layers with other positions. transformers: `RobertaModel`, `XLMRobertaModel`,
 //! `CamembertModel`.
 
-use super::bert;
-use super::encoder::Layout;
-use crate::models::config::Config;
+use serde_json::{Map, Value};
 
-pub(super) const LAYOUT: Layout = Layout { prefix: "roberta.", positions, ..bert::LAYOUT };
+use super::bert;
+use super::family::{Classifier, Family, Layout, Take, Vocabulary};
+use crate::models::config::{Parts, absolute, config, encoder, range, read};
+use crate::models::layers::Shape;
+use crate::ops::gemm::Activation;
+
+config! {
+    /// transformers: `RobertaConfig`, `XLMRobertaConfig` and `CamembertConfig`, whose vocabularies differ; the size
+    /// stands in every file.
+    RobertaConfig {
+        vocab_size: usize = 50265,
+        hidden_size: usize = 768,
+        num_hidden_layers: usize = 12,
+        num_attention_heads: usize = 12,
+        intermediate_size: usize = 3072,
+        hidden_act: String = "gelu".into(),
+        max_position_embeddings: usize = 512,
+        type_vocab_size: usize = 2,
+        layer_norm_eps: f64 = 1e-12,
+        pad_token_id: u32 = 1,
+        position_embedding_type: Option<String> = None,
+        is_decoder: bool = false,
+    }
+}
+
+pub(super) const FAMILY: Family = Family {
+    read: parts,
+    layout: Layout { prefix: "roberta.", number: behind_padding, ..bert::LAYOUT },
+    classifier: Some(CLASSIFIER),
+    // transformers' RoBERTa tokenizers do not give types; its models then use type 0.
+    vocabulary: Some(VOCABULARY),
+    types: false,
+};
+
+/// transformers: `RobertaClassificationHead`.
+pub(super) const CLASSIFIER: Classifier = Classifier {
+    take: Take::First,
+    dense: Some(("classifier.dense", false)),
+    norm: None,
+    out: "classifier.out_proj",
+    out_bias: true,
+};
+
+/// transformers: `RobertaLMHead`.
+pub(super) const VOCABULARY: Vocabulary = Vocabulary {
+    dense: "lm_head.dense",
+    norm: "lm_head.layer_norm",
+    words: "lm_head.decoder.weight",
+    bias: "lm_head.bias",
+    activation: Some(Activation::Gelu),
+};
+
+fn parts(json: &Map<String, Value>) -> Result<Parts, String> {
+    let c: RobertaConfig = read(json)?;
+    absolute(&c.position_embedding_type)?;
+    encoder(c.is_decoder)?;
+    let shape = Shape::bert(
+        c.hidden_size,
+        c.num_hidden_layers,
+        c.num_attention_heads,
+        c.intermediate_size,
+        &c.hidden_act,
+        c.layer_norm_eps,
+    )?;
+    let types = range("type_vocab_size", c.type_vocab_size, 1, 1 << 16)?;
+    counted(Parts { types, ..Parts::new(shape, c.vocab_size, c.max_position_embeddings) }, c.pad_token_id)
+}
+
+/// Positions that count from behind a padding token.
+pub(super) fn counted(parts: Parts, pad: u32) -> Result<Parts, String> {
+    Ok(Parts { pad: Some(pad), skipped: pad as usize + 1, ..parts })
+}
 
 /// Positions count from the one after the padding token's id. Padding tokens, which a text may spell out, all take the
 /// padding token's own position and are not counted.
-pub(super) fn positions(config: &Config, ids: &[u32], rows: &mut Vec<u32>) {
-    let mut position = config.pad;
+pub(super) fn behind_padding(parts: &Parts, ids: &[u32], rows: &mut Vec<u32>) {
+    let pad = parts.pad.unwrap_or(0);
+    let mut position = pad;
     rows.extend(ids.iter().map(|&id| {
-        if id == config.pad {
-            config.pad
+        if id == pad {
+            pad
         } else {
             position += 1;
             position

@@ -8,9 +8,10 @@ use std::path::Path;
 use head::Head;
 use settings::{ARTIFACT, Form, Settings};
 
-use super::config::Config;
+use super::config::TextConfig;
+use super::layers::Loader;
 use super::modules::{Modules, Projections, Reading};
-use super::text::{Encoder, Hidden, Loader};
+use super::text::{Encoder, Hidden, language};
 use super::tokenizer::{Encoded, Tokenizer};
 use super::weights::Weights;
 use super::{EmbedOptions, WINDOW, check_dtype};
@@ -40,6 +41,8 @@ pub struct TokenEncoder {
     head: Head,
     queries: Reader,
     documents: Reader,
+    /// Which of the languages texts are in, where the model has a net for each.
+    language: usize,
 }
 
 /// A tokenizer with the form its texts take.
@@ -121,7 +124,7 @@ impl TokenEncoder {
     /// # Errors
     /// [`Error::Config`] or [`Error::Io`] if its files can not be read.
     pub fn is_made_for(folder: &Path) -> Result<bool> {
-        Ok(Projections::open(folder)?.is_some() || is_colbert(folder, &Config::open(folder)?))
+        Ok(Projections::open(folder)?.is_some() || is_colbert(folder, &TextConfig::open(folder)?))
     }
 
     /// Loads a folder. Matrices and embedding tables are kept as `dtype` (f32, f16 or bf16), biases and norms as f32;
@@ -138,7 +141,7 @@ impl TokenEncoder {
             Some(modules) => modules.transformer.clone(),
             None => Modules::open(folder)?.transformer,
         };
-        let config = Config::open(&transformer)?;
+        let config = TextConfig::open(&transformer)?;
         let class = config.class.as_deref().unwrap_or_default();
         if class.ends_with("ForSequenceClassification") {
             let problem = format!("{class} gives scores (a cross-encoder); expected an encoder");
@@ -159,11 +162,12 @@ impl TokenEncoder {
         let weights = Weights::open(&transformer)?;
         let loader = Loader::new(&weights, &config, device, dtype)?;
         let head = match &projections {
-            Some(modules) => Head::modules(modules, config.hidden, device, dtype)?,
+            Some(modules) => Head::modules(modules, config.parts.shape.hidden, device, dtype)?,
             None if own => Head::linear(&config, &loader)?,
-            None => Head::none(config.hidden),
+            None => Head::none(config.parts.shape.hidden),
         };
         Ok(TokenEncoder {
+            language: language(&config, None)?,
             encoder: Encoder::load(config, &loader)?,
             head,
             queries: Reader::new(&tokenizer, settings.queries)?,
@@ -190,6 +194,21 @@ impl TokenEncoder {
     pub fn has_forms(&self) -> bool {
         let (q, d) = (&self.queries.form, &self.documents.form);
         q.marker != d.marker || q.limit != d.limit || q.fill.is_some() || !d.skip.is_empty()
+    }
+
+    /// The languages that the model has a net for (X-MOD, on which ColBERT-XM is built), in the checkpoint's order; empty for
+    /// other models.
+    pub fn languages(&self) -> &[String] {
+        &self.encoder.config.parts.languages
+    }
+
+    /// The same encoder for texts in another of its [`languages`](Self::languages).
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if the model has no such language, with those it has.
+    pub fn with_language(mut self, name: &str) -> Result<TokenEncoder> {
+        self.language = language(&self.encoder.config, Some(name))?;
+        Ok(self)
     }
 
     /// The device that the model is on.
@@ -247,7 +266,8 @@ impl TokenEncoder {
         let dim = self.dim();
         let mut out = TokenVectors { values: Vec::new(), offsets: vec![0], ids: Vec::new(), dim };
         for (i, texts) in texts.chunks(WINDOW).enumerate() {
-            let encoded = reader.texts(texts)?;
+            let mut encoded = reader.texts(texts)?;
+            encoded.iter_mut().for_each(|text| text.language = self.language);
             let first = out.offsets.len() - 1;
             for text in &encoded {
                 out.ids.extend(text.ids.iter().filter(|id| reader.keeps(**id)));
@@ -283,7 +303,7 @@ impl TokenEncoder {
 }
 
 /// Whether ColBERT's own code wrote a folder.
-fn is_colbert(folder: &Path, config: &Config) -> bool {
+fn is_colbert(folder: &Path, config: &TextConfig) -> bool {
     config.class.as_deref() == Some("HF_ColBERT") || folder.join(ARTIFACT).is_file()
 }
 
@@ -292,9 +312,9 @@ impl std::fmt::Debug for TokenEncoder {
         let config = &self.encoder.config;
         f.debug_struct("TokenEncoder")
             .field("folder", &config.file.parent())
-            .field("architecture", &config.architecture)
+            .field("architecture", &config.name)
             .field("dim", &self.head.dim)
-            .field("layers", &config.layers)
+            .field("layers", &config.parts.shape.layers)
             .field("queries", &self.queries.form)
             .field("documents", &self.documents.form)
             .field("device", &self.encoder.device)

@@ -14,7 +14,7 @@ use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::panel::{Panel, ROWS, Tile};
-use super::{Args, Part};
+use super::{Args, Part, seen};
 use crate::{Result, Tensor};
 
 /// Keys of a tile.
@@ -99,8 +99,9 @@ struct Scratch {
     s: Lines,
     /// The bias of one panel and one tile by i - j.
     bias: Lines,
-    /// For each query of a panel the last key of the tile that it sees.
-    last: Lines,
+    /// For each query of a panel the middle of the tile's keys that it sees, and how far they reach from there.
+    middle: Lines,
+    reach: Lines,
 }
 
 impl Scratch {
@@ -115,7 +116,8 @@ impl Scratch {
             v: Lines::new(KEYS * dim),
             s: Lines::new(KEYS * MIN_QUERIES),
             bias: Lines::new(KEYS + MIN_QUERIES),
-            last: Lines::new(MIN_QUERIES),
+            middle: Lines::new(MIN_QUERIES),
+            reach: Lines::new(MIN_QUERIES),
         }
     }
 }
@@ -148,16 +150,8 @@ fn block<S: Simd, const R: usize>(simd: S, run: Run<'_, '_>) {
     let lanes = 2 * S::F32_LANES;
     let queries = out.len() / (heads * dim);
     let (q_rows, kv_rows) = (args.q_offsets.range(sequence), args.kv_offsets.range(sequence));
-    // Query i sees keys below i + visible.
-    let visible = match args.how.causal {
-        true => kv_rows.len() as isize - q_rows.len() as isize + 1,
-        false => kv_rows.len() as isize,
-    };
-    let seen = |i: usize| match args.how.causal {
-        true => (i as isize + visible).max(0) as usize,
-        false => kv_rows.len(),
-    };
-    let Scratch { q, o, top, sum, k, v, s, bias, last } = scratch;
+    let seen = |i: usize| seen(args.mask, i, q_rows.len(), kv_rows.len());
+    let Scratch { q, o, top, sum, k, v, s, bias, middle, reach } = scratch;
     for head in 0..heads {
         for (p, q) in q.panels::<S>().chunks_exact_mut(padded).enumerate() {
             let rows = queries.saturating_sub(p * lanes).min(lanes);
@@ -176,11 +170,12 @@ fn block<S: Simd, const R: usize>(simd: S, run: Run<'_, '_>) {
         o.floats()[..panels * lanes * padded].fill(0.0);
         top.floats()[..panels * lanes].fill(f32::NEG_INFINITY);
         sum.floats()[..panels * lanes].fill(0.0);
-        for tile in (0..seen(first + queries - 1)).step_by(KEYS) {
+        let (earliest, kv_head) = (seen(first).start, head / args.how.group());
+        for tile in (earliest / KEYS * KEYS..seen(first + queries - 1).end).step_by(KEYS) {
             let start = kv_rows.start + tile;
             let rows = start..kv_rows.end.min(start + KEYS);
-            copy_rows(args.k, head * dim, dim, rows.clone(), k.floats(), dim);
-            copy_rows(args.v, head * dim, dim, rows.clone(), v.floats(), padded);
+            copy_rows(args.k, kv_head * dim, dim, rows.clone(), k.floats(), dim);
+            copy_rows(args.v, kv_head * dim, dim, rows.clone(), v.floats(), padded);
             let (q, o) = (q.panels::<S>(), o.panels::<S>());
             for (p, (q, o)) in q.chunks_exact(padded).zip(o.chunks_exact_mut(padded)).enumerate() {
                 let i = p * lanes;
@@ -188,15 +183,20 @@ fn block<S: Simd, const R: usize>(simd: S, run: Run<'_, '_>) {
                     break;
                 }
                 let rest = (queries - i).min(lanes);
-                // A panel's last query sees the most.
-                let keys = seen(first + i + rest - 1).saturating_sub(tile).min(rows.len());
-                if keys == 0 {
+                // A panel's first query sees from the earliest key on, its last up to the latest.
+                let (start, end) = (seen(first + i), seen(first + i + rest - 1));
+                let keys = end.end.saturating_sub(tile).min(rows.len());
+                if keys == 0 || start.start >= tile + keys {
                     continue;
                 }
-                let masked = args.how.causal && seen(first + i) < tile + keys;
+                let masked = start.end < tile + keys || end.start > tile;
                 if masked {
-                    for (lane, last) in last.floats()[..lanes].iter_mut().enumerate() {
-                        *last = seen(first + i + lane).saturating_sub(tile).min(keys) as f32 - 1.0;
+                    let lanes = middle.floats()[..lanes].iter_mut().zip(reach.floats());
+                    for (lane, (middle, reach)) in lanes.enumerate() {
+                        let seen = seen(first + i + lane);
+                        let within = |j: usize| j.saturating_sub(tile).min(keys) as f32;
+                        let (start, last) = (within(seen.start), within(seen.end) - 1.0);
+                        (*middle, *reach) = (0.5 * (start + last), 0.5 * (last - start));
                     }
                 }
                 let first_query = (first + i) as isize - tile as isize;
@@ -205,12 +205,12 @@ fn block<S: Simd, const R: usize>(simd: S, run: Run<'_, '_>) {
                     expand_bias(args, table, head, first_query, keys, bias);
                     &*bias
                 });
-                let last = masked.then_some(last.panels::<S>()[0]);
+                let sees = masked.then_some([middle.panels::<S>()[0], reach.panels::<S>()[0]]);
                 let s = s.panels::<S>();
                 let top = &mut top.panels::<S>()[p];
                 let sum = &mut sum.panels::<S>()[p];
                 let one = rest <= S::F32_LANES;
-                let tile = Tile { k: k.floats(), v: v.floats(), keys, dim, bias, last };
+                let tile = Tile { k: k.floats(), v: v.floats(), keys, dim, bias, sees };
                 if one {
                     tile.apply::<S, R, 1>(simd, q, o, top, sum, s);
                 } else {

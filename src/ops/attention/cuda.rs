@@ -17,7 +17,8 @@ struct AttentionSpec {
     d4: u32,
     /// Whether every head of every row starts at a multiple of four elements, so that they are copied in fours.
     vector: bool,
-    causal: bool,
+    /// Whether queries see some keys only, by causality or in a window.
+    mask: bool,
     bias: bool,
     /// Queries of a block.
     bq: u32,
@@ -35,7 +36,8 @@ struct MmaSpec {
     /// Sixteens of columns of a head, rounded up.
     d16: u32,
     vector: bool,
-    causal: bool,
+    /// Whether queries see some keys only, by causality or in a window.
+    mask: bool,
     bias: bool,
     /// Queries of a block, which share K and V.
     slot: u32,
@@ -56,13 +58,14 @@ params! {
         q_width: u32, k_width: u32, v_width: u32,
         q_start: u32, k_start: u32, v_start: u32,
         scale: f32, reach: u32,
+        group: u32, ahead: u32, span: u32,
     }
 }
 
 pub(crate) const FAMILY: Family = Family {
     name: AttentionSpec::FAMILY,
     spec_keys: || {
-        keys(AttentionSpec { d4: 8, vector: true, causal: false, bias: false, bq: 64, bk: 64 })
+        keys(AttentionSpec { d4: 8, vector: true, mask: false, bias: false, bq: 64, bk: 64 })
     },
     params: AttentionParams::MEMBERS,
     params_size: size_of::<AttentionParams>(),
@@ -74,7 +77,7 @@ pub(crate) const MMA: Family = Family {
         keys(MmaSpec {
             d16: 4,
             vector: true,
-            causal: false,
+            mask: false,
             bias: false,
             slot: 64,
             warps: 4,
@@ -114,7 +117,7 @@ fn with_fma(gpu: &Arc<CudaDevice>, args: &Args<'_>, bq: usize) -> Result<Tensor>
     let spec = AttentionSpec {
         d4: dim.div_ceil(4) as u32,
         vector: vector(args),
-        causal: args.how.causal,
+        mask: args.mask.is_some(),
         bias: args.how.bias.is_some(),
         bq: bq as u32,
         bk: if dim <= 64 { 64 } else { 32 },
@@ -133,7 +136,7 @@ fn on_tensor_cores(
     let spec = MmaSpec {
         d16: args.how.dim.div_ceil(16) as u32,
         vector: vector(args),
-        causal: args.how.causal,
+        mask: args.mask.is_some(),
         bias: args.how.bias.is_some(),
         slot: slot as u32,
         warps: warps as u32,
@@ -143,13 +146,10 @@ fn on_tensor_cores(
     run(gpu, args, spec, slot)
 }
 
-/// The tile policy on tensor cores: K and V of the longest sequence are held whole where shared memory allows, for as many
-/// queries as leave blocks enough to fill the device.
+/// The tile policy on tensor cores: K and V of the longest sequence, or what queries of a block see of it, are held whole
+/// where shared memory allows, for as many queries as leave blocks enough to fill the device.
 fn tile(facts: &CudaFacts, args: &Args<'_>) -> MmaTile {
-    let lengths = |offsets: &crate::Offsets| {
-        (0..offsets.len()).map(|s| offsets.range(s).len()).max().unwrap_or(0)
-    };
-    let longest = lengths(args.q_offsets);
+    let longest = args.q_offsets.max_len();
     // A slot should not be twice as long as any sequence.
     let from = SLOTS.iter().position(|&slot| slot < 2 * longest).unwrap_or(SLOTS.len() - 1);
     let slot = queries(facts, args, &SLOTS[from..]);
@@ -163,7 +163,9 @@ fn tile(facts: &CudaFacts, args: &Args<'_>) -> MmaTile {
     let row = 2 * args.how.dim.next_power_of_two().clamp(32, 128);
     // 8 bytes of flags and what the driver takes of each block.
     let room = facts.shared_per_block as usize - 2048 - 16 * mt * warps * row;
-    let tiles = lengths(args.kv_offsets).div_ceil(KEYS).min(room / (2 * KEYS * row));
+    // What a slot's queries see, from the start of a tile on.
+    let seen = args.mask.map_or(usize::MAX, |mask| slot + mask.span() + KEYS);
+    let tiles = args.kv_offsets.max_len().min(seen).div_ceil(KEYS).min(room / (2 * KEYS * row));
     [slot, warps, mt, tiles.clamp(1, 8)]
 }
 
@@ -204,6 +206,9 @@ fn run<S: Spec>(gpu: &Arc<CudaDevice>, args: &Args<'_>, spec: S, slot: usize) ->
         v_start: extent(args.v.start)?,
         scale: args.how.scale * LOG2_E,
         reach: extent(args.reach)?,
+        group: extent(args.how.group())?,
+        ahead: args.mask.map_or(0, |mask| mask.ahead as u32),
+        span: args.mask.map_or(0, |mask| mask.span() as u32),
     };
     let offsets = [args.q_offsets, args.kv_offsets].map(|o| Binding::from(o.tensor().cuda()));
     let mut bindings: Vec<Binding<'_>> = parts.iter().map(|p| p.tensor.cuda().into()).collect();
@@ -220,7 +225,7 @@ fn run<S: Spec>(gpu: &Arc<CudaDevice>, args: &Args<'_>, spec: S, slot: usize) ->
 mod tests {
     use super::*;
     use crate::device::Backend;
-    use crate::ops::attention::{Attention, Heads, part};
+    use crate::ops::attention::{Attention, Heads, Mask, part};
     use crate::{Device, DeviceOptions, Offsets};
 
     fn data(n: usize, step: u32) -> Vec<f32> {
@@ -239,9 +244,14 @@ mod tests {
             return;
         };
         let Backend::Cuda(gpu) = device.backend() else { unreachable!() };
-        for (dim, causal, infinite) in
-            [(24, false, false), (64, true, false), (64, true, true), (80, true, true)]
-        {
+        for (dim, causal, window, infinite) in [
+            (24, false, None, false),
+            (64, true, None, false),
+            (64, true, None, true),
+            (80, true, None, true),
+            (64, false, Some(10), true),
+            (24, true, Some(70), true),
+        ] {
             let (heads, lengths) = (2, [150usize, 1, 0, 77]);
             let offsets = Offsets::from_lengths(&device, &lengths).unwrap();
             let width = 3 * heads * dim;
@@ -251,11 +261,10 @@ mod tests {
                 x[190 * width + 2 * heads * dim + dim] = f32::NAN;
             }
             let x = Tensor::from_slice(&device, &[offsets.total(), width], &x).unwrap();
-            let scale = 1.0 / (dim as f32).sqrt();
-            let how = Attention { heads, dim, scale, causal, bias: None };
+            let how = Attention { causal, window, ..Attention::new(heads, dim) };
             let part = |i: usize| {
                 let columns = Heads { tensor: &x, start: i * heads * dim };
-                part("x", columns, &how, &offsets).unwrap()
+                part("x", columns, heads, dim, &offsets).unwrap()
             };
             let args = Args {
                 q: part(0),
@@ -264,6 +273,7 @@ mod tests {
                 q_offsets: &offsets,
                 kv_offsets: &offsets,
                 how: &how,
+                mask: Mask::new(&how),
                 reach: 0,
             };
             let bits = |y: Tensor| -> Vec<u32> {
@@ -284,7 +294,10 @@ mod tests {
             let first = bits(on_tensor_cores(gpu, &args, tiles[0]).unwrap());
             for tile in &tiles[1..] {
                 let got = bits(on_tensor_cores(gpu, &args, *tile).unwrap());
-                assert!(got == first, "dim {dim}, causal {causal}: {tile:?} differs");
+                assert!(
+                    got == first,
+                    "dim {dim}, causal {causal}, window {window:?}: {tile:?} differs"
+                );
             }
             for (i, (&fma, &mma)) in fma[0].iter().zip(&first).enumerate() {
                 let (want, got) = (f32::from_bits(fma), f32::from_bits(mma));

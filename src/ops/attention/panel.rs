@@ -18,8 +18,9 @@ pub(super) struct Tile<'t, P> {
     pub(super) dim: usize,
     /// For query `i` of the panel and key `j` of the tile the bias at `i + keys - 1 - j`.
     pub(super) bias: Option<&'t [f32]>,
-    /// For each query the last key that it sees, where that is not the tile's last for all; -1 for none.
-    pub(super) last: Option<P>,
+    /// Where some queries do not see all keys: for each the middle of those that it sees, and how far they reach from
+    /// there; less than 0 for none.
+    pub(super) sees: Option<[P; 2]>,
 }
 
 impl<V: Copy> Tile<'_, [V; 2]> {
@@ -61,11 +62,10 @@ impl<V: Copy> Tile<'_, [V; 2]> {
                 }
             }
         }
-        if let Some(last) = self.last {
+        if let Some([middle, reach]) = self.sees {
             for (j, s) in s.iter_mut().enumerate() {
-                let j = simd.splat_f32s(j as f32);
-                for n in 0..N {
-                    s[n] = select(simd, simd.less_than_or_equal_f32s(j, last[n]), s[n], hidden);
+                for ((s, middle), reach) in s.iter_mut().zip(middle).zip(reach).take(N) {
+                    *s = select(simd, sees_key(simd, middle, reach, j), *s, hidden);
                 }
             }
         }
@@ -96,7 +96,7 @@ impl<V: Copy> Tile<'_, [V; 2]> {
                 }
             }
             let v = self.v.chunks_exact(dim.next_multiple_of(ROWS));
-            match self.last {
+            match self.sees {
                 None => {
                     for (v, p) in v.zip(s.iter()) {
                         let v = &v[strip * R..][..R];
@@ -104,13 +104,12 @@ impl<V: Copy> Tile<'_, [V; 2]> {
                     }
                 }
                 // A weight of 0 does not silence an infinite or NaN value.
-                Some(last) => {
+                Some([middle, reach]) => {
                     for (j, (v, p)) in v.zip(s.iter()).enumerate() {
                         let v = &v[strip * R..][..R];
                         let after = accumulate(simd, acc, |r| v[r], p);
-                        let j = simd.splat_f32s(j as f32);
                         for n in 0..N {
-                            let sees = simd.less_than_or_equal_f32s(j, last[n]);
+                            let sees = sees_key(simd, middle[n], reach[n], j);
                             for r in 0..R {
                                 acc[r][n] = select(simd, sees, after[r][n], acc[r][n]);
                             }
@@ -125,6 +124,14 @@ impl<V: Copy> Tile<'_, [V; 2]> {
             }
         }
     }
+}
+
+/// Which queries of a vector see key `j`.
+#[inline(always)]
+fn sees_key<S: Simd>(simd: S, middle: S::f32s, reach: S::f32s, j: usize) -> S::m32s {
+    let away = simd.sub_f32s(simd.splat_f32s(j as f32), middle);
+    let away = simd.and_u32s(bytemuck::cast(away), simd.splat_u32s(i32::MAX as u32));
+    simd.less_than_or_equal_f32s(bytemuck::cast(away), reach)
 }
 
 /// `acc[r] += a(r) * b` for the first `N` vectors of a panel row.

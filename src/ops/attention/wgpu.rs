@@ -19,7 +19,8 @@ struct AttentionSpec {
     d4: u32,
     /// Whether every head of every row starts at a multiple of four elements, so that they are loaded in fours.
     vector: bool,
-    causal: bool,
+    /// Whether queries see some keys only, by causality or in a window.
+    mask: bool,
     bias: bool,
     /// Tiles in workgroup memory, or queries in threads without any.
     tiled: bool,
@@ -35,13 +36,14 @@ params! {
         q_width: u32, k_width: u32, v_width: u32, out_width: u32,
         q_base: u32, k_base: u32, v_base: u32, out_base: u32,
         scale: f32, reach: i32,
+        group: u32, ahead: i32, span: i32,
     }
 }
 
 pub(crate) const FAMILY: Family = Family {
     name: AttentionSpec::FAMILY,
     spec_keys: || {
-        keys(AttentionSpec { d4: 8, vector: true, causal: false, bias: false, tiled: true })
+        keys(AttentionSpec { d4: 8, vector: true, mask: false, bias: false, tiled: true })
     },
     params: AttentionParams::MEMBERS,
     params_size: size_of::<AttentionParams>(),
@@ -61,7 +63,7 @@ pub(crate) fn attention(gpu: &Arc<WgpuDevice>, args: &Args<'_>) -> Result<Tensor
     let kernel = gpu.kernel(AttentionSpec {
         d4: dim.div_ceil(4) as u32,
         vector,
-        causal: args.how.causal,
+        mask: args.mask.is_some(),
         bias: args.how.bias.is_some(),
         tiled: tiled(gpu, dim),
     })?;
@@ -106,6 +108,9 @@ pub(crate) fn attention(gpu: &Arc<WgpuDevice>, args: &Args<'_>) -> Result<Tensor
             out_base,
             scale: args.how.scale * LOG2_E,
             reach: args.reach as i32,
+            group: args.how.group() as u32,
+            ahead: args.mask.map_or(0, |mask| mask.ahead as i32),
+            span: args.mask.map_or(0, |mask| mask.span() as i32),
         };
         gpu.launch(&kernel, &bindings, &params, spread(groups))?;
     }

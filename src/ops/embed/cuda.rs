@@ -79,13 +79,13 @@ pub(crate) fn embed_rows(
     gpu: &Arc<CudaDevice>,
     tables: &[&Tensor],
     rows: &Tensor,
-    norm: EmbedNorm<'_>,
+    norm: Option<EmbedNorm<'_>>,
 ) -> Result<Tensor> {
     let lookups: Vec<Lookup<'_>> =
         tables.iter().map(|&table| Lookup { table, rows: &[] }).collect();
     let (tokens, width) = (rows.shape()[0], tables[0].shape()[1]);
     let y = Tensor::cuda_uninit(rows.device(), DType::F32, &[tokens, width])?;
-    let args = Args { lookups: &lookups, norm: Some(norm), tokens, width };
+    let args = Args { lookups: &lookups, norm, tokens, width };
     add(gpu, &args, rows, 0..lookups.len(), &y)?;
     Ok(y)
 }

@@ -62,8 +62,11 @@ pub fn embed(lookups: &[Lookup<'_>], norm: Option<EmbedNorm<'_>>) -> Result<Tens
 
 /// The row numbers of checked lookups as [`cuda::embed_rows`] takes them: \[tokens, tables\].
 #[cfg(feature = "cuda")]
-pub(crate) fn checked_numbers(lookups: &[Lookup<'_>], norm: EmbedNorm<'_>) -> Result<Vec<u32>> {
-    Ok(numbers(&checked(lookups, Some(norm))?))
+pub(crate) fn checked_numbers(
+    lookups: &[Lookup<'_>],
+    norm: Option<EmbedNorm<'_>>,
+) -> Result<Vec<u32>> {
+    Ok(numbers(&checked(lookups, norm)?))
 }
 
 /// The rows of each token next to each other.

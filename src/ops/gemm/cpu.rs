@@ -328,7 +328,20 @@ impl<A, B> Product<'_, A, B> {
                 }
             }
         }
-        match self.activation {
+        self.activation.apply(lanes, y);
+        if let Some(residual) = self.residual {
+            for (y, r) in y.iter_mut().zip(&residual[row * self.n + column..]) {
+                *y += r;
+            }
+        }
+    }
+}
+
+impl Activation {
+    /// Applies it to each element, vectors of `lanes` at a time.
+    #[inline(always)]
+    pub(crate) fn apply(self, lanes: usize, y: &mut [f32]) {
+        match self {
             Activation::None => {}
             Activation::Gelu => map(lanes, y, |x| {
                 let half = 0.5 * x;
@@ -344,11 +357,6 @@ impl<A, B> Product<'_, A, B> {
             Activation::Relu => map(lanes, y, |x| if x < 0.0 { 0.0 } else { x }),
             Activation::Silu => map(lanes, y, |x| x * sigmoid(x)),
             Activation::Tanh => map(lanes, y, tanh),
-        }
-        if let Some(residual) = self.residual {
-            for (y, r) in y.iter_mut().zip(&residual[row * self.n + column..]) {
-                *y += r;
-            }
         }
     }
 }

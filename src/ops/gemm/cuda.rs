@@ -181,7 +181,7 @@ fn run(gpu: &Arc<CudaDevice>, args: &Args<'_>, product: Product, tile: Tile) -> 
 }
 
 /// The number of an activation, as kernels/include/activation.ptx has it.
-fn number(activation: Activation) -> u32 {
+pub(crate) fn number(activation: Activation) -> u32 {
     match activation {
         Activation::None => 0,
         Activation::Gelu => 1,

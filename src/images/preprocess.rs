@@ -1,0 +1,162 @@
+//! What the folder of a model says to do with an image, done.
+
+use std::path::Path;
+
+use rayon::prelude::*;
+
+use super::geometry::{Crop, Middle};
+use super::recipe::Recipe;
+use super::resize::resize;
+use super::{Image, MAX_PIXELS, Pixels};
+use crate::{Error, Result};
+
+/// Resizes, crops and normalises images as a model was trained with. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Preprocessor {
+    recipe: Recipe,
+    /// The value of a level of a channel.
+    levels: [[f32; 256]; 3],
+    max_pixels: usize,
+}
+
+impl Preprocessor {
+    /// Reads the first of these that a folder has: the `image_processor` in `processor_config.json`, where transformers 5
+    /// writes it; `preprocessor_config.json`; `open_clip_config.json`.
+    ///
+    /// # Errors
+    /// Those of [`parse`](Preprocessor::parse), [`Error::Io`] if a file cannot be read, [`Error::Config`] if there is none.
+    pub fn open(folder: &Path) -> Result<Preprocessor> {
+        for name in ["processor_config.json", "preprocessor_config.json", "open_clip_config.json"] {
+            let file = folder.join(name);
+            match std::fs::read_to_string(&file) {
+                // Before version 5 it had nothing about images.
+                Ok(text)
+                    if name == "processor_config.json" && !text.contains("\"image_processor\"") => {
+                }
+                Ok(text) => return Preprocessor::parse(&text, &file),
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+                Err(e) => return Err(Error::io(file, e)),
+            }
+        }
+        let problem = "has no processor_config.json with an image_processor, no preprocessor_config.json and no \
+                       open_clip_config.json";
+        Err(Error::Config { file: folder.into(), problem: problem.into() })
+    }
+
+    /// Reads the text of one of these files, whichever it is; `file` is named in errors.
+    ///
+    /// Known are the image processors (and the feature extractors they were before) of ViT, DeiT, CLIP, Chinese-CLIP, SigLIP
+    /// (also SigLIP 2 at a fixed resolution), BiT (DINOv2), BLIP and ViLT, also with the endings `Fast` and `Pil`. A key that is
+    /// absent or null has the value of the transformers class. `do_convert_rgb` changes nothing: an [`Image`] is RGB. `do_pad`
+    /// is left to [`pad`].
+    ///
+    /// # Errors
+    /// [`Error::Config`] if the text is no JSON object, a class, key or value is unknown, a value is out of range, or one that is
+    /// needed is missing: with the key, and what would be right.
+    pub fn parse(json: &str, file: &Path) -> Result<Preprocessor> {
+        let recipe =
+            Recipe::parse(json).map_err(|problem| Error::Config { file: file.into(), problem })?;
+        let value = |channel: usize, level: usize| {
+            ((level as f64 * recipe.scale - recipe.mean[channel]) / recipe.std[channel]) as f32
+        };
+        let levels = std::array::from_fn(|c| std::array::from_fn(|level| value(c, level)));
+        Ok(Preprocessor { recipe, levels, max_pixels: MAX_PIXELS })
+    }
+
+    /// The same with another limit than [`MAX_PIXELS`]: to the pixels of a file, of an image while it is resized, and after.
+    pub fn with_max_pixels(self, max_pixels: usize) -> Preprocessor {
+        Preprocessor { max_pixels, ..self }
+    }
+
+    /// The height and width that every image comes out in; nothing where it depends on the image.
+    pub fn size(&self) -> Option<(usize, usize)> {
+        self.recipe.size()
+    }
+
+    /// Resizes, crops and normalises an image: `(level * rescale_factor - mean) / std`.
+    ///
+    /// # Errors
+    /// [`Error::Image`] if the size to resize to, or the image between the passes of the filter, has no pixel or too many.
+    pub fn pixels(&self, image: &Image) -> Result<Pixels> {
+        self.run(image).map_err(|problem| Error::Image { file: "memory".into(), problem })
+    }
+
+    /// [`pixels`](Preprocessor::pixels) of many images on all threads, in order.
+    ///
+    /// # Errors
+    /// The first image's that fails.
+    pub fn batch(&self, images: &[Image]) -> Result<Vec<Pixels>> {
+        let done: Vec<_> = images.par_iter().map(|image| self.pixels(image)).collect();
+        done.into_iter().collect()
+    }
+
+    /// Decodes and preprocesses many files on all threads, in order. A thread needs up to 16 bytes for each pixel of its file.
+    ///
+    /// # Errors
+    /// The first file's that fails, with its name: those of [`Image::open`] and [`pixels`](Preprocessor::pixels).
+    pub fn files<P: AsRef<Path> + Sync>(&self, files: &[P]) -> Result<Vec<Pixels>> {
+        let one = |file: &Path| {
+            let image = Image::open_within(file, self.max_pixels)?;
+            self.run(&image).map_err(|problem| Error::Image { file: file.into(), problem })
+        };
+        let done: Vec<_> = files.par_iter().map(|file| one(file.as_ref())).collect();
+        done.into_iter().collect()
+    }
+
+    /// The image that normalised pixels show: the nearest level of each.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if the pixels have no rows, or are not as long as their sides say.
+    pub fn restore(&self, pixels: &Pixels) -> Result<Image> {
+        pixels.check()?;
+        let plane = pixels.height * pixels.width;
+        let level = |channel: usize, value: f32| {
+            let levels = &self.levels[channel];
+            let slope = levels[255] - levels[0];
+            // As a cast, this also bounds what is not between black and white.
+            ((value - levels[0]) / slope * 255.0).round() as u8
+        };
+        let rgb = (0..plane)
+            .flat_map(|i| (0..3).map(move |c| (c, i)))
+            .map(|(c, i)| level(c, pixels.values[c * plane + i]))
+            .collect();
+        Image::from_rgb(pixels.width, pixels.height, rgb)
+    }
+
+    fn run(&self, image: &Image) -> Result<Pixels, String> {
+        let (height, width, resized);
+        let rgb = match self.recipe.resize {
+            Some((target, resample)) => {
+                (height, width) = target.of(image.height(), image.width());
+                resized = resize(image, (height, width), resample, self.max_pixels)?;
+                &resized
+            }
+            None => {
+                (height, width) = (image.height(), image.width());
+                image.rgb()
+            }
+        };
+        let whole = Crop { height, width, fill: 0, middle: Middle::Floor };
+        let crop = self.recipe.crop.unwrap_or(whole);
+        let top = crop.middle.start(height, crop.height);
+        let left = crop.middle.start(width, crop.width);
+
+        let mut values = Vec::with_capacity(3 * crop.height * crop.width);
+        for (channel, levels) in self.levels.iter().enumerate() {
+            for y in 0..crop.height {
+                let y = top.saturating_add_unsigned(y);
+                for x in 0..crop.width {
+                    let x = left.saturating_add_unsigned(x);
+                    let level = match (usize::try_from(y), usize::try_from(x)) {
+                        (Ok(y), Ok(x)) if y < height && x < width => {
+                            rgb[(y * width + x) * 3 + channel]
+                        }
+                        _ => crop.fill,
+                    };
+                    values.push(levels[level as usize]);
+                }
+            }
+        }
+        Ok(Pixels { values, height: crop.height, width: crop.width })
+    }
+}

@@ -1,0 +1,156 @@
+//! Sparse encoders: texts to weights of the vocabulary's words (SPLADE: Formal et al., arXiv:2107.05720, arXiv:2109.10086).
+
+use std::path::Path;
+
+use super::batch::Rows;
+use super::config::TextConfig;
+use super::layers::{Linear, Loader, Norm, NormKind};
+use super::modules::{Reading, SpladeFolder};
+use super::text::{Encoder, Hidden};
+use super::tokenizer::Tokenizer;
+use super::weights::Weights;
+use super::{EmbedOptions, check_dtype};
+use crate::ops::gemm::Activation;
+use crate::ops::pool::{Pooling, pool};
+use crate::{DType, Device, Error, Result, Tensor};
+
+/// Tokens of a batch at most: each has a score for every word.
+const TOKENS: usize = 512;
+/// Texts whose dense rows are in memory at a time.
+const TEXTS: usize = 256;
+
+/// An encoder whose vectors have a column for each word of its vocabulary, most of them 0: the largest score of the word over
+/// the text's tokens, `log(1 + max(0, score))`.
+pub struct SparseEncoder {
+    encoder: Encoder,
+    tokenizer: Tokenizer,
+    dense: Linear,
+    activation: Activation,
+    norm: Norm,
+    words: Linear,
+}
+
+/// The words of each text that have a weight, in the caller's order.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct SparseEmbeddings {
+    /// \[texts + 1\]: text `i` owns the entries `offsets[i]..offsets[i + 1]`.
+    pub offsets: Vec<i64>,
+    /// \[entries\]: ids of words, ascending within a text.
+    pub ids: Vec<u32>,
+    /// \[entries\]: their weights, above 0.
+    pub weights: Vec<f32>,
+    /// Words of the vocabulary.
+    pub dim: usize,
+}
+
+impl SparseEncoder {
+    /// Loads a folder with a masked-language model, or a sentence-transformers one with the modules MLMTransformer and
+    /// SpladePooling. Matrices and embedding tables are kept as `dtype`.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for what is unknown (a pooling other than the maximum, another activation, a family without such a
+    /// head); as [`TextEncoder::load`](super::TextEncoder::load).
+    pub fn load(folder: &Path, device: &Device, dtype: DType) -> Result<SparseEncoder> {
+        check_dtype(dtype)?;
+        let folder = &SpladeFolder::open(folder)?.transformer;
+        let config = TextConfig::open(folder)?;
+        let Some(names) = config.family.vocabulary else {
+            let problem = format!("no head over the vocabulary is known for {}", config.name);
+            return Err(Error::Config { file: config.file, problem });
+        };
+        let tokenizer = Tokenizer::open(folder, &config, &Reading::open(folder)?)?;
+        let weights = Weights::open(folder)?;
+        let loader = Loader::new(&weights, &config, device, dtype)?;
+        let shape = &config.parts.shape;
+        let (hidden, vocab, root) = (shape.hidden, config.parts.vocab, &loader.root);
+        let bias = format!("{root}{}", names.bias);
+        // Checkpoints leave out the matrix where it is the table of word embeddings.
+        let own = format!("{root}{}", names.words);
+        let words = match weights.has(&own) {
+            true => own,
+            false => format!("{}{}", loader.prefix, config.layout().words),
+        };
+        let norm = format!("{root}{}", names.norm);
+        Ok(SparseEncoder {
+            dense: loader.linear(&format!("{root}{}", names.dense), hidden, hidden, true)?,
+            activation: names.activation.unwrap_or(shape.activation),
+            norm: loader.norm(&norm, NormKind::Layer, hidden, shape.eps)?,
+            words: Linear {
+                weight: weights.tensor(device, dtype, &words, &[vocab, hidden])?,
+                bias: Some(weights.tensor(device, DType::F32, &bias, &[vocab])?),
+            },
+            encoder: Encoder::load(config, &loader)?,
+            tokenizer,
+        })
+    }
+
+    /// Words of the vocabulary.
+    pub fn dim(&self) -> usize {
+        self.words.weight.shape()[0]
+    }
+
+    /// Tokens, special ones included, at which a text is cut.
+    pub fn max_tokens(&self) -> usize {
+        self.tokenizer.limit()
+    }
+
+    /// The device that the model is on.
+    pub fn device(&self) -> &Device {
+        &self.encoder.device
+    }
+
+    /// The weights of each text's words. At most 512 tokens are scored at a time, `4 V` bytes each for a vocabulary of V, unless a
+    /// text is longer or [`batch_tokens`](EmbedOptions::batch_tokens) says otherwise.
+    ///
+    /// # Errors
+    /// As [`TextEncoder::embed`](super::TextEncoder::embed).
+    pub fn encode<S: AsRef<str> + Sync>(
+        &self,
+        texts: &[S],
+        options: &EmbedOptions<'_>,
+    ) -> Result<SparseEmbeddings> {
+        let dim = self.dim();
+        let mut out =
+            SparseEmbeddings { offsets: vec![0], ids: Vec::new(), weights: Vec::new(), dim };
+        let budget = if options.batch_tokens == 0 { TOKENS } else { options.batch_tokens };
+        for (i, texts) in texts.chunks(TEXTS).enumerate() {
+            let encoded = self.tokenizer.texts(texts)?;
+            let mut scores = vec![0.0f32; texts.len() * dim];
+            let report = |done| options.report(i * TEXTS + done);
+            let mut rows = Rows::new(&mut scores, dim, &report);
+            self.encoder.run(&encoded, budget, |hidden| {
+                rows.put(self.scores(&hidden)?, hidden.members)
+            })?;
+            rows.finish()?;
+            for scores in scores.chunks(dim) {
+                for (id, &score) in scores.iter().enumerate().filter(|(_, s)| **s > 0.0) {
+                    out.ids.push(id as u32);
+                    out.weights.push(score.ln_1p());
+                }
+                out.offsets.push(out.ids.len() as i64);
+            }
+        }
+        Ok(out)
+    }
+
+    /// The largest score of each word over a sequence's tokens: \[sequences, V\].
+    fn scores(&self, hidden: &Hidden) -> Result<Tensor> {
+        let x = self.dense.apply(&hidden.states, self.activation, None)?;
+        let x = self.norm.apply(&x)?;
+        let scores = self.words.apply(&x, Activation::None, None)?;
+        pool(&scores, &hidden.offsets, Pooling::Max, None)
+    }
+}
+
+impl std::fmt::Debug for SparseEncoder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let config = &self.encoder.config;
+        f.debug_struct("SparseEncoder")
+            .field("folder", &config.file.parent())
+            .field("architecture", &config.name)
+            .field("dim", &self.dim())
+            .field("device", &self.encoder.device)
+            .finish()
+    }
+}

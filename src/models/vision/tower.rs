@@ -1,0 +1,349 @@
+//! The encoder that all image models share: patches, positions, layers, and one vector of an image.
+
+use std::sync::Mutex;
+
+use super::config::VisionConfig;
+use super::family::Head;
+use crate::images::{Pixels, interpolate_positions, patches};
+use crate::models::layers::{Linear, Loader, Norm, NormKind, Pass, Shape, Stack};
+use crate::models::text::InputNorm;
+use crate::ops::attention::{Attention, Heads, attention};
+use crate::ops::embed::{Lookup, embed, gather_rows};
+use crate::ops::gemm::Activation;
+use crate::ops::pool::{Pooling, pool};
+use crate::{DType, Device, Error, Offsets, Result, Tensor};
+
+/// Position tables of other image sizes that are kept.
+const TABLES: usize = 8;
+/// Patches down and across an image at most.
+const MAX_GRID: usize = 1 << 12;
+
+/// An image encoder on a device.
+pub(crate) struct Tower {
+    pub(crate) config: VisionConfig,
+    pub(crate) device: Device,
+    /// \[H, 3 * patch height * patch width\].
+    patch: Linear,
+    /// The values of the position table, and of what precedes the patches, on the host.
+    positions: Positions,
+    /// Position tables by grid, the most recently used last.
+    tables: Mutex<Vec<([usize; 2], Tensor)>>,
+    norm: Option<InputNorm>,
+    stack: Stack,
+    last_norm: Norm,
+    head: Vector,
+}
+
+/// The rows that are added to a sequence's embeddings.
+struct Positions {
+    /// Tokens before the patches, with their positions added: \[tokens, H\].
+    before: Vec<f32>,
+    /// \[grid, H\].
+    patches: Vec<f32>,
+    /// What the patches' embedding adds: \[H\], or nothing.
+    bias: Vec<f32>,
+}
+
+/// What makes one vector of an image.
+enum Vector {
+    First,
+    Pooler(Linear, Activation),
+    Attention(AttentionHead),
+}
+
+/// The hidden states of images of one size.
+pub(crate) struct States {
+    /// \[images * tokens, H\], normed where the family norms all tokens.
+    pub(crate) states: Tensor,
+    pub(crate) offsets: Offsets,
+    /// Tokens before the patches.
+    pub(crate) before: usize,
+}
+
+impl Tower {
+    pub(crate) fn load(config: VisionConfig, loader: &Loader<'_>) -> Result<Tower> {
+        let (layout, parts) = (config.layout(), &config.parts);
+        let shape = &parts.shape;
+        let hidden = shape.hidden;
+        let full = |name: &str| format!("{}{name}", loader.prefix);
+        let [height, width] = parts.patch;
+        let columns = 3 * height * width;
+        let patch = Linear {
+            weight: loader
+                .weights
+                .tensor(
+                    loader.device,
+                    loader.dtype,
+                    &format!("{}.weight", full(layout.patch)),
+                    &[hidden, 3, height, width],
+                )?
+                .reshape(&[hidden, columns])?,
+            // It is in the positions.
+            bias: None,
+        };
+        let norm = |name: &str| loader.norm(&full(name), NormKind::Layer, hidden, shape.eps);
+        let head = match layout.head {
+            _ if parts.headless => Vector::First,
+            Head::First => Vector::First,
+            Head::Pooler(name) if loader.weights.has(&full(&format!("{name}.weight"))) => {
+                let dense = loader.linear(&full(name), parts.pooled, hidden, true)?;
+                Vector::Pooler(dense, parts.pooler)
+            }
+            Head::Pooler(_) => Vector::First,
+            Head::Attention(name) => {
+                Vector::Attention(AttentionHead::load(loader, &full(name), shape)?)
+            }
+        };
+        let input = layout.norm.map(|name| InputNorm::of(norm(name)?, loader.device));
+        Ok(Tower {
+            positions: Positions::load(&config, loader)?,
+            tables: Mutex::new(Vec::new()),
+            norm: input.transpose()?,
+            stack: Stack::load(loader, shape.clone(), &layout.names)?,
+            last_norm: norm(layout.last_norm)?,
+            head,
+            patch,
+            device: loader.device.clone(),
+            config,
+        })
+    }
+
+    /// Columns of a hidden state.
+    pub(crate) fn hidden(&self) -> usize {
+        self.stack.shape.hidden
+    }
+
+    /// Columns of an image's vector.
+    pub(crate) fn width(&self) -> usize {
+        match &self.head {
+            Vector::Pooler(dense, _) => dense.weight.shape()[0],
+            _ => self.hidden(),
+        }
+    }
+
+    /// Tokens before the patches.
+    pub(crate) fn before(&self) -> usize {
+        self.positions.before.len() / self.hidden()
+    }
+
+    /// Patches down and across an image of some height and width.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if it is smaller than a patch or too large, or, where positions are not those of a square,
+    /// of another size than the model's.
+    pub(crate) fn grid(&self, height: usize, width: usize) -> Result<[usize; 2]> {
+        let [down, across] = self.config.parts.patch;
+        let grid = [height / down, width / across];
+        if grid.iter().any(|n| !(1..=MAX_GRID).contains(n)) {
+            let expected = format!("at least {down} x {across}, at most {MAX_GRID} patches a side");
+            return Err(Error::argument("image size", expected, format!("{height} x {width}")));
+        }
+        Ok(grid)
+    }
+
+    /// Hidden states of images of one size.
+    pub(crate) fn forward(&self, images: &[&Pixels]) -> Result<States> {
+        let parts = &self.config.parts;
+        let [down, across] = parts.patch;
+        let grid = self.grid(images[0].height, images[0].width)?;
+        let (before, columns) = (self.before(), 3 * down * across);
+        let tokens = before + grid[0] * grid[1];
+        // Tokens before the patches are patches of zeros; what they are comes with their positions.
+        let mut pixels = Vec::with_capacity(images.len() * tokens * columns);
+        for image in images {
+            pixels.resize(pixels.len() + before * columns, 0.0);
+            pixels.extend(patches(image, (down, across), (down, across))?.rows);
+        }
+        let shape = [images.len() * tokens, columns];
+        let pixels = Tensor::from_slice(&self.device, &shape, &pixels)?;
+        let embedded = self.patch.apply(&pixels, Activation::None, None)?;
+        drop(pixels);
+        let table = self.table(grid)?;
+        let all: Vec<u32> = (0..shape[0] as u32).collect();
+        let positions: Vec<u32> = all.iter().map(|row| row % tokens as u32).collect();
+        let lookups = [
+            Lookup { table: &embedded, rows: &all },
+            Lookup { table: &table, rows: &positions },
+        ];
+        let x = embed(&lookups, self.norm.as_ref().map(InputNorm::args))?;
+        drop(embedded);
+        let offsets = Offsets::from_lengths(&self.device, &vec![tokens; images.len()])?;
+        let mut states = self.stack.forward(x, Pass::new(&offsets))?;
+        if self.config.layout().norms_all {
+            states = self.last_norm.apply(&states)?;
+        }
+        Ok(States { states, offsets, before })
+    }
+
+    /// All tokens, normed: \[images * tokens, H\].
+    pub(crate) fn normed(&self, of: &States) -> Result<Tensor> {
+        match self.config.layout().norms_all {
+            true => Ok(of.states.clone()),
+            false => self.last_norm.apply(&of.states),
+        }
+    }
+
+    /// The first token of each image, normed: \[images, H\].
+    pub(crate) fn first(&self, of: &States) -> Result<Tensor> {
+        let first = pool(&of.states, &of.offsets, Pooling::Cls, None)?;
+        match self.config.layout().norms_all {
+            true => Ok(first),
+            false => self.last_norm.apply(&first),
+        }
+    }
+
+    /// The mean of the patches of each image: \[images, H\].
+    pub(crate) fn patch_mean(&self, of: &States) -> Result<Tensor> {
+        let is_patch = |i: usize| {
+            let tokens = of.offsets.range(i).len();
+            (0..tokens).map(|t| t >= of.before)
+        };
+        let mask: Vec<bool> = (0..of.offsets.len()).flat_map(is_patch).collect();
+        pool(&of.states, &of.offsets, Pooling::Mean, Some(&mask))
+    }
+
+    /// The vector that the model itself makes of each image: \[images, [`width`](Self::width)\].
+    pub(crate) fn vector(&self, of: &States) -> Result<Tensor> {
+        match &self.head {
+            Vector::First => self.first(of),
+            Vector::Pooler(dense, activation) => dense.apply(&self.first(of)?, *activation, None),
+            Vector::Attention(head) => head.apply(of),
+        }
+    }
+
+    /// What is added to the embeddings of a grid of patches: \[tokens + grid, H\].
+    fn table(&self, grid: [usize; 2]) -> Result<Tensor> {
+        let mut tables = self.tables.lock().unwrap_or_else(|e| e.into_inner());
+        if let Some(at) = tables.iter().position(|(known, _)| *known == grid) {
+            let found = tables.remove(at);
+            tables.push(found.clone());
+            return Ok(found.1);
+        }
+        let (hidden, own) = (self.hidden(), self.config.parts.grid());
+        let Positions { before, patches, bias } = &self.positions;
+        let mut values = before.clone();
+        if grid == own {
+            values.extend_from_slice(patches);
+        } else {
+            let (from, to) = ((own[0], own[1]), (grid[0], grid[1]));
+            let how = self.config.parts.interpolation;
+            values.extend(interpolate_positions(patches, from, to, how)?);
+        }
+        if !bias.is_empty() {
+            for row in values[before.len()..].chunks_exact_mut(hidden) {
+                row.iter_mut().zip(bias).for_each(|(value, bias)| *value += bias);
+            }
+        }
+        let rows = values.len() / hidden;
+        let table = Tensor::from_f32(&self.device, DType::F32, &[rows, hidden], &values)?;
+        if tables.len() == TABLES {
+            tables.remove(0);
+        }
+        tables.push((grid, table.clone()));
+        Ok(table)
+    }
+}
+
+impl Positions {
+    fn load(config: &VisionConfig, loader: &Loader<'_>) -> Result<Positions> {
+        let (layout, parts) = (config.layout(), &config.parts);
+        let hidden = parts.shape.hidden;
+        let [down, across] = parts.grid();
+        let numbered = layout.tokens.len();
+        let full = |name: &str| format!("{}{name}", loader.prefix);
+        // Some checkpoints have a dimension of 1 before.
+        let read = |name: &str, rows: usize| {
+            let name = full(name);
+            let lead = match loader.weights.shapes().find(|(n, _)| *n == name) {
+                Some((_, shape)) => shape.len(),
+                None => 2,
+            };
+            let shape: &[usize] = match lead {
+                1 if rows == 1 => &[hidden],
+                3 => &[1, rows, hidden],
+                _ => &[rows, hidden],
+            };
+            loader.weights.floats(&name, shape)
+        };
+        let table = read(layout.positions, numbered + down * across)?;
+        let (heads, patches) = table.split_at(numbered * hidden);
+        let mut before = Vec::new();
+        for (name, position) in layout.tokens.iter().zip(heads.chunks_exact(hidden)) {
+            let token = read(name, 1)?;
+            before.extend(token.iter().zip(position).map(|(t, p)| t + p));
+        }
+        if let Some(name) = layout.registers
+            && parts.registers > 0
+        {
+            before.extend(read(name, parts.registers)?);
+        }
+        let bias = match layout.patch_bias {
+            true => loader.weights.floats(&format!("{}.bias", full(layout.patch)), &[hidden])?,
+            false => Vec::new(),
+        };
+        Ok(Positions { before, patches: patches.to_vec(), bias })
+    }
+}
+
+/// One learned query that attends to all tokens, and a feed-forward net. transformers:
+/// `SiglipMultiheadAttentionPoolingHead`.
+struct AttentionHead {
+    /// The query after its projection: \[1, H\].
+    probe: Tensor,
+    /// Key and value one below the other.
+    kv: Linear,
+    output: Linear,
+    norm: Norm,
+    up: Linear,
+    down: Linear,
+    heads: usize,
+    activation: Activation,
+}
+
+impl AttentionHead {
+    fn load(loader: &Loader<'_>, at: &str, shape: &Shape) -> Result<AttentionHead> {
+        let (hidden, device, weights) = (shape.hidden, loader.device, loader.weights);
+        // torch's MultiheadAttention keeps the three projections in one.
+        let matrix =
+            weights.floats(&format!("{at}.attention.in_proj_weight"), &[3 * hidden, hidden])?;
+        let bias = weights.floats(&format!("{at}.attention.in_proj_bias"), &[3 * hidden])?;
+        let (q, kv) = matrix.split_at(hidden * hidden);
+        let (q_bias, kv_bias) = bias.split_at(hidden);
+        let place = |dtype, shape: &[usize], values: &[f32]| {
+            Tensor::from_f32(device, dtype, shape, values)
+        };
+        let query = Linear {
+            weight: place(loader.dtype, &[hidden, hidden], q)?,
+            bias: Some(place(DType::F32, &[hidden], q_bias)?),
+        };
+        let probe = weights.floats(&format!("{at}.probe"), &[1, 1, hidden])?;
+        let probe = place(DType::F32, &[1, hidden], &probe)?;
+        Ok(AttentionHead {
+            probe: query.apply(&probe, Activation::None, None)?,
+            kv: Linear {
+                weight: place(loader.dtype, &[2 * hidden, hidden], kv)?,
+                bias: Some(place(DType::F32, &[2 * hidden], kv_bias)?),
+            },
+            output: loader.linear(&format!("{at}.attention.out_proj"), hidden, hidden, true)?,
+            norm: loader.norm(&format!("{at}.layernorm"), NormKind::Layer, hidden, shape.eps)?,
+            up: loader.linear(&format!("{at}.mlp.fc1"), shape.inner, hidden, true)?,
+            down: loader.linear(&format!("{at}.mlp.fc2"), hidden, shape.inner, true)?,
+            heads: shape.heads,
+            activation: shape.activation,
+        })
+    }
+
+    fn apply(&self, of: &States) -> Result<Tensor> {
+        let (images, hidden) = (of.offsets.len(), self.probe.shape()[1]);
+        let kv = self.kv.apply(&of.states, Activation::None, None)?;
+        let queries = gather_rows(&self.probe, &vec![0; images])?;
+        let one_each = Offsets::from_lengths(kv.device(), &vec![1; images])?;
+        let how = Attention::new(self.heads, hidden / self.heads);
+        let at = |tensor, start| Heads { tensor, start };
+        let (k, v) = (at(&kv, 0), at(&kv, hidden));
+        let context = attention(at(&queries, 0), k, v, &one_each, &of.offsets, &how)?;
+        let x = self.output.apply(&context, Activation::None, None)?;
+        let inner = self.up.apply(&self.norm.apply(&x)?, self.activation, None)?;
+        self.down.apply(&inner, Activation::None, Some(&x))
+    }
+}

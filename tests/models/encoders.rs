@@ -1,0 +1,465 @@
+//! Text, image and dual encoders against transformers: `tests/goldens/encoders`, made by `encoders.py`.
+
+use std::path::Path;
+
+use nearkin::images::Pixels;
+use nearkin::models::{
+    CrossEncoder, DualEncoder, EmbedOptions, ImageCrossEncoder, ImageEncoder, ImagePooling,
+    SparseEncoder, TextEncoder, TextInput,
+};
+use nearkin::{DType, Device, Error};
+use safetensors::SafeTensors;
+use serde_json::Value;
+
+use crate::common::{golden, main_devices, weights};
+use crate::transformers::{assert_within, cosine};
+
+/// Absolute, on values of the order of 1.
+const TOLERANCE: f32 = 1e-4;
+
+/// A golden whose folder is written where a model can be loaded from.
+struct Golden {
+    name: String,
+    info: Value,
+    bytes: Vec<u8>,
+    folder: tempfile::TempDir,
+}
+
+impl Golden {
+    fn open(name: &str) -> Golden {
+        let source = golden("encoders").join(name);
+        let info = std::fs::read(source.join("golden.json")).unwrap();
+        let info: Value = serde_json::from_slice(&info).unwrap();
+        let bytes = std::fs::read(source.join("golden.safetensors")).unwrap();
+        Golden { name: name.into(), info, bytes, folder: weights::folder(name) }
+    }
+
+    /// All of a kind.
+    fn all(kind: &str) -> Vec<Golden> {
+        let mut names: Vec<String> = std::fs::read_dir(golden("encoders"))
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        let all: Vec<Golden> = names.iter().map(|name| Golden::open(name)).collect();
+        let of_kind: Vec<Golden> = all.into_iter().filter(|g| g.info["kind"] == kind).collect();
+        assert!(!of_kind.is_empty(), "no goldens of {kind} encoders");
+        of_kind
+    }
+
+    fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    fn has(&self, name: &str) -> bool {
+        SafeTensors::deserialize(&self.bytes).unwrap().tensor(name).is_ok()
+    }
+
+    fn data<T: bytemuck::Pod>(&self, name: &str) -> Vec<T> {
+        let file = SafeTensors::deserialize(&self.bytes).unwrap();
+        bytemuck::pod_collect_to_vec(file.tensor(name).unwrap().data())
+    }
+
+    fn ids(&self) -> Vec<u32> {
+        self.data::<i64>("ids").into_iter().map(|id| id as u32).collect()
+    }
+
+    fn texts(&self) -> Vec<String> {
+        serde_json::from_value(self.info["texts"].clone()).unwrap()
+    }
+
+    fn pairs(&self) -> Vec<(String, String)> {
+        serde_json::from_value(self.info["pairs"].clone()).unwrap()
+    }
+}
+
+/// Images as `encoders.py` draws them.
+fn pixels(count: usize, height: usize, width: usize) -> Vec<Pixels> {
+    let each = 3 * height * width;
+    let values = weights::values(&format!("pixels {height} {width}"), count * each, 0.1, 0.9);
+    let image = |values: &[f32]| Pixels { values: values.to_vec(), height, width };
+    values.chunks(each).map(image).collect()
+}
+
+fn least_cosine(got: &[f32], want: &[f32], width: usize) -> f64 {
+    let pairs = got.chunks(width).zip(want.chunks(width));
+    pairs.map(|(g, w)| cosine(g, w)).fold(1.0, f64::min)
+}
+
+#[test]
+fn text_encoders_match_transformers() {
+    for golden in Golden::all("text").iter().filter(|g| g.has("hidden")) {
+        for (device, d) in main_devices() {
+            let name = format!("{} on {device}", golden.name);
+            let model = TextEncoder::load(golden.path(), d, DType::F32).unwrap();
+            let got = model.embed_tokens(&golden.texts(), &EmbedOptions::default()).unwrap();
+            assert_eq!(got.ids, golden.ids(), "{name}: ids");
+            let want = golden.data::<f32>("hidden");
+            assert_within(TOLERANCE, &name, &got.tokens, &want);
+            let alone: Vec<f32> =
+                golden.texts().iter().flat_map(|t| model.embed(&[t]).unwrap()).collect();
+            assert_eq!(alone, got.embeddings, "{name}: alone and in a batch");
+            for dtype in [DType::F16, DType::BF16] {
+                let model = TextEncoder::load(golden.path(), d, dtype).unwrap();
+                let half = model.embed(&golden.texts()).unwrap();
+                let least = least_cosine(&half, &got.embeddings, model.dim());
+                assert!(least > 0.999, "{name} as {dtype}: cosine {least}");
+            }
+        }
+    }
+}
+
+#[test]
+fn sparse_encoders_match_transformers() {
+    let options = EmbedOptions::default();
+    for golden in Golden::all("sparse") {
+        let want = golden.data::<f32>("sparse");
+        for (device, d) in main_devices() {
+            let name = format!("{} on {device}", golden.name);
+            let dense = |dtype| {
+                let model = SparseEncoder::load(golden.path(), d, dtype).unwrap();
+                let got = model.encode(&golden.texts(), &options).unwrap();
+                let mut rows = vec![0.0; golden.texts().len() * got.dim];
+                assert_eq!(rows.len(), want.len());
+                for (text, bounds) in got.offsets.windows(2).enumerate() {
+                    let entries = bounds[0] as usize..bounds[1] as usize;
+                    assert!(got.ids[entries.clone()].windows(2).all(|w| w[0] < w[1]), "{name}");
+                    for i in entries {
+                        rows[text * got.dim + got.ids[i] as usize] = got.weights[i];
+                    }
+                }
+                rows
+            };
+            assert_within(TOLERANCE, &name, &dense(DType::F32), &want);
+            for dtype in [DType::F16, DType::BF16] {
+                let least = least_cosine(&dense(dtype), &want, want.len() / golden.texts().len());
+                assert!(least > 0.999, "{name} as {dtype}: cosine {least}");
+            }
+        }
+    }
+    let golden = Golden::open("qwen3");
+    let error = SparseEncoder::load(golden.path(), &Device::cpu(), DType::F32).unwrap_err();
+    assert!(error.to_string().contains("qwen3"), "{error}");
+}
+
+#[test]
+fn given_embeddings_take_the_place_of_words() {
+    let golden = Golden::open("bert-soft");
+    // No text is tokenized; any tokenizer of so few tokens will do.
+    let tokenizer = serde_json::json!({
+        "version": "1.0", "added_tokens": [],
+        "model": {"type": "WordLevel", "vocab": {"a": 1}, "unk_token": "a"},
+    });
+    std::fs::write(golden.path().join("tokenizer.json"), tokenizer.to_string()).unwrap();
+    let given: Vec<Vec<f32>> = golden.data::<f32>("given").chunks(32).map(Into::into).collect();
+    let mixed = TextInput {
+        ids: golden.ids(),
+        given: vec![(4, given[1].clone()), (1, given[0].clone())],
+    };
+    let alone = TextInput {
+        ids: vec![0; given.len() - 2],
+        given: given[2..].iter().cloned().enumerate().collect(),
+    };
+    let plain = TextInput { ids: golden.ids(), given: Vec::new() };
+    let options = EmbedOptions::default();
+    for (device, d) in main_devices() {
+        let model = TextEncoder::load(golden.path(), d, DType::F32).unwrap();
+        let got = model.embed_inputs(&[mixed.clone(), alone.clone()], &options).unwrap();
+        assert_within(TOLERANCE, device, &got.tokens, &golden.data::<f32>("hidden"));
+        let with_plain =
+            model.embed_inputs(&[plain.clone(), mixed.clone(), alone.clone()], &options).unwrap();
+        assert_eq!(with_plain.tokens[6 * 32..], got.tokens, "{device}: beside another text");
+        for (wrong, word) in [
+            (TextInput::default(), "0 in text 0"),
+            (TextInput { ids: vec![50], given: Vec::new() }, "50"),
+            (TextInput { ids: vec![1], given: vec![(1, given[0].clone())] }, "1 in text 0"),
+            (TextInput { ids: vec![1], given: vec![(0, vec![0.0; 5])] }, "32"),
+            (
+                TextInput { ids: vec![1], given: vec![(0, given[0].clone()), (0, given[0].clone())] },
+                "twice",
+            ),
+        ] {
+            let error = model.embed_inputs(&[wrong], &options).unwrap_err();
+            assert!(matches!(error, Error::Argument { .. }), "{error}");
+            assert!(error.to_string().contains(word), "{error}");
+        }
+    }
+    // The same through CLIP's text half: a token's own embedding changes nothing.
+    let golden = Golden::open("clip");
+    let model = DualEncoder::load(golden.path(), &Device::cpu(), DType::F32).unwrap();
+    let ids = model.token_ids(&golden.texts()).unwrap();
+    let table = weights::values("text_model.embeddings.token_embedding.weight", 400 * 32, 0.0, 0.6);
+    let inputs: Vec<TextInput> = ids
+        .into_iter()
+        .map(|ids| {
+            let of = |i: usize| table[ids[i] as usize * 32..][..32].to_vec();
+            let given = (0..ids.len()).step_by(2).map(|i| (i, of(i))).collect();
+            TextInput { ids, given }
+        })
+        .collect();
+    let got = model.embed_inputs(&inputs, &options).unwrap();
+    assert_within(TOLERANCE, "clip", &got.values, &golden.data::<f32>("text"));
+}
+
+#[test]
+fn adapters_follow_the_language() {
+    let golden = Golden::open("xmod");
+    let languages: Vec<String> = serde_json::from_value(golden.info["languages"].clone()).unwrap();
+    assert!(languages.len() > 1);
+    for (device, d) in main_devices() {
+        for language in &languages {
+            let model = TextEncoder::load(golden.path(), d, DType::F32).unwrap();
+            assert_eq!(model.languages(), ["en_XX", "de_DE", "fr_XX"]);
+            let model = model.with_language(language).unwrap();
+            let got = model.embed_tokens(&golden.texts(), &EmbedOptions::default()).unwrap();
+            let want = golden.data::<f32>(&format!("hidden.{language}"));
+            assert_within(TOLERANCE, &format!("{language} on {device}"), &got.tokens, &want);
+        }
+    }
+    let model = TextEncoder::load(golden.path(), &Device::cpu(), DType::F32).unwrap();
+    let error = model.with_language("tlh").unwrap_err().to_string();
+    assert!(error.contains("en_XX, de_DE, fr_XX") && error.contains("tlh"), "{error}");
+}
+
+#[test]
+fn classification_heads_match_transformers() {
+    for golden in Golden::all("text").iter().filter(|g| g.has("logits")) {
+        let want = golden.data::<f32>("logits");
+        for (device, d) in main_devices() {
+            let name = format!("{} on {device}", golden.name);
+            let model = CrossEncoder::load(golden.path(), d, DType::F32).unwrap();
+            let ids = model.token_ids(&golden.pairs()).unwrap();
+            assert_eq!(ids.concat(), golden.ids(), "{name}: ids");
+            assert_within(TOLERANCE, &name, &model.score(&golden.pairs()).unwrap(), &want);
+            for dtype in [DType::F16, DType::BF16] {
+                let model = CrossEncoder::load(golden.path(), d, dtype).unwrap();
+                let least = cosine(&model.score(&golden.pairs()).unwrap(), &want);
+                assert!(least > 0.999, "{name} as {dtype}: cosine {least}");
+            }
+        }
+    }
+}
+
+#[test]
+fn image_encoders_match_transformers() {
+    for golden in Golden::all("image") {
+        let sizes: Vec<[usize; 2]> = serde_json::from_value(golden.info["sizes"].clone()).unwrap();
+        let options = EmbedOptions::default();
+        for (device, d) in main_devices() {
+            let model = ImageEncoder::load(golden.path(), d, DType::F32).unwrap();
+            assert_eq!(model.image_size(), sizes[0]);
+            for (i, &[height, width]) in sizes.iter().enumerate() {
+                let name = format!("{} of {height} x {width} on {device}", golden.name);
+                let images = pixels(2, height, width);
+                let got = model.embed_tokens(&images).unwrap();
+                assert_eq!(got.leading as u64, golden.info["before"].as_u64().unwrap(), "{name}");
+                let want = golden.data::<f32>(&format!("hidden.{i}"));
+                assert_within(TOLERANCE, &name, &got.tokens, &want);
+                let want = golden.data::<f32>(&format!("pooled.{i}"));
+                let pooled = model.embed(&images, &options).unwrap().values;
+                assert_within(TOLERANCE, &format!("{name}, pooled"), &pooled, &want);
+                let alone = images.iter().flat_map(|image| {
+                    model.embed(std::slice::from_ref(image), &options).unwrap().values
+                });
+                assert_eq!(alone.collect::<Vec<f32>>(), pooled, "{name}: alone and in a batch");
+                for dtype in [DType::F16, DType::BF16] {
+                    let model = ImageEncoder::load(golden.path(), d, dtype).unwrap();
+                    let half = model.embed(&images, &options).unwrap();
+                    let least = least_cosine(&half.values, &want, half.dim);
+                    assert!(least > 0.999, "{name} as {dtype}: cosine {least}");
+                }
+            }
+            // All sizes in one call.
+            let all: Vec<Pixels> = sizes.iter().flat_map(|&[h, w]| pixels(2, h, w)).collect();
+            let want: Vec<f32> =
+                (0..sizes.len()).flat_map(|i| golden.data::<f32>(&format!("pooled.{i}"))).collect();
+            let got = model.embed(&all, &options).unwrap().values;
+            assert_within(TOLERANCE, &format!("{} of all sizes on {device}", golden.name), &got, &want);
+        }
+    }
+}
+
+#[test]
+fn other_vectors_of_an_image_match_transformers() {
+    let options = EmbedOptions::default();
+    for name in ["dinov2", "dinov2-registers", "siglip-vision", "deit"] {
+        let golden = Golden::open(name);
+        let sizes: Vec<[usize; 2]> = serde_json::from_value(golden.info["sizes"].clone()).unwrap();
+        let [height, width] = sizes[0];
+        let images = pixels(2, height, width);
+        let mean = golden.data::<f32>("mean.0");
+        let dim = mean.len() / 2;
+        let hidden = golden.data::<f32>("hidden.0");
+        for (device, d) in main_devices() {
+            let load = |pooling| {
+                let model = ImageEncoder::load(golden.path(), d, DType::F32).unwrap();
+                model.with_pooling(pooling)
+            };
+            let got = load(ImagePooling::Mean).unwrap().embed(&images, &options).unwrap().values;
+            assert_within(TOLERANCE, &format!("{name}, mean, on {device}"), &got, &mean);
+            if name == "siglip-vision" {
+                let error = load(ImagePooling::Cls).unwrap_err();
+                assert!(matches!(error, Error::Argument { .. }), "{error}");
+                continue;
+            }
+            let cls: Vec<f32> =
+                hidden.chunks(hidden.len() / 2).flat_map(|image| image[..dim].to_vec()).collect();
+            let got = load(ImagePooling::Cls).unwrap().embed(&images, &options).unwrap().values;
+            assert_within(TOLERANCE, &format!("{name}, class token, on {device}"), &got, &cls);
+            let both: Vec<f32> =
+                cls.chunks(dim).zip(mean.chunks(dim)).flat_map(|(c, m)| [c, m].concat()).collect();
+            let got = load(ImagePooling::ClsAndMean).unwrap().embed(&images, &options).unwrap();
+            assert_eq!(got.dim, 2 * dim);
+            assert_within(TOLERANCE, &format!("{name}, both, on {device}"), &got.values, &both);
+        }
+    }
+}
+
+#[test]
+fn dual_encoders_match_transformers() {
+    let options = EmbedOptions::default();
+    for golden in Golden::all("dual") {
+        let [height, width]: [usize; 2] =
+            serde_json::from_value(golden.info["size"].clone()).unwrap();
+        let images = pixels(3, height, width);
+        for (device, d) in main_devices() {
+            let name = format!("{} on {device}", golden.name);
+            let model = DualEncoder::load(golden.path(), d, DType::F32).unwrap();
+            assert_eq!(model.image_size(), [height, width]);
+            let ids = model.token_ids(&golden.texts()).unwrap().concat();
+            assert_eq!(ids, golden.ids(), "{name}: ids");
+            let texts = model.embed_texts(&golden.texts(), &options).unwrap();
+            let pictures = model.embed_images(&images, &options).unwrap();
+            let (want_texts, want_images) = (golden.data::<f32>("text"), golden.data::<f32>("image"));
+            assert_within(TOLERANCE, &format!("{name}: texts"), &texts.values, &want_texts);
+            assert_within(TOLERANCE, &format!("{name}: images"), &pictures.values, &want_images);
+            let raw = model.embed_texts_raw(&golden.texts(), &options).unwrap().values;
+            assert_within(TOLERANCE, &name, &raw, &golden.data::<f32>("raw_text"));
+            let raw = model.embed_images_raw(&images, &options).unwrap().values;
+            assert_within(TOLERANCE, &name, &raw, &golden.data::<f32>("raw_image"));
+            let scoring = model.scoring();
+            let logits: Vec<f32> = pictures
+                .values
+                .chunks(model.dim())
+                .flat_map(|i| texts.values.chunks(model.dim()).map(move |t| (i, t)))
+                .map(|(i, t)| i.iter().zip(t).map(|(a, b)| a * b).sum::<f32>())
+                .map(|cosine| scoring.scale * cosine + scoring.bias)
+                .collect();
+            assert_within(10.0 * TOLERANCE, &name, &logits, &golden.data::<f32>("logits"));
+            for dtype in [DType::F16, DType::BF16] {
+                let model = DualEncoder::load(golden.path(), d, dtype).unwrap();
+                let texts = model.embed_texts(&golden.texts(), &options).unwrap().values;
+                let pictures = model.embed_images(&images, &options).unwrap().values;
+                let least = least_cosine(&texts, &want_texts, model.dim());
+                assert!(least > 0.999, "{name} as {dtype}: texts, cosine {least}");
+                let least = least_cosine(&pictures, &want_images, model.dim());
+                assert!(least > 0.999, "{name} as {dtype}: images, cosine {least}");
+            }
+        }
+    }
+}
+
+#[test]
+fn image_cross_encoders_match_transformers() {
+    let golden = Golden::open("blip");
+    let texts = golden.texts();
+    let images = pixels(3, 32, 32);
+    let want = golden.data::<f32>("itm");
+    // Every text with every image, text after text; then a few out of order.
+    let all: Vec<(usize, usize)> =
+        (0..texts.len()).flat_map(|t| (0..images.len()).map(move |i| (t, i))).collect();
+    for (device, d) in main_devices() {
+        let name = format!("blip on {device}");
+        let model = ImageCrossEncoder::load(golden.path(), d, DType::F32).unwrap();
+        let encoded = model.encode(&images).unwrap();
+        assert_eq!(encoded.len(), 3);
+        let got = model.score(&texts, &encoded, &all).unwrap();
+        assert_within(TOLERANCE, &name, &got, &want);
+        let few = [(3, 1), (0, 2), (3, 1)];
+        let some = model.score(&texts, &encoded, &few).unwrap();
+        let picked: Vec<f32> =
+            few.iter().flat_map(|&(t, i)| got[2 * (3 * t + i)..][..2].to_vec()).collect();
+        assert_eq!(some, picked, "{name}: in another batch");
+        assert!(model.score(&texts, &encoded, &[]).unwrap().is_empty());
+        for wrong in [(texts.len(), 0), (0, 3)] {
+            let error = model.score(&texts, &encoded, &[wrong]).unwrap_err();
+            assert!(matches!(error, Error::Argument { .. }), "{error}");
+        }
+        assert!(matches!(model.encode(&[]), Err(Error::Argument { .. })));
+        for dtype in [DType::F16, DType::BF16] {
+            let model = ImageCrossEncoder::load(golden.path(), d, dtype).unwrap();
+            let encoded = model.encode(&images).unwrap();
+            let least = cosine(&model.score(&texts, &encoded, &all).unwrap(), &want);
+            assert!(least > 0.999, "{name} as {dtype}: cosine {least}");
+        }
+    }
+}
+
+#[test]
+fn probabilities_are_those_of_the_model() {
+    let golden = Golden::open("clip");
+    let model = DualEncoder::load(golden.path(), &Device::cpu(), DType::F32).unwrap();
+    let p = model.scoring().probabilities(&[0.5, 0.1, -0.2]);
+    assert!((p.iter().sum::<f32>() - 1.0).abs() < 1e-6 && p[0] > p[1] && p[1] > p[2], "{p:?}");
+    let golden = Golden::open("siglip");
+    let model = DualEncoder::load(golden.path(), &Device::cpu(), DType::F32).unwrap();
+    let scoring = model.scoring();
+    assert!(scoring.sigmoid && scoring.bias < 0.0);
+    let logit = scoring.scale * 0.5 + scoring.bias;
+    let p = scoring.probabilities(&[0.5, 0.1]);
+    assert!((p[0] - 1.0 / (1.0 + (-logit).exp())).abs() < 1e-6, "{p:?}");
+}
+
+/// What is not supported is refused by name, not computed in another way.
+#[test]
+fn unknown_choices_are_refused_by_name() {
+    for (folder, key, value, word) in [
+        ("modernbert", "classifier_pooling", r#""max""#, "max"),
+        ("modernbert", "hidden_activation", r#""relu6""#, "relu6"),
+        ("modernbert", "layer_types", r#"["full_attention"]"#, "layer_types"),
+        ("modernbert", "rope_scaling", r#"{"rope_type": "yarn", "factor": 2.0}"#, "yarn"),
+        ("nomic-bert-own", "rotary_emb_interleaved", "true", "rotary_emb_interleaved"),
+        ("nomic-bert-own", "rotary_emb_fraction", "0.5", "rotary_emb_fraction"),
+        ("nomic-bert-own", "prenorm", "true", "prenorm"),
+        ("nomic-bert-own", "activation_function", r#""gelu""#, "swiglu"),
+        ("qwen3", "use_sliding_window", "true", "use_sliding_window"),
+        ("qwen3", "num_key_value_heads", "4", "multiple"),
+        ("xmod", "default_language", r#""tlh""#, "tlh"),
+        ("xmod", "adapter_reduction_factor", "0", "adapter_reduction_factor"),
+        ("vit", "num_channels", "1", "num_channels"),
+        ("vit", "patch_size", "0", "patch_size"),
+        ("vit", "image_size", "[4, 4]", "image_size"),
+        ("dinov2", "mlp_ratio", "-1", "mlp_ratio"),
+    ] {
+        let golden = Golden::open(folder);
+        let file = golden.path().join("config.json");
+        let mut json: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+        json[key] = serde_json::from_str(value).unwrap();
+        std::fs::write(&file, json.to_string()).unwrap();
+        let device = Device::cpu();
+        let error = match golden.info["kind"].as_str().unwrap() {
+            "image" => ImageEncoder::load(golden.path(), &device, DType::F32).err(),
+            _ => TextEncoder::load(golden.path(), &device, DType::F32).err(),
+        };
+        let error = error.unwrap_or_else(|| panic!("{folder}: {key} {value} was accepted"));
+        assert!(matches!(error, Error::Config { .. }), "{folder}: {error}");
+        assert!(error.to_string().contains(word), "{folder}: {error}");
+    }
+}
+
+#[test]
+fn images_that_do_not_fit_are_refused() {
+    let golden = Golden::open("vit-sizes");
+    let model = ImageEncoder::load(golden.path(), &Device::cpu(), DType::F32).unwrap();
+    let options = EmbedOptions::default();
+    assert!(model.embed(&[], &options).unwrap().values.is_empty());
+    assert!(model.embed_tokens(&[]).unwrap().tokens.is_empty());
+    let small = Pixels { values: vec![0.0; 3 * 7 * 32], height: 7, width: 32 };
+    let short = Pixels { values: vec![0.0; 5], height: 32, width: 32 };
+    for image in [small, short] {
+        let error = model.embed(&[image], &options).unwrap_err();
+        assert!(matches!(error, Error::Argument { .. } | Error::Shape { .. }), "{error}");
+    }
+    let mixed = [pixels(1, 32, 32), pixels(1, 48, 40)].concat();
+    assert!(matches!(model.embed_tokens(&mixed), Err(Error::Argument { .. })));
+}
