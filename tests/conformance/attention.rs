@@ -2,7 +2,7 @@ use nearkin::ops::attention::{Attention, Heads, attention};
 use nearkin::{DType, Device, DeviceOptions, Error, MatmulPrecision, Offsets, Tensor, bf16};
 use proptest::prelude::*;
 
-use crate::common::{Rng, assert_close, device, devices, main_devices, tensor};
+use crate::common::{Rng, SMALL_BINDING, assert_close, device, devices, main_devices, tensor};
 use crate::oracle::attention as oracle;
 
 /// A problem as the host sees it: queries as rows of `heads * dim`, keys and values of `kv_heads * dim`, and sequence
@@ -164,6 +164,14 @@ impl Case {
     }
 }
 
+/// Query heads and key heads, fewer where 273 rows of them and the values would exceed the smallest binding.
+fn fitting(group: usize, kv_heads: usize, dim: usize) -> [usize; 2] {
+    let most = SMALL_BINDING as usize / (4 * 273_usize) / dim;
+    let kv_heads = kv_heads.min((most - 1) / 3);
+    let group = group.min((most - 1) / kv_heads - 2);
+    [group * kv_heads, kv_heads]
+}
+
 fn length() -> impl Strategy<Value = usize> {
     prop_oneof![3 => 0usize..40, 2 => 60usize..70, 1 => 120usize..140, 1 => Just(273)]
 }
@@ -186,7 +194,7 @@ proptest! {
     ) {
         let q: Vec<usize> = lengths.iter().map(|l| l.0).collect();
         let kv: Vec<usize> = lengths.iter().map(|l| if cross { l.1 } else { l.0 }).collect();
-        let heads = [group * kv_heads, kv_heads];
+        let heads = fitting(group, kv_heads, dim);
         let case = Case::grouped(heads, dim, &q, &kv, seed);
         let mut case = Case { causal, window, start, ..case };
         if reach > 0 {
@@ -233,7 +241,7 @@ proptest! {
         let Some((device, tolerance)) = rounding() else { return Ok(()) };
         let q: Vec<usize> = lengths.iter().map(|l| l.0).collect();
         let kv: Vec<usize> = lengths.iter().map(|l| if cross { l.1 } else { l.0 }).collect();
-        let heads = [group * kv_heads, kv_heads];
+        let heads = fitting(group, kv_heads, dim);
         let case = Case::grouped(heads, dim, &q, &kv, seed);
         let mut case = Case { causal, window, start, ..case }.rounded();
         if reach > 0 {
@@ -476,6 +484,18 @@ fn more_rows_than_a_binding_holds() {
         let case = Case { start: 0, ..case };
         case.check("aligned", name, device, 2e-5);
     }
+}
+
+#[test]
+fn a_sequence_that_exceeds_a_binding_is_unsupported() {
+    let Some(device) = device("wgpu with small bindings") else { return };
+    // The most that the drawn cases could have: 15 heads of 128 in 273 rows.
+    let x = Tensor::zeros(device, DType::F32, &[273, 15 * 128]).unwrap();
+    let offsets = Offsets::from_lengths(device, &[273]).unwrap();
+    let part = |head: usize| Heads { tensor: &x, start: 128 * head };
+    let how = Attention { kv_heads: 3, ..Attention::new(9, 128) };
+    let got = attention(part(0), part(9), part(12), &offsets, &offsets, &how);
+    assert!(matches!(got, Err(Error::Unsupported { .. })));
 }
 
 #[test]
