@@ -732,7 +732,15 @@ fn images_are_embedded_and_found_by_texts() {
     succeed(&[&["embed", "--input", &texts, "--output", &queries], &embed[..]].concat());
     let sheet = at.folder.path("sheet.html");
     let found = succeed(&[
-        "search", "--device", "cpu", "--index", &index, "--queries", &queries, "--sheet", &sheet,
+        "search",
+        "--device",
+        "cpu",
+        "--index",
+        &index,
+        "--queries",
+        &queries,
+        "--sheet",
+        &sheet,
     ]);
     assert_eq!(found.lines().count(), 2);
     for line in found.lines() {
@@ -788,14 +796,26 @@ fn a_text_is_drawn_where_it_is_seen() {
     let at = Pictures::new("clip");
     let (picture, out) = (at.folder.path("pictures/a.png"), at.folder.path("heat.png"));
     let base = [
-        "align", "--device", "cpu", "--model", at.model(), "--image", &picture, "--output", &out,
-        "--text", "the lazy dog runs",
+        "align",
+        "--device",
+        "cpu",
+        "--model",
+        at.model(),
+        "--image",
+        &picture,
+        "--output",
+        &out,
+        "--text",
+        "the lazy dog runs",
     ];
     let lines = succeed(&base);
     assert!(lines.lines().count() > 4, "{lines}");
     for line in lines.lines() {
         let line: Value = serde_json::from_str(line).unwrap();
-        assert!(line["row"].as_u64().unwrap() < 4 && line["column"].as_u64().unwrap() < 4, "{line}");
+        assert!(
+            line["row"].as_u64().unwrap() < 4 && line["column"].as_u64().unwrap() < 4,
+            "{line}"
+        );
     }
     let whole = image::open(&out).unwrap().to_rgb8();
     assert_eq!(whole.dimensions(), (32, 32));
@@ -848,7 +868,10 @@ fn models_are_listed_as_in_the_readme() {
         let cell = |key: &str| row[key].as_str().unwrap();
         let line = format!(
             "| `{}` | {} | {} | {} |",
-            cell("model_type"), cell("models"), cell("loads"), cell("tested")
+            cell("model_type"),
+            cell("models"),
+            cell("loads"),
+            cell("tested")
         );
         assert!(readme.contains(&line), "the README lacks the row\n{line}");
     }

@@ -43,14 +43,24 @@ pub const ARCHITECTURES: &[Architecture] = &[
         SPLADE,
         "BertModel, BertForSequenceClassification, BertForMaskedLM",
     ),
-    row("blip", "BLIP for retrieval", "DualEncoder, ImageCrossEncoder", "BlipForImageTextRetrieval"),
+    row(
+        "blip",
+        "BLIP for retrieval",
+        "DualEncoder, ImageCrossEncoder",
+        "BlipForImageTextRetrieval",
+    ),
     row("camembert", "CamemBERT", SPLADE, "RobertaModel"),
     row("chinese_clip", "Chinese CLIP", "DualEncoder", "ChineseCLIPModel"),
     row("clip", "CLIP", "DualEncoder", "CLIPModel"),
     row("clip_vision_model", "CLIP's image half", "ImageEncoder", "CLIPVisionModel"),
     row("deit", "DeiT", "ImageEncoder", "DeiTModel"),
     row("dinov2", "DINOv2", "ImageEncoder", "Dinov2Model"),
-    row("dinov2_with_registers", "DINOv2 with registers", "ImageEncoder", "Dinov2WithRegistersModel"),
+    row(
+        "dinov2_with_registers",
+        "DINOv2 with registers",
+        "ImageEncoder",
+        "Dinov2WithRegistersModel",
+    ),
     row(
         "distilbert",
         "DistilBERT, SPLADE",
@@ -58,7 +68,12 @@ pub const ARCHITECTURES: &[Architecture] = &[
         "DistilBertModel, DistilBertForSequenceClassification, DistilBertForMaskedLM",
     ),
     row("mistral", "E5-Mistral, SFR-Embedding", TEXT, "MistralModel"),
-    row("modernbert", "ModernBERT, GTE-ModernColBERT", TEXT, "ModernBertModel, ModernBertForSequenceClassification"),
+    row(
+        "modernbert",
+        "ModernBERT, GTE-ModernColBERT",
+        TEXT,
+        "ModernBertModel, ModernBertForSequenceClassification",
+    ),
     row("mpnet", "MPNet", SPLADE, "MPNetModel, MPNetForSequenceClassification, MPNetForMaskedLM"),
     row("nomic_bert", "nomic-embed-text", TEXT, "NomicBertModel"),
     row("open_clip_config.json", "OpenCLIP", "DualEncoder", "CLIPModel under OpenCLIP's names"),
@@ -67,7 +82,12 @@ pub const ARCHITECTURES: &[Architecture] = &[
     row("siglip", "SigLIP, SigLIP 2 at a fixed resolution", "DualEncoder", "SiglipModel"),
     row("siglip_vision_model", "SigLIP's image half", "ImageEncoder", "SiglipVisionModel"),
     row("vit", "ViT", "ImageEncoder", "ViTModel"),
-    row("xlm-roberta", "XLM-RoBERTa, BGE-M3, multilingual E5", SPLADE, "XLMRobertaModel, XLMRobertaForSequenceClassification"),
+    row(
+        "xlm-roberta",
+        "XLM-RoBERTa, BGE-M3, multilingual E5",
+        SPLADE,
+        "XLMRobertaModel, XLMRobertaForSequenceClassification",
+    ),
     row("xmod", "X-MOD, ColBERT-XM", TEXT_ONLY, "XmodModel"),
 ];
 
@@ -101,8 +121,8 @@ impl Kind {
             };
         }
         let (json, file) = read_config(folder)?;
-        let name = model_type(&json)
-            .map_err(|problem| Error::Config { file: file.clone(), problem })?;
+        let name =
+            model_type(&json).map_err(|problem| Error::Config { file: file.clone(), problem })?;
         if dual::family::names().contains(&name) {
             Ok(Kind::Dual)
         } else if vision::family::find(name).is_some() {
@@ -115,8 +135,7 @@ impl Kind {
         } else {
             let known: Vec<&str> = ARCHITECTURES.iter().map(|a| a.model_type).collect();
             let known = known.join(", ");
-            let problem =
-                format!("unknown architecture '{name}' (model_type); known are {known}");
+            let problem = format!("unknown architecture '{name}' (model_type); known are {known}");
             Err(Error::Config { file, problem })
         }
     }

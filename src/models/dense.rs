@@ -67,7 +67,12 @@ impl Dense {
     ///
     /// # Errors
     /// [`Error::Config`] if widths do not fit or the activation is unknown; as [`Weights::tensor`].
-    pub(crate) fn open(folder: &Path, input: usize, device: &Device, dtype: DType) -> Result<Dense> {
+    pub(crate) fn open(
+        folder: &Path,
+        input: usize,
+        device: &Device,
+        dtype: DType,
+    ) -> Result<Dense> {
         let file = folder.join("config.json");
         let bad = |problem: String| Error::Config { file: file.clone(), problem };
         let c: DenseConfig = read_json(&file)?.ok_or_else(|| bad("is missing".into()))?;

@@ -193,13 +193,7 @@ impl Loader<'_> {
     }
 
     /// A norm of `width` columns, given by its full name.
-    pub(crate) fn norm(
-        &self,
-        name: &str,
-        kind: NormKind,
-        width: usize,
-        eps: f32,
-    ) -> Result<Norm> {
+    pub(crate) fn norm(&self, name: &str, kind: NormKind, width: usize, eps: f32) -> Result<Norm> {
         // The oldest checkpoints have the names TensorFlow gave.
         let old = self.weights.has(&format!("{name}.gamma"));
         let (weight, bias) = if old { ("gamma", "beta") } else { ("weight", "bias") };
@@ -278,7 +272,13 @@ struct Cross {
 
 impl Cross {
     /// `norm(x + attention(x, states))`.
-    fn apply(&self, shape: &Shape, x: Tensor, pass: Pass<'_>, context: Context<'_>) -> Result<Tensor> {
+    fn apply(
+        &self,
+        shape: &Shape,
+        x: Tensor,
+        pass: Pass<'_>,
+        context: Context<'_>,
+    ) -> Result<Tensor> {
         let q = self.query.apply(&x, Activation::None, None)?;
         let kv = self.kv.apply(context.states, Activation::None, None)?;
         let kv = gather_rows(&kv, context.rows)?;
@@ -478,16 +478,12 @@ impl Layer {
             names => names.iter().map(|name| (full(name), inner)).collect(),
         };
         let scaled = |half: usize, name: &str, columns: usize, bias: bool| match names.scales {
-            Some(scales) => {
-                loader.scaled(&full(name), hidden, columns, bias, &full(scales[half]))
-            }
+            Some(scales) => loader.scaled(&full(name), hidden, columns, bias, &full(scales[half])),
             None => loader.linear(&full(name), hidden, columns, bias),
         };
         let norm = |half: usize| match i == 0 && half == 0 && names.first_is_bare {
             true => Ok(None),
-            false => {
-                loader.norm(&full(names.norms[half]), shape.norm, hidden, shape.eps).map(Some)
-            }
+            false => loader.norm(&full(names.norms[half]), shape.norm, hidden, shape.eps).map(Some),
         };
         let head = |name: &str| {
             let name = full(&format!("{name}.weight"));

@@ -138,8 +138,10 @@ impl SpladeFolder {
     }
 
     fn unknown(file: PathBuf, names: &[&str]) -> Error {
-        let problem =
-            format!("has the modules {}; expected MLMTransformer and SpladePooling", names.join(", "));
+        let problem = format!(
+            "has the modules {}; expected MLMTransformer and SpladePooling",
+            names.join(", ")
+        );
         Error::Config { file, problem }
     }
 }

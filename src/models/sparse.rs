@@ -119,9 +119,8 @@ impl SparseEncoder {
             let mut scores = vec![0.0f32; texts.len() * dim];
             let report = |done| options.report(i * TEXTS + done);
             let mut rows = Rows::new(&mut scores, dim, &report);
-            self.encoder.run(&encoded, budget, |hidden| {
-                rows.put(self.scores(&hidden)?, hidden.members)
-            })?;
+            self.encoder
+                .run(&encoded, budget, |hidden| rows.put(self.scores(&hidden)?, hidden.members))?;
             rows.finish()?;
             for scores in scores.chunks(dim) {
                 for (id, &score) in scores.iter().enumerate().filter(|(_, s)| **s > 0.0) {

@@ -7,7 +7,8 @@ use safetensors::tensor::TensorView;
 use serde_json::Value;
 
 fn seed(name: &str) -> u64 {
-    name.bytes().fold(0xcbf2_9ce4_8422_2325, |h, byte| (h ^ byte as u64).wrapping_mul(0x100_0000_01b3))
+    name.bytes()
+        .fold(0xcbf2_9ce4_8422_2325, |h, byte| (h ^ byte as u64).wrapping_mul(0x100_0000_01b3))
 }
 
 /// Uniform numbers of some mean and deviation: splitmix64 over the index, seeded with the name.
@@ -33,9 +34,12 @@ pub fn folder(name: &str) -> tempfile::TempDir {
             std::fs::copy(&from, folder.path().join(from.file_name().unwrap())).unwrap();
         }
     };
-    for file in
-        ["config.json", "open_clip_config.json", "tokenizer_config.json", "preprocessor_config.json"]
-    {
+    for file in [
+        "config.json",
+        "open_clip_config.json",
+        "tokenizer_config.json",
+        "preprocessor_config.json",
+    ] {
         copy(source.join(file));
     }
     let info: Value =
@@ -74,7 +78,8 @@ fn write(description: &Path, to: &Path) {
             };
             if entry["transposed"] == true {
                 let (rows, columns) = (shape[0], shape[1]);
-                data = (0..rows * columns).map(|i| data[i % columns * rows + i / columns]).collect();
+                data =
+                    (0..rows * columns).map(|i| data[i % columns * rows + i / columns]).collect();
             }
             (name.clone(), shape, bytemuck::cast_slice(&data).to_vec())
         })

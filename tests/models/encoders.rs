@@ -152,10 +152,8 @@ fn given_embeddings_take_the_place_of_words() {
     });
     std::fs::write(golden.path().join("tokenizer.json"), tokenizer.to_string()).unwrap();
     let given: Vec<Vec<f32>> = golden.data::<f32>("given").chunks(32).map(Into::into).collect();
-    let mixed = TextInput {
-        ids: golden.ids(),
-        given: vec![(4, given[1].clone()), (1, given[0].clone())],
-    };
+    let mixed =
+        TextInput { ids: golden.ids(), given: vec![(4, given[1].clone()), (1, given[0].clone())] };
     let alone = TextInput {
         ids: vec![0; given.len() - 2],
         given: given[2..].iter().cloned().enumerate().collect(),
@@ -175,7 +173,10 @@ fn given_embeddings_take_the_place_of_words() {
             (TextInput { ids: vec![1], given: vec![(1, given[0].clone())] }, "1 in text 0"),
             (TextInput { ids: vec![1], given: vec![(0, vec![0.0; 5])] }, "32"),
             (
-                TextInput { ids: vec![1], given: vec![(0, given[0].clone()), (0, given[0].clone())] },
+                TextInput {
+                    ids: vec![1],
+                    given: vec![(0, given[0].clone()), (0, given[0].clone())],
+                },
                 "twice",
             ),
         ] {
@@ -274,7 +275,12 @@ fn image_encoders_match_transformers() {
             let want: Vec<f32> =
                 (0..sizes.len()).flat_map(|i| golden.data::<f32>(&format!("pooled.{i}"))).collect();
             let got = model.embed(&all, &options).unwrap().values;
-            assert_within(TOLERANCE, &format!("{} of all sizes on {device}", golden.name), &got, &want);
+            assert_within(
+                TOLERANCE,
+                &format!("{} of all sizes on {device}", golden.name),
+                &got,
+                &want,
+            );
         }
     }
 }
@@ -330,7 +336,8 @@ fn dual_encoders_match_transformers() {
             assert_eq!(ids, golden.ids(), "{name}: ids");
             let texts = model.embed_texts(&golden.texts(), &options).unwrap();
             let pictures = model.embed_images(&images, &options).unwrap();
-            let (want_texts, want_images) = (golden.data::<f32>("text"), golden.data::<f32>("image"));
+            let (want_texts, want_images) =
+                (golden.data::<f32>("text"), golden.data::<f32>("image"));
             assert_within(TOLERANCE, &format!("{name}: texts"), &texts.values, &want_texts);
             assert_within(TOLERANCE, &format!("{name}: images"), &pictures.values, &want_images);
             let raw = model.embed_texts_raw(&golden.texts(), &options).unwrap().values;

@@ -416,9 +416,7 @@ fn modules_behind_the_pooling_are_run() {
         let bytes = safetensors::serialize(views, None).unwrap();
         std::fs::write(folder.path().join(name).join("model.safetensors"), bytes).unwrap();
     };
-    let module = |class: &str, path: &str| {
-        json!({"idx": 0, "name": "0", "path": path, "type": format!("sentence_transformers.models.{class}")})
-    };
+    let module = |class: &str, path: &str| json!({"idx": 0, "name": "0", "path": path, "type": format!("sentence_transformers.models.{class}")});
     let (wide, narrow) = (40, 12);
     let mut rng = crate::common::Rng(5);
     let (matrix, bias) = (rng.normals(narrow * wide), rng.normals(narrow));
@@ -455,7 +453,9 @@ fn modules_behind_the_pooling_are_run() {
             let mean = y.iter().sum::<f64>() / narrow as f64;
             let variance = y.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / narrow as f64;
             let z: Vec<f64> = (0..narrow)
-                .map(|j| (y[j] - mean) / (variance + 1e-5).sqrt() * scale[j] as f64 + shift[j] as f64)
+                .map(|j| {
+                    (y[j] - mean) / (variance + 1e-5).sqrt() * scale[j] as f64 + shift[j] as f64
+                })
                 .collect();
             let length = z.iter().map(|v| v * v).sum::<f64>().sqrt();
             z.into_iter().map(move |v| (v / length) as f32)

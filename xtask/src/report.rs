@@ -263,8 +263,9 @@ fn peers(options: &Options, model: Option<&Path>) -> Result<Vec<Peer>> {
         Some(only) => name == only || (name == "ops" && !own(only)),
     };
     let mut lines = Vec::new();
-    for name in
-        [ENCODE, VISION, "topk", "maxsim", "hamming", CUR, "ops"].into_iter().filter(|name| script(name))
+    for name in [ENCODE, VISION, "topk", "maxsim", "hamming", CUR, "ops"]
+        .into_iter()
+        .filter(|name| script(name))
     {
         let mut command = python.run([]);
         command.arg(scripts.join(format!("{name}.py")));

@@ -56,10 +56,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         let tensor = Tensor::from_slice(&device, &[count, width], &wide)?;
         Tokens::new(&tensor, &Offsets::from_lengths(&device, &[count])?)
     };
-    let (text, grid) = (
-        tokens(&words.values, words.ids.len())?,
-        tokens(&patches.tokens, down * across)?,
-    );
+    let (text, grid) =
+        (tokens(&words.values, words.ids.len())?, tokens(&patches.tokens, down * across)?);
     let nearest = align(&text, &grid, &[vec![0]])?;
     let (places, maxima) = (nearest.places.to_vec::<u32>()?, nearest.maxima.to_vec::<f32>()?);
     for (i, ((id, patch), cosine)) in words.ids.iter().zip(&places).zip(&maxima).enumerate() {

@@ -5,9 +5,7 @@ use std::time::Instant;
 
 use clap::ValueEnum;
 use nearkin::images::Preprocessor;
-use nearkin::models::{
-    DualEncoder, EmbedOptions, ImageEncoder, Kind, TextEncoder, TokenEncoder,
-};
+use nearkin::models::{DualEncoder, EmbedOptions, ImageEncoder, Kind, TextEncoder, TokenEncoder};
 use nearkin::search::store::{self, Vectors};
 use nearkin::{Device, Error, Result};
 
@@ -20,7 +18,12 @@ pub(crate) struct Options {
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
     /// .txt (a text per line) or .jsonl (`text`, optionally `_id` and `title`).
-    #[arg(long, value_name = "FILE", required_unless_present = "images", conflicts_with = "images")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        required_unless_present = "images",
+        conflicts_with = "images"
+    )]
     input: Option<PathBuf>,
     /// Image files, or folders of them (JPEG, PNG, WebP); the names of the files are the ids.
     #[arg(long, value_name = "PATHS", num_args = 1.., conflicts_with = "tokens")]

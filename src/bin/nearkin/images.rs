@@ -26,7 +26,8 @@ pub(crate) fn is_image(path: &Path) -> bool {
 pub(crate) fn files(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for path in paths {
-        let kind = std::fs::metadata(path).map_err(|source| Error::Io { path: path.clone(), source })?;
+        let kind =
+            std::fs::metadata(path).map_err(|source| Error::Io { path: path.clone(), source })?;
         match kind.is_dir() {
             true => walk(path, &mut found)?,
             false => found.push(path.clone()),

@@ -17,9 +17,10 @@ pub(crate) fn run(json: bool) -> Result<()> {
             .collect();
         return print_line(&serde_json::Value::from(rows).to_string());
     }
-    let rows: Vec<[&str; 4]> = std::iter::once(["model_type", "models", "loaded by", "tested against"])
-        .chain(ARCHITECTURES.iter().map(|a| [a.model_type, a.models, a.loads, a.tested]))
-        .collect();
+    let rows: Vec<[&str; 4]> =
+        std::iter::once(["model_type", "models", "loaded by", "tested against"])
+            .chain(ARCHITECTURES.iter().map(|a| [a.model_type, a.models, a.loads, a.tested]))
+            .collect();
     let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
     let [a, b, c] = [width(0), width(1), width(2)];
     for [model_type, models, loads, tested] in rows {

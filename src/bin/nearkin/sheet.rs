@@ -35,7 +35,8 @@ impl Sheet {
         self.html += &format!("<section>\n<h2>{}</h2>\n<div class=\"hits\">\n", shown(query));
         for hit in hits {
             let (picture, score) = (shown(&hit.id), hit.score);
-            self.html += &format!("<figure>{picture}<figcaption>{score:.4}</figcaption></figure>\n");
+            self.html +=
+                &format!("<figure>{picture}<figcaption>{score:.4}</figcaption></figure>\n");
         }
         self.html += "</div>\n</section>\n";
     }

@@ -62,9 +62,9 @@ impl Head {
             let dense = loader.linear(&name, hidden, hidden, classifier.bias)?;
             Ok((dense, classifier.activation))
         });
-        let norm = names.norm.map(|name| {
-            loader.norm(&format!("{root}{name}"), shape.norm, hidden, shape.eps)
-        });
+        let norm = names
+            .norm
+            .map(|name| loader.norm(&format!("{root}{name}"), shape.norm, hidden, shape.eps));
         Ok(Head {
             take: names.take,
             mean: classifier.mean,

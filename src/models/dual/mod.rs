@@ -272,7 +272,7 @@ fn projection(
     dim: usize,
     columns: usize,
 ) -> Result<Linear> {
-    let base = if names.own_image && !names.transposed { &loader.root } else { &loader.prefix };
+    let base = if names.own_image { &loader.root } else { &loader.prefix };
     projected(loader, &format!("{base}{name}"), names.transposed, names.bias, dim, columns)
 }
 

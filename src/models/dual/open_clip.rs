@@ -15,7 +15,8 @@ use crate::{Error, Result};
 
 pub(super) const CONFIG: &str = "open_clip_config.json";
 /// What the weights are called, besides `model.safetensors`.
-pub(super) const FILES: &[&str] = &["open_clip_model.safetensors", "open_clip_pytorch_model.safetensors"];
+pub(super) const FILES: &[&str] =
+    &["open_clip_model.safetensors", "open_clip_pytorch_model.safetensors"];
 
 config! {
     /// `model_cfg`.

@@ -56,8 +56,7 @@ pub(super) const FAMILY: Family = Family {
 
 fn parts(json: &Map<String, Value>) -> Result<Parts, String> {
     let c: DistilBertConfig = read(json)?;
-    let shape =
-        Shape::bert(c.dim, c.n_layers, c.n_heads, c.hidden_dim, &c.activation, 1e-12)?;
+    let shape = Shape::bert(c.dim, c.n_layers, c.n_heads, c.hidden_dim, &c.activation, 1e-12)?;
     let classifier = ClassifierParts { mean: false, bias: true, activation: Activation::Relu };
     Ok(Parts { classifier, ..Parts::new(shape, c.vocab_size, c.max_position_embeddings) })
 }

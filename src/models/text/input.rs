@@ -16,7 +16,11 @@ pub struct TextInput {
 }
 
 /// Checks inputs and brings them into the encoder's form. `limit` is the longest text.
-pub(crate) fn encode(encoder: &Encoder, inputs: &[TextInput], limit: usize) -> Result<Vec<Encoded>> {
+pub(crate) fn encode(
+    encoder: &Encoder,
+    inputs: &[TextInput],
+    limit: usize,
+) -> Result<Vec<Encoded>> {
     let (vocab, hidden) = (encoder.config.parts.vocab, encoder.hidden());
     let one = |(i, input): (usize, &TextInput)| {
         let length = input.ids.len();

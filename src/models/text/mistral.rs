@@ -49,8 +49,7 @@ fn parts(json: &Map<String, Value>) -> Result<Parts, String> {
         false => Some(WINDOW),
     };
     // The token itself is one of those in the window.
-    let window =
-        window.map(|w| range("sliding_window", w, 1, 1 << 24)).transpose()?.map(|w| w - 1);
+    let window = window.map(|w| range("sliding_window", w, 1, 1 << 24)).transpose()?.map(|w| w - 1);
     let layers = range("num_hidden_layers", c.num_hidden_layers, 1, 1 << 10)?;
     let heads = range("num_attention_heads", c.num_attention_heads, 1, 1 << 12)?;
     let dim = c.head_dim.unwrap_or(c.hidden_size / heads);

@@ -142,7 +142,8 @@ impl TextEncoder {
         if let Some((width, file)) = modules.width
             && width != config.parts.shape.hidden
         {
-            let problem = format!("pools vectors of {width}, the model's have {}", config.parts.shape.hidden);
+            let problem =
+                format!("pools vectors of {width}, the model's have {}", config.parts.shape.hidden);
             return Err(Error::Config { file, problem });
         }
         let tokenizer = Tokenizer::open(folder, &config, &Reading::open(folder)?)?;

@@ -4,7 +4,9 @@
 use serde_json::{Map, Value};
 
 use super::family::{Classifier, Family, Layout, Take, unnumbered};
-use crate::models::config::{ClassifierParts, Parts, activation, config, only, range, read, rope_theta};
+use crate::models::config::{
+    ClassifierParts, Parts, activation, config, only, range, read, rope_theta,
+};
 use crate::models::layers::{Biases, Names, NormKind, Shape, Sight};
 
 config! {
@@ -72,7 +74,8 @@ fn parts(json: &Map<String, Value>) -> Result<Parts, String> {
     let layers = range("num_hidden_layers", c.num_hidden_layers, 1, 1 << 10)?;
     let every = range("global_attn_every_n_layers", c.global_attn_every_n_layers, 1, 1 << 10)?;
     let part = |key: &str| c.rope_parameters.as_ref().and_then(|map| map.get(key));
-    let theta = |key, theta, default| rope_theta(part(key), c.rope_scaling.as_ref(), theta, default);
+    let theta =
+        |key, theta, default| rope_theta(part(key), c.rope_scaling.as_ref(), theta, default);
     let full = Sight {
         window: None,
         theta: Some(theta("full_attention", c.global_rope_theta, 160_000.0)?),

@@ -69,7 +69,10 @@ fn parts(json: &Map<String, Value>) -> Result<Parts, String> {
         c.layer_norm_eps,
     )?;
     let types = range("type_vocab_size", c.type_vocab_size, 1, 1 << 16)?;
-    counted(Parts { types, ..Parts::new(shape, c.vocab_size, c.max_position_embeddings) }, c.pad_token_id)
+    counted(
+        Parts { types, ..Parts::new(shape, c.vocab_size, c.max_position_embeddings) },
+        c.pad_token_id,
+    )
 }
 
 /// Positions that count from behind a padding token.

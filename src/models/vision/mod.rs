@@ -226,7 +226,8 @@ pub(crate) fn embed_tokens(
 /// Two matrices \[N, H\] as one \[N, 2 H\].
 fn side_by_side(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     let (rows, width) = (a.shape()[0], a.shape()[1]);
-    let every_other = |first: u32| -> Vec<u32> { (0..rows as u32).map(|i| 2 * i + first).collect() };
+    let every_other =
+        |first: u32| -> Vec<u32> { (0..rows as u32).map(|i| 2 * i + first).collect() };
     let a = scatter_rows(a, &every_other(0), 2 * rows)?;
     let b = scatter_rows(b, &every_other(1), 2 * rows)?;
     let all: Vec<u32> = (0..2 * rows as u32).collect();

@@ -161,10 +161,8 @@ impl Tower {
         let table = self.table(grid)?;
         let all: Vec<u32> = (0..shape[0] as u32).collect();
         let positions: Vec<u32> = all.iter().map(|row| row % tokens as u32).collect();
-        let lookups = [
-            Lookup { table: &embedded, rows: &all },
-            Lookup { table: &table, rows: &positions },
-        ];
+        let lookups =
+            [Lookup { table: &embedded, rows: &all }, Lookup { table: &table, rows: &positions }];
         let x = embed(&lookups, self.norm.as_ref().map(InputNorm::args))?;
         drop(embedded);
         let offsets = Offsets::from_lengths(&self.device, &vec![tokens; images.len()])?;
@@ -309,9 +307,8 @@ impl AttentionHead {
         let bias = weights.floats(&format!("{at}.attention.in_proj_bias"), &[3 * hidden])?;
         let (q, kv) = matrix.split_at(hidden * hidden);
         let (q_bias, kv_bias) = bias.split_at(hidden);
-        let place = |dtype, shape: &[usize], values: &[f32]| {
-            Tensor::from_f32(device, dtype, shape, values)
-        };
+        let place =
+            |dtype, shape: &[usize], values: &[f32]| Tensor::from_f32(device, dtype, shape, values);
         let query = Linear {
             weight: place(loader.dtype, &[hidden, hidden], q)?,
             bias: Some(place(DType::F32, &[hidden], q_bias)?),

@@ -36,11 +36,7 @@ pub(crate) const LAYOUT: Layout = Layout {
     norm: None,
     names: Names {
         layers: "encoder.layer",
-        qkv: &[
-            "attention.attention.query",
-            "attention.attention.key",
-            "attention.attention.value",
-        ],
+        qkv: &["attention.attention.query", "attention.attention.key", "attention.attention.value"],
         output: "attention.output.dense",
         norms: ["layernorm_before", "layernorm_after"],
         up: &["intermediate.dense"],
