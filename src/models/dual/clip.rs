@@ -41,7 +41,7 @@ pub(super) const FAMILY: Family = Family {
         bias: false,
         scale: Some("logit_scale"),
     },
-    end: End::EndToken,
+    end: End::Named,
     filled: false,
     sigmoid: false,
     dim: |json, _| Ok(read::<CLIPConfig>(json)?.projection_dim),

@@ -18,6 +18,9 @@ const FAMILIES: [(&str, &Family); 4] = [
     ("siglip", &siglip::FAMILY),
 ];
 
+/// A JSON object.
+type Object = Map<String, Value>;
+
 /// What sets a family apart.
 #[derive(Clone, Copy)]
 pub(crate) struct Family {
@@ -30,7 +33,7 @@ pub(crate) struct Family {
     /// Whether logits have a bias and stand for themselves.
     pub(crate) sigmoid: bool,
     /// Columns of the common space, of the whole configuration and that of the texts.
-    pub(crate) dim: fn(&Map<String, Value>, &Map<String, Value>) -> Result<usize, String>,
+    pub(crate) dim: fn(&Object, &Object) -> Result<usize, String>,
 }
 
 /// Where what joins the halves is.
@@ -54,7 +57,7 @@ pub(crate) enum End {
     Last,
     /// The first end token: the first token of this id, or, for the id 2 of configurations from before transformers 4.31, the
     /// first of the highest id.
-    EndToken,
+    Named,
     /// The first token of the highest id.
     Highest,
 }
@@ -64,7 +67,7 @@ pub(crate) struct Parts {
     pub(crate) text: TextConfig,
     pub(crate) image: VisionConfig,
     pub(crate) dim: usize,
-    /// The id that [`End::EndToken`] looks for.
+    /// The id that [`End::Named`] looks for.
     pub(crate) end: u32,
     /// The padding token where the tokenizer does not say.
     pub(crate) pad: u32,

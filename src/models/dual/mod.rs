@@ -242,7 +242,7 @@ impl DualEncoder {
     pub fn embed_image_patches(&self, images: &[Pixels]) -> Result<ImageTokens> {
         let Some(projection) = &self.projection else {
             let what = format!("vectors of patches of {}", self.image.config.name);
-            return Err(Error::Unsupported { what, device: self.device().name().into() });
+            return Err(Error::Unsupported { what, device: self.device().name() });
         };
         let mut out = embed_tokens(&self.image, images, self.dim, |states| {
             let normed = self.image.normed(states)?;

@@ -155,7 +155,7 @@ impl TextTower {
         let how = match self.end {
             End::First => Pooling::Cls,
             End::Last => Pooling::Last,
-            End::EndToken | End::Highest => {
+            End::Named | End::Highest => {
                 positions = self.ends(hidden);
                 Pooling::At(&positions)
             }

@@ -48,7 +48,7 @@ struct Positions {
 enum Vector {
     First,
     Pooler(Linear, Activation),
-    Attention(AttentionHead),
+    Attention(Box<AttentionHead>),
 }
 
 /// The hidden states of images of one size.
@@ -91,7 +91,7 @@ impl Tower {
             }
             Head::Pooler(_) => Vector::First,
             Head::Attention(name) => {
-                Vector::Attention(AttentionHead::load(loader, &full(name), shape)?)
+                Vector::Attention(AttentionHead::load(loader, &full(name), shape)?.into())
             }
         };
         let input = layout.norm.map(|name| InputNorm::of(norm(name)?, loader.device));
