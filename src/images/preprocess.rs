@@ -48,7 +48,7 @@ impl Preprocessor {
     /// Known are the image processors (and the feature extractors they were before) of ViT, DeiT, CLIP, Chinese-CLIP, SigLIP
     /// (also SigLIP 2 at a fixed resolution), BiT (DINOv2), BLIP and ViLT, also with the endings `Fast` and `Pil`. A key that is
     /// absent or null has the value of the transformers class. `do_convert_rgb` changes nothing: an [`Image`] is RGB. `do_pad`
-    /// is left to [`pad`].
+    /// is left to [`pad`](super::pad).
     ///
     /// # Errors
     /// [`Error::Config`] if the text is no JSON object, a class, key or value is unknown, a value is out of range, or one that is
