@@ -132,7 +132,7 @@ as_built=false
 (cd "$results/outputs" && sha256sum --status -c "$here/emulator.sha256") && as_built=true
 
 # A family's peers come right after it, on a GPU as warm as it was.
-for family in gemm topk maxsim hamming cur attention norm embed pool encode; do
+for family in gemm topk maxsim hamming cur attention rope glu norm embed pool encode; do
     out=bench/nearkin.jsonl step "bench/nearkin-$family" "${cuda[@]}" "$here/bin/gpu" $small --only "$family"
     out=bench/peers.jsonl step "bench/peers-$family" \
         "$python" "$here/peers/gpu.py" $small --only "$family" --model "$NEARKIN_MINILM"
