@@ -152,6 +152,22 @@ macro_rules! config {
 
 pub(crate) use config;
 
+/// The layers of a configuration whose sizes have the usual names, as [`Shape::bert`] makes them.
+macro_rules! layers {
+    ($config:expr) => {
+        $crate::models::layers::Shape::bert(
+            $config.hidden_size,
+            $config.num_hidden_layers,
+            $config.num_attention_heads,
+            $config.intermediate_size,
+            &$config.hidden_act,
+            $config.layer_norm_eps,
+        )
+    };
+}
+
+pub(crate) use layers;
+
 config! {
     /// transformers: `PretrainedConfig`, the part that names the classes of a head.
     Labels {

@@ -14,6 +14,9 @@ use crate::ops::norm::{layer_norm, rms_norm};
 use crate::ops::rope::{QkNorm, Rotary, rope};
 use crate::{DType, Device, Error, Offsets, Result, Tensor};
 
+/// Vectors are divided by at least this where they are brought to length 1, as torch's `normalize` does.
+pub(crate) const NORM_EPS: f32 = 1e-12;
+
 /// Which norm a model has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NormKind {

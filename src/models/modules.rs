@@ -6,6 +6,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
+use super::config::{config, only};
 use crate::ops::pool::Pooling;
 use crate::{Error, Result};
 
@@ -89,61 +90,35 @@ impl Projections {
     }
 }
 
-/// A masked-language model that is pooled to weights of words, as sentence-transformers lists it.
-#[derive(Debug)]
-pub(crate) struct SpladeFolder {
-    pub(crate) transformer: PathBuf,
+config! {
+    /// sentence-transformers: `SpladePooling`.
+    SpladePooling {
+        pooling_strategy: String = "max".into(),
+        activation_function: String = "relu".into(),
+    }
 }
 
-impl SpladeFolder {
-    /// Reads `modules.json`; a folder without is the model itself.
-    ///
-    /// # Errors
-    /// [`Error::Config`] if the modules are not MLMTransformer and SpladePooling, or the pooling is not the maximum of `relu`.
-    pub(crate) fn open(folder: &Path) -> Result<SpladeFolder> {
-        let file = folder.join("modules.json");
-        let Some(modules) = read_json::<Vec<Module>>(&file)? else {
-            return Ok(SpladeFolder { transformer: folder.into() });
-        };
-        let names: Vec<&str> = modules.iter().map(Module::name).collect();
-        let [transformer, pooling] = &modules[..] else {
-            return Err(Self::unknown(file, &names));
-        };
-        if names != ["MLMTransformer", "SpladePooling"] {
-            return Err(Self::unknown(file, &names));
-        }
-        #[derive(Deserialize)]
-        #[serde(default)]
-        struct Pooling {
-            pooling_strategy: String,
-            activation_function: String,
-        }
-        impl Default for Pooling {
-            fn default() -> Self {
-                Pooling { pooling_strategy: "max".into(), activation_function: "relu".into() }
-            }
-        }
-        let config = pooling.inside(folder, &file)?.join("config.json");
-        let Pooling { pooling_strategy: how, activation_function: f } =
-            read_json(&config)?.unwrap_or_default();
-        for (key, value, known) in
-            [("pooling_strategy", how, "max"), ("activation_function", f, "relu")]
-        {
-            if value != known {
-                let problem = format!("{key} is '{value}'; known is {known}");
-                return Err(Error::Config { file: config, problem });
-            }
-        }
-        Ok(SpladeFolder { transformer: transformer.inside(folder, &file)? })
-    }
-
-    fn unknown(file: PathBuf, names: &[&str]) -> Error {
-        let problem = format!(
-            "has the modules {}; expected MLMTransformer and SpladePooling",
-            names.join(", ")
-        );
-        Error::Config { file, problem }
-    }
+/// Where the masked-language model is that sentence-transformers pools to weights of words: `modules.json` says so; a folder without
+/// is the model itself.
+///
+/// # Errors
+/// [`Error::Config`] if the modules are not MLMTransformer and SpladePooling, or the pooling is not the maximum of `relu`.
+pub(crate) fn splade(folder: &Path) -> Result<PathBuf> {
+    let file = folder.join("modules.json");
+    let Some(modules) = read_json::<Vec<Module>>(&file)? else { return Ok(folder.into()) };
+    let names: Vec<&str> = modules.iter().map(Module::name).collect();
+    let ([transformer, pooling], ["MLMTransformer", "SpladePooling"]) = (&modules[..], &names[..])
+    else {
+        let names = names.join(", ");
+        let problem = format!("has the modules {names}; expected MLMTransformer and SpladePooling");
+        return Err(Error::Config { file, problem });
+    };
+    let config = pooling.inside(folder, &file)?.join("config.json");
+    let how: SpladePooling = read_json(&config)?.unwrap_or_default();
+    only("pooling_strategy", &how.pooling_strategy.as_str(), &["max"])
+        .and_then(|()| only("activation_function", &how.activation_function.as_str(), &["relu"]))
+        .map_err(|problem| Error::Config { file: config, problem })?;
+    transformer.inside(folder, &file)
 }
 
 impl Modules {

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::batch::Rows;
 use super::config::TextConfig;
 use super::layers::{Linear, Loader, Norm, NormKind};
-use super::modules::{Reading, SpladeFolder};
+use super::modules::{Reading, splade};
 use super::text::{Encoder, Hidden};
 use super::tokenizer::Tokenizer;
 use super::weights::Weights;
@@ -53,7 +53,7 @@ impl SparseEncoder {
     /// head); as [`TextEncoder::load`](super::TextEncoder::load).
     pub fn load(folder: &Path, device: &Device, dtype: DType) -> Result<SparseEncoder> {
         check_dtype(dtype)?;
-        let folder = &SpladeFolder::open(folder)?.transformer;
+        let folder = &splade(folder)?;
         let config = TextConfig::open(folder)?;
         let Some(names) = config.family.vocabulary else {
             let problem = format!("no head over the vocabulary is known for {}", config.name);

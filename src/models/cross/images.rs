@@ -12,6 +12,7 @@ use crate::models::tokenizer::Tokenizer;
 use crate::models::vision::{self, Tower};
 use crate::models::weights::Weights;
 use crate::models::{EmbedOptions, check_dtype};
+use crate::ops::embed::gather_rows;
 use crate::ops::gemm::Activation;
 use crate::ops::pool::{Pooling, pool};
 use crate::{DType, Device, Error, Offsets, Result, Tensor};
@@ -44,6 +45,11 @@ impl EncodedImages {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.count == 0
+    }
+
+    /// The rows of the states of some images, one image after the other.
+    fn rows(&self, images: impl Iterator<Item = usize>) -> Vec<u32> {
+        images.flat_map(|i| i * self.tokens..(i + 1) * self.tokens).map(|row| row as u32).collect()
     }
 }
 
@@ -129,13 +135,15 @@ impl ImageCrossEncoder {
         let batch = (budget / longest.max(images.tokens)).max(1);
         let mut logits = Vec::with_capacity(pairs.len() * CLASSES);
         for pairs in pairs.chunks(batch) {
-            let rows: Vec<u32> = pairs
-                .iter()
-                .flat_map(|&(_, image)| image * images.tokens..(image + 1) * images.tokens)
-                .map(|row| row as u32)
-                .collect();
+            // Keys and values are made of the images that these pairs have, each once.
+            let mut used: Vec<usize> = pairs.iter().map(|&(_, image)| image).collect();
+            used.sort_unstable();
+            used.dedup();
+            let states = gather_rows(&images.states, &images.rows(used.iter().copied()))?;
+            let places = pairs.iter().map(|(_, image)| used.partition_point(|u| u < image));
+            let rows = images.rows(places);
             let offsets = Offsets::from_lengths(self.device(), &vec![images.tokens; pairs.len()])?;
-            let context = Context { states: &images.states, rows: &rows, offsets: &offsets };
+            let context = Context { states: &states, rows: &rows, offsets: &offsets };
             let members = pairs.iter().map(|&(text, _)| text).collect();
             let hidden = self.text.forward(&encoded, members, Some(context))?;
             let first = pool(&hidden.states, &hidden.offsets, Pooling::Cls, None)?;

@@ -3,8 +3,9 @@
 
 use serde_json::{Map, Value};
 
+use super::clip;
 use super::family::{End, Family, Names};
-use crate::models::config::{Parts, config, read};
+use crate::models::config::{Parts, config, layers, read};
 use crate::models::layers::{CrossNames, Names as LayerNames, Shape};
 use crate::models::text::{self, BERT};
 use crate::models::vision;
@@ -37,15 +38,13 @@ pub(crate) const FAMILY: Family = Family {
     names: Names {
         text: Some("text_proj"),
         image: Some("vision_proj"),
-        own_image: true,
-        transposed: false,
         bias: true,
         scale: None,
+        ..clip::FAMILY.names
     },
     end: End::First,
-    filled: false,
-    sigmoid: false,
     dim: |json, _| Ok(read::<BlipConfig>(json)?.image_text_hidden_size),
+    ..clip::FAMILY
 };
 
 const TEXT: text::family::Family = text::family::Family {
@@ -74,14 +73,7 @@ const TEXT: text::family::Family = text::family::Family {
 
 fn parts(json: &Map<String, Value>) -> Result<Parts, String> {
     let c: BlipTextConfig = read(json)?;
-    let shape = Shape::bert(
-        c.hidden_size,
-        c.num_hidden_layers,
-        c.num_attention_heads,
-        c.intermediate_size,
-        &c.hidden_act,
-        c.layer_norm_eps,
-    )?;
+    let shape = layers!(c)?;
     let shape = Shape { context: c.encoder_hidden_size, ..shape };
     Ok(Parts::new(shape, c.vocab_size, c.max_position_embeddings))
 }

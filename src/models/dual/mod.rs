@@ -13,7 +13,7 @@ use family::Names;
 use text::TextTower;
 
 use super::config::read_config;
-use super::layers::{Linear, Loader};
+use super::layers::{Linear, Loader, NORM_EPS};
 use super::vision::{self, ImageTokens, States, Tower, embed_images, embed_tokens};
 use super::weights::Weights;
 use super::{EmbedOptions, Embeddings, TextInput, TokenVectors, check_dtype};
@@ -21,9 +21,6 @@ use crate::images::Pixels;
 use crate::ops::gemm::Activation;
 use crate::ops::norm::l2_normalize;
 use crate::{DType, Device, Error, Result, Tensor};
-
-/// Added to nothing: a vector of zeros stays one.
-const NORM_EPS: f32 = 1e-12;
 
 /// A text encoder and an image encoder whose vectors are compared by their cosine: CLIP, SigLIP and SigLIP 2 at a fixed
 /// resolution, Chinese CLIP, and OpenCLIP's checkpoints.

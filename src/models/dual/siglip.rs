@@ -4,7 +4,7 @@
 use serde_json::{Map, Value};
 
 use super::family::{End, Family, Names};
-use crate::models::config::{Parts, config, read};
+use crate::models::config::{Parts, config, layers, read};
 use crate::models::layers::Shape;
 use crate::models::{text, vision};
 
@@ -49,16 +49,6 @@ const TEXT: text::family::Family = text::family::Family { read: parts, ..super::
 
 fn parts(json: &Map<String, Value>) -> Result<Parts, String> {
     let c: SiglipTextConfig = read(json)?;
-    let shape = Shape {
-        pre: true,
-        ..Shape::bert(
-            c.hidden_size,
-            c.num_hidden_layers,
-            c.num_attention_heads,
-            c.intermediate_size,
-            &c.hidden_act,
-            c.layer_norm_eps,
-        )?
-    };
+    let shape = Shape { pre: true, ..layers!(c)? };
     Ok(Parts::new(shape, c.vocab_size, c.max_position_embeddings))
 }

@@ -3,8 +3,8 @@
 use serde_json::{Map, Value};
 
 use super::family::{Classifier, Family, Layout, Take, Vocabulary};
-use crate::models::config::{Parts, absolute, config, encoder, range, read};
-use crate::models::layers::{Names, Shape};
+use crate::models::config::{Parts, absolute, config, encoder, layers, range, read};
+use crate::models::layers::Names;
 
 config! {
     /// transformers: `BertConfig`.
@@ -68,14 +68,7 @@ pub(crate) fn parts(json: &Map<String, Value>) -> Result<Parts, String> {
     let c: BertConfig = read(json)?;
     absolute(&c.position_embedding_type)?;
     encoder(c.is_decoder)?;
-    let shape = Shape::bert(
-        c.hidden_size,
-        c.num_hidden_layers,
-        c.num_attention_heads,
-        c.intermediate_size,
-        &c.hidden_act,
-        c.layer_norm_eps,
-    )?;
+    let shape = layers!(c)?;
     let types = range("type_vocab_size", c.type_vocab_size, 1, 1 << 16)?;
     Ok(Parts { types, ..Parts::new(shape, c.vocab_size, c.max_position_embeddings) })
 }

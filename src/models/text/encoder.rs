@@ -8,7 +8,7 @@ use crate::models::config::TextConfig;
 use crate::models::layers::{Context, Loader, Norm, Pass, Seen, Stack};
 use crate::models::tokenizer::Encoded;
 use crate::models::weights::Weights;
-use crate::ops::embed::{EmbedNorm, Lookup, MISSING, embed, scatter_rows, select_rows};
+use crate::ops::embed::{EmbedNorm, Lookup, MISSING, embed, scatter_rows, select_rows, sum};
 #[cfg(feature = "cuda")]
 use crate::ops::embed::{checked_numbers, cuda::embed_rows};
 use crate::{DType, Device, Error, Offsets, Result, Tensor};
@@ -241,9 +241,7 @@ impl Encoder {
         let words = select_rows(&self.words, &kept)?;
         let given = Tensor::from_slice(&self.device, &[rows.len(), self.hidden()], &values)?;
         let given = scatter_rows(&given, &rows, ids.len())?;
-        let all: Vec<u32> = (0..ids.len() as u32).collect();
-        let lookups = [&words, &given].map(|table| Lookup { table, rows: &all });
-        embed(&lookups, None).map(Some)
+        sum(&words, &given).map(Some)
     }
 
     /// The seen tokens of a batch, or nothing where all are seen.

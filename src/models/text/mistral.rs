@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use super::family::Family;
 use super::qwen3;
 use crate::models::config::{Parts, config, range, read, rope_theta};
-use crate::models::layers::{Biases, NormKind, Shape, Sight};
+use crate::models::layers::{Shape, Sight};
 
 config! {
     /// transformers: `MistralConfig`.
@@ -54,15 +54,11 @@ fn parts(json: &Map<String, Value>) -> Result<Parts, String> {
     let heads = range("num_attention_heads", c.num_attention_heads, 1, 1 << 12)?;
     let dim = c.head_dim.unwrap_or(c.hidden_size / heads);
     let shape = Shape {
+        hidden: c.hidden_size,
         kv_heads: c.num_key_value_heads.unwrap_or(heads),
-        gated: true,
-        norm: NormKind::Rms,
-        pre: true,
-        causal: true,
-        biases: Biases { qkv: false, output: false, ffn: false },
         sights: vec![Sight { window, theta: Some(theta) }; layers],
         positions: c.max_position_embeddings,
-        ..Shape::bert(
+        ..qwen3::decoder(Shape::bert(
             // Heads need not divide the hidden size here.
             heads.saturating_mul(dim),
             layers,
@@ -70,9 +66,8 @@ fn parts(json: &Map<String, Value>) -> Result<Parts, String> {
             c.intermediate_size,
             &c.hidden_act,
             c.rms_norm_eps,
-        )?
+        )?)
     };
-    let shape = Shape { hidden: c.hidden_size, ..shape };
     let parts = Parts::new(shape, c.vocab_size, c.max_position_embeddings);
     Ok(Parts { pad: c.pad_token_id, ..parts })
 }

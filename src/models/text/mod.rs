@@ -25,7 +25,7 @@ pub(crate) use input::encode;
 use super::batch::Rows;
 use super::config::{Parts, TextConfig};
 use super::dense::Dense;
-use super::layers::{Loader, Norm, NormKind};
+use super::layers::{Loader, NORM_EPS, Norm, NormKind};
 use super::modules::{After, Modules, Reading};
 use super::tokenizer::{Encoded, Tokenizer};
 use super::weights::Weights;
@@ -33,9 +33,6 @@ use super::{EmbedOptions, WINDOW, check_dtype};
 use crate::ops::norm::l2_normalize;
 use crate::ops::pool::{Pooling, pool};
 use crate::{DType, Device, Error, Result, Tensor};
-
-/// torch's `normalize` divides by at least this.
-const NORM_EPS: f32 = 1e-12;
 
 /// A sentence encoder: a transformer, a pooling, and perhaps projections, a norm, a normalisation.
 pub struct TextEncoder {

@@ -5,8 +5,8 @@ use serde_json::{Map, Value};
 
 use super::family::{Family, Layout};
 use super::{bert, roberta};
-use crate::models::config::{Parts, config, range, read};
-use crate::models::layers::{Loader, Names, Shape};
+use crate::models::config::{Parts, config, layers, range, read};
+use crate::models::layers::{Loader, Names};
 use crate::{Result, Tensor};
 
 config! {
@@ -46,14 +46,7 @@ pub(super) const FAMILY: Family = Family {
 
 fn parts(json: &Map<String, Value>) -> Result<Parts, String> {
     let c: MPNetConfig = read(json)?;
-    let shape = Shape::bert(
-        c.hidden_size,
-        c.num_hidden_layers,
-        c.num_attention_heads,
-        c.intermediate_size,
-        &c.hidden_act,
-        c.layer_norm_eps,
-    )?;
+    let shape = layers!(c)?;
     // An even split into before and after, each half exact and half logarithmic.
     let buckets =
         range("relative_attention_num_buckets", c.relative_attention_num_buckets, 4, 256)?;

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use super::bert;
 use super::family::{Family, Layout, unnumbered};
-use crate::models::config::{Parts, config, only, range, read, rope_theta};
+use crate::models::config::{Parts, config, layers, only, range, read, rope_theta};
 use crate::models::layers::{Biases, Names, Shape, Sight};
 
 config! {
@@ -84,14 +84,7 @@ fn parts(json: &Map<String, Value>) -> Result<Parts, String> {
     let c: NomicBertConfig = read(json)?;
     let theta =
         rope_theta(c.rope_parameters.as_ref(), c.rope_scaling.as_ref(), c.rope_theta, 1000.0)?;
-    let shape = Shape::bert(
-        c.hidden_size,
-        c.num_hidden_layers,
-        c.num_attention_heads,
-        c.intermediate_size,
-        &c.hidden_act,
-        c.layer_norm_eps,
-    )?;
+    let shape = layers!(c)?;
     let dim = c.head_dim.unwrap_or(shape.dim);
     let types = range("type_vocab_size", c.type_vocab_size, 1, 1 << 16)?;
     let positions = c.max_position_embeddings;

@@ -64,6 +64,18 @@ pub(super) const LAYOUT: Layout = Layout {
 pub(super) const CLASSIFIER: Classifier =
     Classifier { take: Take::Last, dense: None, norm: None, out: "score", out_bias: false };
 
+/// The layers that decoders since LLaMA have: RMSNorm before, a gate, each token seeing those before it, no biases.
+pub(super) fn decoder(shape: Shape) -> Shape {
+    Shape {
+        gated: true,
+        norm: NormKind::Rms,
+        pre: true,
+        causal: true,
+        biases: Biases { qkv: false, output: false, ffn: false },
+        ..shape
+    }
+}
+
 fn parts(json: &Map<String, Value>) -> Result<Parts, String> {
     let c: Qwen3Config = read(json)?;
     only("use_sliding_window", &c.use_sliding_window, &[false])?;
@@ -74,17 +86,13 @@ fn parts(json: &Map<String, Value>) -> Result<Parts, String> {
         rope_theta(c.rope_parameters.as_ref(), c.rope_scaling.as_ref(), c.rope_theta, 10_000.0)?;
     let layers = range("num_hidden_layers", c.num_hidden_layers, 1, 1 << 10)?;
     let shape = Shape {
+        hidden: c.hidden_size,
         kv_heads: c.num_key_value_heads.unwrap_or(c.num_attention_heads),
-        dim: c.head_dim,
-        gated: true,
-        norm: NormKind::Rms,
-        pre: true,
-        causal: true,
         biases: Biases { qkv: c.attention_bias, output: c.attention_bias, ffn: false },
         qk_norm: true,
         sights: vec![Sight { window: None, theta: Some(theta) }; layers],
         positions: c.max_position_embeddings,
-        ..Shape::bert(
+        ..decoder(Shape::bert(
             // Heads need not divide the hidden size here.
             c.num_attention_heads.saturating_mul(c.head_dim),
             layers,
@@ -92,9 +100,8 @@ fn parts(json: &Map<String, Value>) -> Result<Parts, String> {
             c.intermediate_size,
             &c.hidden_act,
             c.rms_norm_eps,
-        )?
+        )?)
     };
-    let shape = Shape { hidden: c.hidden_size, ..shape };
     let parts = Parts::new(shape, c.vocab_size, c.max_position_embeddings);
     Ok(Parts { pad: c.pad_token_id, ..parts })
 }

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use super::family::{Family, Layout};
 use super::{bert, roberta};
 use crate::models::adapters::AdapterShape;
-use crate::models::config::{Parts, absolute, config, encoder, range, read};
+use crate::models::config::{Parts, absolute, config, encoder, layers, range, read};
 use crate::models::layers::{Names, Shape};
 
 config! {
@@ -57,17 +57,7 @@ fn parts(json: &Map<String, Value>) -> Result<Parts, String> {
     let c: XmodConfig = read(json)?;
     absolute(&c.position_embedding_type)?;
     encoder(c.is_decoder)?;
-    let shape = Shape {
-        pre: c.pre_norm,
-        ..Shape::bert(
-            c.hidden_size,
-            c.num_hidden_layers,
-            c.num_attention_heads,
-            c.intermediate_size,
-            &c.hidden_act,
-            c.layer_norm_eps,
-        )?
-    };
+    let shape = Shape { pre: c.pre_norm, ..layers!(c)? };
     let types = range("type_vocab_size", c.type_vocab_size, 1, 1 << 16)?;
     let factor = c.adapter_reduction_factor;
     if !(factor > 0.0 && factor <= c.hidden_size as f64) {

@@ -9,7 +9,7 @@ use head::Head;
 use settings::{ARTIFACT, Form, Settings};
 
 use super::config::TextConfig;
-use super::layers::Loader;
+use super::layers::{Loader, NORM_EPS};
 use super::modules::{Modules, Projections, Reading};
 use super::text::{Encoder, Hidden, language};
 use super::tokenizer::{Encoded, Tokenizer};
@@ -17,9 +17,6 @@ use super::weights::Weights;
 use super::{EmbedOptions, WINDOW, check_dtype};
 use crate::ops::norm::l2_normalize;
 use crate::{DType, Device, Error, Result, Tensor};
-
-/// torch's `normalize` divides by at least this.
-const NORM_EPS: f32 = 1e-12;
 
 /// A transformer whose tokens are compared one by one: hidden states, projected where the folder has a projection, each of
 /// length 1.

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use super::clip;
 use super::family::{Family, Layout, Parts, Size};
-use crate::models::config::{config, read};
+use crate::models::config::{config, layers, read};
 use crate::models::layers::{Names, Shape};
 
 config! {
@@ -36,16 +36,6 @@ pub(crate) const FAMILY: Family = Family {
 
 fn parts(json: &Map<String, Value>) -> Result<Parts, String> {
     let c: BlipVisionConfig = read(json)?;
-    let shape = Shape {
-        pre: true,
-        ..Shape::bert(
-            c.hidden_size,
-            c.num_hidden_layers,
-            c.num_attention_heads,
-            c.intermediate_size,
-            &c.hidden_act,
-            c.layer_norm_eps,
-        )?
-    };
+    let shape = Shape { pre: true, ..layers!(c)? };
     Parts::new(shape, &c.image_size, &c.patch_size)
 }

@@ -4,7 +4,7 @@
 use serde_json::{Map, Value};
 
 use super::family::{Family, Head, Layout, Parts, Size};
-use crate::models::config::{config, only, read};
+use crate::models::config::{config, layers, only, read};
 use crate::models::layers::{Names, Shape};
 
 config! {
@@ -55,16 +55,6 @@ pub(crate) const NAMES: Names = Names {
 fn parts(json: &Map<String, Value>) -> Result<Parts, String> {
     let c: CLIPVisionConfig = read(json)?;
     only("num_channels", &c.num_channels, &[3])?;
-    let shape = Shape {
-        pre: true,
-        ..Shape::bert(
-            c.hidden_size,
-            c.num_hidden_layers,
-            c.num_attention_heads,
-            c.intermediate_size,
-            &c.hidden_act,
-            c.layer_norm_eps,
-        )?
-    };
+    let shape = Shape { pre: true, ..layers!(c)? };
     Parts::new(shape, &c.image_size, &c.patch_size)
 }

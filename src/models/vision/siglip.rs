@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use super::clip;
 use super::family::{Family, Head, Layout, Parts, Size};
-use crate::models::config::{config, only, read};
+use crate::models::config::{config, layers, only, read};
 use crate::models::layers::Shape;
 
 config! {
@@ -39,17 +39,7 @@ pub(crate) const FAMILY: Family = Family {
 fn parts(json: &Map<String, Value>) -> Result<Parts, String> {
     let c: SiglipVisionConfig = read(json)?;
     only("num_channels", &c.num_channels, &[3])?;
-    let shape = Shape {
-        pre: true,
-        ..Shape::bert(
-            c.hidden_size,
-            c.num_hidden_layers,
-            c.num_attention_heads,
-            c.intermediate_size,
-            &c.hidden_act,
-            c.layer_norm_eps,
-        )?
-    };
+    let shape = Shape { pre: true, ..layers!(c)? };
     let parts = Parts::new(shape, &c.image_size, &c.patch_size)?;
     Ok(Parts { headless: !c.vision_use_head, ..parts })
 }

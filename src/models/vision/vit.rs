@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::family::{Family, Head, Layout, Parts, Size};
-use crate::models::config::{activation, config, only, read};
+use crate::models::config::{activation, config, layers, only, read};
 use crate::models::layers::{Biases, Names, Shape};
 
 config! {
@@ -56,14 +56,7 @@ pub(super) fn parts(json: &Map<String, Value>) -> Result<Parts, String> {
     let shape = Shape {
         pre: true,
         biases: Biases { qkv: c.qkv_bias, output: true, ffn: true },
-        ..Shape::bert(
-            c.hidden_size,
-            c.num_hidden_layers,
-            c.num_attention_heads,
-            c.intermediate_size,
-            &c.hidden_act,
-            c.layer_norm_eps,
-        )?
+        ..layers!(c)?
     };
     let parts = Parts::new(shape, &c.image_size, &c.patch_size)?;
     let pooled = c.pooler_output_size.unwrap_or(parts.pooled);

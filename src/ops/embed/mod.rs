@@ -60,6 +60,12 @@ pub fn embed(lookups: &[Lookup<'_>], norm: Option<EmbedNorm<'_>>) -> Result<Tens
     run(&checked(lookups, norm)?)
 }
 
+/// The sum of two matrices \[T, H\] of floats, f32.
+pub(crate) fn sum(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    let all: Vec<u32> = (0..check_table("sum", a)? as u32).collect();
+    embed(&[a, b].map(|table| Lookup { table, rows: &all }), None)
+}
+
 /// The row numbers of checked lookups as [`cuda::embed_rows`] takes them: \[tokens, tables\].
 #[cfg(feature = "cuda")]
 pub(crate) fn checked_numbers(
