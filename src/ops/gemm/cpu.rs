@@ -1,30 +1,71 @@
-//! Matrix products on the CPU: a register-tiled kernel over panels of B packed for it.
+//! Matrix products on the CPU: a register-tiled kernel over panels of A and B packed for it.
 //!
 //! Each element is one chain of multiply-adds over k, in order, whatever tile it falls in, so a row's bits depend
 //! on nothing but the row and B. faer's product is not that: it takes a matrix-vector path for one row, another kernel
-//! for small products, and cuts k by its own rules. From 1024 rows on this one does 0.93 to 1.07 times faer's rate over
-//! MiniLM's shapes (257 to 314 GFLOP/s on two AVX-512 cores); for few rows packing B dominates: about 0.7 at 64 rows, 0.5
-//! at 8, 0.3 to 0.45 at one.
+//! for small products, and cuts k by its own rules.
+//!
+//! The blocking is Goto's: a part of a panel of B stays in the innermost cache while the tiles of a task's rows go over it,
+//! and those rows' part of A in the second. A chain that goes on in the next part starts from what the last one left in Y.
+
+use std::ops::Range;
 
 use faer::MatMut;
-use pulp::{Simd, WithSimd};
+use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::{Activation, Args};
+use super::{Activation, Args, pack};
 use crate::device::cpu::CpuDevice;
 use crate::dtype::with_float;
-use crate::ops::math::{erf, sigmoid, tanh};
-use crate::{DType, Float, Result, Tensor};
+use crate::ops::math::{erf, fetch, sigmoid, tanh};
+use crate::{Error, Float, Result, Tensor};
 
-/// Vectors of columns in a tile; with 8 rows, 24 of AVX-512's 32 registers hold sums.
-const VECTORS: usize = 3;
-/// Rows that a task takes together, so that a panel of B comes from outer caches once for all of them.
-const ROWS: usize = 64;
+/// Rows that a task takes together at most, so that a panel of B comes from outer caches once for all of them.
+const ROWS: usize = 192;
+/// Steps over k at a time: as many as keep a panel's part within this many floats.
+const PART: usize = 12 << 10;
 /// Steps over k between checks of bounds.
-const STEPS: usize = 16;
-/// Packed floats of B held at a time, unless one panel needs more: the workspace is
-/// `4 min(N K, max(BLOCK, 48 K))` bytes, rounded up to whole panels.
+const STEPS: usize = 4;
+/// Packed floats of B held at a time, unless one panel needs more: the workspace is `4 min(N K, max(BLOCK, 48 K))`
+/// bytes, rounded up to whole panels, and `4 ROWS K` for each thread.
 const BLOCK: usize = 2 << 20;
+
+/// What a tile of the product measures on this CPU.
+#[derive(Clone, Copy)]
+pub(super) struct Shape {
+    pub(super) rows: usize,
+    /// Columns: those of a panel.
+    width: usize,
+}
+
+impl Shape {
+    /// 8 rows of 3 vectors take 24 of 32 registers for sums, 6 rows of 2 take 12 of 16: one more, and the compiler keeps
+    /// a sum in memory, which halves the rate.
+    #[inline(always)]
+    pub(super) fn of<S: Simd>() -> Shape {
+        if S::REGISTER_COUNT >= 32 {
+            Shape { rows: 8, width: 3 * S::F32_LANES }
+        } else {
+            Shape { rows: 6, width: 2 * S::F32_LANES }
+        }
+    }
+
+    /// Steps over k between which sums wait in Y.
+    #[inline(always)]
+    pub(super) fn depth(self) -> usize {
+        PART / self.width
+    }
+}
+
+/// The shape on this CPU.
+struct This;
+
+impl WithSimd for This {
+    type Output = Shape;
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) -> Shape {
+        Shape::of::<S>()
+    }
+}
 
 pub(super) fn gemm(cpu: &CpuDevice, args: &Args<'_>) -> Result<Tensor> {
     with_float!(args.a.dtype(), A => with_float!(args.b.dtype(), B => typed::<A, B>(cpu, args)))
@@ -43,12 +84,14 @@ fn typed<A: Float, B: Float>(cpu: &CpuDevice, args: &Args<'_>) -> Result<Tensor>
             let product = Product {
                 a: &a[i * m * k..][..m * k],
                 b: &b[i * n * k..][..n * k],
-                n,
                 k,
-                scale: args.epilogue.scale,
-                bias: args.epilogue.bias.map(|b| b.cpu::<f32>()),
-                activation: args.epilogue.activation,
-                residual: residual.map(|r| &r[i * m * n..][..m * n]),
+                finish: Finish {
+                    n,
+                    scale: args.epilogue.scale,
+                    bias: args.epilogue.bias.map(|b| b.cpu::<f32>()),
+                    activation: args.epilogue.activation,
+                    residual: residual.map(|r| &r[i * m * n..][..m * n]),
+                },
             };
             product.run(cpu, y)
         });
@@ -57,265 +100,263 @@ fn typed<A: Float, B: Float>(cpu: &CpuDevice, args: &Args<'_>) -> Result<Tensor>
 }
 
 /// One product of matrices.
-#[derive(Clone, Copy)]
 struct Product<'a, A, B> {
     a: &'a [A],
     b: &'a [B],
-    n: usize,
     k: usize,
-    scale: f32,
-    bias: Option<&'a [f32]>,
-    activation: Activation,
-    residual: Option<&'a [f32]>,
+    finish: Finish<'a>,
 }
 
 impl<A: Float, B: Float> Product<'_, A, B> {
     fn run(&self, cpu: &CpuDevice, y: &mut [f32]) -> Result<()> {
-        let (n, k, m) = (self.n, self.k, y.len() / self.n);
-        let arch = pulp::Arch::new();
-        let width = arch.dispatch(Width);
-        let panels = n.div_ceil(width);
-        let panel = width * k;
+        let (n, k, finish) = (self.finish.n, self.k, &self.finish);
+        let m = y.len() / n;
+        let arch = Arch::new();
+        let shape = arch.dispatch(This);
+        let width = shape.width;
+        let (panels, panel) = (n.div_ceil(width), width * k);
+        let pack_b = |columns: Range<usize>, to: &mut [f32]| {
+            let rows = &self.b[columns.start * k..columns.end.min(n) * k];
+            arch.dispatch(pack::Panel { rows, k, width, to });
+        };
+        let pack_a = |rows: Range<usize>| {
+            let rows = &self.a[rows.start * k..rows.end * k];
+            let mut packed = cpu.alloc(rows.len() * size_of::<f32>())?;
+            arch.dispatch(pack::Tiles { rows, k, to: packed.as_mut_slice() });
+            Ok::<_, Error>(packed)
+        };
+        // A few tasks for each thread: first chunks of rows, all of a size, then fewer columns.
+        let threads = rayon::current_num_threads();
+        let mut chunks = m.div_ceil(ROWS);
+        if chunks > 1 {
+            chunks = chunks.next_multiple_of(threads);
+        }
+        let parts = (4 * threads).div_ceil(chunks);
+        let mut y = MatMut::from_row_major_slice_mut(y, m, n);
+        if chunks == 1 {
+            // Each panel is packed, used for all rows, and forgotten.
+            let group = panels.div_ceil(parts) * width;
+            let groups = y.par_col_chunks_mut(group).enumerate();
+            return groups.try_for_each(|(i, mut y)| {
+                let a = pack_a(0..m)?;
+                let mut packed = cpu.alloc(panel * size_of::<f32>())?;
+                for start in (0..y.ncols()).step_by(width) {
+                    let column = i * group + start;
+                    pack_b(column..column + width, packed.as_mut_slice());
+                    let columns = width.min(y.ncols() - start);
+                    let y = y.as_mut().subcols_mut(start, columns);
+                    let (a, b) = (a.as_slice(), packed.as_slice());
+                    arch.dispatch(Tiles { a, b, k, row: 0, column, y, finish });
+                }
+                Ok(())
+            });
+        }
+        let rows = m.div_ceil(chunks).next_multiple_of(shape.rows);
         let block = (BLOCK / panel.max(1)).clamp(1, panels);
         let mut packed = cpu.alloc(block * panel * size_of::<f32>())?;
-        let mut y = MatMut::from_row_major_slice_mut(y, m, n);
-        for first in (0..panels).step_by(block) {
-            let columns = first * width..((first + block) * width).min(n);
-            let count = columns.len().div_ceil(width);
+        for start in (0..n).step_by(block * width) {
+            let columns = (block * width).min(n - start);
+            let count = columns.div_ceil(width);
             let packed = &mut packed.as_mut_slice::<f32>()[..count * panel];
-            let y = y.as_mut().subcols_mut(columns.start, columns.len());
-            // A few tasks for each thread: first all rows of a chunk, then fewer columns.
-            let tasks = 4 * rayon::current_num_threads();
-            let group = count.div_ceil(tasks.div_ceil(m.div_ceil(ROWS)).min(count));
-            if m <= ROWS && k > 0 {
-                // Each panel is used once, at once, while it is in cache. Without a k there are no panels to go by.
-                packed
-                    .par_chunks_mut(group * panel)
-                    .zip(y.par_col_chunks_mut(group * width))
-                    .enumerate()
-                    .for_each(|(i, (packed, y))| {
-                        let column = columns.start + i * group * width;
-                        arch.dispatch(Pack { product: self, column, packed: &mut *packed });
-                        arch.dispatch(Tiles { product: self, row: 0, column, packed, y });
-                    });
-                continue;
-            }
             packed.par_chunks_mut(panel.max(1)).enumerate().for_each(|(i, packed)| {
-                arch.dispatch(Pack { product: self, column: columns.start + i * width, packed });
+                let column = start + i * width;
+                pack_b(column..column + width, packed);
             });
-            let packed = &*packed;
-            y.par_row_chunks_mut(ROWS).enumerate().for_each(|(i, y)| {
+            let (packed, group) = (&*packed, count.div_ceil(parts));
+            let y = y.as_mut().subcols_mut(start, columns);
+            y.par_row_chunks_mut(rows).enumerate().try_for_each(|(i, y)| {
+                let a = pack_a(i * rows..i * rows + y.nrows())?;
                 y.par_col_chunks_mut(group * width).enumerate().for_each(|(j, y)| {
-                    let packed = &packed[j * group * panel..];
-                    let column = columns.start + j * group * width;
-                    arch.dispatch(Tiles { product: self, row: i * ROWS, column, packed, y });
+                    let (a, b) = (a.as_slice(), &packed[j * group * panel..]);
+                    let (row, column) = (i * rows, start + j * group * width);
+                    arch.dispatch(Tiles { a, b, k, row, column, y, finish });
                 });
-            });
+                Ok(())
+            })?;
         }
         Ok(())
     }
 }
 
-/// The columns of a panel on this CPU.
-struct Width;
-
-impl WithSimd for Width {
-    type Output = usize;
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) -> usize {
-        VECTORS * S::F32_LANES
-    }
-}
-
-/// Packs rows of B from `column` on into whole panels: element k of the panel's row j at `k · width + j`, zeros
-/// where B has no more rows.
-struct Pack<'a, A, B> {
-    product: &'a Product<'a, A, B>,
-    column: usize,
-    packed: &'a mut [f32],
-}
-
-impl<A: Float, B: Float> WithSimd for Pack<'_, A, B> {
-    type Output = ();
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) {
-        let Product { b, n, k, .. } = *self.product;
-        let width = VECTORS * S::F32_LANES;
-        if k == 0 {
-            return;
-        }
-        for (p, panel) in self.packed.chunks_exact_mut(width * k).enumerate() {
-            let from = self.column + p * width;
-            let rows = width.min(n - from);
-            if rows < width {
-                panel.fill(0.0);
-            }
-            let b = &b[from * k..][..rows * k];
-            let row = turn::<B, 8>(b, k, panel, width, 0);
-            let row = turn::<B, 4>(b, k, panel, width, row);
-            turn::<B, 1>(b, k, panel, width, row);
-        }
-    }
-}
-
-/// Copies rows of `b` from `row` on to their columns of a panel, `R` at a time while there are as many, and gives the
-/// first row left. `R` x 8 elements are turned at a time, in loops of fixed length: those vectorise, where storing a row's
-/// elements one by one does not (2 to 3 times as fast, measured at 8 x 8).
-#[inline(always)]
-fn turn<B: Float, const R: usize>(
-    b: &[B],
+/// Computes a part of the result, of at most [`ROWS`] rows, from what is packed of its rows and columns.
+struct Tiles<'a, 'y> {
+    a: &'a [f32],
+    b: &'a [f32],
     k: usize,
-    panel: &mut [f32],
-    width: usize,
-    mut row: usize,
-) -> usize {
-    const DEPTH: usize = 8;
-    while (row + R) * k <= b.len() {
-        let rows: [&[B]; R] = std::array::from_fn(|i| &b[(row + i) * k..][..k]);
-        let mut turned = [[0.0f32; R]; DEPTH];
-        for (block, panel) in panel.chunks_mut(DEPTH * width).enumerate() {
-            let rows: [&[B]; R] = std::array::from_fn(|i| &rows[i][block * DEPTH..]);
-            if rows[0].len() >= DEPTH {
-                let rows: [&[B; DEPTH]; R] = std::array::from_fn(|i| {
-                    rows[i].first_chunk().unwrap_or_else(|| unreachable!())
-                });
-                for (c, turned) in turned.iter_mut().enumerate() {
-                    for (out, row) in turned.iter_mut().zip(rows) {
-                        *out = row[c].to_f32();
-                    }
-                }
-            } else {
-                for (c, turned) in turned[..rows[0].len()].iter_mut().enumerate() {
-                    for (out, row) in turned.iter_mut().zip(rows) {
-                        *out = row[c].to_f32();
-                    }
-                }
-            }
-            for (out, turned) in panel.chunks_exact_mut(width).zip(&turned) {
-                out[row..row + R].copy_from_slice(turned);
-            }
-        }
-        row += R;
-    }
-    row
-}
-
-/// Computes a part of the result, of at most [`ROWS`] rows, from packed panels.
-struct Tiles<'a, 'y, A, B> {
-    product: &'a Product<'a, A, B>,
+    /// Where `y` starts in the result.
     row: usize,
     column: usize,
-    packed: &'a [f32],
     y: MatMut<'y, f32>,
+    finish: &'a Finish<'a>,
 }
 
-impl<A: Float, B: Float> WithSimd for Tiles<'_, '_, A, B> {
+impl WithSimd for Tiles<'_, '_> {
     type Output = ();
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Product { a, k, .. } = *self.product;
-        let rows = self.y.nrows();
-        let a = &a[self.row * k..][..rows * k];
-        if A::DTYPE == DType::F32 {
-            self.panels(simd, bytemuck::cast_slice(a));
-        } else {
-            let a: Vec<f32> = a.iter().map(|x| x.to_f32()).collect();
-            self.panels(simd, &a);
+        match Shape::of::<S>().rows {
+            8 => self.parts::<S, 8, 3>(simd),
+            _ => self.parts::<S, 6, 2>(simd),
         }
     }
 }
 
-impl<A: Float, B: Float> Tiles<'_, '_, A, B> {
+impl Tiles<'_, '_> {
     #[inline(always)]
-    fn panels<S: Simd>(mut self, simd: S, a: &[f32]) {
-        let width = VECTORS * S::F32_LANES;
-        for column in (0..self.y.ncols()).step_by(width) {
-            let panel = &self.packed[column * self.product.k..][..width * self.product.k];
-            let (panel, _) = S::as_simd_f32s(panel);
-            let mut row = 0;
-            if S::REGISTER_COUNT >= 32 {
-                row = self.tiles::<S, 8>(simd, a, panel, row, column);
+    fn parts<S: Simd, const R: usize, const V: usize>(mut self, simd: S) {
+        let (width, depth) = (V * S::F32_LANES, Shape::of::<S>().depth());
+        let Tiles { a, b, k, .. } = self;
+        let (rows, columns) = (self.y.nrows(), self.y.ncols());
+        // Without a k there is one part all the same, which has an epilogue.
+        for start in (0..k.max(1)).step_by(depth) {
+            let depth = depth.min(k - start);
+            let a = &a[rows * start..][..rows * depth];
+            let panel = |column| &b[column * k + start * width..][..depth * width];
+            for column in (0..columns).step_by(width) {
+                let next = column + width;
+                let next = if next < columns { panel(next) } else { &[] };
+                let part = Part { a, panel: panel(column), next, start, depth, column };
+                let row = self.tiles::<S, R, V>(simd, &part, 0);
+                let row = self.tiles::<S, 4, V>(simd, &part, row);
+                let row = self.tiles::<S, 2, V>(simd, &part, row);
+                self.tiles::<S, 1, V>(simd, &part, row);
             }
-            row = self.tiles::<S, 4>(simd, a, panel, row, column);
-            self.tiles::<S, 1>(simd, a, panel, row, column);
         }
     }
 
     /// Computes tiles of `R` rows from `row` on while there are as many, and gives the first row left.
     #[inline(always)]
-    fn tiles<S: Simd, const R: usize>(
+    fn tiles<S: Simd, const R: usize, const V: usize>(
         &mut self,
         simd: S,
-        a: &[f32],
-        panel: &[S::f32s],
+        part: &Part<'_>,
         mut row: usize,
-        column: usize,
     ) -> usize {
-        let k = self.product.k;
-        let columns = (self.y.ncols() - column).min(VECTORS * S::F32_LANES);
-        while row + R <= self.y.nrows() {
-            let a: [&[f32]; R] = std::array::from_fn(|i| &a[(row + i) * k..][..k]);
-            let mut sums = [[simd.splat_f32s(0.0); VECTORS]; R];
+        let &Part { start, depth, column, next, .. } = part;
+        let (rows, last) = (self.y.nrows(), start + depth == self.k);
+        let columns = (self.y.ncols() - column).min(V * S::F32_LANES);
+        let panel = S::as_simd_f32s(part.panel).0.as_chunks::<V>().0;
+        while row + R <= rows {
+            // A piece of the next panel with each tile: together they take as long as the memory for it.
+            fetch(&next[row * next.len() / rows..(row + R) * next.len() / rows]);
+            let a = part.a[row * depth..][..R * depth].as_chunks::<R>().0;
+            let mut sums = [[simd.splat_f32s(0.0); V]; R];
+            if start > 0 {
+                for (i, sums) in sums.iter_mut().enumerate() {
+                    let y = self.row(row + i, column, columns);
+                    copy::<S, V>(y, &mut bytemuck::cast_slice_mut(sums)[..columns]);
+                }
+            }
             tile(simd, a, panel, &mut sums);
             for (i, sums) in sums.iter().enumerate() {
                 let sums = &bytemuck::cast_slice::<_, f32>(sums)[..columns];
-                let at = (self.row + row + i, self.column + column);
-                let y = self.y.as_mut().row_mut(row + i).subcols_mut(column, columns);
-                if let Some(y) = y.try_as_row_major_mut() {
-                    self.product.finish(S::F32_LANES, at, sums, y.as_slice_mut());
+                let (at, finish) = ((self.row + row + i, self.column + column), self.finish);
+                let y = self.row(row + i, column, columns);
+                if last {
+                    finish.row(S::F32_LANES, at, sums, y);
+                } else {
+                    copy::<S, V>(sums, y);
                 }
             }
             row += R;
         }
         row
     }
-}
 
-/// The products of `R` rows with a panel.
-#[inline(always)]
-fn tile<S: Simd, const R: usize>(
-    simd: S,
-    a: [&[f32]; R],
-    panel: &[S::f32s],
-    out: &mut [[S::f32s; VECTORS]; R],
-) {
-    let mut sums = [[simd.splat_f32s(0.0); VECTORS]; R];
-    let (blocks, rest) = panel.as_chunks::<VECTORS>().0.as_chunks::<STEPS>();
-    for (at, b) in blocks.iter().enumerate() {
-        let a: [&[f32; STEPS]; R] = std::array::from_fn(|i| &a[i].as_chunks::<STEPS>().0[at]);
-        for step in 0..STEPS {
-            sums = fused(simd, sums, a.map(|a| a[step]), b[step]);
+    /// Some columns of a row of the result.
+    #[inline(always)]
+    fn row(&mut self, row: usize, column: usize, columns: usize) -> &mut [f32] {
+        match self.y.as_mut().row_mut(row).subcols_mut(column, columns).try_as_row_major_mut() {
+            Some(y) => y.as_slice_mut(),
+            None => unreachable!("results are row-major"),
         }
     }
-    for (b, step) in rest.iter().zip(blocks.len() * STEPS..) {
-        sums = fused(simd, sums, a.map(|a| a[step]), *b);
+}
+
+/// Copies part of a row, whole tiles' as vectors: calls of memcpy for so few bytes would cost a tenth of the time.
+#[inline(always)]
+fn copy<S: Simd, const V: usize>(from: &[f32], to: &mut [f32]) {
+    let vectors = (S::as_simd_f32s(from).0.first_chunk::<V>(), S::as_mut_simd_f32s(to).0);
+    if let (Some(from), Some(to)) = (vectors.0, vectors.1.first_chunk_mut::<V>()) {
+        *to = *from;
+    } else {
+        to.copy_from_slice(from);
     }
-    for (out, sums) in out.iter_mut().zip(sums) {
-        *out = sums;
+}
+
+/// What a panel has for a part of k.
+struct Part<'a> {
+    a: &'a [f32],
+    panel: &'a [f32],
+    /// The same of the panel after it.
+    next: &'a [f32],
+    /// The part of k.
+    start: usize,
+    depth: usize,
+    /// The panel's first column in `y`.
+    column: usize,
+}
+
+/// Adds the products of `R` rows with a panel.
+#[inline(always)]
+fn tile<S: Simd, const R: usize, const V: usize>(
+    simd: S,
+    a: &[[f32; R]],
+    panel: &[[S::f32s; V]],
+    out: &mut [[S::f32s; V]; R],
+) {
+    let mut sums = [[simd.splat_f32s(0.0); V]; R];
+    for i in 0..R {
+        for v in 0..V {
+            sums[i][v] = out[i][v];
+        }
+    }
+    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<STEPS>(), panel.as_chunks::<STEPS>());
+    for (a, b) in a.iter().zip(b) {
+        for (a, b) in a.iter().zip(b) {
+            sums = fused(simd, sums, a, b);
+        }
+    }
+    for (a, b) in a_rest.iter().zip(b_rest) {
+        sums = fused(simd, sums, a, b);
+    }
+    for i in 0..R {
+        for v in 0..V {
+            out[i][v] = sums[i][v];
+        }
     }
 }
 
 /// One step over k.
 #[inline(always)]
-fn fused<S: Simd, const R: usize>(
+fn fused<S: Simd, const R: usize, const V: usize>(
     simd: S,
-    mut sums: [[S::f32s; VECTORS]; R],
-    a: [f32; R],
-    b: [S::f32s; VECTORS],
-) -> [[S::f32s; VECTORS]; R] {
+    mut sums: [[S::f32s; V]; R],
+    a: &[f32; R],
+    b: &[S::f32s; V],
+) -> [[S::f32s; V]; R] {
     for i in 0..R {
         let x = simd.splat_f32s(a[i]);
-        for v in 0..VECTORS {
+        for v in 0..V {
             sums[i][v] = simd.mul_add_e_f32s(x, b[v], sums[i][v]);
         }
     }
     sums
 }
 
-impl<A, B> Product<'_, A, B> {
+/// What becomes of the products' sums.
+struct Finish<'a> {
+    n: usize,
+    scale: f32,
+    bias: Option<&'a [f32]>,
+    activation: Activation,
+    residual: Option<&'a [f32]>,
+}
+
+impl Finish<'_> {
     /// The epilogue of part of a row, which starts at (row, column).
     #[inline(always)]
-    fn finish(&self, lanes: usize, (row, column): (usize, usize), sums: &[f32], y: &mut [f32]) {
+    fn row(&self, lanes: usize, (row, column): (usize, usize), sums: &[f32], y: &mut [f32]) {
         match self.bias {
             Some(bias) => {
                 for ((y, s), b) in y.iter_mut().zip(sums).zip(&bias[column..]) {

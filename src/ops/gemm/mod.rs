@@ -7,6 +7,7 @@
 mod cpu;
 #[cfg(feature = "cuda")]
 pub(crate) mod cuda;
+mod pack;
 #[cfg(feature = "wgpu")]
 pub(crate) mod wgpu;
 
