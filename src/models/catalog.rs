@@ -5,7 +5,7 @@ use std::path::Path;
 use super::config::{model_type, read_config};
 use super::dual::DualEncoder;
 use super::tokens::TokenEncoder;
-use super::{dual, text, vision};
+use super::{cross, dual, text, vision};
 use crate::{Error, Result};
 
 /// An architecture that folders can name.
@@ -76,11 +76,22 @@ pub const ARCHITECTURES: &[Architecture] = &[
     ),
     row("mpnet", "MPNet", SPLADE, "MPNetModel, MPNetForSequenceClassification, MPNetForMaskedLM"),
     row("nomic_bert", "nomic-embed-text", TEXT, "NomicBertModel"),
-    row("open_clip_config.json", "OpenCLIP", "DualEncoder", "CLIPModel under OpenCLIP's names"),
+    row(
+        "open_clip_config.json",
+        "OpenCLIP, CoCa",
+        "DualEncoder",
+        "CLIPModel under OpenCLIP's names, open_clip's CoCa",
+    ),
     row("qwen3", "Qwen3-Embedding", TEXT, "Qwen3Model, Qwen3ForSequenceClassification"),
     row("roberta", "RoBERTa", SPLADE, "RobertaModel"),
     row("siglip", "SigLIP, SigLIP 2 at a fixed resolution", "DualEncoder", "SiglipModel"),
     row("siglip_vision_model", "SigLIP's image half", "ImageEncoder", "SiglipVisionModel"),
+    row(
+        "vilt",
+        "ViLT",
+        "ImageCrossEncoder",
+        "ViltForImageAndTextRetrieval, ViltForQuestionAnswering",
+    ),
     row("vit", "ViT", "ImageEncoder", "ViTModel"),
     row(
         "xlm-roberta",
@@ -101,8 +112,10 @@ pub enum Kind {
     Tokens,
     /// Images: [`ImageEncoder`](super::ImageEncoder).
     Image,
-    /// Texts and images: [`DualEncoder`].
+    /// Texts and images: [`DualEncoder`], which may have a cross-encoder as well.
     Dual,
+    /// Pairs of a text and an image: [`ImageCrossEncoder`](super::ImageCrossEncoder).
+    ImageCross,
 }
 
 impl Kind {
@@ -127,6 +140,8 @@ impl Kind {
             Ok(Kind::Dual)
         } else if vision::family::find(name).is_some() {
             Ok(Kind::Image)
+        } else if cross::IMAGE_NAMES.contains(&name) {
+            Ok(Kind::ImageCross)
         } else if text::family::find(name).is_some() {
             match TokenEncoder::is_made_for(folder)? {
                 true => Ok(Kind::Tokens),
@@ -150,8 +165,10 @@ mod tests {
         let mut known: Vec<&str> = text::family::names();
         known.extend(vision::family::names());
         known.extend(dual::family::names());
+        known.extend(cross::IMAGE_NAMES);
         known.push("open_clip_config.json");
         known.sort_unstable();
+        known.dedup();
         let listed: Vec<&str> = ARCHITECTURES.iter().map(|a| a.model_type).collect();
         assert_eq!(listed, known);
     }

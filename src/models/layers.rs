@@ -6,7 +6,7 @@
 
 use super::adapters::Adapters;
 use super::weights::Weights;
-use crate::ops::attention::{Attention, Heads, attention};
+use crate::ops::attention::{Attention, Heads, attention, mean_weights};
 use crate::ops::embed::gather_rows;
 use crate::ops::gemm::{Activation, Epilogue, gemm};
 use crate::ops::glu::glu;
@@ -333,6 +333,8 @@ pub(crate) struct Seen {
     /// Their rows.
     pub(crate) rows: Vec<u32>,
     pub(crate) offsets: Offsets,
+    /// What of the batch sees each part of the rows, where it is not one sequence each.
+    pub(crate) by: Option<Offsets>,
 }
 
 /// How a batch runs through a stack.
@@ -390,6 +392,34 @@ impl Stack {
         self.layers.iter().try_fold(x, |x, layer| self.layer(layer, x, pass))
     }
 
+    /// The same, giving `see` the input of each layer on the way, and what comes of the last.
+    pub(crate) fn walk(
+        &self,
+        x: Tensor,
+        pass: Pass<'_>,
+        mut see: impl FnMut(usize, &Tensor) -> Result<()>,
+    ) -> Result<()> {
+        let step = |x: Tensor, (i, layer): (usize, &Layer)| {
+            see(i, &x)?;
+            self.layer(layer, x, pass)
+        };
+        let last = self.layers.iter().enumerate().try_fold(x, step)?;
+        see(self.layers.len(), &last)
+    }
+
+    /// The weights with which tokens attend to each other in a layer, by its input: [`mean_weights`].
+    pub(crate) fn weights(&self, layer: usize, x: &Tensor, pass: Pass<'_>) -> Result<Vec<f32>> {
+        let layer = &self.layers[layer];
+        let x = match &layer.norms[0] {
+            Some(norm) if self.shape.pre => norm.apply(x)?,
+            _ => x.clone(),
+        };
+        let qkv = self.project(layer, x, pass)?;
+        let keys = Heads { tensor: &qkv, start: self.shape.heads * self.shape.dim };
+        let how = self.how(layer.window);
+        mean_weights(Heads { tensor: &qkv, start: 0 }, keys, pass.offsets, &how)
+    }
+
     /// One layer. Each activation is given back as soon as it has been read, as the documented workspace says.
     fn layer(&self, layer: &Layer, x: Tensor, pass: Pass<'_>) -> Result<Tensor> {
         let Shape { pre, gated, activation, .. } = self.shape;
@@ -426,22 +456,32 @@ impl Stack {
 
     /// What each token gathers from those it sees: \[T, heads * dim\].
     fn attend(&self, layer: &Layer, x: Tensor, pass: Pass<'_>) -> Result<Tensor> {
-        let Shape { heads, kv_heads, dim, eps, .. } = self.shape;
-        let mut qkv = layer.qkv.apply(&x, Activation::None, None)?;
-        drop(x);
-        if let Some(i) = layer.rotation {
-            let Rotation { cos, sin, .. } = &self.rotations[i];
-            let norm = layer.qk_norm.as_ref().map(|[query, key]| QkNorm { query, key, eps });
-            qkv = rope(&qkv, pass.offsets, &Rotary { heads, kv_heads, dim, cos, sin, norm })?;
-        }
+        let Shape { heads, kv_heads, dim, .. } = self.shape;
+        let qkv = self.project(layer, x, pass)?;
         let gathered = pass.seen.map(|s| gather_rows(&qkv, &s.rows)).transpose()?;
         let keys = gathered.as_ref().unwrap_or(&qkv);
         let at = |tensor, head| Heads { tensor, start: head * dim };
         let among = pass.seen.map_or(pass.offsets, |s| &s.offsets);
-        let window = self.window(layer, pass)?;
-        let how = Attention { window, bias: self.bias.as_ref(), ..self.shape.attention() };
+        let how = self.how(self.window(layer, pass)?);
         let (k, v) = (at(keys, heads), at(keys, heads + kv_heads));
-        attention(at(&qkv, 0), k, v, pass.offsets, among, &how)
+        let by = pass.seen.and_then(|s| s.by.as_ref()).unwrap_or(pass.offsets);
+        attention(at(&qkv, 0), k, v, by, among, &how)
+    }
+
+    /// Queries, keys and values, rotated where the layer rotates: \[T, (heads + 2 kv_heads) * dim\].
+    fn project(&self, layer: &Layer, x: Tensor, pass: Pass<'_>) -> Result<Tensor> {
+        let Shape { heads, kv_heads, dim, eps, .. } = self.shape;
+        let qkv = layer.qkv.apply(&x, Activation::None, None)?;
+        drop(x);
+        let Some(i) = layer.rotation else { return Ok(qkv) };
+        let Rotation { cos, sin, .. } = &self.rotations[i];
+        let norm = layer.qk_norm.as_ref().map(|[query, key]| QkNorm { query, key, eps });
+        rope(&qkv, pass.offsets, &Rotary { heads, kv_heads, dim, cos, sin, norm })
+    }
+
+    /// Attention as all layers have it, and how far one sees.
+    fn how(&self, window: Option<usize>) -> Attention<'_> {
+        Attention { window, bias: self.bias.as_ref(), ..self.shape.attention() }
     }
 
     /// How far the queries of a layer see. Where tokens are unseen, queries and keys are no longer numbered alike; then the

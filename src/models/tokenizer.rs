@@ -49,6 +49,8 @@ pub(crate) struct Encoded {
     pub(crate) types: Vec<u32>,
     /// How many of the tokens, counted from the first, are seen by the others; those behind only look.
     pub(crate) seen: usize,
+    /// Which of the seen tokens none sees after all, where the model is causal.
+    pub(crate) hidden: Vec<u32>,
     /// Which of the model's languages it is in, where it has adapters for languages.
     pub(crate) language: usize,
     /// Places whose word embedding is replaced, in ascending order, and what by: \[places, H\].
@@ -57,7 +59,14 @@ pub(crate) struct Encoded {
 
 impl Encoded {
     pub(crate) fn new(ids: Vec<u32>, types: Vec<u32>) -> Encoded {
-        Encoded { seen: ids.len(), ids, types, language: 0, soft: Default::default() }
+        Encoded {
+            seen: ids.len(),
+            hidden: Vec::new(),
+            ids,
+            types,
+            language: 0,
+            soft: Default::default(),
+        }
     }
 }
 

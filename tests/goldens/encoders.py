@@ -4,7 +4,8 @@
     python encoders.py                 # all folders, below encoders/ next to this file
     python encoders.py --only vit clip # some of them
 
-Made with: torch 2.15.0, transformers 5.23.0, tokenizers 0.23.3, safetensors 0.8.0, numpy 2.4.6.
+Made with: torch 2.15.0, transformers 5.23.0, tokenizers 0.23.3, safetensors 0.8.0, numpy 2.4.6, and for CoCa
+open_clip_torch 3.3.0.
 
 A folder has the config.json that transformers writes, `weights.json` with the name, shape, mean and deviation of every
 tensor, and `golden.safetensors` with inputs and what transformers (PyTorch, float32, eager attention, CPU) makes of them.
@@ -12,11 +13,13 @@ The weights themselves are not stored: they come from the generator in `values`,
 Texts are read by the tokenizer of another golden folder, which golden.json names.
 
 In golden.safetensors
-  text      ids, offsets [n+1] i64; hidden [tokens, d] f32; logits [n, labels] f32 where there is a head
+  text      ids, offsets [n+1] i64; hidden [tokens, d] f32; logits [n, labels] f32 where there is a head; where layers are looked
+            at, states.<i> [tokens, d] before layer i, and attention.<i>, the mean over heads of its weights, text after text
   sparse    ids, offsets; sparse [n, words]
   image     pixels.<i> [n, 3, h, w] f32, hidden.<i> [n, tokens, d], pooled.<i> [n, d] for each size i; mean.<i> of the patches
   dual      ids, offsets; text [n, d] and image [n, d] (of length 1), raw_text and raw_image; logits [images, texts]; of BLIP
             itm [texts, images, 2]
+  vilt      logits [texts, images, labels]
 """
 
 import argparse
@@ -148,13 +151,17 @@ def vocab(source: str) -> int:
 
 
 @torch.no_grad()
-def run_texts(model, source: str, items, types: bool, max_length: int = MAX_LENGTH) -> dict:
+def run_texts(model, source: str, items, types: bool, max_length: int = MAX_LENGTH, looks=()) -> dict:
     ids, hidden, logits, offsets = [], [], [], [0]
+    states, weights = {i: [] for i in looks}, {i: [] for i in looks}
     for enc in tokenize(source, items, max_length):
         batch = {"input_ids": torch.tensor([enc.ids]), "attention_mask": torch.ones(1, len(enc.ids), dtype=torch.long)}
         if types:
             batch["token_type_ids"] = torch.tensor([enc.type_ids])
-        out = model(**batch, output_hidden_states=True)
+        out = model(**batch, output_hidden_states=True, output_attentions=True)
+        for i in looks:
+            states[i].append(out.hidden_states[i][0])
+            weights[i].append(out.attentions[i][0].mean(0).flatten())
         if "logits" in out:
             logits.append(out.logits[0])
         else:
@@ -162,6 +169,9 @@ def run_texts(model, source: str, items, types: bool, max_length: int = MAX_LENG
         ids += enc.ids
         offsets.append(len(ids))
     tensors = {"ids": torch.tensor(ids), "offsets": torch.tensor(offsets)}
+    for i in looks:
+        tensors[f"states.{i}"] = torch.cat(states[i])
+        tensors[f"attention.{i}"] = torch.cat(weights[i])
     if hidden:
         tensors["hidden"] = torch.cat(hidden).contiguous()
     if logits:
@@ -169,11 +179,11 @@ def run_texts(model, source: str, items, types: bool, max_length: int = MAX_LENG
     return tensors
 
 
-def text(make, source="bert", types=False, pairs=False, after=None, max_length=MAX_LENGTH, languages=()):
+def text(make, source="bert", types=False, pairs=False, after=None, max_length=MAX_LENGTH, languages=(), looks=()):
     def write(folder: Path, work: Path):
         model, table = weigh(make(vocab(source)), work)
         items = PAIRS if pairs else TEXTS
-        tensors = run_texts(model, source, items, types, max_length)
+        tensors = run_texts(model, source, items, types, max_length, looks)
         for language in languages:
             model.set_default_language(language)
             more = run_texts(model, source, items, types, max_length)
@@ -288,7 +298,7 @@ def pixels(count: int, height: int, width: int) -> torch.Tensor:
     return torch.from_numpy(values(f"pixels {height} {width}", [count, 3, height, width], 0.1, 0.9).copy())
 
 
-def image(make, sizes, before: int, interpolates=True):
+def image(make, sizes, before: int, interpolates=True, looks=()):
     """Images of the model's own size first."""
 
     def write(folder: Path, work: Path):
@@ -298,7 +308,11 @@ def image(make, sizes, before: int, interpolates=True):
             x = pixels(2, height, width)
             more = {"interpolate_pos_encoding": True} if interpolates and i > 0 else {}
             with torch.no_grad():
-                out = model(pixel_values=x, **more)
+                out = model(pixel_values=x, **more, output_hidden_states=True, output_attentions=True)
+            if i == 0:
+                for look in looks:
+                    tensors[f"states.{look}"] = out.hidden_states[look].flatten(0, 1).contiguous()
+                    tensors[f"attention.{look}"] = out.attentions[look].mean(1).flatten()
             tensors[f"hidden.{i}"] = out.last_hidden_state.contiguous()
             if out.get("pooler_output") is not None:
                 tensors[f"pooled.{i}"] = out.pooler_output.contiguous()
@@ -463,6 +477,91 @@ def blip(folder: Path, work: Path):
     return table, tensors, info
 
 
+def vilt(cls, **more):
+    """Every text with images of two sizes, which other models would pad."""
+
+    def write(folder: Path, work: Path):
+        source, max_length = "bert", 24
+        config = transformers.ViltConfig(
+            vocab_size=vocab(source), max_position_embeddings=24, hidden_size=36, intermediate_size=44,
+            num_hidden_layers=2, num_attention_heads=3, image_size=32, patch_size=8, **more,
+        )  # fmt: skip
+        model, table = weigh(cls(config), work)
+        images = [*pixels(2, 32, 32), *pixels(1, 24, 40)]
+        logits = []
+        with torch.no_grad():
+            for enc in tokenize(source, TEXTS, max_length):
+                row = []
+                for x in images:
+                    out = model(
+                        input_ids=torch.tensor([enc.ids]), attention_mask=torch.ones(1, len(enc.ids), dtype=torch.long),
+                        token_type_ids=torch.tensor([enc.type_ids]), pixel_values=x[None],
+                        pixel_mask=torch.ones(1, *x.shape[1:], dtype=torch.long),
+                    )  # fmt: skip
+                    row.append(out.logits[0])
+                logits.append(torch.stack(row))
+        info = {"kind": "vilt", "tokenizer": source, "max_length": max_length, "texts": TEXTS, "sizes": [[32, 32], [24, 40]]}
+        return table, {"logits": torch.stack(logits)}, info
+
+    return write
+
+
+def coca(width):
+    """open_clip's CoCa of the given image width, without its decoder, which vectors do not need."""
+
+    def write(folder: Path, work: Path):
+        from open_clip.coca_model import CoCa
+
+        source, max_length = "bert", 24
+        text_cfg = dict(context_length=24, vocab_size=vocab(source), width=32, heads=4, layers=2, mlp_ratio=2.0, embed_cls=True)
+        cfg = {
+            "embed_dim": 20,
+            "vision_cfg": {
+                "image_size": 32, "layers": 2, "width": width, "head_width": width // 2, "patch_size": 8, "mlp_ratio": 2.0,
+                "attentional_pool": True, "attn_pooler_heads": 4, "attn_pooler_queries": 6, "output_tokens": True,
+            },
+            "text_cfg": {**text_cfg, "output_tokens": True},
+            "multimodal_cfg": {**text_cfg, "embed_cls": False, "layers": 1, "attn_pooler_heads": 4},
+        }  # fmt: skip
+        model = CoCa(**cfg).eval()
+        shapes = {k: list(v.shape) for k, v in model.state_dict().items() if not k.startswith("text_decoder.")}
+        table = {}
+        for name in sorted(shapes):
+            mean, std = spread(name, shapes[name])
+            table[name] = {"shape": shapes[name], "mean": round(mean, 6), "std": round(std, 6)}
+        weights = {
+            k: torch.from_numpy(np.asarray(values(k, t["shape"], t["mean"], t["std"]))).clone() for k, t in table.items()
+        }
+        found = model.load_state_dict(weights, strict=False)
+        assert not found.unexpected_keys and all(k.startswith("text_decoder.") for k in found.missing_keys), found
+        write_json(work / "open_clip_config.json", {"model_cfg": {**cfg, "custom_text": True}, "preprocess_cfg": {}})
+
+        def embed(ids):
+            return model.encode_text(torch.tensor([ids + [0] * (24 - len(ids))]), normalize=False)[0]
+
+        # Padding tokens within a text, of which one has all positions.
+        given = [[2, 7, 0, 11, 3], [2, *([9, 0, 0, 30] * 5), 5, 6, 3]]
+        ids, offsets, texts = [], [0], []
+        with torch.no_grad():
+            images = model.encode_image(pixels(3, 32, 32), normalize=False)
+            for enc in tokenize(source, TEXTS, max_length):
+                texts.append(embed(enc.ids))
+                ids += enc.ids
+                offsets.append(len(ids))
+            more = torch.stack([embed(row) for row in given])
+            texts = torch.stack(texts)
+            unit = lambda v: v / v.norm(dim=-1, keepdim=True)  # noqa: E731
+            logits = unit(images) @ unit(texts).T * model.logit_scale.exp()
+        tensors = {
+            "ids": torch.tensor(ids), "offsets": torch.tensor(offsets), "text": unit(texts), "image": unit(images),
+            "logits": logits, "raw_text": texts, "raw_image": images, "given": unit(more),
+        }  # fmt: skip
+        info = {"kind": "dual", "tokenizer": source, "max_length": 24, "texts": TEXTS, "size": [32, 32], "given": given}
+        return table, {k: v.contiguous() for k, v in tensors.items()}, info
+
+    return write
+
+
 def chinese_clip(v):
     text_config = dict(HALF, vocab_size=v, max_position_embeddings=32)
     vision_config = dict(HALF, hidden_size=36, num_attention_heads=3, image_size=32, patch_size=8)
@@ -481,7 +580,7 @@ def cross(config_class, cls, **more):
 
 T = transformers
 FOLDERS = {
-    "modernbert": text(modernbert),
+    "modernbert": text(modernbert, looks=(0, 3)),
     "modernbert-biases": text(
         lambda v: modernbert(v, norm_bias=True, attention_bias=True, mlp_bias=True, hidden_activation="silu")
     ),
@@ -503,7 +602,7 @@ FOLDERS = {
     "xmod-before": text(
         lambda v: xmod(v, pre_norm=True, adapter_layer_norm=True, ln_before_adapter=False, adapter_reduction_factor=3)
     ),
-    "qwen3": text(qwen3),
+    "qwen3": text(qwen3, looks=(1,)),
     "qwen3-cross": text(lambda v: qwen3(v, T.Qwen3ForSequenceClassification, attention_bias=True), pairs=True),
     "mistral": text(mistral),
     "mistral-window": text(lambda v: mistral(v, sliding_window=7, head_dim=20, num_key_value_heads=2)),
@@ -513,9 +612,10 @@ FOLDERS = {
         ),
         pairs=True,
     ),
+    "mpnet": text(cross(T.MPNetConfig, T.MPNetModel), source="mpnet", looks=(1,)),
     "mpnet-cross": text(cross(T.MPNetConfig, T.MPNetForSequenceClassification), source="mpnet", pairs=True),
     "vit": image(
-        vision(T.ViTConfig, T.ViTModel, image_size=[24, 40], patch_size=[6, 8], hidden_act="gelu"), [(24, 40)], 1
+        vision(T.ViTConfig, T.ViTModel, image_size=[24, 40], patch_size=[6, 8], hidden_act="gelu"), [(24, 40)], 1, looks=(0, 1)
     ),
     "vit-sizes": image(vision(T.ViTConfig, T.ViTModel, qkv_bias=False), [(32, 32), (48, 40), (24, 64)], 1),
     "deit": image(vision(T.DeiTConfig, T.DeiTModel), [(32, 32), (40, 24)], 2),
@@ -528,6 +628,10 @@ FOLDERS = {
     "clip-vision": image(vision(T.CLIPVisionConfig, T.CLIPVisionModel), [(32, 32), (40, 48)], 1),
     "siglip-vision": image(vision(T.SiglipVisionConfig, T.SiglipVisionModel), [(32, 32), (48, 32)], 0),
     "blip": blip,
+    "coca": coca(32),
+    "coca-square": coca(20),
+    "vilt": vilt(transformers.ViltForImageAndTextRetrieval),
+    "vilt-answers": vilt(transformers.ViltForQuestionAnswering, id2label={0: "yes", 1: "no", 2: "blue"}),
     "clip": dual(clip),
     "clip-old": dual(lambda v: clip(v, eos=2, act="gelu")),
     "open-clip": dual(clip_wide, after=open_clip),

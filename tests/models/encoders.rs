@@ -5,7 +5,7 @@ use std::path::Path;
 use nearkin::images::Pixels;
 use nearkin::models::{
     CrossEncoder, DualEncoder, EmbedOptions, ImageCrossEncoder, ImageEncoder, ImagePooling,
-    SparseEncoder, TextEncoder, TextInput,
+    Inspect, SparseEncoder, TextEncoder, TextInput,
 };
 use nearkin::{DType, Device, Error};
 use safetensors::SafeTensors;
@@ -340,6 +340,23 @@ fn dual_encoders_match_transformers() {
                 (golden.data::<f32>("text"), golden.data::<f32>("image"));
             assert_within(TOLERANCE, &format!("{name}: texts"), &texts.values, &want_texts);
             assert_within(TOLERANCE, &format!("{name}: images"), &pictures.values, &want_images);
+            if golden.has("given") {
+                let ids: Vec<Vec<u32>> =
+                    serde_json::from_value(golden.info["given"].clone()).unwrap();
+                let inputs: Vec<TextInput> =
+                    ids.into_iter().map(|ids| TextInput { ids, given: vec![] }).collect();
+                let got = model.embed_inputs(&inputs, &options).unwrap().values;
+                assert_within(
+                    TOLERANCE,
+                    &format!("{name}: ids"),
+                    &got,
+                    &golden.data::<f32>("given"),
+                );
+                let error = model.embed_text_tokens(&golden.texts(), &options).unwrap_err();
+                assert!(matches!(error, Error::Unsupported { .. }), "{error}");
+                let error = model.embed_image_patches(&images).unwrap_err();
+                assert!(matches!(error, Error::Unsupported { .. }), "{error}");
+            }
             let raw = model.embed_texts_raw(&golden.texts(), &options).unwrap().values;
             assert_within(TOLERANCE, &name, &raw, &golden.data::<f32>("raw_text"));
             let raw = model.embed_images_raw(&images, &options).unwrap().values;
@@ -368,36 +385,93 @@ fn dual_encoders_match_transformers() {
 
 #[test]
 fn image_cross_encoders_match_transformers() {
-    let golden = Golden::open("blip");
-    let texts = golden.texts();
-    let images = pixels(3, 32, 32);
-    let want = golden.data::<f32>("itm");
-    // Every text with every image, text after text; then a few out of order.
-    let all: Vec<(usize, usize)> =
-        (0..texts.len()).flat_map(|t| (0..images.len()).map(move |i| (t, i))).collect();
-    for (device, d) in main_devices() {
-        let name = format!("blip on {device}");
-        let model = ImageCrossEncoder::load(golden.path(), d, DType::F32).unwrap();
-        let encoded = model.encode(&images).unwrap();
-        assert_eq!(encoded.len(), 3);
-        let got = model.score(&texts, &encoded, &all).unwrap();
-        assert_within(TOLERANCE, &name, &got, &want);
-        let few = [(3, 1), (0, 2), (3, 1)];
-        let some = model.score(&texts, &encoded, &few).unwrap();
-        let picked: Vec<f32> =
-            few.iter().flat_map(|&(t, i)| got[2 * (3 * t + i)..][..2].to_vec()).collect();
-        assert_eq!(some, picked, "{name}: in another batch");
-        assert!(model.score(&texts, &encoded, &[]).unwrap().is_empty());
-        for wrong in [(texts.len(), 0), (0, 3)] {
-            let error = model.score(&texts, &encoded, &[wrong]).unwrap_err();
-            assert!(matches!(error, Error::Argument { .. }), "{error}");
+    let (square, wide) = (pixels(3, 32, 32), pixels(1, 24, 40));
+    let mixed = [&square[..2], &wide].concat();
+    for (name, scores, images, labels) in [
+        ("blip", "itm", &square, &["no match", "match"][..]),
+        ("vilt", "logits", &mixed, &["match"]),
+        ("vilt-answers", "logits", &mixed, &["yes", "no", "blue"]),
+    ] {
+        let golden = Golden::open(name);
+        let (texts, want) = (golden.texts(), golden.data::<f32>(scores));
+        // Every text with every image, text after text; then a few out of order.
+        let all: Vec<(usize, usize)> =
+            (0..texts.len()).flat_map(|t| (0..images.len()).map(move |i| (t, i))).collect();
+        for (device, d) in main_devices() {
+            let name = format!("{name} on {device}");
+            let model = ImageCrossEncoder::load(golden.path(), d, DType::F32).unwrap();
+            assert_eq!(model.labels(), labels);
+            let encoded = model.encode(images).unwrap();
+            assert_eq!(encoded.len(), 3);
+            let got = model.score(&texts, &encoded, &all).unwrap();
+            assert_within(TOLERANCE, &name, &got, &want);
+            let few = [(3, 1), (0, 2), (3, 1)];
+            let some = model.score(&texts, &encoded, &few).unwrap();
+            let n = labels.len();
+            let picked: Vec<f32> =
+                few.iter().flat_map(|&(t, i)| got[n * (3 * t + i)..][..n].to_vec()).collect();
+            assert_eq!(some, picked, "{name}: in another batch");
+            assert!(model.score(&texts, &encoded, &[]).unwrap().is_empty());
+            let none: [&str; 0] = [];
+            assert!(model.score(&none, &encoded, &[]).unwrap().is_empty());
+            for wrong in [(texts.len(), 0), (0, 3)] {
+                let error = model.score(&texts, &encoded, &[wrong]).unwrap_err();
+                assert!(matches!(error, Error::Argument { .. }), "{error}");
+            }
+            assert!(matches!(model.encode(&[]), Err(Error::Argument { .. })));
+            assert!(matches!(model.encode(&pixels(1, 4, 40)), Err(Error::Argument { .. })));
+            for dtype in [DType::F16, DType::BF16] {
+                let model = ImageCrossEncoder::load(golden.path(), d, dtype).unwrap();
+                let encoded = model.encode(images).unwrap();
+                let least = cosine(&model.score(&texts, &encoded, &all).unwrap(), &want);
+                assert!(least > 0.999, "{name} as {dtype}: cosine {least}");
+            }
         }
-        assert!(matches!(model.encode(&[]), Err(Error::Argument { .. })));
-        for dtype in [DType::F16, DType::BF16] {
-            let model = ImageCrossEncoder::load(golden.path(), d, dtype).unwrap();
-            let encoded = model.encode(&images).unwrap();
-            let least = cosine(&model.score(&texts, &encoded, &all).unwrap(), &want);
-            assert!(least > 0.999, "{name} as {dtype}: cosine {least}");
+    }
+}
+
+/// States before a layer and the mean over heads of its attention, with windows, grouped heads, relative positions, images.
+#[test]
+fn layers_can_be_looked_into() {
+    for name in ["modernbert", "mpnet", "qwen3", "vit"] {
+        let golden = Golden::open(name);
+        let layers: Vec<usize> = (0..8).filter(|i| golden.has(&format!("states.{i}"))).collect();
+        assert!(!layers.is_empty());
+        for (device, d) in main_devices() {
+            let name = format!("{name} on {device}");
+            let what = Inspect { states: &layers, attention: &layers };
+            let (found, least) = if golden.info["kind"] == "image" {
+                let model = ImageEncoder::load(golden.path(), d, DType::F32).unwrap();
+                assert!(model.inspect(&[], what).unwrap().states.iter().all(Vec::is_empty));
+                let images = pixels(2, 24, 40);
+                (model.inspect(&images, what).unwrap(), model.inspect(&images[1..], what).unwrap())
+            } else {
+                let model = TextEncoder::load(golden.path(), d, DType::F32).unwrap();
+                let ids = model.token_ids(&golden.texts()).unwrap();
+                let inputs: Vec<TextInput> =
+                    ids.into_iter().map(|ids| TextInput { ids, given: vec![] }).collect();
+                let last = inputs.len() - 1;
+                let wrong = Inspect { states: &[0, 99], attention: &[] };
+                assert!(matches!(model.inspect(&inputs, wrong), Err(Error::Argument { .. })));
+                let wrong = Inspect { states: &[], attention: &[model.layers()] };
+                assert!(matches!(model.inspect(&inputs, wrong), Err(Error::Argument { .. })));
+                let end = Inspect { states: &[model.layers()], attention: &[] };
+                let end = model.inspect(&inputs, end).unwrap();
+                assert_within(TOLERANCE, &name, &end.states[0], &golden.data::<f32>("hidden"));
+                let alone = model.inspect(&inputs[last..], what).unwrap();
+                (model.inspect(&inputs, what).unwrap(), alone)
+            };
+            for (i, layer) in layers.iter().enumerate() {
+                let want = golden.data::<f32>(&format!("states.{layer}"));
+                assert_within(TOLERANCE, &name, &found.states[i], &want);
+                let want = golden.data::<f32>(&format!("attention.{layer}"));
+                assert_within(TOLERANCE, &name, &found.attention[i], &want);
+                // The last sequence alone gives the same bits.
+                assert!(found.states[i].ends_with(&least.states[i]), "{name}: alone");
+                assert!(found.attention[i].ends_with(&least.attention[i]), "{name}: alone");
+            }
+            let tokens = *found.offsets.last().unwrap() as usize;
+            assert_eq!(found.states[0].len(), tokens * found.dim);
         }
     }
 }
@@ -437,6 +511,9 @@ fn unknown_choices_are_refused_by_name() {
         ("vit", "patch_size", "0", "patch_size"),
         ("vit", "image_size", "[4, 4]", "image_size"),
         ("dinov2", "mlp_ratio", "-1", "mlp_ratio"),
+        ("vilt", "max_image_length", "40", "max_image_length"),
+        ("vilt", "modality_type_vocab_size", "1", "modality_type_vocab_size"),
+        ("vilt", "hidden_act", r#""relu6""#, "relu6"),
     ] {
         let golden = Golden::open(folder);
         let file = golden.path().join("config.json");
@@ -446,6 +523,7 @@ fn unknown_choices_are_refused_by_name() {
         let device = Device::cpu();
         let error = match golden.info["kind"].as_str().unwrap() {
             "image" => ImageEncoder::load(golden.path(), &device, DType::F32).err(),
+            "vilt" => ImageCrossEncoder::load(golden.path(), &device, DType::F32).err(),
             _ => TextEncoder::load(golden.path(), &device, DType::F32).err(),
         };
         let error = error.unwrap_or_else(|| panic!("{folder}: {key} {value} was accepted"));

@@ -1,9 +1,11 @@
 //! Cross-encoders: a score for a pair of texts that the encoder read together.
 
 mod images;
+mod vilt;
 
 use std::path::Path;
 
+pub(super) use images::NAMES as IMAGE_NAMES;
 pub use images::{EncodedImages, ImageCrossEncoder};
 
 use super::batch::Rows;

@@ -60,6 +60,9 @@ pub(crate) enum End {
     Named,
     /// The first token of the highest id.
     Highest,
+    /// A token of its own behind the text, which sees it and one padding token behind it, and at the last position; by the name
+    /// of its embedding (OpenCLIP's CoCa, whose mask is one place off).
+    Added(&'static str),
 }
 
 /// A checked configuration.

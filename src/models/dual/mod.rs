@@ -88,7 +88,7 @@ impl DualEncoder {
         let (dim, names) = (parts.dim, &family.names);
         let projection = match names.image {
             Some(name) => {
-                let columns = parts.image.parts.shape.hidden;
+                let columns = parts.image.parts.pooled;
                 Some(projection(&image, name, names, dim, columns)?)
             }
             None => None,
@@ -221,13 +221,21 @@ impl DualEncoder {
     /// (Yao et al., arXiv:2111.07783).
     ///
     /// # Errors
-    /// As [`embed_texts`](Self::embed_texts).
+    /// As [`embed_texts`](Self::embed_texts); [`Error::Unsupported`] for a model whose text vector is no token's (CoCa).
     pub fn embed_text_tokens<S: AsRef<str> + Sync>(
         &self,
         texts: &[S],
         options: &EmbedOptions<'_>,
     ) -> Result<TokenVectors> {
+        if !self.text.takes_a_token() {
+            return Err(self.unsupported("tokens"));
+        }
         self.text.embed_tokens(texts, options, |x| l2_normalize(&x, NORM_EPS))
+    }
+
+    fn unsupported(&self, of: &str) -> Error {
+        let what = format!("vectors of {of} of {}", self.image.config.name);
+        Error::Unsupported { what, device: self.device().name() }
     }
 
     /// A vector of length 1 for each patch of each image, in the common space: \[images, grid, [`dim`](Self::dim)\] with the
@@ -235,11 +243,11 @@ impl DualEncoder {
     ///
     /// # Errors
     /// As [`embed_images`](Self::embed_images); [`Error::Argument`] if sizes differ, [`Error::Unsupported`] for a model whose image
-    /// vector is no projection of tokens (SigLIP's attention head).
+    /// vector is no projection of a token (SigLIP's and CoCa's attention heads).
     pub fn embed_image_patches(&self, images: &[Pixels]) -> Result<ImageTokens> {
-        let Some(projection) = &self.projection else {
-            let what = format!("vectors of patches of {}", self.image.config.name);
-            return Err(Error::Unsupported { what, device: self.device().name() });
+        let takes = self.image.takes_a_token();
+        let Some(projection) = self.projection.as_ref().filter(|_| takes) else {
+            return Err(self.unsupported("patches"));
         };
         let mut out = embed_tokens(&self.image, images, self.dim, |states| {
             let normed = self.image.normed(states)?;

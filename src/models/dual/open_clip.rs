@@ -26,6 +26,7 @@ config! {
         text_cfg: Map<String, Value> = Map::new(),
         quick_gelu: bool = false,
         custom_text: bool = false,
+        multimodal_cfg: Option<Map<String, Value>> = None,
         init_logit_bias: Option<f64> = None,
     }
 }
@@ -40,7 +41,9 @@ config! {
         patch_size: image::Size = image::Size::Square(16),
         image_size: image::Size = image::Size::Square(224),
         ls_init_value: Option<f64> = None,
-        attentional_pool: bool = false,
+        attentional_pool: Value = Value::Bool(false),
+        attn_pooler_queries: usize = 256,
+        attn_pooler_heads: usize = 8,
         no_ln_pre: bool = false,
         pos_embed_type: String = "learnable".into(),
         final_ln_after_pool: bool = false,
@@ -60,6 +63,8 @@ config! {
         mlp_ratio: f64 = 4.0,
         ls_init_value: Option<f64> = None,
         embed_cls: bool = false,
+        correct_cls_mask: bool = false,
+        pad_id: u32 = 0,
         no_causal_mask: bool = false,
         pool_type: String = "argmax".into(),
         proj_type: String = "linear".into(),
@@ -126,6 +131,31 @@ const IMAGE: image::Family = image::Family {
     },
 };
 
+/// CoCa (Yu et al., arXiv:2205.01917), of which vectors need the contrastive side alone.
+const COCA: Family = Family {
+    text: ("open_clip", &COCA_TEXT),
+    image: ("open_clip", &COCA_IMAGE),
+    names: Names { text: Some("text.text_projection"), ..FAMILY.names },
+    end: End::Added("cls_emb"),
+    ..FAMILY
+};
+
+const COCA_TEXT: text::family::Family = text::family::Family {
+    layout: text::family::Layout { prefix: "text.", number: last_apart, ..TEXT.layout },
+    ..TEXT
+};
+
+const COCA_IMAGE: image::Family = image::Family {
+    layout: image::Layout { head: image::Head::Queries("attn_pool"), ..IMAGE.layout },
+    ..IMAGE
+};
+
+/// Positions count from 0, but for the last token, which always has the last.
+fn last_apart(parts: &config::Parts, ids: &[u32], rows: &mut Vec<u32>) {
+    let last = parts.positions as u32 - 1;
+    rows.extend((0..ids.len() as u32).map(|i| if i as usize + 1 == ids.len() { last } else { i }));
+}
+
 /// Reads and checks a folder's configuration.
 pub(super) fn open(file: &Path) -> Result<(&'static Family, Parts)> {
     let text = std::fs::read_to_string(file).map_err(|e| Error::io(file, e))?;
@@ -138,12 +168,13 @@ pub(crate) fn parse(json: &Map<String, Value>, file: &Path) -> Result<(&'static 
     let Some(Value::Object(model)) = json.get("model_cfg") else {
         return Err(bad("has no model_cfg".into()));
     };
-    let (text, image, dim) = parts(model).map_err(bad)?;
-    let (text_name, text_family) = FAMILY.text;
-    let (image_name, image_family) = FAMILY.image;
+    let (family, text, image, dim) = parts(model).map_err(bad)?;
+    let (text_name, text_family) = family.text;
+    let (image_name, image_family) = family.image;
     image.check().map_err(bad)?;
+    let pad = text.pad.unwrap_or_default();
     Ok((
-        &FAMILY,
+        family,
         Parts {
             text: TextConfig::checked(text, text_name, text_family, file)?,
             image: VisionConfig {
@@ -154,25 +185,27 @@ pub(crate) fn parse(json: &Map<String, Value>, file: &Path) -> Result<(&'static 
             },
             dim,
             end: 0,
-            pad: 0,
+            pad,
             bias: false,
         },
     ))
 }
 
-fn parts(model: &Map<String, Value>) -> Result<(config::Parts, image::Parts, usize), String> {
+/// A family, what its halves read, and the columns of the common space.
+type Read = (&'static Family, config::Parts, image::Parts, usize);
+
+fn parts(model: &Map<String, Value>) -> Result<Read, String> {
     let c: ModelConfig = read(model)?;
-    only("custom_text", &c.custom_text, &[false])?;
+    let coca = c.multimodal_cfg.is_some();
+    only("custom_text", &c.custom_text, if coca { &[true, false] } else { &[false] })?;
     only("init_logit_bias", &c.init_logit_bias, &[None])?;
     let activation = if c.quick_gelu { "quick_gelu" } else { "gelu" };
     let v: CLIPVisionCfg = read(&c.vision_cfg)?;
     only("timm_model_name", &v.timm_model_name, &[None])?;
     only("vision_cfg.ls_init_value", &v.ls_init_value, &[None])?;
-    for (key, value) in [
-        ("attentional_pool", v.attentional_pool),
-        ("no_ln_pre", v.no_ln_pre),
-        ("final_ln_after_pool", v.final_ln_after_pool),
-    ] {
+    only("attentional_pool", &v.attentional_pool, &[Value::Bool(coca)])?;
+    for (key, value) in [("no_ln_pre", v.no_ln_pre), ("final_ln_after_pool", v.final_ln_after_pool)]
+    {
         only(key, &value, &[false])?;
     }
     only("vision_cfg.pool_type", &v.pool_type.as_str(), &["tok"])?;
@@ -182,8 +215,9 @@ fn parts(model: &Map<String, Value>) -> Result<(config::Parts, image::Parts, usi
     only("text_cfg.ls_init_value", &t.ls_init_value, &[None])?;
     only("text_cfg.pool_type", &t.pool_type.as_str(), &["argmax"])?;
     only("proj_type", &t.proj_type.as_str(), &["linear"])?;
+    only("embed_cls", &t.embed_cls, &[coca])?;
     for (key, value) in [
-        ("embed_cls", t.embed_cls),
+        ("correct_cls_mask", t.correct_cls_mask),
         ("no_causal_mask", t.no_causal_mask),
         ("proj_bias", t.proj_bias),
     ] {
@@ -196,14 +230,24 @@ fn parts(model: &Map<String, Value>) -> Result<(config::Parts, image::Parts, usi
     let heads = config::range("head_width", v.head_width, 1, 1 << 16).map(|w| v.width / w)?;
     let image_inner = inner(v.width, v.mlp_ratio, "vision_cfg.mlp_ratio")?;
     let shape = Shape::bert(v.width, v.layers, heads, image_inner, activation, 1e-5)?;
-    let image = image::Parts {
+    let mut image = image::Parts {
         interpolation: Interpolation::BicubicAntialias,
         ..image::Parts::new(Shape { pre: true, ..shape }, &v.image_size, &v.patch_size)?
     };
     let text_inner = inner(t.width, t.mlp_ratio, "text_cfg.mlp_ratio")?;
     let shape = Shape::bert(t.width, t.layers, t.heads, text_inner, activation, 1e-5)?;
     let shape = Shape { pre: true, causal: true, ..shape };
-    let text = config::Parts::new(shape, t.vocab_size, t.context_length);
+    let mut text = config::Parts::new(shape, t.vocab_size, t.context_length);
     let dim = config::range("embed_dim", c.embed_dim, 1, 1 << 16)?;
-    Ok((text, image, dim))
+    if !coca {
+        return Ok((&FAMILY, text, image, dim));
+    }
+    // The token that stands for a text has a position behind the text's.
+    (text.positions, text.skipped, text.pad) = (t.context_length + 1, 1, Some(t.pad_id));
+    config::range("pad_id", t.pad_id as usize, 0, t.vocab_size.saturating_sub(1))?;
+    image.pooled = dim;
+    image.queries = config::range("attn_pooler_queries", v.attn_pooler_queries, 1, 1 << 16)?;
+    image.query_heads = v.attn_pooler_heads;
+    config::range("the size of a pooler's head", config::head(dim, v.attn_pooler_heads)?, 1, 128)?;
+    Ok((&COCA, text, image, dim))
 }

@@ -22,6 +22,10 @@ pub(super) struct TextTower {
     end_token: u32,
     /// What fills every text up to the limit.
     filling: Option<u32>,
+    /// The embedding of a token of its own behind every text.
+    added: Option<Vec<f32>>,
+    /// The padding token.
+    pad: u32,
     dim: usize,
 }
 
@@ -41,7 +45,16 @@ impl TextTower {
             projected(loader, &name, names.transposed, names.bias, parts.dim, hidden)
         });
         let said = reading.pad_token.as_deref().and_then(|token| tokenizer.token(token));
+        let added = match family.end {
+            End::Added(name) => {
+                let name = format!("{}{name}", loader.prefix);
+                Some(loader.weights.floats(&name, &[hidden])?)
+            }
+            _ => None,
+        };
         Ok(TextTower {
+            added,
+            pad: parts.pad,
             encoder: Encoder::load(parts.text.clone(), loader)?,
             tokenizer,
             projection: projection.transpose()?,
@@ -68,6 +81,30 @@ impl TextTower {
         Ok(encoded)
     }
 
+    /// Whether a text's vector is one of its tokens'.
+    pub(super) fn takes_a_token(&self) -> bool {
+        self.added.is_none()
+    }
+
+    /// Puts the token of its own behind a text, where the model has one.
+    fn append(&self, text: &mut Encoded) {
+        let Some(added) = &self.added else { return };
+        // The mask of padding that training had is shifted by one: what stands behind a padding token is not seen.
+        let length = text.ids.len() as u32;
+        let behind_pad = |place: &u32| *place > 0 && text.ids[*place as usize - 1] == self.pad;
+        text.hidden = (0..=length).filter(behind_pad).collect();
+        text.seen = text.ids.len() + 1;
+        if text.seen < self.encoder.config.parts.positions {
+            text.ids.push(self.pad);
+        }
+        text.soft.0.push(text.ids.len() as u32);
+        text.soft.1.extend_from_slice(added);
+        text.ids.push(self.pad);
+        if !text.types.is_empty() {
+            text.types.resize(text.ids.len(), 0);
+        }
+    }
+
     /// A vector for each text, after `finish`.
     pub(super) fn embed<S: AsRef<str> + Sync>(
         &self,
@@ -79,7 +116,9 @@ impl TextTower {
         let mut all = Embeddings { values: Vec::with_capacity(texts.len() * dim), dim, tokens: 0 };
         for (i, texts) in texts.chunks(WINDOW).enumerate() {
             let report = |done| options.report(i * WINDOW + done);
-            let part = self.run(&self.encode(texts)?, options, &report, &finish)?;
+            let mut encoded = self.encode(texts)?;
+            encoded.iter_mut().for_each(|text| self.append(text));
+            let part = self.run(&encoded, options, &report, &finish)?;
             all.values.extend_from_slice(&part.values);
             all.tokens += part.tokens;
         }
@@ -93,7 +132,8 @@ impl TextTower {
         options: &EmbedOptions<'_>,
         finish: impl Fn(Tensor) -> Result<Tensor>,
     ) -> Result<Embeddings> {
-        let encoded = encode(&self.encoder, inputs, self.encoder.config.parts.max_tokens())?;
+        let mut encoded = encode(&self.encoder, inputs, self.encoder.config.parts.max_tokens())?;
+        encoded.iter_mut().for_each(|text| self.append(text));
         self.run(&encoded, options, &|done| options.report(done), &finish)
     }
 
@@ -154,7 +194,7 @@ impl TextTower {
         let positions;
         let how = match self.end {
             End::First => Pooling::Cls,
-            End::Last => Pooling::Last,
+            End::Last | End::Added(_) => Pooling::Last,
             End::Named | End::Highest => {
                 positions = self.ends(hidden);
                 Pooling::At(&positions)

@@ -5,6 +5,7 @@ use crate::device::Backend;
 use crate::models::adapters::Adapters;
 use crate::models::batch::pack;
 use crate::models::config::TextConfig;
+use crate::models::inspect::{Inspect, Inspection};
 use crate::models::layers::{Context, Loader, Norm, Pass, Seen, Stack};
 use crate::models::tokenizer::Encoded;
 use crate::models::weights::Weights;
@@ -78,6 +79,18 @@ pub(crate) struct Hidden {
     pub(crate) ids: Vec<u32>,
     /// Which of the sequences given are in the batch, in its order.
     pub(crate) members: Vec<usize>,
+}
+
+/// What a batch's embeddings are looked up by.
+struct Input {
+    ids: Vec<u32>,
+    types: Vec<u32>,
+    positions: Vec<u32>,
+    lengths: Vec<usize>,
+    /// The word embeddings, where some are given, and the numbers of all its rows.
+    softened: Option<Tensor>,
+    all: Vec<u32>,
+    language: usize,
 }
 
 impl Encoder {
@@ -166,9 +179,61 @@ impl Encoder {
         members: Vec<usize>,
         context: Option<Context<'_>>,
     ) -> Result<Hidden> {
+        let input = self.input(sequences, &members)?;
+        let lookups = self.lookups(&input);
+        let seen = self.seen(sequences, &members)?;
+        let norm = self.norm.as_ref().map(InputNorm::args);
+        let Input { lengths, language, .. } = &input;
+        #[cfg(feature = "cuda")]
+        if let Backend::Cuda(gpu) = self.device.backend()
+            && gpu.graphs
+            && seen.is_none()
+            && *language == 0
+            && context.is_none()
+            && input.softened.is_none()
+            && !input.ids.is_empty()
+        {
+            let numbers = &checked_numbers(&lookups, norm)?;
+            let tables: Vec<&Tensor> = lookups.iter().map(|l| l.table).collect();
+            let width = self.hidden();
+            let batch = Batch { device: &self.device, lengths, numbers, width };
+            let work = |rows: &Tensor, offsets: &Offsets| {
+                self.layers(embed_rows(gpu, &tables, rows, norm)?, Pass::new(offsets))
+            };
+            if let Some((states, offsets)) = self.graphs.run(gpu, &batch, work)? {
+                return Ok(Hidden { states, offsets, ids: input.ids, members });
+            }
+        }
+        let offsets = Offsets::from_lengths(&self.device, lengths)?;
+        let pass = Pass { offsets: &offsets, seen: seen.as_ref(), language: *language, context };
+        let states = self.layers(embed(&lookups, norm)?, pass)?;
+        Ok(Hidden { states, offsets, ids: input.ids, members })
+    }
+
+    /// What is asked for of the forward pass of sequences all of whose tokens are seen.
+    pub(crate) fn inspect(
+        &self,
+        sequences: &[Encoded],
+        budget: usize,
+        what: Inspect<'_>,
+    ) -> Result<Inspection> {
+        let lengths = sequences.iter().map(|s| s.ids.len());
+        let mut found = Inspection::new(&self.stack, what, lengths)?;
+        for members in pack(sequences, budget) {
+            let input = self.input(sequences, &members)?;
+            let x = embed(&self.lookups(&input), self.norm.as_ref().map(InputNorm::args))?;
+            let offsets = Offsets::from_lengths(&self.device, &input.lengths)?;
+            let pass = Pass { language: input.language, ..Pass::new(&offsets) };
+            found.fill(&self.stack, what, x, pass, &members, |x| self.normed(x.clone()))?;
+        }
+        Ok(found)
+    }
+
+    /// What the embeddings of some of the sequences are looked up by.
+    fn input(&self, sequences: &[Encoded], members: &[usize]) -> Result<Input> {
         let (mut ids, mut types, mut positions) = (Vec::new(), Vec::new(), Vec::new());
         let mut lengths = Vec::with_capacity(members.len());
-        for &i in &members {
+        for &i in members {
             let sequence = &sequences[i];
             (self.layout.number)(&self.config.parts, &sequence.ids, &mut positions);
             ids.extend_from_slice(&sequence.ids);
@@ -176,47 +241,31 @@ impl Encoder {
             lengths.push(sequence.ids.len());
         }
         types.resize(ids.len(), 0);
-        let mut lookups = vec![Lookup { table: &self.words, rows: &ids }];
-        lookups.extend(self.positions.as_ref().map(|table| Lookup { table, rows: &positions }));
-        lookups.extend(self.types.as_ref().map(|table| Lookup { table, rows: &types }));
-        let softened = self.soften(sequences, &members, &ids)?;
-        let all: Vec<u32>;
-        if let Some(words) = &softened {
-            all = (0..ids.len() as u32).collect();
-            lookups[0] = Lookup { table: words, rows: &all };
-        }
-        let seen = self.seen(sequences, &members)?;
-        let norm = self.norm.as_ref().map(InputNorm::args);
+        let softened = self.soften(sequences, members, &ids)?;
         let language = members.first().map_or(0, |&i| sequences[i].language);
-        #[cfg(feature = "cuda")]
-        if let Backend::Cuda(gpu) = self.device.backend()
-            && gpu.graphs
-            && seen.is_none()
-            && language == 0
-            && context.is_none()
-            && softened.is_none()
-            && !ids.is_empty()
-        {
-            let numbers = &checked_numbers(&lookups, norm)?;
-            let tables: Vec<&Tensor> = lookups.iter().map(|l| l.table).collect();
-            let width = self.hidden();
-            let batch = Batch { device: &self.device, lengths: &lengths, numbers, width };
-            let work = |rows: &Tensor, offsets: &Offsets| {
-                self.layers(embed_rows(gpu, &tables, rows, norm)?, Pass::new(offsets))
-            };
-            if let Some((states, offsets)) = self.graphs.run(gpu, &batch, work)? {
-                return Ok(Hidden { states, offsets, ids, members });
-            }
-        }
-        let offsets = Offsets::from_lengths(&self.device, &lengths)?;
-        let pass = Pass { offsets: &offsets, seen: seen.as_ref(), language, context };
-        let states = self.layers(embed(&lookups, norm)?, pass)?;
-        Ok(Hidden { states, offsets, ids, members })
+        let all = (0..softened.as_ref().map_or(0, |_| ids.len() as u32)).collect();
+        Ok(Input { ids, types, positions, lengths, softened, all, language })
+    }
+
+    fn lookups<'a>(&'a self, input: &'a Input) -> Vec<Lookup<'a>> {
+        let words = match &input.softened {
+            Some(words) => Lookup { table: words, rows: &input.all },
+            None => Lookup { table: &self.words, rows: &input.ids },
+        };
+        let positions = self.positions.iter().map(|table| Lookup { table, rows: &input.positions });
+        let types = self.types.iter().map(|table| Lookup { table, rows: &input.types });
+        std::iter::once(words).chain(positions).chain(types).collect()
     }
 
     fn layers(&self, embedded: Tensor, pass: Pass<'_>) -> Result<Tensor> {
-        let states = self.stack.forward(embedded, pass)?;
-        self.last_norm.as_ref().map_or(Ok(states.clone()), |norm| norm.apply(&states))
+        self.normed(self.stack.forward(embedded, pass)?)
+    }
+
+    fn normed(&self, states: Tensor) -> Result<Tensor> {
+        match &self.last_norm {
+            Some(norm) => norm.apply(&states),
+            None => Ok(states),
+        }
     }
 
     /// The word embeddings of a batch where some are given instead of looked up: \[T, H\]; nothing where none is.
@@ -247,15 +296,35 @@ impl Encoder {
     /// The seen tokens of a batch, or nothing where all are seen.
     fn seen(&self, sequences: &[Encoded], members: &[usize]) -> Result<Option<Seen>> {
         let batch = || members.iter().map(|&i| &sequences[i]);
-        if batch().all(|s| s.seen == s.ids.len()) {
+        if batch().all(|s| s.seen == s.ids.len() && s.hidden.is_empty()) {
             return Ok(None);
         }
-        let lengths: Vec<usize> = batch().map(|s| s.seen).collect();
-        let (mut rows, mut start) = (Vec::with_capacity(lengths.iter().sum()), 0);
+        let causal = self.stack.shape.causal;
+        let (mut rows, mut lengths, mut by, mut start) = (Vec::new(), Vec::new(), Vec::new(), 0);
         for sequence in batch() {
-            rows.extend(start..start + sequence.seen as u32);
-            start += sequence.ids.len() as u32;
+            let (length, seen) = (sequence.ids.len(), sequence.seen);
+            // A causal mask lets a token see what is before it; what it does not fit is a query by itself.
+            let behind = match sequence.hidden.is_empty() {
+                true if causal => length - seen,
+                true => 0,
+                false => length,
+            };
+            let first = if causal { length - behind } else { seen };
+            if behind < length {
+                rows.extend(start..start + first as u32);
+                lengths.push(first);
+                by.push(length - behind);
+            }
+            for i in length - behind..length {
+                let some = (0..seen.min(i + 1) as u32).filter(|row| !sequence.hidden.contains(row));
+                let from = rows.len();
+                rows.extend(some.map(|row| start + row));
+                lengths.push(rows.len() - from);
+                by.push(1);
+            }
+            start += length as u32;
         }
-        Ok(Some(Seen { rows, offsets: Offsets::from_lengths(&self.device, &lengths)? }))
+        let by = causal.then(|| Offsets::from_lengths(&self.device, &by)).transpose()?;
+        Ok(Some(Seen { rows, offsets: Offsets::from_lengths(&self.device, &lengths)?, by }))
     }
 }

@@ -25,6 +25,7 @@ pub(crate) use input::encode;
 use super::batch::Rows;
 use super::config::{Parts, TextConfig};
 use super::dense::Dense;
+use super::inspect::{Inspect, Inspection};
 use super::layers::{Loader, NORM_EPS, Norm, NormKind};
 use super::modules::{After, Modules, Reading};
 use super::tokenizer::{Encoded, Tokenizer};
@@ -165,6 +166,11 @@ impl TextEncoder {
         self.dim
     }
 
+    /// How many layers the model has.
+    pub fn layers(&self) -> usize {
+        self.encoder.config.parts.shape.layers
+    }
+
     /// The languages that the model has a net for (X-MOD), in the checkpoint's order; empty for other models.
     pub fn languages(&self) -> &[String] {
         &self.encoder.config.parts.languages
@@ -277,6 +283,18 @@ impl TextEncoder {
         let mut encoded = encode(&self.encoder, inputs, limit)?;
         encoded.iter_mut().for_each(|e| e.language = self.language);
         self.run_tokens(&encoded, options)
+    }
+
+    /// Hidden states of layers, and how tokens attend to each other, in texts as ids: those of [`token_ids`](Self::token_ids), or
+    /// some whose word embeddings are given.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if the model has no such layer; as [`embed_inputs`](Self::embed_inputs).
+    pub fn inspect(&self, inputs: &[TextInput], what: Inspect<'_>) -> Result<Inspection> {
+        let mut encoded = encode(&self.encoder, inputs, self.encoder.config.parts.max_tokens())?;
+        encoded.iter_mut().for_each(|e| e.language = self.language);
+        let budget = EmbedOptions::default().budget(self.device());
+        self.encoder.inspect(&encoded, budget, what)
     }
 
     fn run_tokens(

@@ -57,6 +57,8 @@ pub(crate) enum Head {
     Pooler(&'static str),
     /// Attention of one learned query to all tokens, and a feed-forward net (SigLIP).
     Attention(&'static str),
+    /// Attention of the first of learned queries to all tokens, normed before, and the last norm behind it (OpenCLIP's CoCa).
+    Queries(&'static str),
 }
 
 /// What a family reads from its configuration.
@@ -78,6 +80,9 @@ pub(crate) struct Parts {
     pub(crate) layout: Option<&'static Layout>,
     /// Columns of the vector that the pooler gives.
     pub(crate) pooled: usize,
+    /// Learned queries and heads of a head that has such.
+    pub(crate) queries: usize,
+    pub(crate) query_heads: usize,
 }
 
 impl Parts {
@@ -95,6 +100,8 @@ impl Parts {
             pooler: Activation::Tanh,
             layout: None,
             pooled: shape.hidden,
+            queries: 0,
+            query_heads: 0,
             shape,
         })
     }

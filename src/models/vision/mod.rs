@@ -18,12 +18,13 @@ pub(crate) use tower::{States, Tower};
 pub(crate) use blip::FAMILY as BLIP;
 pub(crate) use clip::{FAMILY as CLIP, NAMES as CLIP_NAMES};
 pub(crate) use siglip::FAMILY as SIGLIP;
+pub(crate) use vit::FAMILY as VIT;
 
 use super::batch::Rows;
 use super::config::read_config;
 use super::layers::Loader;
 use super::weights::Weights;
-use super::{EmbedOptions, Embeddings, check_dtype};
+use super::{EmbedOptions, Embeddings, Inspect, Inspection, check_dtype};
 use crate::images::Pixels;
 use crate::ops::embed::{scatter_rows, sum};
 use crate::{DType, Device, Error, Result, Tensor};
@@ -105,6 +106,11 @@ impl ImageEncoder {
         }
     }
 
+    /// How many layers the model has.
+    pub fn layers(&self) -> usize {
+        self.tower.config.parts.shape.layers
+    }
+
     /// Height and width of the images that the model was trained on. Others are read with interpolated positions.
     pub fn image_size(&self) -> [usize; 2] {
         self.tower.config.parts.image
@@ -133,6 +139,15 @@ impl ImageEncoder {
     pub fn embed_tokens(&self, images: &[Pixels]) -> Result<ImageTokens> {
         let dim = self.tower.hidden();
         embed_tokens(&self.tower, images, dim, |states| Ok(states.states.clone()))
+    }
+
+    /// Hidden states of layers, and how tokens attend to each other, in images of one size. The row of the class token in the last
+    /// layer's attention shows what an image's vector is made of (Caron et al., arXiv:2104.14294).
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if the model has no such layer; as [`embed_tokens`](Self::embed_tokens).
+    pub fn inspect(&self, images: &[Pixels], what: Inspect<'_>) -> Result<Inspection> {
+        self.tower.inspect(images, what)
     }
 
     fn pool(&self, states: &States) -> Result<Tensor> {
@@ -204,19 +219,13 @@ pub(crate) fn embed_tokens(
     finish: impl Fn(&States) -> Result<Tensor>,
 ) -> Result<ImageTokens> {
     let leading = tower.before();
-    let Some(first) = images.first() else {
+    if images.is_empty() {
         return Ok(ImageTokens { tokens: Vec::new(), length: leading, leading, grid: [0, 0], dim });
-    };
-    let size = (first.height, first.width);
-    if let Some(other) = images.iter().find(|i| (i.height, i.width) != size) {
-        let (expected, got) = (format!("{size:?}"), format!("{:?}", (other.height, other.width)));
-        return Err(Error::argument("size of an image", expected, got));
     }
-    let grid = tower.grid(size.0, size.1)?;
+    let grid = tower.shared_grid(images)?;
     let length = leading + grid[0] * grid[1];
     let mut tokens = Vec::with_capacity(images.len() * length * dim);
-    let batch = (EmbedOptions::default().budget(&tower.device) / length).max(1);
-    for images in images.chunks(batch) {
+    for images in images.chunks(tower.batch(length)) {
         let states = tower.forward(&images.iter().collect::<Vec<_>>())?;
         tokens.extend(finish(&states)?.to_vec::<f32>()?);
     }

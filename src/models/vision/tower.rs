@@ -3,8 +3,10 @@
 use std::sync::Mutex;
 
 use super::config::VisionConfig;
-use super::family::Head;
+use super::family::{Head, Parts};
 use crate::images::{Pixels, interpolate_positions, patches};
+use crate::models::EmbedOptions;
+use crate::models::inspect::{Inspect, Inspection};
 use crate::models::layers::{Linear, Loader, Norm, NormKind, Pass, Shape, Stack};
 use crate::models::text::InputNorm;
 use crate::ops::attention::{Attention, Heads, attention};
@@ -30,7 +32,7 @@ pub(crate) struct Tower {
     tables: Mutex<Vec<([usize; 2], Tensor)>>,
     norm: Option<InputNorm>,
     stack: Stack,
-    last_norm: Norm,
+    last_norm: Option<Norm>,
     head: Vector,
 }
 
@@ -93,6 +95,10 @@ impl Tower {
             Head::Attention(name) => {
                 Vector::Attention(AttentionHead::load(loader, &full(name), shape)?.into())
             }
+            Head::Queries(name) => {
+                let last = full(layout.last_norm);
+                Vector::Attention(AttentionHead::queries(loader, &full(name), &last, parts)?.into())
+            }
         };
         let input = layout.norm.map(|name| InputNorm::of(norm(name)?, loader.device));
         Ok(Tower {
@@ -100,7 +106,11 @@ impl Tower {
             tables: Mutex::new(Vec::new()),
             norm: input.transpose()?,
             stack: Stack::load(loader, shape.clone(), &layout.names)?,
-            last_norm: norm(layout.last_norm)?,
+            // A head of queries has it.
+            last_norm: match layout.head {
+                Head::Queries(_) => None,
+                _ => Some(norm(layout.last_norm)?),
+            },
             head,
             patch,
             device: loader.device.clone(),
@@ -117,7 +127,8 @@ impl Tower {
     pub(crate) fn width(&self) -> usize {
         match &self.head {
             Vector::Pooler(dense, _) => dense.weight.shape()[0],
-            _ => self.hidden(),
+            Vector::Attention(head) => head.output.weight.shape()[0],
+            Vector::First => self.hidden(),
         }
     }
 
@@ -143,6 +154,55 @@ impl Tower {
 
     /// Hidden states of images of one size.
     pub(crate) fn forward(&self, images: &[&Pixels]) -> Result<States> {
+        let (x, offsets) = self.embedded(images)?;
+        let mut states = self.stack.forward(x, Pass::new(&offsets))?;
+        if self.config.layout().norms_all {
+            states = self.norm(&states)?;
+        }
+        Ok(States { states, offsets, before: self.before() })
+    }
+
+    /// Patches down and across images, which must be of one size.
+    pub(crate) fn shared_grid(&self, images: &[Pixels]) -> Result<[usize; 2]> {
+        let size = |image: &Pixels| (image.height, image.width);
+        let first = images.first().map_or((0, 0), size);
+        match images.iter().map(size).find(|other| *other != first) {
+            None => self.grid(first.0, first.1),
+            Some(other) => {
+                let (expected, got) = (format!("{first:?}"), format!("{other:?}"));
+                Err(Error::argument("size of an image", expected, got))
+            }
+        }
+    }
+
+    /// How many images of so many tokens run at once.
+    pub(crate) fn batch(&self, tokens: usize) -> usize {
+        (EmbedOptions::default().budget(&self.device) / tokens).max(1)
+    }
+
+    /// What is asked for of the forward pass of images of one size.
+    pub(crate) fn inspect(&self, images: &[Pixels], what: Inspect<'_>) -> Result<Inspection> {
+        let tokens = match images {
+            [] => 0,
+            _ => self.before() + self.shared_grid(images)?.iter().product::<usize>(),
+        };
+        let all: Vec<usize> = (0..images.len()).collect();
+        let mut found = Inspection::new(&self.stack, what, all.iter().map(|_| tokens))?;
+        for members in all.chunks(self.batch(tokens.max(1))) {
+            let images: Vec<&Pixels> = members.iter().map(|&i| &images[i]).collect();
+            let (x, offsets) = self.embedded(&images)?;
+            found.fill(&self.stack, what, x, Pass::new(&offsets), members, |x| {
+                match self.config.layout().norms_all {
+                    true => self.norm(x),
+                    false => Ok(x.clone()),
+                }
+            })?;
+        }
+        Ok(found)
+    }
+
+    /// What the first layer gets of images of one size, \[images * tokens, H\], and which rows are whose.
+    fn embedded(&self, images: &[&Pixels]) -> Result<(Tensor, Offsets)> {
         let parts = &self.config.parts;
         let [down, across] = parts.patch;
         let grid = self.grid(images[0].height, images[0].width)?;
@@ -165,19 +225,24 @@ impl Tower {
             [Lookup { table: &embedded, rows: &all }, Lookup { table: &table, rows: &positions }];
         let x = embed(&lookups, self.norm.as_ref().map(InputNorm::args))?;
         drop(embedded);
-        let offsets = Offsets::from_lengths(&self.device, &vec![tokens; images.len()])?;
-        let mut states = self.stack.forward(x, Pass::new(&offsets))?;
-        if self.config.layout().norms_all {
-            states = self.last_norm.apply(&states)?;
-        }
-        Ok(States { states, offsets, before })
+        Ok((x, Offsets::from_lengths(&self.device, &vec![tokens; images.len()])?))
+    }
+
+    /// The norm behind the layers, where there is one.
+    fn norm(&self, x: &Tensor) -> Result<Tensor> {
+        self.last_norm.as_ref().map_or_else(|| Ok(x.clone()), |norm| norm.apply(x))
+    }
+
+    /// Whether an image's vector is one of its tokens'.
+    pub(crate) fn takes_a_token(&self) -> bool {
+        !matches!(self.head, Vector::Attention(_))
     }
 
     /// All tokens, normed: \[images * tokens, H\].
     pub(crate) fn normed(&self, of: &States) -> Result<Tensor> {
         match self.config.layout().norms_all {
             true => Ok(of.states.clone()),
-            false => self.last_norm.apply(&of.states),
+            false => self.norm(&of.states),
         }
     }
 
@@ -186,7 +251,7 @@ impl Tower {
         let first = pool(&of.states, &of.offsets, Pooling::Cls, None)?;
         match self.config.layout().norms_all {
             true => Ok(first),
-            false => self.last_norm.apply(&first),
+            false => self.norm(&first),
         }
     }
 
@@ -283,64 +348,120 @@ impl Positions {
     }
 }
 
-/// One learned query that attends to all tokens, and a feed-forward net. transformers:
-/// `SiglipMultiheadAttentionPoolingHead`.
+/// One learned query that attends to all tokens, and what comes behind.
 struct AttentionHead {
-    /// The query after its projection: \[1, H\].
+    /// The query after its projection: \[1, W\].
     probe: Tensor,
+    /// The norm of the tokens, where the head has its own.
+    before: Option<Norm>,
     /// Key and value one below the other.
     kv: Linear,
     output: Linear,
     norm: Norm,
-    up: Linear,
-    down: Linear,
+    /// The feed-forward net behind the norm, beside a residual; else the norm is the last.
+    ffn: Option<(Linear, Activation, Linear)>,
     heads: usize,
-    activation: Activation,
 }
 
 impl AttentionHead {
+    /// transformers: `SiglipMultiheadAttentionPoolingHead`.
     fn load(loader: &Loader<'_>, at: &str, shape: &Shape) -> Result<AttentionHead> {
-        let (hidden, device, weights) = (shape.hidden, loader.device, loader.weights);
+        let (hidden, weights) = (shape.hidden, loader.weights);
+        let attention = format!("{at}.attention");
         // torch's MultiheadAttention keeps the three projections in one.
         let matrix =
-            weights.floats(&format!("{at}.attention.in_proj_weight"), &[3 * hidden, hidden])?;
-        let bias = weights.floats(&format!("{at}.attention.in_proj_bias"), &[3 * hidden])?;
+            weights.floats(&format!("{attention}.in_proj_weight"), &[3 * hidden, hidden])?;
         let (q, kv) = matrix.split_at(hidden * hidden);
-        let (q_bias, kv_bias) = bias.split_at(hidden);
-        let place =
-            |dtype, shape: &[usize], values: &[f32]| Tensor::from_f32(device, dtype, shape, values);
-        let query = Linear {
-            weight: place(loader.dtype, &[hidden, hidden], q)?,
-            bias: Some(place(DType::F32, &[hidden], q_bias)?),
-        };
         let probe = weights.floats(&format!("{at}.probe"), &[1, 1, hidden])?;
-        let probe = place(DType::F32, &[1, hidden], &probe)?;
+        let probe = Tensor::from_slice(loader.device, &[1, hidden], &probe)?;
+        let up = loader.linear(&format!("{at}.mlp.fc1"), shape.inner, hidden, true)?;
+        let down = loader.linear(&format!("{at}.mlp.fc2"), hidden, shape.inner, true)?;
+        let (probe, kv, output) = multihead(loader, &attention, &probe, (q, kv))?;
         Ok(AttentionHead {
-            probe: query.apply(&probe, Activation::None, None)?,
-            kv: Linear {
-                weight: place(loader.dtype, &[2 * hidden, hidden], kv)?,
-                bias: Some(place(DType::F32, &[2 * hidden], kv_bias)?),
-            },
-            output: loader.linear(&format!("{at}.attention.out_proj"), hidden, hidden, true)?,
+            probe,
+            before: None,
+            kv,
+            output,
             norm: loader.norm(&format!("{at}.layernorm"), NormKind::Layer, hidden, shape.eps)?,
-            up: loader.linear(&format!("{at}.mlp.fc1"), shape.inner, hidden, true)?,
-            down: loader.linear(&format!("{at}.mlp.fc2"), hidden, shape.inner, true)?,
+            ffn: Some((up, shape.activation, down)),
             heads: shape.heads,
-            activation: shape.activation,
+        })
+    }
+
+    /// open_clip: `AttentionalPooler`, of which a vector needs the first query alone.
+    fn queries(loader: &Loader<'_>, at: &str, last: &str, parts: &Parts) -> Result<AttentionHead> {
+        let (hidden, width, eps) = (parts.shape.hidden, parts.pooled, parts.shape.eps);
+        let (attention, weights) = (format!("{at}.attn"), loader.weights);
+        let norm = |name: &str, width| loader.norm(name, NormKind::Layer, width, eps);
+        let matrix = |name: &str, columns: usize| {
+            weights.floats(&format!("{attention}.{name}_proj_weight"), &[width, columns])
+        };
+        // Stored as one where queries are as wide as tokens.
+        let (q, kv) = if hidden == width {
+            let mut q =
+                weights.floats(&format!("{attention}.in_proj_weight"), &[3 * width, width])?;
+            let kv = q.split_off(width * width);
+            (q, kv)
+        } else {
+            (matrix("q", width)?, [matrix("k", hidden)?, matrix("v", hidden)?].concat())
+        };
+        let mut probe = weights.floats(&format!("{at}.query"), &[parts.queries, width])?;
+        probe.truncate(width);
+        let probe = Tensor::from_slice(loader.device, &[1, width], &probe)?;
+        let probe = norm(&format!("{at}.ln_q"), width)?.apply(&probe)?;
+        let (probe, kv, output) = multihead(loader, &attention, &probe, (&q, &kv))?;
+        Ok(AttentionHead {
+            probe,
+            before: Some(norm(&format!("{at}.ln_k"), hidden)?),
+            kv,
+            output,
+            norm: norm(last, width)?,
+            ffn: None,
+            heads: parts.query_heads,
         })
     }
 
     fn apply(&self, of: &States) -> Result<Tensor> {
-        let (images, hidden) = (of.offsets.len(), self.probe.shape()[1]);
-        let kv = self.kv.apply(&of.states, Activation::None, None)?;
+        let (images, width) = (of.offsets.len(), self.probe.shape()[1]);
+        let kv = match &self.before {
+            Some(norm) => self.kv.apply(&norm.apply(&of.states)?, Activation::None, None)?,
+            None => self.kv.apply(&of.states, Activation::None, None)?,
+        };
         let queries = gather_rows(&self.probe, &vec![0; images])?;
         let one_each = Offsets::from_lengths(kv.device(), &vec![1; images])?;
-        let how = Attention::new(self.heads, hidden / self.heads);
+        let how = Attention::new(self.heads, width / self.heads);
         let at = |tensor, start| Heads { tensor, start };
-        let (k, v) = (at(&kv, 0), at(&kv, hidden));
+        let (k, v) = (at(&kv, 0), at(&kv, width));
         let context = attention(at(&queries, 0), k, v, &one_each, &of.offsets, &how)?;
         let x = self.output.apply(&context, Activation::None, None)?;
-        let inner = self.up.apply(&self.norm.apply(&x)?, self.activation, None)?;
-        self.down.apply(&inner, Activation::None, Some(&x))
+        let normed = self.norm.apply(&x)?;
+        match &self.ffn {
+            Some((up, activation, down)) => {
+                down.apply(&up.apply(&normed, *activation, None)?, Activation::None, Some(&x))
+            }
+            None => Ok(normed),
+        }
     }
+}
+
+/// What a torch `MultiheadAttention` makes of a query \[1, W\], its map of keys and values, one below the other, and its map
+/// of results; by its name, the matrix of queries, and that of keys and values.
+fn multihead(
+    loader: &Loader<'_>,
+    at: &str,
+    query: &Tensor,
+    (q, kv): (&[f32], &[f32]),
+) -> Result<(Tensor, Linear, Linear)> {
+    let (width, device) = (query.shape()[1], loader.device);
+    let bias = loader.weights.floats(&format!("{at}.in_proj_bias"), &[3 * width])?;
+    let linear = |values: &[f32], bias: &[f32]| -> Result<Linear> {
+        let shape = [bias.len(), values.len() / bias.len()];
+        Ok(Linear {
+            weight: Tensor::from_f32(device, loader.dtype, &shape, values)?,
+            bias: Some(Tensor::from_slice(device, &[bias.len()], bias)?),
+        })
+    };
+    let query = linear(q, &bias[..width])?.apply(query, Activation::None, None)?;
+    let output = loader.linear(&format!("{at}.out_proj"), width, width, true)?;
+    Ok((query, linear(kv, &bias[width..])?, output))
 }

@@ -15,10 +15,13 @@ mod cpu;
 #[cfg(feature = "cuda")]
 pub(crate) mod cuda;
 mod panel;
+mod weights;
 #[cfg(feature = "wgpu")]
 pub(crate) mod wgpu;
 
 use std::ops::Range;
+
+pub(crate) use weights::mean_weights;
 
 use super::{check_devices, matrix};
 use crate::device::Backend;
