@@ -5,7 +5,7 @@ use std::path::Path;
 use super::config::{model_type, read_config};
 use super::dual::DualEncoder;
 use super::tokens::TokenEncoder;
-use super::{dual, text, vision};
+use super::{cross, dual, text, vision};
 use crate::{Error, Result};
 
 /// An architecture that folders can name.
@@ -67,6 +67,12 @@ pub const ARCHITECTURES: &[Architecture] = &[
         SPLADE,
         "DistilBertModel, DistilBertForSequenceClassification, DistilBertForMaskedLM",
     ),
+    row(
+        "lxmert",
+        "LXMERT",
+        "RegionCrossEncoder",
+        "LxmertForPreTraining, LxmertForQuestionAnswering",
+    ),
     row("mistral", "E5-Mistral, SFR-Embedding", TEXT, "MistralModel"),
     row(
         "modernbert",
@@ -103,6 +109,8 @@ pub enum Kind {
     Image,
     /// Texts and images: [`DualEncoder`].
     Dual,
+    /// Texts with regions of images: [`RegionCrossEncoder`](super::RegionCrossEncoder).
+    Regions,
 }
 
 impl Kind {
@@ -125,6 +133,8 @@ impl Kind {
             model_type(&json).map_err(|problem| Error::Config { file: file.clone(), problem })?;
         if dual::family::names().contains(&name) {
             Ok(Kind::Dual)
+        } else if name == cross::lxmert::NAME {
+            Ok(Kind::Regions)
         } else if vision::family::find(name).is_some() {
             Ok(Kind::Image)
         } else if text::family::find(name).is_some() {
@@ -150,7 +160,7 @@ mod tests {
         let mut known: Vec<&str> = text::family::names();
         known.extend(vision::family::names());
         known.extend(dual::family::names());
-        known.push("open_clip_config.json");
+        known.extend([cross::lxmert::NAME, "open_clip_config.json"]);
         known.sort_unstable();
         let listed: Vec<&str> = ARCHITECTURES.iter().map(|a| a.model_type).collect();
         assert_eq!(listed, known);

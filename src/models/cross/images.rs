@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::{check_pairs, distinct};
 use crate::images::Pixels;
 use crate::models::config::{model_type, read_config};
 use crate::models::dual::blip;
@@ -122,12 +123,7 @@ impl ImageCrossEncoder {
         images: &EncodedImages,
         pairs: &[(usize, usize)],
     ) -> Result<Vec<f32>> {
-        if let Some((text, image)) =
-            pairs.iter().find(|(text, image)| *text >= texts.len() || *image >= images.len())
-        {
-            let expected = format!("numbers of {} texts and {} images", texts.len(), images.len());
-            return Err(Error::argument("pairs", expected, format!("({text}, {image})")));
-        }
+        check_pairs(pairs, texts.len(), images.len())?;
         let encoded = self.tokenizer.texts(texts)?;
         let longest = encoded.iter().map(|text| text.ids.len()).max().unwrap_or(1);
         let budget = EmbedOptions::default().budget(self.device());
@@ -136,14 +132,12 @@ impl ImageCrossEncoder {
         let mut logits = Vec::with_capacity(pairs.len() * CLASSES);
         for pairs in pairs.chunks(batch) {
             // Keys and values are made of the images that these pairs have, each once.
-            let mut used: Vec<usize> = pairs.iter().map(|&(_, image)| image).collect();
-            used.sort_unstable();
-            used.dedup();
+            let used = distinct(pairs.iter().map(|&(_, image)| image));
             let states = gather_rows(&images.states, &images.rows(used.iter().copied()))?;
             let places = pairs.iter().map(|(_, image)| used.partition_point(|u| u < image));
             let rows = images.rows(places);
             let offsets = Offsets::from_lengths(self.device(), &vec![images.tokens; pairs.len()])?;
-            let context = Context { states: &states, rows: &rows, offsets: &offsets };
+            let context = Context { states: &states, rows: Some(&rows), offsets: &offsets };
             let members = pairs.iter().map(|&(text, _)| text).collect();
             let hidden = self.text.forward(&encoded, members, Some(context))?;
             let first = pool(&hidden.states, &hidden.offsets, Pooling::Cls, None)?;

@@ -1,10 +1,13 @@
-//! Cross-encoders: a score for a pair of texts that the encoder read together.
+//! Cross-encoders: a score for a pair that the encoder read together, of texts or of a text and an image.
 
 mod images;
+pub(crate) mod lxmert;
+mod regions;
 
 use std::path::Path;
 
 pub use images::{EncodedImages, ImageCrossEncoder};
+pub use regions::{PairStates, RegionCrossEncoder, RegionHead, Regions};
 
 use super::batch::Rows;
 use super::config::{Parts, TextConfig};
@@ -217,4 +220,23 @@ impl std::fmt::Debug for CrossEncoder {
             .field("device", &self.encoder.device)
             .finish()
     }
+}
+
+/// Checks the numbers of texts and images.
+fn check_pairs(pairs: &[(usize, usize)], texts: usize, images: usize) -> Result<()> {
+    match pairs.iter().find(|(text, image)| *text >= texts || *image >= images) {
+        None => Ok(()),
+        Some((text, image)) => {
+            let expected = format!("numbers of {texts} texts and {images} images");
+            Err(Error::argument("pairs", expected, format!("({text}, {image})")))
+        }
+    }
+}
+
+/// Each number once, in ascending order.
+fn distinct(numbers: impl Iterator<Item = usize>) -> Vec<usize> {
+    let mut numbers: Vec<usize> = numbers.collect();
+    numbers.sort_unstable();
+    numbers.dedup();
+    numbers
 }
