@@ -544,7 +544,7 @@ fn lxmert_refuses_what_does_not_fit() {
         assert!(error.to_string().contains(word), "{error}");
     }
     for wrong in [(1, 0), (0, 1), (usize::MAX, usize::MAX)] {
-        let error = model.score(&["a"], &[good.clone()], &[wrong]).unwrap_err();
+        let error = model.score(&["a"], std::slice::from_ref(&good), &[wrong]).unwrap_err();
         assert!(matches!(error, Error::Argument { .. }), "{error}");
         assert!(error.to_string().contains("1 texts and 1 images"), "{error}");
     }
