@@ -67,6 +67,12 @@ pub const ARCHITECTURES: &[Architecture] = &[
         SPLADE,
         "DistilBertModel, DistilBertForSequenceClassification, DistilBertForMaskedLM",
     ),
+    row(
+        "lxmert",
+        "LXMERT",
+        "RegionCrossEncoder",
+        "LxmertForPreTraining, LxmertForQuestionAnswering",
+    ),
     row("mistral", "E5-Mistral, SFR-Embedding", TEXT, "MistralModel"),
     row(
         "modernbert",
@@ -116,6 +122,8 @@ pub enum Kind {
     Dual,
     /// Pairs of a text and an image: [`ImageCrossEncoder`](super::ImageCrossEncoder).
     ImageCross,
+    /// Texts with regions of images: [`RegionCrossEncoder`](super::RegionCrossEncoder).
+    Regions,
 }
 
 impl Kind {
@@ -138,6 +146,8 @@ impl Kind {
             model_type(&json).map_err(|problem| Error::Config { file: file.clone(), problem })?;
         if dual::family::names().contains(&name) {
             Ok(Kind::Dual)
+        } else if name == cross::lxmert::NAME {
+            Ok(Kind::Regions)
         } else if vision::family::find(name).is_some() {
             Ok(Kind::Image)
         } else if cross::IMAGE_NAMES.contains(&name) {
@@ -166,7 +176,7 @@ mod tests {
         known.extend(vision::family::names());
         known.extend(dual::family::names());
         known.extend(cross::IMAGE_NAMES);
-        known.push("open_clip_config.json");
+        known.extend([cross::lxmert::NAME, "open_clip_config.json"]);
         known.sort_unstable();
         known.dedup();
         let listed: Vec<&str> = ARCHITECTURES.iter().map(|a| a.model_type).collect();

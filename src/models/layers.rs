@@ -245,6 +245,16 @@ impl Norm {
             false => layer_norm(x, None, &self.weight, self.bias.as_ref(), self.eps),
         }
     }
+
+    /// The norm whose result is multiplied by a number.
+    pub(crate) fn times(self, factor: f32) -> Result<Norm> {
+        let scaled = |vector: &Tensor| {
+            let values: Vec<f32> = vector.to_vec::<f32>()?.iter().map(|v| v * factor).collect();
+            Tensor::from_slice(vector.device(), vector.shape(), &values)
+        };
+        let bias = self.bias.as_ref().map(scaled).transpose()?;
+        Ok(Norm { weight: scaled(&self.weight)?, bias, ..self })
+    }
 }
 
 /// The weights of one layer.
@@ -265,7 +275,7 @@ struct Layer {
 }
 
 /// Attention to another encoder's states, with its norm behind.
-struct Cross {
+pub(crate) struct Cross {
     query: Linear,
     /// Key and value one below the other.
     kv: Linear,
@@ -274,22 +284,39 @@ struct Cross {
 }
 
 impl Cross {
+    /// Reads what `names` names in the layer whose full name is `layer`.
+    pub(crate) fn load(
+        loader: &Loader<'_>,
+        shape: &Shape,
+        names: &CrossNames,
+        layer: &str,
+    ) -> Result<Cross> {
+        let full = |name: &str| format!("{layer}.{name}");
+        let (hidden, [q, k, v]) = (shape.hidden, names.qkv.map(full));
+        Ok(Cross {
+            query: loader.linear(&q, hidden, hidden, true)?,
+            kv: loader.linears(&[(k, hidden), (v, hidden)], shape.context, true)?,
+            output: loader.linear(&full(names.output), hidden, hidden, true)?,
+            norm: loader.norm(&full(names.norm), shape.norm, hidden, shape.eps)?,
+        })
+    }
+
     /// `norm(x + attention(x, states))`.
-    fn apply(
+    pub(crate) fn apply(
         &self,
         shape: &Shape,
-        x: Tensor,
-        pass: Pass<'_>,
+        x: &Tensor,
+        offsets: &Offsets,
         context: Context<'_>,
     ) -> Result<Tensor> {
-        let q = self.query.apply(&x, Activation::None, None)?;
+        let q = self.query.apply(x, Activation::None, None)?;
         let kv = self.kv.apply(context.states, Activation::None, None)?;
-        let kv = gather_rows(&kv, context.rows)?;
+        let kv = context.rows.map_or(Ok(kv.clone()), |rows| gather_rows(&kv, rows))?;
         let at = |tensor, start| Heads { tensor, start };
         let (k, v) = (at(&kv, 0), at(&kv, shape.heads * shape.dim));
         let how = Attention::new(shape.heads, shape.dim);
-        let gathered = attention(at(&q, 0), k, v, pass.offsets, context.offsets, &how)?;
-        let y = self.output.apply(&gathered, Activation::None, Some(&x))?;
+        let gathered = attention(at(&q, 0), k, v, offsets, context.offsets, &how)?;
+        let y = self.output.apply(&gathered, Activation::None, Some(x))?;
         self.norm.apply(&y)
     }
 }
@@ -299,8 +326,8 @@ impl Cross {
 pub(crate) struct Context<'a> {
     /// \[S, C\].
     pub(crate) states: &'a Tensor,
-    /// The rows of the states that each sequence sees, one sequence after the other.
-    pub(crate) rows: &'a [u32],
+    /// The rows of the states that each sequence sees, one sequence after the other, where they do not lie so already.
+    pub(crate) rows: Option<&'a [u32]>,
     /// What of the rows belongs to each sequence.
     pub(crate) offsets: &'a Offsets,
 }
@@ -420,6 +447,11 @@ impl Stack {
         mean_weights(Heads { tensor: &qkv, start: 0 }, keys, pass.offsets, &how)
     }
 
+    /// Hidden states after layer `i`, which there is, given those before it.
+    pub(crate) fn step(&self, i: usize, x: Tensor, pass: Pass<'_>) -> Result<Tensor> {
+        self.layer(&self.layers[i], x, pass)
+    }
+
     /// One layer. Each activation is given back as soon as it has been read, as the documented workspace says.
     fn layer(&self, layer: &Layer, x: Tensor, pass: Pass<'_>) -> Result<Tensor> {
         let Shape { pre, gated, activation, .. } = self.shape;
@@ -437,7 +469,7 @@ impl Stack {
         drop((context, x));
         let mut y = after(first, y)?;
         if let (Some(cross), Some(context)) = (&layer.cross, pass.context) {
-            y = cross.apply(&self.shape, y, pass, context)?;
+            y = cross.apply(&self.shape, &y, pass.offsets, context)?;
         }
         let h = before(second, &y)?;
         let inner = match gated {
@@ -510,7 +542,8 @@ impl Layer {
         rotations: &[Rotation],
     ) -> Result<Layer> {
         let Shape { hidden, heads, kv_heads, dim, inner, biases, .. } = *shape;
-        let full = |name: &str| format!("{}{}.{i}.{name}", loader.prefix, names.layers);
+        let at = format!("{}{}.{i}", loader.prefix, names.layers);
+        let full = |name: &str| format!("{at}.{name}");
         let rows = [heads * dim, kv_heads * dim, kv_heads * dim];
         let qkv: Vec<(String, usize)> = match names.qkv {
             [one] => vec![(full(one), rows.iter().sum())],
@@ -533,15 +566,8 @@ impl Layer {
             loader.weights.tensor(loader.device, DType::F32, &name, &[dim])
         };
         let sight = shape.sight(i);
-        let cross = names.cross.filter(|_| shape.context > 0).map(|names| {
-            let [q, k, v] = names.qkv.map(full);
-            Ok(Cross {
-                query: loader.linear(&q, hidden, hidden, true)?,
-                kv: loader.linears(&[(k, hidden), (v, hidden)], shape.context, true)?,
-                output: loader.linear(&full(names.output), hidden, hidden, true)?,
-                norm: loader.norm(&full(names.norm), shape.norm, hidden, shape.eps)?,
-            })
-        });
+        let cross = names.cross.filter(|_| shape.context > 0);
+        let cross = cross.map(|names| Cross::load(loader, shape, &names, &at));
         Ok(Layer {
             cross: cross.transpose()?,
             norms: [norm(0)?, norm(1)?],

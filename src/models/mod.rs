@@ -13,6 +13,7 @@
 //! | [`SparseEncoder`] | texts | weights of words (SPLADE) |
 //! | [`CrossEncoder`] | pairs of texts | a logit for each class |
 //! | [`ImageCrossEncoder`] | pairs of a text and an image | logits that they fit |
+//! | [`RegionCrossEncoder`] | pairs of a text and an image's regions | logits that they fit or of answers, a vector, all states |
 //!
 //! All are one stack of layers: embeddings, attention and a feed-forward net, which families put together from the same parts
 //! (norms before or behind, rotary positions, windows, fewer heads of keys, gates, LayerScale, adapters for languages).
@@ -58,7 +59,10 @@ mod vision;
 mod weights;
 
 pub use catalog::{ARCHITECTURES, Architecture, Kind};
-pub use cross::{CrossEncoder, EncodedImages, ImageCrossEncoder};
+pub use cross::{
+    CrossEncoder, EncodedImages, ImageCrossEncoder, PairStates, RegionCrossEncoder, RegionHead,
+    Regions,
+};
 pub use dual::{DualEncoder, Scoring};
 pub use inspect::{Inspect, Inspection};
 pub use sparse::{SparseEmbeddings, SparseEncoder};
@@ -138,6 +142,9 @@ pub fn check_config(json: &str) -> Result<()> {
     let name = config::model_type(&json).ok();
     if name.and_then(vision::family::find).is_some() {
         return vision::config::VisionConfig::parse(&json, file).map(drop);
+    }
+    if name == Some(cross::lxmert::NAME) {
+        return cross::lxmert::Config::parse(&json, file).map(drop);
     }
     match name.is_some_and(|name| dual::family::names().contains(&name)) {
         true => dual::family::find(&json, file)?.read(&json, file).map(drop),

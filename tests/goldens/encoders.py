@@ -20,6 +20,8 @@ In golden.safetensors
   dual      ids, offsets; text [n, d] and image [n, d] (of length 1), raw_text and raw_image; logits [images, texts]; of BLIP
             itm [texts, images, 2]
   vilt      logits [texts, images, labels]
+  regions   of every text with every image, text after text: ids, offsets (of the texts); matching [n, 2] and answers [n, labels]
+            where there is the head; pooled [n, d]; words [tokens, d] and regions [regions, d], pair after pair
 """
 
 import argparse
@@ -85,7 +87,7 @@ def values(name: str, shape: list[int], mean: float, std: float) -> np.ndarray:
 def spread(name: str, shape: list[int]) -> tuple[float, float]:
     """Mean and deviation under which attention is far from uniform and no parameter is a no-op."""
     low = name.lower()
-    norm = any(k in low for k in ("norm", "layrnorm", "ln_", "emb_ln"))
+    norm = any(k in low for k in ("norm", "layrnorm", "ln_", "emb_ln", "logit_fc.2"))
     if low.endswith("logit_scale"):
         return 1.5, 0.1
     if low.endswith("logit_bias"):
@@ -570,6 +572,51 @@ def chinese_clip(v):
     )
 
 
+REGIONS = [5, 1, 12]
+
+
+def lxmert(cls, **more):
+    """Texts with three images, of different numbers of regions."""
+    source, max_length = "bert", 24
+    base = dict(
+        hidden_size=36, num_attention_heads=3, intermediate_size=40, max_position_embeddings=24, l_layers=2, r_layers=1,
+        x_layers=2, visual_feat_dim=20, visual_pos_dim=4, num_qa_labels=7, num_object_labels=6, num_attr_labels=5,
+    )  # fmt: skip
+
+    def draw(name: str, *shape: int, mean=0.0, std=1.0) -> torch.Tensor:
+        return torch.from_numpy(values(name, list(shape), mean, std).copy())
+
+    def write(folder: Path, work: Path):
+        config = transformers.LxmertConfig(vocab_size=vocab(source), **{**base, **more})
+        model, table = weigh(cls(config), work)
+        ids, offsets = [], [0]
+        rows = {name: [] for name in ("words", "regions", "pooled", "matching", "answers")}
+        for enc in tokenize(source, TEXTS, max_length):
+            ids += enc.ids
+            offsets.append(len(ids))
+            for i, n in enumerate(REGIONS):
+                batch = {
+                    "input_ids": torch.tensor([enc.ids]), "token_type_ids": torch.tensor([enc.type_ids]),
+                    "attention_mask": torch.ones(1, len(enc.ids), dtype=torch.long),
+                    "visual_feats": draw(f"features {i}", 1, n, config.visual_feat_dim, mean=0.4, std=0.8),
+                    "visual_pos": draw(f"boxes {i}", 1, n, config.visual_pos_dim, mean=0.5, std=0.28),
+                }  # fmt: skip
+                with torch.no_grad():
+                    out, heads = model.lxmert(**batch), model(**batch)
+                rows["words"].append(out.language_output[0])
+                rows["regions"].append(out.vision_output[0])
+                rows["pooled"].append(out.pooled_output)
+                rows["answers"].append(heads.question_answering_score)
+                if "cross_relationship_score" in heads:
+                    rows["matching"].append(heads.cross_relationship_score)
+        tensors = {name: torch.cat(of) for name, of in rows.items() if of}
+        tensors |= {"ids": torch.tensor(ids), "offsets": torch.tensor(offsets)}
+        info = {"kind": "regions", "tokenizer": source, "max_length": max_length, "texts": TEXTS, "regions": REGIONS}
+        return table, tensors, info
+
+    return write
+
+
 def cross(config_class, cls, **more):
     base = dict(
         hidden_size=32, intermediate_size=40, num_hidden_layers=2, num_attention_heads=4, max_position_embeddings=64,
@@ -637,6 +684,12 @@ FOLDERS = {
     "open-clip": dual(clip_wide, after=open_clip),
     "siglip": dual(siglip, fill=0),
     "chinese-clip": dual(chinese_clip, types=True),
+    "lxmert": lxmert(T.LxmertForPreTraining),
+    "lxmert-answers": lxmert(
+        T.LxmertForQuestionAnswering, hidden_size=32, num_attention_heads=4, hidden_act="relu", l_layers=1, r_layers=2, x_layers=1,
+        visual_feat_dim=17, visual_pos_dim=5, num_qa_labels=3, type_vocab_size=1,
+        id2label={0: "yes", 1: "no", 2: "two"}, label2id={"yes": 0, "no": 1, "two": 2},
+    ),  # fmt: skip
 }
 
 

@@ -5,10 +5,11 @@ use std::path::Path;
 use nearkin::images::Pixels;
 use nearkin::models::{
     CrossEncoder, DualEncoder, EmbedOptions, ImageCrossEncoder, ImageEncoder, ImagePooling,
-    Inspect, SparseEncoder, TextEncoder, TextInput,
+    Inspect, Kind, RegionCrossEncoder, RegionHead, Regions, SparseEncoder, TextEncoder, TextInput,
 };
 use nearkin::{DType, Device, Error};
 use safetensors::SafeTensors;
+use safetensors::tensor::TensorView;
 use serde_json::Value;
 
 use crate::common::{golden, main_devices, weights};
@@ -395,8 +396,7 @@ fn image_cross_encoders_match_transformers() {
         let golden = Golden::open(name);
         let (texts, want) = (golden.texts(), golden.data::<f32>(scores));
         // Every text with every image, text after text; then a few out of order.
-        let all: Vec<(usize, usize)> =
-            (0..texts.len()).flat_map(|t| (0..images.len()).map(move |i| (t, i))).collect();
+        let all = all_pairs(texts.len(), images.len());
         for (device, d) in main_devices() {
             let name = format!("{name} on {device}");
             let model = ImageCrossEncoder::load(golden.path(), d, DType::F32).unwrap();
@@ -473,6 +473,211 @@ fn layers_can_be_looked_into() {
             let tokens = *found.offsets.last().unwrap() as usize;
             assert_eq!(found.states[0].len(), tokens * found.dim);
         }
+    }
+}
+
+/// Images' regions as `encoders.py` draws them.
+fn regions(golden: &Golden, features: usize, boxes: usize) -> Vec<Regions> {
+    let counts: Vec<usize> = serde_json::from_value(golden.info["regions"].clone()).unwrap();
+    let image = |(i, n): (usize, usize)| Regions {
+        features: weights::values(&format!("features {i}"), n * features, 0.4, 0.8),
+        boxes: weights::values(&format!("boxes {i}"), n * boxes, 0.5, 0.28),
+    };
+    counts.into_iter().enumerate().map(image).collect()
+}
+
+/// Every text with every image, text after text.
+fn all_pairs(texts: usize, images: usize) -> Vec<(usize, usize)> {
+    (0..texts).flat_map(|t| (0..images).map(move |i| (t, i))).collect()
+}
+
+/// Writes a golden's weights anew, with the names that `rename` gives, and without those it gives none.
+fn rename(golden: &Golden, rename: impl Fn(&str) -> Option<String>) {
+    let file = golden.path().join("model.safetensors");
+    let bytes = std::fs::read(&file).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let kept: Vec<(String, TensorView)> =
+        tensors.iter().filter_map(|(name, view)| Some((rename(name)?, view))).collect();
+    std::fs::write(&file, safetensors::serialize(kept, None).unwrap()).unwrap();
+}
+
+#[test]
+fn lxmert_matches_transformers() {
+    let options = EmbedOptions::default();
+    for golden in Golden::all("regions") {
+        let texts = golden.texts();
+        for (device, d) in main_devices() {
+            let name = format!("{} on {device}", golden.name);
+            let model = RegionCrossEncoder::load(golden.path(), d, DType::F32).unwrap();
+            let images = regions(&golden, model.feature_dim(), model.box_dim());
+            let pairs = all_pairs(texts.len(), images.len());
+            assert_eq!(model.token_ids(&texts).unwrap().concat(), golden.ids(), "{name}: ids");
+            let got = model.embed_tokens(&texts, &images, &pairs, &options).unwrap();
+            for (part, values) in
+                [("words", &got.words), ("regions", &got.regions), ("pooled", &got.pooled)]
+            {
+                let want = golden.data::<f32>(part);
+                assert_within(TOLERANCE, &format!("{name}, {part}"), values, &want);
+            }
+            assert_eq!(got.word_offsets.last(), Some(&(got.ids.len() as i64)), "{name}");
+            let counts: Vec<i64> = got.region_offsets.windows(2).map(|w| w[1] - w[0]).collect();
+            assert_eq!(counts, [5, 1, 12].repeat(texts.len()), "{name}");
+            let pooled = model.embed(&texts, &images, &pairs, &options).unwrap();
+            assert_eq!((&pooled.values, pooled.tokens), (&got.pooled, got.ids.len()), "{name}");
+            let mut model = model;
+            for (head, part) in
+                [(RegionHead::Answers, "answers"), (RegionHead::Matching, "matching")]
+            {
+                if !golden.has(part) {
+                    continue;
+                }
+                let name = format!("{name}, {part}");
+                model = model.with_head(head).unwrap();
+                let width = model.labels().len();
+                let want = golden.data::<f32>(part);
+                assert_eq!(want.len(), width * pairs.len(), "{name}");
+                let got = model.score(&texts, &images, &pairs).unwrap();
+                assert_within(TOLERANCE, &name, &got, &want);
+                // Alone, in batches of a few, repeated and out of order.
+                for batch_tokens in [1, 60] {
+                    let options = EmbedOptions { batch_tokens, ..options };
+                    let some = model.score_with(&texts, &images, &pairs, &options).unwrap();
+                    assert_eq!(some, got, "{name}: in batches of {batch_tokens} tokens");
+                }
+                let few = [(3, 1), (0, 2), (3, 1), (2, 2)];
+                let picked: Vec<f32> = few
+                    .iter()
+                    .flat_map(|&(t, i)| &got[width * (3 * t + i)..][..width])
+                    .copied()
+                    .collect();
+                assert_eq!(model.score(&texts, &images, &few).unwrap(), picked, "{name}: a few");
+                for dtype in [DType::F16, DType::BF16] {
+                    let half = RegionCrossEncoder::load(golden.path(), d, dtype).unwrap();
+                    let half = half.with_head(head).unwrap();
+                    let least = cosine(&half.score(&texts, &images, &pairs).unwrap(), &want);
+                    assert!(least > 0.999, "{name} as {dtype}: cosine {least}");
+                }
+            }
+            assert!(model.score(&texts, &images, &[]).unwrap().is_empty());
+        }
+    }
+}
+
+#[test]
+fn lxmert_heads_are_those_of_the_checkpoint() {
+    let load =
+        |golden: &Golden| RegionCrossEncoder::load(golden.path(), &Device::cpu(), DType::F32);
+    let golden = Golden::open("lxmert");
+    assert_eq!(Kind::of(golden.path()).unwrap(), Kind::Regions);
+    let model = load(&golden).unwrap();
+    assert_eq!(model.head(), Some(RegionHead::Matching));
+    assert_eq!(model.labels(), ["mismatched", "matched"]);
+    let model = model.with_head(RegionHead::Answers).unwrap();
+    assert_eq!((model.labels().len(), model.labels()[6].as_str()), (7, "LABEL_6"));
+    let answers = Golden::open("lxmert-answers");
+    let model = load(&answers).unwrap();
+    assert_eq!((model.head(), model.dim()), (Some(RegionHead::Answers), 32));
+    assert_eq!((model.feature_dim(), model.box_dim(), model.max_tokens()), (17, 5, 24));
+    assert_eq!(model.labels(), ["yes", "no", "two"]);
+    let error = model.with_head(RegionHead::Matching).unwrap_err();
+    assert!(matches!(error, Error::Argument { .. }), "{error}");
+    assert!(error.to_string().contains("[Answers]"), "{error}");
+    // The model alone, under its own names.
+    rename(&golden, |name| name.strip_prefix("lxmert.").map(Into::into));
+    let model = load(&golden).unwrap();
+    assert_eq!((model.head(), model.labels().len()), (None, 0));
+    let (texts, images) = (golden.texts(), regions(&golden, 20, 4));
+    let pairs = all_pairs(texts.len(), images.len());
+    let pooled = model.embed(&texts, &images, &pairs, &EmbedOptions::default()).unwrap();
+    assert_within(TOLERANCE, "lxmert alone", &pooled.values, &golden.data::<f32>("pooled"));
+    let error = model.score(&texts, &images, &pairs).unwrap_err();
+    assert!(matches!(error, Error::Argument { .. }), "{error}");
+}
+
+#[test]
+fn lxmert_refuses_what_does_not_fit() {
+    let load = |folder: &Path| RegionCrossEncoder::load(folder, &Device::cpu(), DType::F32);
+    let golden = Golden::open("lxmert");
+    let model = load(golden.path()).unwrap();
+    let image = |features: usize, boxes: usize| Regions {
+        features: vec![0.5; features],
+        boxes: vec![0.5; boxes],
+    };
+    let good = image(40, 8);
+    for (wrong, word) in [
+        (Regions::default(), "at least one region"),
+        (image(0, 4), "0 numbers in image 1"),
+        (image(19, 4), "19 numbers in image 1"),
+        (image(41, 8), "20 numbers"),
+        (image(40, 4), "2 boxes of 4 numbers"),
+        (image(40, 9), "9 numbers in image 1"),
+        (image(20, 0), "0 numbers in image 1"),
+    ] {
+        let error = model.score(&["a"], &[good.clone(), wrong], &[(0, 0)]).unwrap_err();
+        assert!(matches!(error, Error::Argument { .. }), "{error}");
+        assert!(error.to_string().contains(word), "{error}");
+    }
+    for wrong in [(1, 0), (0, 1), (usize::MAX, usize::MAX)] {
+        let error = model.score(&["a"], std::slice::from_ref(&good), &[wrong]).unwrap_err();
+        assert!(matches!(error, Error::Argument { .. }), "{error}");
+        assert!(error.to_string().contains("1 texts and 1 images"), "{error}");
+    }
+    // What is not finite stays with its pair.
+    let nan = Regions { features: vec![f32::NAN; 20], boxes: vec![0.5; 4] };
+    let got = model.score(&["a"], &[nan, good.clone()], &[(0, 0), (0, 1)]).unwrap();
+    assert_eq!(got[2..], model.score(&["a"], &[good], &[(0, 0)]).unwrap());
+    assert!(got[..2].iter().all(|v| v.is_nan()), "{got:?}");
+
+    for tensor in [
+        "lxmert.encoder.visn_fc.box_fc.bias",
+        "lxmert.encoder.r_layers.0.attention.self.key.weight",
+        "lxmert.encoder.x_layers.1.visual_attention.att.value.weight",
+        "lxmert.encoder.x_layers.0.visn_output.LayerNorm.weight",
+        "lxmert.pooler.dense.weight",
+        "cls.seq_relationship.bias",
+        "answer_head.logit_fc.0.weight",
+        "answer_head.logit_fc.3.weight",
+    ] {
+        let golden = Golden::open("lxmert");
+        rename(&golden, |name| (name != tensor).then(|| name.into()));
+        let error = load(golden.path()).unwrap_err();
+        assert!(matches!(error, Error::Weights { .. }), "{error}");
+        assert!(error.to_string().contains(tensor), "{error}");
+    }
+    let file = golden.path().join("config.json");
+    let config: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    for (key, value, word) in [
+        ("model_type", r#""bert""#, "known is lxmert"),
+        ("hidden_act", r#""mish""#, "mish"),
+        ("num_attention_heads", "5", "multiple"),
+        ("num_attention_heads", "0", "heads"),
+        ("hidden_size", "NaN", "NaN"),
+        ("hidden_size", "-36", "-36"),
+        ("hidden_size", "18446744073709551615", "hidden size"),
+        ("l_layers", "0", "layers"),
+        ("r_layers", "0", "r_layers"),
+        ("x_layers", "1000000", "x_layers"),
+        ("visual_feat_dim", "0", "visual_feat_dim"),
+        ("visual_pos_dim", "null", "null"),
+        ("num_qa_labels", "0", "num_qa_labels"),
+        ("type_vocab_size", "0", "type_vocab_size"),
+        ("intermediate_size", "40.5", "40.5"),
+    ] {
+        let mut json = config.clone();
+        json[key] = serde_json::from_str(value).unwrap_or(Value::String(value.into()));
+        std::fs::write(&file, json.to_string()).unwrap();
+        let error = load(golden.path()).err();
+        let error = error.unwrap_or_else(|| panic!("{key} {value} was accepted"));
+        assert!(matches!(error, Error::Config { .. }), "{error}");
+        assert!(error.to_string().contains(word), "{key} {value}: {error}");
+    }
+    // Sizes that are others than the tensors'.
+    for (key, value) in [("visual_feat_dim", 21), ("visual_pos_dim", 5), ("num_qa_labels", 8)] {
+        let mut json = config.clone();
+        json[key] = value.into();
+        std::fs::write(&file, json.to_string()).unwrap();
+        let error = load(golden.path()).unwrap_err();
+        assert!(matches!(error, Error::Weights { .. }), "{error}");
     }
 }
 

@@ -70,6 +70,13 @@ pub(crate) fn run(options: &Options, json: bool) -> Result<()> {
                 got: input.display().to_string(),
             });
         }
+        (Kind::Regions, _) => {
+            return Err(Error::Argument {
+                what: "--model",
+                expected: "a model that gives vectors of texts".into(),
+                got: format!("{}, which reads them with an image", options.model.display()),
+            });
+        }
         _ => {}
     }
     let encoder = TextEncoder::load(&options.model, &device, options.compute.dtype.into())?;

@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::path::Path;
 
 use super::vilt::{self, Joint};
+use super::{check_pairs, distinct};
 use crate::images::Pixels;
 use crate::models::config::{TextConfig, model_type, read_config};
 use crate::models::dual::blip;
@@ -104,9 +105,7 @@ impl EncodedImages {
 
     /// The states of the images that some pairs have, each image once, and the rows of each pair's.
     fn of(&self, pairs: &[(usize, usize)]) -> Result<(Tensor, Vec<Range<usize>>)> {
-        let mut used: Vec<usize> = pairs.iter().map(|&(_, image)| image).collect();
-        used.sort_unstable();
-        used.dedup();
+        let used = distinct(pairs.iter().map(|&(_, image)| image));
         let rows = used.iter().flat_map(|&i| self.rows[i].clone()).map(|row| row as u32);
         let states = gather_rows(&self.states, &rows.collect::<Vec<_>>())?;
         let mut start = 0;
@@ -213,12 +212,7 @@ impl ImageCrossEncoder {
         images: &EncodedImages,
         pairs: &[(usize, usize)],
     ) -> Result<Vec<f32>> {
-        if let Some((text, image)) =
-            pairs.iter().find(|(text, image)| *text >= texts.len() || *image >= images.len())
-        {
-            let expected = format!("numbers of {} texts and {} images", texts.len(), images.len());
-            return Err(Error::argument("pairs", expected, format!("({text}, {image})")));
-        }
+        check_pairs(pairs, texts.len(), images.len())?;
         let encoded = self.tokenizer.texts(texts)?;
         let text = encoded.iter().map(|text| text.ids.len()).max().unwrap_or(0);
         let image = images.rows.iter().map(Range::len).max().unwrap_or(0);
@@ -255,7 +249,7 @@ impl ImageCrossEncoder {
         let lengths: Vec<usize> = places.iter().map(Range::len).collect();
         let offsets = &Offsets::from_lengths(self.device(), &lengths)?;
         let rows: Vec<u32> = places.into_iter().flatten().map(|row| row as u32).collect();
-        let context = Context { states: &states, rows: &rows, offsets };
+        let context = Context { states: &states, rows: Some(&rows), offsets };
         let hidden = self.text.forward(texts, members, Some(context))?;
         pool(&hidden.states, &hidden.offsets, Pooling::Cls, None)
     }

@@ -1,12 +1,15 @@
-//! Cross-encoders: a score for a pair of texts that the encoder read together.
+//! Cross-encoders: a score for a pair that the encoder read together, of texts or of a text and an image.
 
 mod images;
+pub(crate) mod lxmert;
+mod regions;
 mod vilt;
 
 use std::path::Path;
 
 pub(super) use images::NAMES as IMAGE_NAMES;
 pub use images::{EncodedImages, ImageCrossEncoder};
+pub use regions::{PairStates, RegionCrossEncoder, RegionHead, Regions};
 
 use super::batch::Rows;
 use super::config::{Parts, TextConfig};
@@ -219,4 +222,23 @@ impl std::fmt::Debug for CrossEncoder {
             .field("device", &self.encoder.device)
             .finish()
     }
+}
+
+/// Checks the numbers of texts and images.
+fn check_pairs(pairs: &[(usize, usize)], texts: usize, images: usize) -> Result<()> {
+    match pairs.iter().find(|(text, image)| *text >= texts || *image >= images) {
+        None => Ok(()),
+        Some((text, image)) => {
+            let expected = format!("numbers of {texts} texts and {images} images");
+            Err(Error::argument("pairs", expected, format!("({text}, {image})")))
+        }
+    }
+}
+
+/// Each number once, in ascending order.
+fn distinct(numbers: impl Iterator<Item = usize>) -> Vec<usize> {
+    let mut numbers: Vec<usize> = numbers.collect();
+    numbers.sort_unstable();
+    numbers.dedup();
+    numbers
 }
