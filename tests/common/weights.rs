@@ -27,6 +27,12 @@ pub fn values(name: &str, count: usize, mean: f64, deviation: f64) -> Vec<f32> {
 
 /// A folder of `tests/goldens/encoders` as a model can be loaded from it: with weights, and the tokenizer it names.
 pub fn folder(name: &str) -> tempfile::TempDir {
+    grown(name, &[], &[])
+}
+
+/// The same with other sizes: in the configuration the given values of keys, in the tensors' shapes the second number of each
+/// pair for the first.
+pub fn grown(name: &str, keys: &[(&str, Value)], sizes: &[(usize, usize)]) -> tempfile::TempDir {
     let source = super::golden("encoders").join(name);
     let folder = tempfile::tempdir().unwrap();
     let copy = |from: PathBuf| {
@@ -42,6 +48,12 @@ pub fn folder(name: &str) -> tempfile::TempDir {
     ] {
         copy(source.join(file));
     }
+    if !keys.is_empty() {
+        let file = folder.path().join("config.json");
+        let mut json: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+        keys.iter().for_each(|(key, value)| json[*key] = value.clone());
+        std::fs::write(&file, json.to_string()).unwrap();
+    }
     let info: Value =
         serde_json::from_slice(&std::fs::read(source.join("golden.json")).unwrap()).unwrap();
     if let Some(tokenizer) = info["tokenizer"].as_str() {
@@ -51,21 +63,26 @@ pub fn folder(name: &str) -> tempfile::TempDir {
         true => "open_clip_model.safetensors",
         false => "model.safetensors",
     };
-    write(&source.join("weights.json"), &folder.path().join(file));
+    let grow = |n: usize| sizes.iter().find(|(from, _)| *from == n).map_or(n, |(_, to)| *to);
+    write(&source.join("weights.json"), &folder.path().join(file), grow);
     folder
 }
 
 /// Writes the safetensors file that `weights.json` describes.
-fn write(description: &Path, to: &Path) {
+fn write(description: &Path, to: &Path, grow: impl Fn(usize) -> usize) {
     let json: Value = serde_json::from_slice(&std::fs::read(description).unwrap()).unwrap();
     let tensors: Vec<(String, Vec<usize>, Vec<u8>)> = json
         .as_object()
         .unwrap()
         .iter()
         .map(|(name, entry)| {
-            let shape: Vec<usize> = serde_json::from_value(entry["shape"].clone()).unwrap();
-            let drawn = |name: &str, entry: &Value| {
+            let grown = |entry: &Value| -> Vec<usize> {
                 let shape: Vec<usize> = serde_json::from_value(entry["shape"].clone()).unwrap();
+                shape.into_iter().map(&grow).collect()
+            };
+            let shape = grown(entry);
+            let drawn = |name: &str, entry: &Value| {
+                let shape = grown(entry);
                 let (mean, deviation) = (entry["mean"].as_f64(), entry["std"].as_f64());
                 values(name, shape.iter().product(), mean.unwrap(), deviation.unwrap())
             };

@@ -2,12 +2,15 @@
 
 use std::path::Path;
 
-use nearkin::models::{EmbedOptions, TextEncoder};
-use nearkin::{DType, bf16};
+use nearkin::images::Pixels;
+use nearkin::models::{EmbedOptions, ImageEncoder, TextEncoder, TextInput};
+use nearkin::{DType, Device, DeviceOptions, MatmulPrecision, bf16};
+use ptx_emulator::client::LaunchRecord;
 use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
+use serde_json::json;
 
-use crate::common::Rng;
+use crate::common::{Rng, weights};
 use crate::{cold_bytes, emulated, launches};
 
 /// Sizes of a model.
@@ -121,4 +124,113 @@ fn forward_passes_cost_what_their_operations_must() {
         assert!(cold <= floor + floor / 10, "{name}: {cold} bytes from memory, floor {floor}");
         assert!(all.iter().all(|l| l.counts.local_bytes == 0), "{name}: local memory");
     }
+}
+
+/// Columns of a hidden state, of a head, and between the maps of a feed-forward net.
+const HIDDEN: usize = 128;
+const HEAD: usize = 64;
+const INNER: usize = 512;
+
+/// What a layer must read and write, each operation for itself, and the multiply-adds of its products.
+struct Floor {
+    bytes: usize,
+    multiply_adds: usize,
+}
+
+/// A layer's own cost: that of a model with it, less that of one without.
+fn costs_what_it_must(name: &str, floor: &Floor, without: &[LaunchRecord], with: &[LaunchRecord]) {
+    let bytes = |all: &[LaunchRecord]| all.iter().map(|l| cold_bytes(&l.counts)).sum::<u64>();
+    let work =
+        |all: &[LaunchRecord]| all.iter().map(|l| l.counts.tensor_multiply_adds).sum::<u64>();
+    let (bytes, work) = (bytes(with) - bytes(without), work(with) - work(without));
+    let (of_bytes, of_work) =
+        (bytes as f64 / floor.bytes as f64, work as f64 / floor.multiply_adds as f64);
+    println!(
+        "{name}: {} launches, {bytes} bytes from memory: {of_bytes:.3} of the operations' floors; {work} multiply-adds: \
+         {of_work:.3}",
+        with.len() - without.len()
+    );
+    assert!(of_bytes <= 1.1, "{name}: {bytes} bytes, floor {}", floor.bytes);
+    assert!((1.0..=1.05).contains(&of_work), "{name}: {work}, floor {}", floor.multiply_adds);
+    assert!(with.iter().all(|l| l.counts.local_bytes == 0), "{name}: local memory");
+}
+
+/// A device on whose matrix units a product runs once, so that its multiply-adds can be counted.
+fn medium() -> Device {
+    let options = DeviceOptions { matmul_precision: MatmulPrecision::Medium, ..Default::default() };
+    Device::cuda_with(0, options).unwrap()
+}
+
+#[test]
+fn a_layer_of_an_image_encoder_costs_what_its_operations_must() {
+    let Some((emulator, _)) = emulated() else { return };
+    let device = medium();
+    // 21 tokens an image, 1344 in all.
+    const IMAGES: usize = 64;
+    const LENGTH: usize = 21;
+    let pixel = Pixels { values: vec![0.5; 3 * 24 * 40], height: 24, width: 40 };
+    let run = |layers: usize| {
+        let keys = [
+            ("hidden_size", json!(HIDDEN)),
+            ("pooler_output_size", json!(HIDDEN)),
+            ("num_attention_heads", json!(HIDDEN / HEAD)),
+            ("intermediate_size", json!(INNER)),
+            ("num_hidden_layers", json!(layers)),
+        ];
+        let folder = weights::grown("vit", &keys, &[(36, HIDDEN), (52, INNER)]);
+        let model = ImageEncoder::load(folder.path(), &device, DType::BF16).unwrap();
+        let images = vec![pixel.clone(); IMAGES];
+        crate::launches(&emulator, || {
+            model.embed(&images, &EmbedOptions::default()).unwrap();
+        })
+    };
+    let tokens = IMAGES * LENGTH;
+    let states = 4 * tokens * HIDDEN;
+    let matrices = 4 * HIDDEN * HIDDEN + 2 * HIDDEN * INNER;
+    let vectors = 4 * (9 * HIDDEN + INNER);
+    // Norms 2 x 2 states; the projection 4; attention 4; its output 3; the net 1 and 2, and twice what is between.
+    let floor = Floor {
+        bytes: 2 * matrices + vectors + 18 * states + 2 * 4 * tokens * INNER,
+        // Attention in tiles of 16 by 16.
+        multiply_adds: tokens * matrices + IMAGES * 2 * 32 * 32 * HIDDEN,
+    };
+    costs_what_it_must("a layer of a ViT", &floor, &run(1), &run(2));
+}
+
+#[test]
+fn a_gated_layer_with_rotary_positions_costs_what_its_operations_must() {
+    let Some((emulator, _)) = emulated() else { return };
+    let device = medium();
+    const TEXTS: usize = 32;
+    const LENGTH: usize = 48;
+    let run = |layers: usize| {
+        let kinds = ["full_attention", "sliding_attention"];
+        let keys = [
+            ("hidden_size", json!(HIDDEN)),
+            ("num_attention_heads", json!(HIDDEN / HEAD)),
+            ("intermediate_size", json!(INNER)),
+            ("num_hidden_layers", json!(layers)),
+            ("layer_types", json!(kinds[..layers])),
+            ("local_attention", json!(128)),
+        ];
+        let sizes = [(36, HIDDEN), (108, 3 * HIDDEN), (40, INNER), (80, 2 * INNER)];
+        let folder = weights::grown("modernbert", &keys, &sizes);
+        let model = TextEncoder::load(folder.path(), &device, DType::BF16).unwrap();
+        let text = TextInput { ids: (5..5 + LENGTH as u32).collect(), given: vec![] };
+        let texts = vec![text; TEXTS];
+        crate::launches(&emulator, || {
+            model.embed_inputs(&texts, &EmbedOptions::default()).unwrap();
+        })
+    };
+    let tokens = TEXTS * LENGTH;
+    let states = 4 * tokens * HIDDEN;
+    let matrices = 4 * HIDDEN * HIDDEN + 3 * HIDDEN * INNER;
+    // As above, and rotations 6 states; between the maps both halves are written and read, and the gated once each. The layer has
+    // no biases, and tables of cosines and sines.
+    let between = 4 * tokens * INNER;
+    let floor = Floor {
+        bytes: 2 * matrices + 4 * 2 * HIDDEN + 4 * LENGTH * HEAD + 24 * states + 6 * between,
+        multiply_adds: tokens * matrices + TEXTS * 2 * LENGTH * LENGTH * HIDDEN,
+    };
+    costs_what_it_must("a layer of a ModernBERT", &floor, &run(1), &run(2));
 }

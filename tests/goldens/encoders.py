@@ -25,6 +25,7 @@ In golden.safetensors
 """
 
 import argparse
+import functools
 import json
 import os
 import shutil
@@ -342,10 +343,12 @@ def dinov2(config_class, model_class, **more):
 HALF = dict(hidden_size=32, intermediate_size=40, num_hidden_layers=2, num_attention_heads=4)
 
 
-def dual(make, source="bert", fill=None, types=False, after=None, max_length=24):
+def dual(make, source="bert", fill=None, types=False, after=None, max_length=24, full=0):
+    """A model of the released size (`full` pixels a side) reads one image, and its vectors alone are stored."""
+
     def write(folder: Path, work: Path):
         model, table = weigh(make(vocab(source)), work)
-        x = pixels(3, 32, 32)
+        x = pixels(1, full, full) if full else pixels(3, 32, 32)
         ids, offsets, texts = [], [0], []
         with torch.no_grad():
             images = model.get_image_features(pixel_values=x)
@@ -372,6 +375,9 @@ def dual(make, source="bert", fill=None, types=False, after=None, max_length=24)
             "raw_text": texts.contiguous(), "raw_image": images.contiguous(),
         }  # fmt: skip
         info = {"kind": "dual", "tokenizer": source, "max_length": max_length, "texts": TEXTS, "size": [32, 32]}
+        if full:
+            info |= {"kind": "full", "size": [full, full]}
+            tensors = {k: tensors[k] for k in ("text", "image")}
         if after:
             table = after(table, work)
         return table, tensors, info
@@ -450,13 +456,15 @@ def siglip(v):
     return transformers.SiglipModel(transformers.SiglipConfig(text_config=text_config, vision_config=vision_config))
 
 
-def blip(folder: Path, work: Path):
+def blip(folder: Path, work: Path, full=0):
     source, max_length = "bert", 24
     text_config = dict(HALF, vocab_size=vocab(source), max_position_embeddings=24, projection_dim=20)
     vision_config = dict(HALF, hidden_size=36, num_attention_heads=3, image_size=32, patch_size=8)
     config = transformers.BlipConfig(text_config=text_config, vision_config=vision_config, image_text_hidden_size=20)
+    if full:
+        config = transformers.BlipConfig()
     model, table = weigh(transformers.BlipForImageTextRetrieval(config), work)
-    x = pixels(3, 32, 32)
+    x = pixels(1, full, full) if full else pixels(3, 32, 32)
     ids, offsets, texts, cosines, itm = [], [0], [], [], []
     unit = lambda v: v / v.norm(dim=-1, keepdim=True)  # noqa: E731
     with torch.no_grad():
@@ -466,8 +474,8 @@ def blip(folder: Path, work: Path):
             batch = {"input_ids": torch.tensor([enc.ids]), "attention_mask": torch.ones(1, len(enc.ids), dtype=torch.long)}
             texts.append(model.text_proj(model.text_encoder(**batch).last_hidden_state[:, 0])[0])
             one = lambda i, **more: model(pixel_values=x[i : i + 1], **batch, **more).itm_score[0]  # noqa: B023, E731
-            cosines.append(torch.stack([one(i, use_itm_head=False)[0] for i in range(3)]))
-            itm.append(torch.stack([one(i) for i in range(3)]))
+            cosines.append(torch.stack([one(i, use_itm_head=False)[0] for i in range(len(x))]))
+            itm.append(torch.stack([one(i) for i in range(len(x))]))
             ids += enc.ids
             offsets.append(len(ids))
     texts = torch.stack(texts)
@@ -476,6 +484,9 @@ def blip(folder: Path, work: Path):
         "raw_text": texts, "raw_image": images, "logits": torch.stack(cosines).T, "itm": torch.stack(itm),
     }  # fmt: skip
     info = {"kind": "dual", "tokenizer": source, "max_length": max_length, "texts": TEXTS, "size": [32, 32]}
+    if full:
+        info |= {"kind": "full", "size": [full, full]}
+        tensors = {k: tensors[k] for k in ("text", "image", "itm")}
     return table, tensors, info
 
 
@@ -508,7 +519,11 @@ def vilt(cls, **more):
     return write
 
 
-def coca(width):
+def clip_full(v):
+    return transformers.CLIPModel(transformers.CLIPConfig(text_config={"eos_token_id": 3}))
+
+
+def coca(width, full=0):
     """open_clip's CoCa of the given image width, without its decoder, which vectors do not need."""
 
     def write(folder: Path, work: Path):
@@ -525,6 +540,15 @@ def coca(width):
             "text_cfg": {**text_cfg, "output_tokens": True},
             "multimodal_cfg": {**text_cfg, "embed_cls": False, "layers": 1, "attn_pooler_heads": 4},
         }  # fmt: skip
+        if full:
+            # coca_ViT-B-32, but for the context, which the test's texts fill.
+            text_cfg = dict(context_length=24, vocab_size=49408, width=512, heads=8, layers=12, embed_cls=True)
+            cfg["embed_dim"] = 512
+            cfg["vision_cfg"] = {
+                "image_size": full, "layers": 12, "width": width, "patch_size": 32, "attentional_pool": True,
+                "attn_pooler_heads": 8, "output_tokens": True,
+            }  # fmt: skip
+            cfg["text_cfg"] = {**text_cfg, "output_tokens": True}
         model = CoCa(**cfg).eval()
         shapes = {k: list(v.shape) for k, v in model.state_dict().items() if not k.startswith("text_decoder.")}
         table = {}
@@ -545,7 +569,8 @@ def coca(width):
         given = [[2, 7, 0, 11, 3], [2, *([9, 0, 0, 30] * 5), 5, 6, 3]]
         ids, offsets, texts = [], [0], []
         with torch.no_grad():
-            images = model.encode_image(pixels(3, 32, 32), normalize=False)
+            x = pixels(1, full, full) if full else pixels(3, 32, 32)
+            images = model.encode_image(x, normalize=False)
             for enc in tokenize(source, TEXTS, max_length):
                 texts.append(embed(enc.ids))
                 ids += enc.ids
@@ -559,6 +584,9 @@ def coca(width):
             "logits": logits, "raw_text": texts, "raw_image": images, "given": unit(more),
         }  # fmt: skip
         info = {"kind": "dual", "tokenizer": source, "max_length": 24, "texts": TEXTS, "size": [32, 32], "given": given}
+        if full:
+            info = {**info, "kind": "full", "size": [full, full]}
+            tensors = {k: tensors[k] for k in ("text", "image")}
         return table, {k: v.contiguous() for k, v in tensors.items()}, info
 
     return write
@@ -675,6 +703,11 @@ FOLDERS = {
     "clip-vision": image(vision(T.CLIPVisionConfig, T.CLIPVisionModel), [(32, 32), (40, 48)], 1),
     "siglip-vision": image(vision(T.SiglipVisionConfig, T.SiglipVisionModel), [(32, 32), (48, 32)], 0),
     "blip": blip,
+    "full-clip": dual(clip_full, full=224),
+    "full-chinese-clip": dual(lambda v: T.ChineseCLIPModel(T.ChineseCLIPConfig()), types=True, full=224),
+    "full-siglip": dual(lambda v: T.SiglipModel(T.SiglipConfig()), fill=0, max_length=64, full=224),
+    "full-blip": functools.partial(blip, full=384),
+    "full-coca": coca(768, full=224),
     "coca": coca(32),
     "coca-square": coca(20),
     "vilt": vilt(transformers.ViltForImageAndTextRetrieval),

@@ -4,8 +4,8 @@
 //! on nothing but the row and B. faer's product is not that: it takes a matrix-vector path for one row, another kernel
 //! for small products, and cuts k by its own rules.
 //!
-//! The blocking is Goto's: a part of a panel of B stays in the innermost cache while the tiles of a task's rows go over it,
-//! and those rows' part of A in the second. A chain that goes on in the next part starts from what the last one left in Y.
+//! A part of a panel of B stays in the innermost cache while the tiles of a task's rows go over it, and those rows of A in
+//! the second. A chain that goes on in the next part starts from the sums that the last one left.
 
 use std::ops::Range;
 
@@ -22,7 +22,7 @@ use crate::{Error, Float, Result, Tensor};
 /// Rows that a task takes together at most, so that a panel of B comes from outer caches once for all of them.
 const ROWS: usize = 192;
 /// Steps over k at a time: as many as keep a panel's part within this many floats.
-const PART: usize = 12 << 10;
+const PART: usize = 6 << 10;
 /// Steps over k between checks of bounds.
 const STEPS: usize = 4;
 /// Packed floats of B held at a time, unless one panel needs more: the workspace is `4 min(N K, max(BLOCK, 48 K))`
@@ -205,31 +205,32 @@ impl Tiles<'_, '_> {
     #[inline(always)]
     fn parts<S: Simd, const R: usize, const V: usize>(mut self, simd: S) {
         let (width, depth) = (V * S::F32_LANES, Shape::of::<S>().depth());
-        let Tiles { a, b, k, .. } = self;
-        let (rows, columns) = (self.y.nrows(), self.y.ncols());
-        // Without a k there is one part all the same, which has an epilogue.
-        for start in (0..k.max(1)).step_by(depth) {
-            let depth = depth.min(k - start);
-            let a = &a[rows * start..][..rows * depth];
-            let panel = |column| &b[column * k + start * width..][..depth * width];
-            for column in (0..columns).step_by(width) {
-                let next = column + width;
-                let next = if next < columns { panel(next) } else { &[] };
-                let part = Part { a, panel: panel(column), next, start, depth, column };
-                let row = self.tiles::<S, R, V>(simd, &part, 0);
-                let row = self.tiles::<S, 4, V>(simd, &part, row);
-                let row = self.tiles::<S, 2, V>(simd, &part, row);
-                self.tiles::<S, 1, V>(simd, &part, row);
+        let (rows, k) = (self.y.nrows(), self.k);
+        let mut sums = vec![[simd.splat_f32s(0.0); V]; rows];
+        for column in (0..self.y.ncols()).step_by(width) {
+            // Without a k there is one part all the same, which has an epilogue.
+            for start in (0..k.max(1)).step_by(depth) {
+                let depth = depth.min(k - start);
+                let a = &self.a[rows * start..][..rows * depth];
+                let (panel, next) = self.b[column * k + start * width..].split_at(depth * width);
+                let next = &next[..next.len().min(depth * width)];
+                let part = Part { a, panel, next, start, depth, column };
+                let row = self.tiles::<S, R, V>(simd, &part, &mut sums, 0);
+                let row = self.tiles::<S, 4, V>(simd, &part, &mut sums, row);
+                let row = self.tiles::<S, 2, V>(simd, &part, &mut sums, row);
+                self.tiles::<S, 1, V>(simd, &part, &mut sums, row);
             }
         }
     }
 
-    /// Computes tiles of `R` rows from `row` on while there are as many, and gives the first row left.
+    /// Computes tiles of `R` rows from `row` on while there are as many, and gives the first row left. `sums` are those of
+    /// each row up to this part.
     #[inline(always)]
     fn tiles<S: Simd, const R: usize, const V: usize>(
         &mut self,
         simd: S,
         part: &Part<'_>,
+        sums: &mut [[S::f32s; V]],
         mut row: usize,
     ) -> usize {
         let &Part { start, depth, column, next, .. } = part;
@@ -240,55 +241,32 @@ impl Tiles<'_, '_> {
             // A piece of the next panel with each tile: together they take as long as the memory for it.
             fetch(&next[row * next.len() / rows..(row + R) * next.len() / rows]);
             let a = part.a[row * depth..][..R * depth].as_chunks::<R>().0;
-            let mut sums = [[simd.splat_f32s(0.0); V]; R];
-            if start > 0 {
-                for (i, sums) in sums.iter_mut().enumerate() {
-                    let y = self.row(row + i, column, columns);
-                    copy::<S, V>(y, &mut bytemuck::cast_slice_mut(sums)[..columns]);
-                }
+            let sums = sums[row..].first_chunk_mut::<R>().unwrap_or_else(|| unreachable!());
+            if start == 0 {
+                *sums = [[simd.splat_f32s(0.0); V]; R];
             }
-            tile(simd, a, panel, &mut sums);
-            for (i, sums) in sums.iter().enumerate() {
-                let sums = &bytemuck::cast_slice::<_, f32>(sums)[..columns];
-                let (at, finish) = ((self.row + row + i, self.column + column), self.finish);
-                let y = self.row(row + i, column, columns);
-                if last {
-                    finish.row(S::F32_LANES, at, sums, y);
-                } else {
-                    copy::<S, V>(sums, y);
+            tile(simd, a, panel, sums);
+            if last {
+                for (i, sums) in sums.iter().enumerate() {
+                    let sums = &bytemuck::cast_slice::<_, f32>(sums)[..columns];
+                    let at = (self.row + row + i, self.column + column);
+                    let y = self.y.as_mut().row_mut(row + i).subcols_mut(column, columns);
+                    if let Some(y) = y.try_as_row_major_mut() {
+                        self.finish.row(S::F32_LANES, at, sums, y.as_slice_mut());
+                    }
                 }
             }
             row += R;
         }
         row
     }
-
-    /// Some columns of a row of the result.
-    #[inline(always)]
-    fn row(&mut self, row: usize, column: usize, columns: usize) -> &mut [f32] {
-        match self.y.as_mut().row_mut(row).subcols_mut(column, columns).try_as_row_major_mut() {
-            Some(y) => y.as_slice_mut(),
-            None => unreachable!("results are row-major"),
-        }
-    }
 }
 
-/// Copies part of a row, whole tiles' as vectors: calls of memcpy for so few bytes would cost a tenth of the time.
-#[inline(always)]
-fn copy<S: Simd, const V: usize>(from: &[f32], to: &mut [f32]) {
-    let vectors = (S::as_simd_f32s(from).0.first_chunk::<V>(), S::as_mut_simd_f32s(to).0);
-    if let (Some(from), Some(to)) = (vectors.0, vectors.1.first_chunk_mut::<V>()) {
-        *to = *from;
-    } else {
-        to.copy_from_slice(from);
-    }
-}
-
-/// What a panel has for a part of k.
+/// A part of a panel and of the rows.
 struct Part<'a> {
     a: &'a [f32],
     panel: &'a [f32],
-    /// The same of the panel after it.
+    /// What is read after it.
     next: &'a [f32],
     /// The part of k.
     start: usize,
