@@ -8,7 +8,8 @@ mod common;
 mod emulated;
 
 use emulated::{alone, cuda, emulator};
-use nearkin::models::TextEncoder;
+use nearkin::images::Pixels;
+use nearkin::models::{EmbedOptions, ImageEncoder, TextEncoder};
 use nearkin::ops::topk::{Corpus, Metric, Search, topk};
 use nearkin::{DType, Device, DeviceOptions, Error, Result, Tensor};
 use ptx_emulator::client::{Emulator, Fault, Operation};
@@ -187,6 +188,36 @@ fn repeated_batches_are_replayed_with_the_same_bits() {
                 });
             }
         });
+        drop((graphs, plain_encoder, device, plain));
+        assert_eq!(emulator.leaks(), []);
+        assert_eq!(emulator.reports(), []);
+    });
+}
+
+/// The same of images: what is replayed starts behind the patches' embedding.
+#[test]
+fn repeated_images_are_replayed_with_the_same_bits() {
+    alone("repeated_images_are_replayed_with_the_same_bits", &[], || {
+        let (Some(device), Some(emulator)) = (cuda(), emulator()) else { return };
+        let options = DeviceOptions { no_graphs: true, ..Default::default() };
+        let plain = Device::cuda_with(0, options).unwrap();
+        let folder = common::weights::folder("vit");
+        let load = |device| ImageEncoder::load(folder.path(), device, DType::F32).unwrap();
+        let (graphs, plain_encoder) = (load(&device), load(&plain));
+        let options = EmbedOptions::default();
+        for round in 0..4 {
+            for count in [2, 1] {
+                let values = common::weights::values(&format!("{round}"), count * 2880, 0.0, 1.0);
+                let image = |v: &[f32]| Pixels { values: v.to_vec(), height: 24, width: 40 };
+                let images: Vec<Pixels> = values.chunks(2880).map(image).collect();
+                let before = (device.launches(), plain.launches());
+                let got = graphs.embed(&images, &options).unwrap();
+                let want = plain_encoder.embed(&images, &options).unwrap();
+                assert_eq!(got, want, "{count} images, round {round}");
+                let after = (device.launches(), plain.launches());
+                assert_eq!(after.0 - before.0, after.1 - before.1, "{count} images: launches");
+            }
+        }
         drop((graphs, plain_encoder, device, plain));
         assert_eq!(emulator.leaks(), []);
         assert_eq!(emulator.reports(), []);

@@ -48,6 +48,8 @@ mod config;
 mod cross;
 mod dense;
 mod dual;
+#[cfg(feature = "cuda")]
+mod graphs;
 mod inspect;
 mod layers;
 mod modules;

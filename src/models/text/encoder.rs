@@ -5,6 +5,8 @@ use crate::device::Backend;
 use crate::models::adapters::Adapters;
 use crate::models::batch::pack;
 use crate::models::config::TextConfig;
+#[cfg(feature = "cuda")]
+use crate::models::graphs::{Batch, Graphs, Input as GraphInput};
 use crate::models::inspect::{Inspect, Inspection};
 use crate::models::layers::{Context, Loader, Norm, Pass, Seen, Stack};
 use crate::models::tokenizer::Encoded;
@@ -15,8 +17,6 @@ use crate::ops::embed::{checked_numbers, cuda::embed_rows};
 use crate::{DType, Device, Error, Offsets, Result, Tensor};
 
 use super::family::Layout;
-#[cfg(feature = "cuda")]
-use super::graphs::{Batch, Graphs};
 use super::mpnet;
 
 impl<'a> Loader<'a> {
@@ -196,7 +196,8 @@ impl Encoder {
             let numbers = &checked_numbers(&lookups, norm)?;
             let tables: Vec<&Tensor> = lookups.iter().map(|l| l.table).collect();
             let width = self.hidden();
-            let batch = Batch { device: &self.device, lengths, numbers, width };
+            let from = GraphInput::Numbers(numbers);
+            let batch = Batch { device: &self.device, lengths, input: from, width };
             let work = |rows: &Tensor, offsets: &Offsets| {
                 self.layers(embed_rows(gpu, &tables, rows, norm)?, Pass::new(offsets))
             };

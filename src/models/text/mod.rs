@@ -4,8 +4,6 @@ mod bert;
 mod distilbert;
 mod encoder;
 pub(crate) mod family;
-#[cfg(feature = "cuda")]
-mod graphs;
 mod input;
 mod mistral;
 mod modernbert;

@@ -4,8 +4,12 @@ use std::sync::Mutex;
 
 use super::config::VisionConfig;
 use super::family::{Head, Parts};
+#[cfg(feature = "cuda")]
+use crate::device::Backend;
 use crate::images::{Pixels, interpolate_positions, patches};
 use crate::models::EmbedOptions;
+#[cfg(feature = "cuda")]
+use crate::models::graphs::{Batch, Graphs, Input};
 use crate::models::inspect::{Inspect, Inspection};
 use crate::models::layers::{Linear, Loader, Norm, NormKind, Pass, Shape, Stack};
 use crate::models::text::InputNorm;
@@ -34,6 +38,8 @@ pub(crate) struct Tower {
     stack: Stack,
     last_norm: Option<Norm>,
     head: Vector,
+    #[cfg(feature = "cuda")]
+    graphs: Graphs,
 }
 
 /// The rows that are added to a sequence's embeddings.
@@ -112,6 +118,8 @@ impl Tower {
                 _ => Some(norm(layout.last_norm)?),
             },
             head,
+            #[cfg(feature = "cuda")]
+            graphs: Graphs::default(),
             patch,
             device: loader.device.clone(),
             config,
@@ -155,11 +163,29 @@ impl Tower {
     /// Hidden states of images of one size.
     pub(crate) fn forward(&self, images: &[&Pixels]) -> Result<States> {
         let (x, offsets) = self.embedded(images)?;
-        let mut states = self.stack.forward(x, Pass::new(&offsets))?;
-        if self.config.layout().norms_all {
-            states = self.norm(&states)?;
+        let before = self.before();
+        #[cfg(feature = "cuda")]
+        if let Backend::Cuda(gpu) = self.device.backend()
+            && gpu.graphs
+            && self.stack.shape.layers > 0
+        {
+            let lengths = vec![offsets.max_len(); images.len()];
+            let (input, width) = (Input::Embedded(&x), self.hidden());
+            let batch = Batch { device: &self.device, lengths: &lengths, input, width };
+            let work = |x: &Tensor, offsets: &Offsets| self.layers(x.clone(), offsets);
+            if let Some((states, offsets)) = self.graphs.run(gpu, &batch, work)? {
+                return Ok(States { states, offsets, before });
+            }
         }
-        Ok(States { states, offsets, before: self.before() })
+        Ok(States { states: self.layers(x, &offsets)?, offsets, before })
+    }
+
+    fn layers(&self, x: Tensor, offsets: &Offsets) -> Result<Tensor> {
+        let states = self.stack.forward(x, Pass::new(offsets))?;
+        match self.config.layout().norms_all {
+            true => self.norm(&states),
+            false => Ok(states),
+        }
     }
 
     /// Patches down and across images, which must be of one size.

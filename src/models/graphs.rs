@@ -12,7 +12,7 @@ const SEEN: usize = 256;
 
 /// The graphs of one model.
 #[derive(Default)]
-pub(super) struct Graphs(Mutex<Cache>);
+pub(crate) struct Graphs(Mutex<Cache>);
 
 #[derive(Default)]
 struct Cache {
@@ -27,28 +27,36 @@ struct Cache {
 struct Recorded {
     lengths: Vec<usize>,
     graph: Graph,
-    /// What the graph reads and writes: row numbers in, states out.
-    rows: Tensor,
+    /// What the graph reads and writes: row numbers or embedded tokens in, states out.
+    input: Tensor,
     offsets: Offsets,
     states: Tensor,
 }
 
 /// A batch as the device takes it.
-pub(super) struct Batch<'a> {
-    pub(super) device: &'a Device,
-    pub(super) lengths: &'a [usize],
-    /// \[tokens, tables\]: the row of each table that a token takes.
-    pub(super) numbers: &'a [u32],
+pub(crate) struct Batch<'a> {
+    pub(crate) device: &'a Device,
+    pub(crate) lengths: &'a [usize],
+    pub(crate) input: Input<'a>,
     /// Columns of a state.
-    pub(super) width: usize,
+    pub(crate) width: usize,
+}
+
+/// What a forward pass starts from.
+#[derive(Clone, Copy)]
+pub(crate) enum Input<'a> {
+    /// \[tokens, tables\]: the row of each table that a token takes.
+    Numbers(&'a [u32]),
+    /// Embedded tokens \[tokens, width\] on the device.
+    Embedded(&'a Tensor),
 }
 
 impl Graphs {
     /// The states and offsets of a batch through its graph, recorded the second time a batch of these sequence lengths
     /// comes and replayed from then on. None the first time, and where the driver does not record.
     ///
-    /// `work` enqueues the forward pass for row numbers and offsets on the device.
-    pub(super) fn run(
+    /// `work` enqueues the forward pass for an input and offsets on the device. A model always gives the same kind of input.
+    pub(crate) fn run(
         &self,
         gpu: &CudaDevice,
         batch: &Batch<'_>,
@@ -98,23 +106,34 @@ impl Recorded {
         batch: &Batch<'_>,
         work: impl FnOnce(&Tensor, &Offsets) -> Result<Tensor>,
     ) -> Result<Recorded> {
-        let Batch { device, lengths, numbers, width } = *batch;
+        let Batch { device, lengths, width, .. } = *batch;
         let tokens: usize = lengths.iter().sum();
-        let tables = numbers.len() / tokens.max(1);
-        let rows = Tensor::from_slice(device, &[tokens, tables], numbers)?;
+        let input = match batch.input {
+            Input::Numbers(numbers) => {
+                let tables = numbers.len() / tokens.max(1);
+                Tensor::from_slice(device, &[tokens, tables], numbers)?
+            }
+            // Filled before each replay.
+            Input::Embedded(x) => Tensor::cuda_uninit(device, DType::F32, x.shape())?,
+        };
         let offsets = Offsets::from_lengths(device, lengths)?;
         let states = Tensor::cuda_uninit(device, DType::F32, &[tokens, width])?;
         let graph = gpu.record(|| {
-            let result = work(&rows, &offsets)?;
+            let result = work(&input, &offsets)?;
             gpu.copy(result.cuda(), states.cuda(), states.bytes() as u64)
         })?;
-        Ok(Recorded { lengths: lengths.to_vec(), graph, rows, offsets, states })
+        Ok(Recorded { lengths: lengths.to_vec(), graph, input, offsets, states })
     }
 
     /// Enqueues the graph; its states are copied, because the next batch overwrites them.
     fn replay(&self, gpu: &CudaDevice, batch: &Batch<'_>) -> Result<(Tensor, Offsets)> {
         let states = Tensor::cuda_uninit(batch.device, DType::F32, self.states.shape())?;
-        gpu.upload(self.rows.cuda(), bytemuck::cast_slice(batch.numbers))?;
+        match batch.input {
+            Input::Numbers(numbers) => {
+                gpu.upload(self.input.cuda(), bytemuck::cast_slice(numbers))?;
+            }
+            Input::Embedded(x) => gpu.copy(x.cuda(), self.input.cuda(), x.bytes() as u64)?,
+        }
         gpu.replay(&self.graph)?;
         gpu.copy(self.states.cuda(), states.cuda(), states.bytes() as u64)?;
         Ok((states, self.offsets.clone()))
