@@ -49,7 +49,7 @@ pub const ARCHITECTURES: &[Architecture] = &[
         "DualEncoder, ImageCrossEncoder",
         "BlipForImageTextRetrieval",
     ),
-    row("camembert", "CamemBERT", SPLADE, "RobertaModel"),
+    row("camembert", "CamemBERT", SPLADE, "RobertaModel, CamembertForSequenceClassification"),
     row("chinese_clip", "Chinese CLIP", "DualEncoder", "ChineseCLIPModel"),
     row("clip", "CLIP", "DualEncoder", "CLIPModel"),
     row("clip_vision_model", "CLIP's image half", "ImageEncoder", "CLIPVisionModel"),
@@ -89,7 +89,7 @@ pub const ARCHITECTURES: &[Architecture] = &[
         "CLIPModel under OpenCLIP's names, open_clip's CoCa",
     ),
     row("qwen3", "Qwen3-Embedding", TEXT, "Qwen3Model, Qwen3ForSequenceClassification"),
-    row("roberta", "RoBERTa", SPLADE, "RobertaModel"),
+    row("roberta", "RoBERTa", SPLADE, "RobertaModel, RobertaForSequenceClassification"),
     row("siglip", "SigLIP, SigLIP 2 at a fixed resolution", "DualEncoder", "SiglipModel"),
     row("siglip_vision_model", "SigLIP's image half", "ImageEncoder", "SiglipVisionModel"),
     row(

@@ -26,7 +26,9 @@
 //! ([`batch_tokens`](EmbedOptions::batch_tokens), or the longest text if that is longer), H the hidden and I the
 //! intermediate size, that is `4 T max(5 H, 2 H + I)` bytes of activations and 12 T of row numbers, each buffer rounded
 //! up by at most an eighth, and what [`gemm`](crate::ops::gemm) packs; ColBERT's queries, whose filling is not seen, take
-//! another `12 T H` in attention. Results and token ids are on the host.
+//! another `12 T H` in attention. Of gated nets I counts thrice, and rotary positions take another `12 T H`; images come with
+//! their pixels, `4 T` for each value of a patch.
+//! [`Inspect`] downloads what it gives. Results and token ids are on the host.
 //!
 //! # Example
 //! ```no_run
@@ -147,6 +149,9 @@ pub fn check_config(json: &str) -> Result<()> {
     }
     if name == Some(cross::lxmert::NAME) {
         return cross::lxmert::Config::parse(&json, file).map(drop);
+    }
+    if name == Some(cross::vilt::NAME) {
+        return cross::vilt::parse(&json, file).map(drop);
     }
     match name.is_some_and(|name| dual::family::names().contains(&name)) {
         true => dual::family::find(&json, file)?.read(&json, file).map(drop),

@@ -653,6 +653,12 @@ def cross(config_class, cls, **more):
     return lambda v: cls(config_class(vocab_size=v, **{**base, **more}))
 
 
+def roberta(name):
+    config_class = getattr(transformers, f"{name}Config")
+    more = dict(type_vocab_size=1, layer_norm_eps=1e-5, pad_token_id=1, bos_token_id=0, eos_token_id=2)
+    return cross(config_class, getattr(transformers, f"{name}ForSequenceClassification"), **more)
+
+
 T = transformers
 FOLDERS = {
     "modernbert": text(modernbert, looks=(0, 3)),
@@ -688,6 +694,8 @@ FOLDERS = {
         pairs=True,
     ),
     "mpnet": text(cross(T.MPNetConfig, T.MPNetModel), source="mpnet", looks=(1,)),
+    "roberta-cross": text(roberta("Roberta"), source="roberta", pairs=True),
+    "camembert-cross": text(roberta("Camembert"), source="roberta", pairs=True),
     "mpnet-cross": text(cross(T.MPNetConfig, T.MPNetForSequenceClassification), source="mpnet", pairs=True),
     "vit": image(
         vision(T.ViTConfig, T.ViTModel, image_size=[24, 40], patch_size=[6, 8], hidden_act="gelu"), [(24, 40)], 1, looks=(0, 1)

@@ -3,7 +3,7 @@
 mod images;
 pub(crate) mod lxmert;
 mod regions;
-mod vilt;
+pub(super) mod vilt;
 
 use std::path::Path;
 

@@ -17,7 +17,7 @@ use crate::ops::gemm::Activation;
 use crate::ops::pool::{Pooling, pool};
 use crate::{DType, Error, Offsets, Result, Tensor};
 
-pub(super) const NAME: &str = "vilt";
+pub(crate) const NAME: &str = "vilt";
 
 config! {
     /// transformers: `ViltConfig`.
@@ -90,13 +90,13 @@ fn halves(json: &Map<String, Value>) -> Result<(config::Parts, image::Parts), St
 }
 
 /// What a configuration says of the layers.
-pub(super) struct Parts {
+pub(crate) struct Parts {
     shape: Shape,
     modalities: usize,
 }
 
 /// The halves' configurations, neither with layers, and that of the layers.
-pub(super) fn parse(
+pub(crate) fn parse(
     json: &Map<String, Value>,
     file: &Path,
 ) -> Result<(TextConfig, VisionConfig, Parts)> {
