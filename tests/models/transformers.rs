@@ -514,14 +514,14 @@ fn demo_texts(file: &str) -> Vec<String> {
 fn every_device_ranks_real_passages_alike() {
     let Some(folder) = minilm() else { return };
     // Few: an emulated GPU takes seconds for each.
-    let passages = &demo_texts("passages.jsonl")[..8];
+    let passages = &demo_texts("passages.jsonl")[..5];
     let ids: Vec<String> = (0..passages.len()).map(|i| i.to_string()).collect();
-    let queries = demo_texts("queries.jsonl");
+    let queries = &demo_texts("queries.jsonl")[..3];
     let mut rankings = main_devices().iter().map(|(name, device)| {
         let model = TextEncoder::load(&folder, device, DType::F32).unwrap();
         let mut index = FlatIndex::new(device, DType::F32, model.dim()).unwrap();
         index.add(&ids, &model.embed(passages).unwrap()).unwrap();
-        let queries = model.embed(&queries).unwrap();
+        let queries = model.embed(queries).unwrap();
         (name, index.search(&queries, passages.len(), Metric::Cosine, None).unwrap())
     });
     let (_, cpu) = rankings.next().unwrap();
