@@ -116,9 +116,7 @@ impl TextTower {
         let mut all = Embeddings { values: Vec::with_capacity(texts.len() * dim), dim, tokens: 0 };
         for (i, texts) in texts.chunks(WINDOW).enumerate() {
             let report = |done| options.report(i * WINDOW + done);
-            let mut encoded = self.encode(texts)?;
-            encoded.iter_mut().for_each(|text| self.append(text));
-            let part = self.run(&encoded, options, &report, &finish)?;
+            let part = self.run(self.encode(texts)?, options, &report, &finish)?;
             all.values.extend_from_slice(&part.values);
             all.tokens += part.tokens;
         }
@@ -132,22 +130,22 @@ impl TextTower {
         options: &EmbedOptions<'_>,
         finish: impl Fn(Tensor) -> Result<Tensor>,
     ) -> Result<Embeddings> {
-        let mut encoded = encode(&self.encoder, inputs, self.encoder.config.parts.max_tokens())?;
-        encoded.iter_mut().for_each(|text| self.append(text));
-        self.run(&encoded, options, &|done| options.report(done), &finish)
+        let encoded = encode(&self.encoder, inputs, self.encoder.config.parts.max_tokens())?;
+        self.run(encoded, options, &|done| options.report(done), &finish)
     }
 
     fn run(
         &self,
-        encoded: &[Encoded],
+        mut encoded: Vec<Encoded>,
         options: &EmbedOptions<'_>,
         report: &dyn Fn(usize),
         finish: &impl Fn(Tensor) -> Result<Tensor>,
     ) -> Result<Embeddings> {
+        encoded.iter_mut().for_each(|text| self.append(text));
         let dim = self.dim;
         let mut values = vec![0.0; encoded.len() * dim];
         let mut rows = Rows::new(&mut values, dim, report);
-        self.encoder.run(encoded, options.budget(&self.encoder.device), |hidden| {
+        self.encoder.run(&encoded, options.budget(&self.encoder.device), |hidden| {
             rows.put(finish(self.project(&hidden)?)?, hidden.members)
         })?;
         rows.finish()?;

@@ -181,7 +181,11 @@ impl Tower {
     }
 
     fn layers(&self, x: Tensor, offsets: &Offsets) -> Result<Tensor> {
-        let states = self.stack.forward(x, Pass::new(offsets))?;
+        self.finish(self.stack.forward(x, Pass::new(offsets))?)
+    }
+
+    /// The norm behind the layers, where it is for all tokens.
+    fn finish(&self, states: Tensor) -> Result<Tensor> {
         match self.config.layout().norms_all {
             true => self.norm(&states),
             false => Ok(states),
@@ -217,12 +221,8 @@ impl Tower {
         for members in all.chunks(self.batch(tokens.max(1))) {
             let images: Vec<&Pixels> = members.iter().map(|&i| &images[i]).collect();
             let (x, offsets) = self.embedded(&images)?;
-            found.fill(&self.stack, what, x, Pass::new(&offsets), members, |x| {
-                match self.config.layout().norms_all {
-                    true => self.norm(x),
-                    false => Ok(x.clone()),
-                }
-            })?;
+            let last = |x: &Tensor| self.finish(x.clone());
+            found.fill(&self.stack, what, x, Pass::new(&offsets), members, last)?;
         }
         Ok(found)
     }
