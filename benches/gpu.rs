@@ -1,7 +1,7 @@
 //! Times on the CUDA device, by CUDA events on its stream: one JSON line a case, with the least bytes and operations
 //! that the work needs. `benches/peers/gpu.py` times the same cases in PyTorch.
 //!
-//!     cargo bench --bench gpu [-- --small] [--only <operation>]
+//!     cargo bench --bench gpu [-- --small] [--seconds <measured time of a case>] [--only <operation>] [--case <part of a name>]
 //!
 //! `--small` cuts every shape and every number of repeats, so that the emulator is through in a minute: its times mean
 //! nothing, and its lines say `"emulated": true`. What the device does not support is named in a line of its own.
@@ -16,10 +16,11 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
 
+use common::vit::Vit;
 use common::{Rng, golden, minilm};
 use cudarc::driver::{CudaContext, CudaEvent, CudaStream, sys::CUevent_flags};
 use nearkin::device::MatmulPrecision;
-use nearkin::models::TextEncoder;
+use nearkin::models::{EmbedOptions, ImageEncoder, TextEncoder};
 use nearkin::ops::attention::{Attention, Heads, attention};
 use nearkin::ops::embed::{EmbedNorm, Lookup, embed};
 use nearkin::ops::gemm::{Activation, Epilogue, gemm};
@@ -37,9 +38,9 @@ use rayon::prelude::*;
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Value, json};
 
-/// Measured time of a case; a fast one is repeated more often.
+/// Measured time of a case, unless `--seconds` says another; a fast one is repeated more often.
 const SECONDS: f64 = 1.0;
-const RUNS: std::ops::RangeInclusive<usize> = 20..=200;
+const RUNS: std::ops::RangeInclusive<usize> = 10..=200;
 /// Launches between two events, so that a short kernel is not lost in the time an event takes.
 const TOGETHER: f64 = 200e-6;
 
@@ -50,7 +51,10 @@ struct Bench {
     stream: Arc<CudaStream>,
     device: Device,
     small: bool,
+    seconds: f64,
     only: Option<String>,
+    /// What the names of cases that are measured have in them.
+    part: Option<String>,
     /// Cases that have their line: cut shapes can be the same.
     seen: RefCell<BTreeSet<String>>,
 }
@@ -90,18 +94,28 @@ impl Case {
 type Family = fn(&Bench) -> Outcome;
 
 fn main() -> ExitCode {
-    let (mut small, mut only, mut listing) = (false, None, false);
+    let (mut small, mut only, mut part, mut listing, mut seconds) =
+        (false, None, None, false, SECONDS);
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         match word.as_str() {
             "--small" => small = true,
             "--only" => only = words.next(),
+            "--case" => part = words.next(),
+            "--seconds" => match words.next().map(|word| word.parse()) {
+                Some(Ok(given)) if given > 0.0 => seconds = given,
+                _ => {
+                    eprintln!("gpu: --seconds needs a number above 0");
+                    return ExitCode::from(2);
+                }
+            },
             // cargo gives this to every benchmark.
             "--bench" => {}
             "--list" => listing = true,
             other => {
                 eprintln!(
-                    "gpu: unknown option '{other}'; there are --small and --only <operation>"
+                    "gpu: unknown option '{other}'; there are --small, --seconds <number>, --only <operation> and \
+                     --case <part of a name>"
                 );
                 return ExitCode::from(2);
             }
@@ -110,7 +124,7 @@ fn main() -> ExitCode {
     if listing {
         return ExitCode::SUCCESS;
     }
-    match run(small, only) {
+    match run(small, seconds, only, part) {
         Ok(()) => ExitCode::SUCCESS,
         Err(problem) => {
             eprintln!("gpu: {problem}");
@@ -119,7 +133,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(small: bool, only: Option<String>) -> Outcome {
+fn run(small: bool, seconds: f64, only: Option<String>, part: Option<String>) -> Outcome {
     if let Err(error @ Error::NoDevice { .. }) = Device::cuda(0) {
         eprintln!("skipped: {error}");
         return Ok(());
@@ -127,8 +141,8 @@ fn run(small: bool, only: Option<String>) -> Outcome {
     let context = CudaContext::new(0)?;
     let stream = context.new_stream()?;
     let device = Device::from_cuda(context.clone(), stream.clone(), DeviceOptions::default())?;
-    let bench = Bench { context, stream, device, small, only, seen: RefCell::default() };
-    let families: [(&str, Family); 12] = [
+    let bench = Bench { context, stream, device, small, seconds, only, part, seen: RefCell::default() };
+    let families: [(&str, Family); 13] = [
         ("gemm", gemms),
         ("topk", searches),
         ("maxsim", interactions),
@@ -141,6 +155,7 @@ fn run(small: bool, only: Option<String>) -> Outcome {
         ("embed", embeds),
         ("pool", pools),
         ("encode", encoders),
+        ("vision", visions),
     ];
     if let Some(only) = &bench.only
         && !families.iter().any(|(name, _)| name == only)
@@ -176,7 +191,7 @@ impl Bench {
 
     /// Times `work`, and writes the case's line.
     fn case<T>(&self, case: Case, mut work: impl FnMut() -> nearkin::Result<T>) -> Outcome {
-        if !self.is_new(&case) {
+        if !self.is_wanted(&case) {
             return Ok(());
         }
         match self.time(&mut work) {
@@ -188,8 +203,10 @@ impl Bench {
         }
     }
 
-    fn is_new(&self, case: &Case) -> bool {
-        self.seen.borrow_mut().insert(format!("{}/{}", case.op, case.name))
+    /// Whether the case is asked for, and new.
+    fn is_wanted(&self, case: &Case) -> bool {
+        self.part.as_ref().is_none_or(|part| case.name.contains(part))
+            && self.seen.borrow_mut().insert(format!("{}/{}", case.op, case.name))
     }
 
     /// A line for what the device does not support.
@@ -231,7 +248,7 @@ impl Bench {
             once = once.min(measure(1)?);
         }
         let together = (TOGETHER / once).ceil().clamp(1.0, 50.0) as usize;
-        let runs = (SECONDS / (once * together as f64)) as usize;
+        let runs = (self.seconds / (once * together as f64)) as usize;
         let runs = runs.clamp(*RUNS.start(), *RUNS.end());
         (0..runs).map(|_| Ok(measure(together)? * 1e6)).collect()
     }
@@ -696,7 +713,7 @@ fn encode(
     let shape = [("b", texts.len()), ("l", len)];
     let mut case = Case::new("encode", dtype, &shape, bytes, flops);
     case.name = format!("{dtype}_{name}_b{}_l{len}{suffix}", texts.len());
-    if !bench.is_new(&case) {
+    if !bench.is_wanted(&case) {
         return Ok(());
     }
     let times = match bench.time(&mut || encoder.embed(&texts)) {
@@ -718,6 +735,43 @@ fn encode(
         &times,
         json!({ "forward_us": (median - tokenizer).max(0.0), "tokenizer_us": tokenizer, "texts_per_s": per_second }),
     );
+    Ok(())
+}
+
+/// ViT-B/16 and ViT-L/14 with random weights: pixels on the host in, vectors on the host out.
+fn visions(bench: &Bench) -> Outcome {
+    let base = Vit { hidden: 768, inner: 3072, layers: 12, heads: 12, patch: 16, side: 224 };
+    let large = Vit { hidden: 1024, inner: 4096, layers: 24, heads: 16, patch: 14, side: 224 };
+    for (name, full) in [("vit-b16", base), ("vit-l14", large)] {
+        let vit = Vit {
+            hidden: bench.size(full.hidden, 128),
+            inner: bench.size(full.inner, 256),
+            layers: bench.size(full.layers, 1),
+            heads: bench.size(full.heads, 2),
+            side: bench.size(full.side, 2 * full.patch),
+            ..full
+        };
+        let folder = tempfile::tempdir()?;
+        vit.write(folder.path())?;
+        for (dtype, precision) in
+            [(DType::BF16, MatmulPrecision::Medium), (DType::F32, MatmulPrecision::Highest)]
+        {
+            let encoder = ImageEncoder::load(folder.path(), &bench.with(precision)?, dtype)?;
+            for n in [1, 32, 256] {
+                let n = bench.size(n, 2);
+                let images = vit.images(n);
+                let Vit { hidden: h, inner, layers, patch, side, .. } = vit;
+                let tokens = n * vit.tokens();
+                let weights = layers * (4 * h * h + 2 * h * inner) + 3 * patch * patch * h;
+                let flops = layers * tokens * (8 * h * h + 4 * h * inner + 4 * vit.tokens() * h)
+                    + 2 * tokens * 3 * patch * patch * h;
+                let bytes = weights * dtype.size() + 12 * n * side * side + 4 * n * h;
+                let mut case = Case::new("vision", dtype, &[("n", n)], bytes, flops);
+                case.name = format!("{dtype}_{name}_n{n}");
+                bench.case(case, || encoder.embed(&images, &EmbedOptions::default()))?;
+            }
+        }
+    }
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 # What a machine with a GPU says about nearkin. `cargo xtask bundle` packs this script with everything it needs but the
 # GPU's driver, glibc and, for the peers, Python with torch and transformers.
 #
-#     ./run.sh [--small] [--emulator] [--suite NAME] [--results FOLDER] [--python PROGRAM]
+#     ./run.sh [--small] [--emulator] [--suite NAME] [--jobs N] [--seconds N] [--limit N] [--results FOLDER] [--python PROGRAM]
 #
 # It runs the whole suite on CUDA and on Vulkan, writes the outputs of every operation with the emulator and with the
 # GPU and compares them bit for bit, and times every operation beside its peers. All that is written goes to one folder:
@@ -17,19 +17,23 @@
 #
 # --small cuts the benchmarks to sizes that mean nothing but end soon, and leaves out tests that take an emulator or a
 # software adapter minutes; --emulator puts the emulator in the place of the driver: together they are the rehearsal.
-# --suite runs only this binary of the suite.
+# --suite runs only this binary of the suite; --jobs runs so many of its binaries at once. --seconds is the measured time of
+# a benchmark's case, --limit the time that a step may take.
 set -uo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-small= emulator= suite=* python=${PYTHON:-python3} results=$here/results limit=3600
+small= emulator= suite=* python=${PYTHON:-python3} results=$here/results limit=3600 jobs=1 seconds=1
 while [ $# -gt 0 ]; do
     case $1 in
         --small) small=--small ;;
         --emulator) emulator=1 ;;
         --suite) suite=${2:?--suite needs a name} && shift ;;
+        --jobs) jobs=${2:?--jobs needs a number} && shift ;;
+        --seconds) seconds=${2:?--seconds needs a number} && shift ;;
+        --limit) limit=${2:?--limit needs a number of seconds} && shift ;;
         --results) results=${2:?--results needs a folder} && shift ;;
         --python) python=${2:?--python needs a program} && shift ;;
-        *) echo "run.sh: unknown option '$1'; there are --small, --emulator, --suite, --results and --python" >&2 && exit 2 ;;
+        *) echo "run.sh: unknown option '$1'; there are --small, --emulator, --suite, --jobs, --seconds, --limit, --results and --python" >&2 && exit 2 ;;
     esac
     shift
 done
@@ -50,7 +54,6 @@ step() {
     local name=$1 log=$results/$1.txt began=$SECONDS status=0
     shift
     mkdir -p "$(dirname "$log")"
-    printf '%-28s' "$name"
     if [ -n "${out:-}" ]; then
         timeout "$limit" "$@" >>"$results/$out" 2>"$log" || status=$?
     else
@@ -64,11 +67,32 @@ step() {
     [ $((passed + failed)) -gt 0 ] && tests=",\"passed\":$passed,\"failed\":$failed"
     printf '{"step":"%s","status":%d,"seconds":%d%s}\n' "$name" "$status" $((SECONDS - began)) "$tests" >>"$results/steps.jsonl"
     if [ "$status" = 0 ]; then
-        echo "passed in $((SECONDS - began)) s"
+        printf '%-28spassed in %d s\n' "$name" $((SECONDS - began))
     else
-        echo "FAILED with status $status, see $log"
+        printf '%-28sFAILED with status %d, see %s\n' "$name" "$status" "$log"
     fi
     return "$status"
+}
+
+# suite DEVICE BINARY COMMAND...: runs a binary of the suite. What failed runs again, each test alone: a fault of the
+# device fails all tests that come after it in one process.
+suite() {
+    local name=suite/$1/$(basename "$2") binary=$2
+    shift 2
+    step "$name" "$@" "$binary" "${brief[@]}" && return
+    local failed
+    failed=$(sed -n '/^failures:$/,$s/^    \([a-z_0-9:]*\)$/\1/p' "$results/$name.txt" | sort -u)
+    for test in $failed; do
+        echo "== $test"
+        timeout 120 "$@" "$binary" --exact "$test" 2>&1 | tail -n 40
+    done >"$results/$name-alone.txt"
+}
+
+# Waits until fewer than $jobs run.
+room() {
+    while [ "$(jobs -pr | wc -l)" -ge "$jobs" ]; do
+        wait -n
+    done
 }
 
 # skip NAME WHY: a step that cannot be.
@@ -108,34 +132,37 @@ brief=()
 
 # The suite on CUDA alone, then on Vulkan alone.
 for binary in "$here"/suite/$suite; do
-    step "suite/cuda/$(basename "$binary")" \
-        "${cuda[@]}" NEARKIN_REQUIRE=cpu,cuda VK_DRIVER_FILES=/nonexistent "$binary" "${brief[@]}"
+    room
+    suite cuda "$binary" "${cuda[@]}" NEARKIN_REQUIRE=cpu,cuda VK_DRIVER_FILES=/nonexistent &
 done
 if has_wgpu; then
     on_vulkan=("$here"/suite/$suite)
     # A software adapter takes minutes for the others.
     [ -n "$small" ] && [ "$suite" = "*" ] && on_vulkan=("$here"/suite/{device,hostile})
     for binary in "${on_vulkan[@]}"; do
-        step "suite/vulkan/$(basename "$binary")" \
-            env NEARKIN_REQUIRE=cpu,wgpu CUDA_VISIBLE_DEVICES=-1 "$binary" "${brief[@]}"
+        room
+        suite vulkan "$binary" env NEARKIN_REQUIRE=cpu,wgpu CUDA_VISIBLE_DEVICES=-1 &
     done
 else
     skip suite/vulkan "no Vulkan adapter: nearkin devices lists none"
 fi
 
 # Both are written here, so that both have this processor's logarithms in their random inputs.
-step outputs/emulator "${emulated[@]}" "$here/bin/outputs" write cuda "$results/outputs/emulator.safetensors"
-step outputs/gpu "${cuda[@]}" "$here/bin/outputs" write cuda "$results/outputs/gpu.safetensors"
+room
+step outputs/emulator "${emulated[@]}" "$here/bin/outputs" write cuda "$results/outputs/emulator.safetensors" &
+room
+step outputs/gpu "${cuda[@]}" "$here/bin/outputs" write cuda "$results/outputs/gpu.safetensors" &
+wait
 out=outputs/compared.md step outputs/compare \
     "$here/bin/outputs" compare "$results/outputs/emulator.safetensors" "$results/outputs/gpu.safetensors"
 as_built=false
 (cd "$results/outputs" && sha256sum --status -c "$here/emulator.sha256") && as_built=true
 
 # A family's peers come right after it, on a GPU as warm as it was.
-for family in gemm topk maxsim hamming cur attention rope glu norm embed pool encode; do
-    out=bench/nearkin.jsonl step "bench/nearkin-$family" "${cuda[@]}" "$here/bin/gpu" $small --only "$family"
+for family in gemm topk maxsim hamming cur attention rope glu norm embed pool encode vision; do
+    out=bench/nearkin.jsonl step "bench/nearkin-$family" "${cuda[@]}" "$here/bin/gpu" $small --seconds "$seconds" --only "$family"
     out=bench/peers.jsonl step "bench/peers-$family" \
-        "$python" "$here/peers/gpu.py" $small --only "$family" --model "$NEARKIN_MINILM"
+        "$python" "$here/peers/gpu.py" $small --seconds "$seconds" --only "$family" --model "$NEARKIN_MINILM"
 done
 describe >"$results/machine.json"
 

@@ -3,6 +3,7 @@
 
 #[path = "../../tests/common/mod.rs"]
 mod tests;
+pub mod vit;
 
 use nearkin::{DType, Device, Tensor};
 pub use tests::*;

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Times the cases of `benches/gpu.rs` in PyTorch, by CUDA events on its stream.
 
-    python gpu.py [--small] [--only FAMILY] [--model DIR]
+    python gpu.py [--small] [--seconds NUMBER] [--only FAMILY] [--case PART] [--eager] [--model DIR]
 
 The peers: cuBLAS products (`torch.nn.functional.linear`), product and `torch.topk`, `scaled_dot_product_attention`,
 the operations of an encoder's layer one by one, and BERT-base and MiniLM of Hugging Face with `torch.compile`. MiniLM is
@@ -22,17 +22,19 @@ import sys
 import time
 from pathlib import Path
 
-SECONDS = 1.0
-RUNS = (20, 200)
+RUNS = (10, 200)
 # Launches between two events, so that a short kernel is not lost in the time an event takes.
 TOGETHER = 200e-6
-FAMILIES = ["gemm", "topk", "maxsim", "hamming", "cur", "attention", "rope", "glu", "norm", "embed", "pool", "encode"]
+FAMILIES = ["gemm", "topk", "maxsim", "hamming", "cur", "attention", "rope", "glu", "norm", "embed", "pool", "encode", "vision"]
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--small", action="store_true", help="few small cases, once each")
+    parser.add_argument("--seconds", type=float, default=1.0, help="measured time of a case")
     parser.add_argument("--only", choices=FAMILIES)
+    parser.add_argument("--case", default="", help="part of the names of the cases that are measured")
+    parser.add_argument("--eager", action="store_true", help="without torch.compile, which takes a minute a model")
     parser.add_argument("--model", type=Path, help="the folder of all-MiniLM-L6-v2")
     args = parser.parse_args()
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -42,7 +44,7 @@ def main() -> int:
     except ImportError as error:
         return missing("torch", args.only or "all", error)
 
-    bench = Bench(torch, args.small)
+    bench = Bench(torch, args)
     torch.manual_seed(1)
     failed = []
     for family in FAMILIES:
@@ -69,9 +71,12 @@ def missing(peer: str, op: str, error: Exception) -> int:
 
 
 class Bench:
-    def __init__(self, torch, small: bool):
+    def __init__(self, torch, args: argparse.Namespace):
         self.torch = torch
-        self.small = small
+        self.small = args.small
+        self.seconds = args.seconds
+        self.part = args.case
+        self.compiles = [False] if args.eager else [False, True]
         self.gpu = torch.cuda.is_available()
         self.device = torch.device("cuda" if self.gpu else "cpu")
         self.name = torch.cuda.get_device_name() if self.gpu else "cpu"
@@ -115,7 +120,7 @@ class Bench:
             return [self.measure(work, 1)]
         once = min([self.measure(work, 1) for _ in range(5)])
         together = min(max(math.ceil(TOGETHER / once), 1), 50)
-        runs = min(max(int(SECONDS / (once * together)), RUNS[0]), RUNS[1])
+        runs = min(max(int(self.seconds / (once * together)), RUNS[0]), RUNS[1])
         return [self.measure(work, together) for _ in range(runs)]
 
     def case(self, op: str, dtype: str, shape: dict, work, *, suffix: str = "", peer: str = "torch", **more) -> None:
@@ -125,7 +130,7 @@ class Bench:
 
     def named(self, op: str, case: str, dtype: str, shape: dict, work, *, peer: str, **more) -> None:
         # Cut shapes can be the same.
-        if (peer, op, case) in self.seen:
+        if self.part not in case or (peer, op, case) in self.seen:
             return
         self.seen.add((peer, op, case))
         times = self.time(work)
@@ -407,7 +412,7 @@ def encode(bench: Bench, folder: Path | None) -> None:
                 config._attn_implementation = "sdpa"
                 model = transformers.BertModel(config)
             model = model.eval().to(bench.device, bench.dtype(dtype))
-            for compiled in (False, True):
+            for compiled in bench.compiles:
                 forward = torch.compile(model, dynamic=False) if compiled else model
                 peer = "transformers with torch.compile" if compiled else "transformers"
                 for texts in (1, 32, 512):
@@ -426,6 +431,45 @@ def encode(bench: Bench, folder: Path | None) -> None:
                         bench.named("encode", case, dtype, shape, work, peer=peer, weights=weights, version=version)
                     except Exception as error:  # a compiler that is missing is a line
                         missing(peer, "encode", error)
+                        break
+
+
+def vision(bench: Bench) -> None:
+    """Pixels on the host in, vectors on the host out."""
+    torch = bench.torch
+    try:
+        import transformers
+    except ImportError as error:
+        missing("transformers", "vision", error)
+        return
+    version = f"{torch.__version__}, transformers {transformers.__version__}"
+    sizes = [("vit-b16", 768, 3072, 12, 12, 16), ("vit-l14", 1024, 4096, 24, 16, 14)]
+    for name, hidden, inner, layers, heads, patch in sizes:
+        side = bench.size(224, 2 * patch)
+        config = transformers.CLIPVisionConfig(
+            hidden_size=bench.size(hidden, 128), intermediate_size=bench.size(inner, 256),
+            num_hidden_layers=bench.size(layers, 1), num_attention_heads=bench.size(heads, 2),
+            image_size=side, patch_size=patch,
+        )  # fmt: skip
+        config._attn_implementation = "sdpa"
+        for dtype in ("bf16", "f32"):
+            model = transformers.CLIPVisionModel(config).eval().to(bench.device, bench.dtype(dtype))
+            for compiled in bench.compiles:
+                forward = torch.compile(model, dynamic=False) if compiled else model
+                peer = "transformers with torch.compile" if compiled else "transformers"
+                for n in (1, 32, 256):
+                    n = bench.size(n, 2)
+                    pixels = torch.randn(n, 3, side, side)
+
+                    def work():
+                        given = pixels.to(bench.device).to(bench.dtype(dtype))
+                        return forward(pixel_values=given).pooler_output.float().cpu()
+
+                    try:
+                        case = f"{dtype}_{name}_n{n}"
+                        bench.named("vision", case, dtype, {"n": n}, work, peer=peer, weights="random", version=version)
+                    except Exception as error:  # a compiler that is missing is a line
+                        missing(peer, "vision", error)
                         break
 
 

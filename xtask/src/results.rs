@@ -13,7 +13,7 @@ use crate::plot::{Bar, bars};
 use crate::report::{slug, time};
 
 /// The families of `benches/gpu.rs` and `benches/peers/gpu.py`.
-pub const FAMILIES: [&str; 12] = [
+pub const FAMILIES: [&str; 13] = [
     "gemm",
     "topk",
     "maxsim",
@@ -26,6 +26,7 @@ pub const FAMILIES: [&str; 12] = [
     "embed",
     "pool",
     "encode",
+    "vision",
 ];
 
 /// What the folder holds.
