@@ -39,6 +39,7 @@
 
 pub mod client;
 pub mod counts;
+mod descriptor;
 pub mod driver;
 pub mod engine;
 pub mod gpu;

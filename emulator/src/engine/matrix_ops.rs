@@ -22,15 +22,8 @@ impl Warp {
         active: u32,
         pc: u32,
     ) -> Outcome<Next> {
-        if active != u32::MAX {
-            if self.live != u32::MAX {
-                let what = format!(
-                    "a matrix instruction needs all 32 threads of the warp; {:#010x} are left",
-                    self.live
-                );
-                return Err(Fault::new(Check::Divergence, active, pc, what));
-            }
-            return Ok(Next::Await(active));
+        if let Some(next) = self.needs_whole_warp("a matrix instruction", active, pc)? {
+            return Ok(next);
         }
         match op {
             Op::Multiply(op) => {
@@ -46,6 +39,26 @@ impl Warp {
             }
         }
         Ok(Next::Step)
+    }
+
+    /// What the threads do that came to an instruction of the whole warp; nothing if all 32 are there.
+    pub(super) fn needs_whole_warp(
+        &self,
+        instruction: &str,
+        active: u32,
+        pc: u32,
+    ) -> Outcome<Option<Next>> {
+        if active == u32::MAX {
+            return Ok(None);
+        }
+        if self.live != u32::MAX {
+            let what = format!(
+                "{instruction} needs all 32 threads of the warp; {:#010x} are left",
+                self.live
+            );
+            return Err(Fault::new(Check::Divergence, active, pc, what));
+        }
+        Ok(Some(Next::Await(active)))
     }
 
     fn fragment(&self, slots: &[Slot]) -> ([Row; 4], usize) {

@@ -8,6 +8,7 @@ mod program;
 mod trace;
 mod warp;
 mod warp_ops;
+mod warpgroup_ops;
 
 pub use launch::{Instance, InstanceError, Launch, Options, Outcome, launch};
 pub use program::{Kernel, Param, Program};

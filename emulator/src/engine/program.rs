@@ -211,6 +211,7 @@ impl<'a> Builder<'a> {
     fn new(module: &'a Module, function: &'a Function) -> Builder<'a> {
         let mut scope = Scope::new(&module.variables, function);
         scope.target = module.target;
+        scope.is_specific = module.target_suffix == Some('a');
         Builder {
             module,
             scope,

@@ -460,6 +460,7 @@ impl Warp {
             Op::Atomic(op) => self.atomic(cx, op, active, pc).map(|()| Next::Step),
             Op::Warp(op) => self.warp_op(cx, op, active, pc),
             Op::Matrix(op) => self.matrix(cx, op, active, pc),
+            Op::Warpgroup(op) => self.warpgroup(cx, op, active, pc),
             _ => unreachable!("executed on the registers alone"),
         }
     }

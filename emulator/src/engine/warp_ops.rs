@@ -49,6 +49,10 @@ impl Warp {
                 cx.global.fence(Who { block: cx.block, warp: self.index }, scope);
                 Ok(Next::Step)
             }
+            Op::ProxyFence => {
+                cx.clocks.fence_proxy(self.index, active);
+                Ok(Next::Step)
+            }
             Op::Barrier { .. } | Op::BarrierArrive { .. } | Op::BarrierReduce { .. } => {
                 self.barrier(cx, op, active, pc)
             }

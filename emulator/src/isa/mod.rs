@@ -19,6 +19,7 @@ pub mod movement;
 pub mod operands;
 pub mod scope;
 pub mod warp;
+pub mod warpgroup;
 
 use crate::lanes::Lanes;
 use crate::syntax::Result;
@@ -42,6 +43,7 @@ pub enum Op {
     Atomic(atomic::Op),
     Warp(warp::Op),
     Matrix(matrix::Op),
+    Warpgroup(warpgroup::Op),
 }
 
 /// What an instruction is counted as.
@@ -179,9 +181,12 @@ impl Op {
             Op::Logic(op) => op.execute(lanes),
             Op::Compare(op) => op.execute(lanes),
             Op::Move(op) => op.execute(lanes),
-            Op::Control(_) | Op::Memory(_) | Op::Atomic(_) | Op::Warp(_) | Op::Matrix(_) => {
-                return None;
-            }
+            Op::Control(_)
+            | Op::Memory(_)
+            | Op::Atomic(_)
+            | Op::Warp(_)
+            | Op::Matrix(_)
+            | Op::Warpgroup(_) => return None,
         }
         Some(())
     }
@@ -200,6 +205,7 @@ impl Op {
             Op::Atomic(_) => Class::Atomic,
             Op::Warp(op) => op.class(),
             Op::Matrix(op) => op.class(),
+            Op::Warpgroup(op) => op.class(),
         }
     }
 }
@@ -235,6 +241,9 @@ pub fn decode(instruction: &Instruction, scope: &mut Scope) -> Result<Op> {
         "atom" | "red" => Op::Atomic(atomic::decode(instruction, scope)?),
         opcode if matrix::OPCODES.contains(&opcode) => {
             Op::Matrix(matrix::decode(instruction, scope)?)
+        }
+        opcode if warpgroup::OPCODES.contains(&opcode) => {
+            Op::Warpgroup(warpgroup::decode(instruction, scope)?)
         }
         opcode if warp::OPCODES.contains(&opcode) => Op::Warp(warp::decode(instruction, scope)?),
         opcode if control::OPCODES.contains(&opcode) => {

@@ -93,6 +93,8 @@ pub struct Scope<'a> {
     pub frame: Frame<'a>,
     /// `sm_80` is 80.
     pub target: u32,
+    /// The module is for exactly this target: `sm_90a`.
+    pub is_specific: bool,
     instruction: Option<&'a Instruction>,
     pub rows: u32,
     pub predicates: u32,
@@ -127,6 +129,7 @@ impl<'a> Scope<'a> {
                 locals: HashMap::new(),
             },
             target: 0,
+            is_specific: false,
             instruction: None,
             rows: 0,
             predicates: 0,
@@ -203,6 +206,18 @@ impl<'a> Scope<'a> {
             return Ok(());
         }
         Err(self.refuse(format!("needs .target sm_{target}, the module's is sm_{}", self.target)))
+    }
+
+    /// The instruction exists on one architecture alone: `sm_90a`.
+    pub fn needs_specific_target(&self, target: u32) -> Result<()> {
+        if self.target == target && self.is_specific {
+            return Ok(());
+        }
+        let suffix = if self.is_specific { "a" } else { "" };
+        Err(self.refuse(format!(
+            "needs .target sm_{target}a, the module's is sm_{}{suffix}",
+            self.target
+        )))
     }
 
     /// The instruction has as many operands as it should.

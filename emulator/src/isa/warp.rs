@@ -112,6 +112,8 @@ pub enum Op {
     Fence {
         scope: FenceScope,
     },
+    /// `fence.proxy.async`: what was written to shared memory before can be read by `wgmma` after.
+    ProxyFence,
 }
 
 /// What threads that name each other do together.
@@ -147,7 +149,8 @@ impl Op {
             | Op::Barrier { .. }
             | Op::BarrierArrive { .. }
             | Op::BarrierReduce { .. }
-            | Op::Fence { .. } => return None,
+            | Op::Fence { .. }
+            | Op::ProxyFence => return None,
         })
     }
 
@@ -157,7 +160,7 @@ impl Op {
             | Op::BarrierArrive { .. }
             | Op::BarrierReduce { .. }
             | Op::WarpBarrier { .. } => Class::Barrier,
-            Op::Fence { .. } => Class::Fence,
+            Op::Fence { .. } | Op::ProxyFence => Class::Fence,
             _ => Class::Warp,
         }
     }
@@ -313,6 +316,7 @@ fn fence(instruction: &Instruction, scope: &mut Scope) -> Result<Op> {
             ("gl", FenceScope::Device),
             ("sys", FenceScope::System),
         ])?,
+        _ if modifiers.take("proxy") => return proxy_fence(scope, &mut modifiers),
         _ => {
             modifiers.choose(&[("sc", ()), ("acq_rel", ()), ("acquire", ()), ("release", ())]);
             modifiers.require(&[
@@ -326,6 +330,15 @@ fn fence(instruction: &Instruction, scope: &mut Scope) -> Result<Op> {
     modifiers.end()?;
     scope.expect_operands(0..=0)?;
     Ok(Op::Fence { scope: reach })
+}
+
+fn proxy_fence(scope: &mut Scope, modifiers: &mut Modifiers) -> Result<Op> {
+    modifiers.expect("async")?;
+    modifiers.take("shared::cta");
+    modifiers.end()?;
+    scope.needs_target(90)?;
+    scope.expect_operands(0..=0)?;
+    Ok(Op::ProxyFence)
 }
 
 fn barrier(instruction: &Instruction, scope: &mut Scope) -> Result<Op> {

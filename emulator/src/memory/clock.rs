@@ -42,6 +42,8 @@ pub struct Clocks {
     /// What was published through each flag, and what a warp has seen there since its last fence.
     published: HashMap<u64, Vector>,
     seen: Vec<Vector>,
+    /// The fences between proxies of each warp: when, and by which threads.
+    proxies: Vec<Vec<(u32, u32)>>,
 }
 
 impl Clocks {
@@ -56,6 +58,7 @@ impl Clocks {
             has_fenced: false,
             published: HashMap::new(),
             seen: vec![[0; WARPS]; warps],
+            proxies: vec![Vec::new(); warps],
         };
         clocks.reset();
         clocks
@@ -75,6 +78,7 @@ impl Clocks {
         self.has_fenced = false;
         self.published.clear();
         self.seen.fill([0; WARPS]);
+        self.proxies.iter_mut().for_each(Vec::clear);
     }
 
     /// A warp's own clock, to stamp accesses with.
@@ -165,6 +169,21 @@ impl Clocks {
         join(&mut self.fenced, known);
         self.has_fenced = true;
         known[warp as usize] += 1;
+    }
+
+    /// `fence.proxy.async` by some threads of a warp.
+    pub fn fence_proxy(&mut self, warp: u32, mask: u32) {
+        let now = &mut self.known[warp as usize][warp as usize];
+        self.proxies[warp as usize].push((*now, mask));
+        *now += 1;
+    }
+
+    /// Whether a thread fenced between proxies behind what it stamped, and `warp` has been told of it.
+    pub fn knows_fenced(&self, warp: u32, (other, lane): (u32, usize), stamp: u32) -> bool {
+        let fences = &self.proxies[other as usize];
+        let behind = fences.partition_point(|&(clock, _)| clock < stamp);
+        let fence = fences[behind..].iter().find(|&&(_, mask)| mask >> lane & 1 == 1);
+        fence.is_some_and(|&(clock, _)| self.known[warp as usize][other as usize] >= clock)
     }
 
     /// What a strong store of this warp publishes: everything it knows for a release, else what was fenced.

@@ -245,6 +245,27 @@ impl Shared {
         Ok(())
     }
 
+    /// `wgmma`: chunks of a matrix into `out`. They come through another proxy, by other ways than the banks count.
+    ///
+    /// # Errors
+    /// The first lane that breaks a rule.
+    pub fn read_matrix(
+        &mut self,
+        r: &Request,
+        clocks: &mut Clocks,
+        out: &mut Data,
+    ) -> Result<(), Violation> {
+        self.check_range(r)?;
+        let me = Me::of(r, clocks);
+        for lane in lanes(r.mask) {
+            self.reads(r, lane, &me, true)
+                .and_then(|()| self.fenced(r, lane, &me))
+                .map_err(|problem| self.report(r, lane, &problem))?;
+            out[lane] = self.bits(r.addresses[lane], r.bytes);
+        }
+        Ok(())
+    }
+
     /// The copies of these threads since the last commit become a group.
     pub fn commit_group(&mut self, warp: u32, mask: u32) {
         self.copies.commit(warp, mask);
@@ -306,6 +327,19 @@ impl Shared {
             }
         }
         Ok(())
+    }
+
+    /// Who wrote what `wgmma` reads has fenced between proxies since, and the reader was told.
+    fn fenced(&self, r: &Request, lane: usize, me: &Me) -> Result<(), Problem> {
+        if !self.checks.races {
+            return Ok(());
+        }
+        let missing = self.cells_of(r, lane).find(|&index| {
+            let Stamp { clock, warp, lane, .. } = self.cells[index].write;
+            clock != 0 && !me.clocks.knows_fenced(me.warp, (warp.into(), lane.into()), clock)
+        });
+        missing
+            .map_or(Ok(()), |index| Err(Problem::Unfenced { index, by: self.cells[index].write }))
     }
 
     /// Checks and notes a write. `data` tells whether lanes of one store write the same value.
@@ -376,6 +410,13 @@ impl Shared {
                 );
                 (ViolationKind::UnwaitedCopy, index, what)
             }
+            Problem::Unfenced { index, by } => {
+                let by = thread(by);
+                let what = format!(
+                    "written by {by}, which executed no fence.proxy.async before a barrier: wgmma may not see it"
+                );
+                (ViolationKind::Race, index, what)
+            }
             Problem::Race { index, earlier, ways: [now, then] } => {
                 let warp = r.who.warp;
                 let missing = match u32::from(earlier.warp) == warp {
@@ -402,6 +443,11 @@ enum Problem {
         index: usize,
     },
     InFlight {
+        index: usize,
+        by: Stamp,
+    },
+    /// Written by a thread that has not fenced between proxies.
+    Unfenced {
         index: usize,
         by: Stamp,
     },
