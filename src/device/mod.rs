@@ -351,6 +351,15 @@ impl Device {
         &self.0
     }
 
+    /// Whether products round what they take to their matrices' f16 or bf16, and attention to bf16.
+    pub(crate) fn rounds_operands(&self) -> bool {
+        match &*self.0 {
+            #[cfg(feature = "cuda")]
+            Backend::Cuda(d) => d.precision == MatmulPrecision::Medium,
+            _ => false,
+        }
+    }
+
     /// `cpu`, or the name of the GPU or adapter.
     pub fn name(&self) -> String {
         match &*self.0 {

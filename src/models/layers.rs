@@ -6,11 +6,11 @@
 
 use super::adapters::Adapters;
 use super::weights::Weights;
-use crate::ops::attention::{Attention, Heads, attention, mean_weights};
+use crate::ops::attention::{Attention, Heads, attention, attention_of_halves, mean_weights};
 use crate::ops::embed::gather_rows;
-use crate::ops::gemm::{Activation, Epilogue, gemm};
+use crate::ops::gemm::{Activation, Epilogue, gemm_to};
 use crate::ops::glu::glu;
-use crate::ops::norm::{layer_norm, rms_norm};
+use crate::ops::norm::{self, layer_norm, rms_norm};
 use crate::ops::rope::{QkNorm, Rotary, rope};
 use crate::{DType, Device, Error, Offsets, Result, Tensor};
 
@@ -225,8 +225,39 @@ impl Linear {
         activation: Activation,
         residual: Option<&Tensor>,
     ) -> Result<Tensor> {
+        self.apply_to(x, activation, residual, DType::F32)
+    }
+
+    /// The result rounded to `out`.
+    fn apply_to(
+        &self,
+        x: &Tensor,
+        activation: Activation,
+        residual: Option<&Tensor>,
+        out: DType,
+    ) -> Result<Tensor> {
         let bias = self.bias.as_ref();
-        gemm(x, &self.weight, &Epilogue { bias, activation, residual, ..Epilogue::default() })
+        let epilogue = Epilogue { bias, activation, residual, ..Epilogue::default() };
+        gemm_to(x, &self.weight, &epilogue, out)
+    }
+}
+
+/// Hidden states, \[T, H\] f32, and where the device's products round what they take, the same as they take it.
+struct Hidden {
+    full: Tensor,
+    half: Option<Tensor>,
+}
+
+impl Hidden {
+    /// What products take.
+    fn operand(&self) -> &Tensor {
+        self.half.as_ref().unwrap_or(&self.full)
+    }
+}
+
+impl From<Tensor> for Hidden {
+    fn from(full: Tensor) -> Self {
+        Hidden { full, half: None }
     }
 }
 
@@ -244,6 +275,11 @@ impl Norm {
             true => rms_norm(x, None, &self.weight, self.eps),
             false => layer_norm(x, None, &self.weight, self.bias.as_ref(), self.eps),
         }
+    }
+
+    /// The result for products that take `half`, and as f32 too where `full`.
+    fn halved(&self, x: &Tensor, half: DType, full: bool) -> Result<(Option<Tensor>, Tensor)> {
+        norm::halved(x, (self.rms, &self.weight, self.bias.as_ref(), self.eps), half, full)
     }
 
     /// The norm whose result is multiplied by a number.
@@ -416,7 +452,8 @@ impl Stack {
 
     /// Hidden states \[T, H\] after the last layer.
     pub(crate) fn forward(&self, x: Tensor, pass: Pass<'_>) -> Result<Tensor> {
-        self.layers.iter().try_fold(x, |x, layer| self.layer(layer, x, pass))
+        let layer = |x: Hidden, layer| self.layer(layer, x, pass);
+        Ok(self.layers.iter().try_fold(x.into(), layer)?.full)
     }
 
     /// The same, giving `see` the input of each layer on the way, and what comes of the last.
@@ -426,12 +463,12 @@ impl Stack {
         pass: Pass<'_>,
         mut see: impl FnMut(usize, &Tensor) -> Result<()>,
     ) -> Result<()> {
-        let step = |x: Tensor, (i, layer): (usize, &Layer)| {
-            see(i, &x)?;
+        let step = |x: Hidden, (i, layer): (usize, &Layer)| {
+            see(i, &x.full)?;
             self.layer(layer, x, pass)
         };
-        let last = self.layers.iter().enumerate().try_fold(x, step)?;
-        see(self.layers.len(), &last)
+        let last = self.layers.iter().enumerate().try_fold(x.into(), step)?;
+        see(self.layers.len(), &last.full)
     }
 
     /// The weights with which tokens attend to each other in a layer, by its input: [`mean_weights`].
@@ -449,35 +486,51 @@ impl Stack {
 
     /// Hidden states after layer `i`, which there is, given those before it.
     pub(crate) fn step(&self, i: usize, x: Tensor, pass: Pass<'_>) -> Result<Tensor> {
-        self.layer(&self.layers[i], x, pass)
+        Ok(self.layer(&self.layers[i], x.into(), pass)?.full)
+    }
+
+    /// The dtype that what one product hands to the next is stored as, where the device rounds it to that anyway: half of what
+    /// layers read and write.
+    fn half(&self, layer: &Layer) -> Option<DType> {
+        let Shape { hidden, heads, kv_heads, dim, inner, .. } = self.shape;
+        let dtype = layer.qkv.weight.dtype();
+        let whole = [hidden, heads * dim, kv_heads * dim, dim, inner].iter().all(|n| n % 8 == 0);
+        let halves = whole && dtype != DType::F32;
+        (halves && layer.qkv.weight.device().rounds_operands()).then_some(dtype)
     }
 
     /// One layer. Each activation is given back as soon as it has been read, as the documented workspace says.
-    fn layer(&self, layer: &Layer, x: Tensor, pass: Pass<'_>) -> Result<Tensor> {
+    fn layer(&self, layer: &Layer, x: Hidden, pass: Pass<'_>) -> Result<Hidden> {
         let Shape { pre, gated, activation, .. } = self.shape;
+        let half = self.half(layer);
         let [first, second] = layer.norms.each_ref().map(Option::as_ref);
-        let before = |norm: Option<&Norm>, x: &Tensor| match norm {
-            Some(norm) if pre => norm.apply(x),
-            _ => Ok(x.clone()),
+        let before = |norm: Option<&Norm>, x: &Hidden| match (norm, half) {
+            (Some(norm), Some(half)) if pre => Ok(norm.halved(&x.full, half, false)?.1),
+            (Some(norm), None) if pre => norm.apply(&x.full),
+            _ => Ok(x.operand().clone()),
         };
-        let after = |norm: Option<&Norm>, x: Tensor| match norm {
-            Some(norm) if !pre => norm.apply(&x),
-            _ => Ok(x),
+        let after = |norm: Option<&Norm>, x: Tensor| match (norm, half) {
+            (Some(norm), Some(half)) if !pre => {
+                let (full, half) = norm.halved(&x, half, true)?;
+                Ok(Hidden { full: full.unwrap_or(x), half: Some(half) })
+            }
+            (Some(norm), None) if !pre => Ok(norm.apply(&x)?.into()),
+            _ => Ok(x.into()),
         };
-        let context = self.attend(layer, before(first, &x)?, pass)?;
-        let y = layer.output.apply(&context, Activation::None, Some(&x))?;
+        let context = self.attend(layer, before(first, &x)?, pass, half)?;
+        let y = layer.output.apply(&context, Activation::None, Some(&x.full))?;
         drop((context, x));
         let mut y = after(first, y)?;
         if let (Some(cross), Some(context)) = (&layer.cross, pass.context) {
-            y = cross.apply(&self.shape, &y, pass.offsets, context)?;
+            y = cross.apply(&self.shape, &y.full, pass.offsets, context)?.into();
         }
         let h = before(second, &y)?;
-        let inner = match gated {
-            true => glu(&layer.up.apply(&h, Activation::None, None)?, activation)?,
-            false => layer.up.apply(&h, activation, None)?,
+        let inner = match (gated, half) {
+            (true, _) => glu(&layer.up.apply(&h, Activation::None, None)?, activation)?,
+            (false, half) => layer.up.apply_to(&h, activation, None, half.unwrap_or(DType::F32))?,
         };
         drop(h);
-        let z = layer.down.apply(&inner, Activation::None, Some(&y))?;
+        let z = layer.down.apply(&inner, Activation::None, Some(&y.full))?;
         drop((inner, y));
         let z = match &layer.adapters {
             Some(adapters) => adapters.apply(z, pass.language, second, activation)?,
@@ -486,13 +539,27 @@ impl Stack {
         after(second, z)
     }
 
-    /// What each token gathers from those it sees: \[T, heads * dim\].
-    fn attend(&self, layer: &Layer, x: Tensor, pass: Pass<'_>) -> Result<Tensor> {
+    /// What each token gathers from those it sees: \[T, heads * dim\], of `half` where that is given and can be.
+    fn attend(
+        &self,
+        layer: &Layer,
+        x: Tensor,
+        pass: Pass<'_>,
+        half: Option<DType>,
+    ) -> Result<Tensor> {
         let Shape { heads, kv_heads, dim, .. } = self.shape;
+        let at = |tensor, head| Heads { tensor, start: head * dim };
+        if let (Some(half), None, None) = (half, layer.rotation, pass.seen) {
+            // Attention rounds to bf16 whatever the matrices are.
+            let qkv = layer.qkv.apply_to(&x, Activation::None, None, DType::BF16)?;
+            drop(x);
+            let parts = [at(&qkv, 0), at(&qkv, heads), at(&qkv, heads + kv_heads)];
+            let how = self.how(self.window(layer, pass)?);
+            return attention_of_halves(parts, pass.offsets, &how, half);
+        }
         let qkv = self.project(layer, x, pass)?;
         let gathered = pass.seen.map(|s| gather_rows(&qkv, &s.rows)).transpose()?;
         let keys = gathered.as_ref().unwrap_or(&qkv);
-        let at = |tensor, head| Heads { tensor, start: head * dim };
         let among = pass.seen.map_or(pass.offsets, |s| &s.offsets);
         let how = self.how(self.window(layer, pass)?);
         let (k, v) = (at(keys, heads), at(keys, heads + kv_heads));

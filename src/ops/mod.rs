@@ -51,6 +51,7 @@ pub const CUDA_FAMILIES: &[Family] = &[
     attention::cuda::MMA,
     embed::cuda::FAMILY,
     gemm::cuda::FAMILY,
+    gemm::hopper::FAMILY,
     glu::cuda::FAMILY,
     maxsim::cuda::FAMILY,
     hamming::cuda::FAMILY,

@@ -33,6 +33,9 @@ impl Spec for AttentionSpec {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 struct MmaSpec {
+    /// Of Q, K and V.
+    t: DType,
+    out: DType,
     /// Sixteens of columns of a head, rounded up.
     d16: u32,
     vector: bool,
@@ -75,6 +78,8 @@ pub(crate) const MMA: Family = Family {
     name: MmaSpec::FAMILY,
     spec_keys: || {
         keys(MmaSpec {
+            t: DType::F32,
+            out: DType::F32,
             d16: 4,
             vector: true,
             mask: false,
@@ -108,6 +113,10 @@ fn queries(facts: &CudaFacts, args: &Args<'_>, sizes: &[usize]) -> usize {
 pub(super) fn attention(gpu: &Arc<CudaDevice>, args: &Args<'_>) -> Result<Tensor> {
     match gpu.precision {
         MatmulPrecision::Medium => on_tensor_cores(gpu, args, tile(&gpu.facts, args)),
+        _ if args.q.tensor.dtype() != DType::F32 => {
+            let what = "attention of halves with precise products".into();
+            Err(Error::Unsupported { what, device: gpu.name().into() })
+        }
         _ => with_fma(gpu, args, queries(&gpu.facts, args, &[64, 32, 16])),
     }
 }
@@ -134,6 +143,8 @@ fn on_tensor_cores(
     [slot, warps, mt, tiles]: MmaTile,
 ) -> Result<Tensor> {
     let spec = MmaSpec {
+        t: args.q.tensor.dtype(),
+        out: args.out,
         d16: args.how.dim.div_ceil(16) as u32,
         vector: vector(args),
         mask: args.mask.is_some(),
@@ -169,10 +180,10 @@ fn tile(facts: &CudaFacts, args: &Args<'_>) -> MmaTile {
     [slot, warps, mt, tiles.clamp(1, 8)]
 }
 
-/// Whether every head of every row starts at a multiple of four elements.
+/// Whether every head of every row starts at a multiple of 16 bytes.
 fn vector(args: &Args<'_>) -> bool {
     let parts = [args.q, args.k, args.v];
-    let whole = |n: usize| n.is_multiple_of(4);
+    let whole = |n: usize| (n * args.q.tensor.dtype().size()).is_multiple_of(16);
     whole(args.how.dim) && parts.iter().all(|p| whole(p.start) && whole(p.width))
 }
 
@@ -180,7 +191,7 @@ fn vector(args: &Args<'_>) -> bool {
 fn run<S: Spec>(gpu: &Arc<CudaDevice>, args: &Args<'_>, spec: S, slot: usize) -> Result<Tensor> {
     let (heads, dim) = (args.how.heads, args.how.dim);
     let shape = [args.q_offsets.total(), heads * dim];
-    let out = Tensor::cuda_uninit(args.q.tensor.device(), DType::F32, &shape)?;
+    let out = Tensor::cuda_uninit(args.q.tensor.device(), args.out, &shape)?;
     if out.is_empty() {
         return Ok(out);
     }

@@ -89,6 +89,9 @@ pub(crate) struct Args<'a> {
     mask: Option<Mask>,
     /// `r` of the bias, or 0 without one.
     reach: usize,
+    /// The result's dtype.
+    #[cfg_attr(not(feature = "cuda"), allow(dead_code))]
+    out: DType,
 }
 
 /// With both sequences aligned at their ends, a query sees the keys from `behind` before its own to `ahead` after it.
@@ -160,6 +163,26 @@ pub fn attention(
     kv_offsets: &Offsets,
     how: &Attention<'_>,
 ) -> Result<Tensor> {
+    run([q, k, v], [q_offsets, kv_offsets], how, [DType::F32; 2])
+}
+
+/// As [`attention`], of bf16 in 16-byte rows, with the result rounded to `out`: for CUDA and
+/// [`MatmulPrecision::Medium`](crate::MatmulPrecision::Medium), where the bits are those of f32 that are rounded so.
+pub(crate) fn attention_of_halves(
+    qkv: [Heads<'_>; 3],
+    offsets: &Offsets,
+    how: &Attention<'_>,
+    out: DType,
+) -> Result<Tensor> {
+    run(qkv, [offsets, offsets], how, [DType::BF16, out])
+}
+
+fn run(
+    [q, k, v]: [Heads<'_>; 3],
+    [q_offsets, kv_offsets]: [&Offsets; 2],
+    how: &Attention<'_>,
+    [dtype, out]: [DType; 2],
+) -> Result<Tensor> {
     if how.heads == 0 {
         return Err(Error::argument("heads", "at least 1", "0"));
     }
@@ -191,22 +214,27 @@ pub fn attention(
         }
     };
     let args = Args {
-        q: part("q", q, how.heads, how.dim, q_offsets)?,
-        k: part("k", k, how.kv_heads, how.dim, kv_offsets)?,
-        v: part("v", v, how.kv_heads, how.dim, kv_offsets)?,
+        q: part("q", q, dtype, how.heads, how.dim, q_offsets)?,
+        k: part("k", k, dtype, how.kv_heads, how.dim, kv_offsets)?,
+        v: part("v", v, dtype, how.kv_heads, how.dim, kv_offsets)?,
         q_offsets,
         kv_offsets,
         how,
         mask: Mask::new(how),
         reach,
+        out,
     };
     let mut all = vec![q.tensor, k.tensor, v.tensor, q_offsets.tensor(), kv_offsets.tensor()];
     all.extend(how.bias);
     check_devices(OP, &all)?;
     match q.tensor.device().backend() {
-        Backend::Cpu(_) => cpu::attention(&args),
         #[cfg(feature = "cuda")]
         Backend::Cuda(gpu) => cuda::attention(gpu, &args),
+        _ if [dtype, out] != [DType::F32; 2] => Err(Error::Unsupported {
+            what: format!("attention of {dtype} to {out}"),
+            device: q.tensor.device().name(),
+        }),
+        Backend::Cpu(_) => cpu::attention(&args),
         #[cfg(feature = "wgpu")]
         Backend::Wgpu(gpu) => wgpu::attention(gpu, &args),
     }
@@ -216,13 +244,14 @@ pub fn attention(
 fn part<'a>(
     name: &str,
     columns: Heads<'a>,
+    dtype: DType,
     heads: usize,
     dim: usize,
     offsets: &Offsets,
 ) -> Result<Part<'a>> {
     let (rows, width) = matrix(OP, name, columns.tensor)?;
-    if columns.tensor.dtype() != DType::F32 {
-        return Err(Error::shape(OP, format!("{name} of f32"), columns.tensor.dtype().name()));
+    if columns.tensor.dtype() != dtype {
+        return Err(Error::shape(OP, format!("{name} of {dtype}"), columns.tensor.dtype().name()));
     }
     let end = heads.checked_mul(dim).and_then(|n| n.checked_add(columns.start));
     if end.is_none_or(|end| end > width) {

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::{Activation, Args};
+use super::{Activation, Args, hopper};
 use crate::device::cuda::{CudaDevice, GRID_YZ};
 use crate::device::{CudaFacts, MatmulPrecision};
 use crate::template::{Family, Spec, keys, params};
@@ -12,7 +12,7 @@ use crate::{DType, Error, Result, Tensor};
 /// What forms the products.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
-enum Core {
+pub(super) enum Core {
     /// Fused multiply-adds in f32.
     Fma,
     /// Matrix units, by the type of their operands.
@@ -27,6 +27,7 @@ struct GemmSpec {
     core: Core,
     a: DType,
     b: DType,
+    out: DType,
     /// Numbers that stand for one of `a`.
     parts: u32,
     /// Whether rows start at multiples of what one load takes.
@@ -50,7 +51,7 @@ params! {
 
 pub(crate) const FAMILY: Family = Family {
     name: GemmSpec::FAMILY,
-    spec_keys: || keys(spec(Product::FMA, DType::F32, DType::F32, true, FMA_TILES[0])),
+    spec_keys: || keys(spec(Product::FMA, [DType::F32; 3], true, FMA_TILES[0])),
     params: GemmParams::MEMBERS,
     params_size: size_of::<GemmParams>(),
 };
@@ -102,7 +103,12 @@ impl Product {
     }
 }
 
-fn spec(product: Product, a: DType, b: DType, wide: bool, [bm, bn, tm, tn]: Tile) -> GemmSpec {
+fn spec(
+    product: Product,
+    [a, b, out]: [DType; 3],
+    wide: bool,
+    [bm, bn, tm, tn]: Tile,
+) -> GemmSpec {
     let Product { core, parts } = product;
     let stages = match (core, bm) {
         (Core::Fma, _) => 1,
@@ -110,7 +116,7 @@ fn spec(product: Product, a: DType, b: DType, wide: bool, [bm, bn, tm, tn]: Tile
         (_, 16) => 6,
         _ => 4,
     };
-    GemmSpec { core, a, b, parts, wide, bm, bn, tm, tn, stages }
+    GemmSpec { core, a, b, out, parts, wide, bm, bn, tm, tn, stages }
 }
 
 /// The tile policy: the largest tile of which there are enough to fill the device. A row's bits are the same with every
@@ -131,11 +137,28 @@ fn tile(facts: &CudaFacts, args: &Args<'_>, tiles: [Tile; 3]) -> Tile {
 
 pub(super) fn gemm(gpu: &Arc<CudaDevice>, args: &Args<'_>) -> Result<Tensor> {
     let product = Product::choose(gpu.precision, args.a.dtype(), args.b.dtype(), args.k);
-    run(gpu, args, product, tile(&gpu.facts, args, product.tiles()))
+    match hopper::columns(&gpu.facts, args) {
+        Some(columns) => hopper::run(gpu, args, product.core, columns),
+        None => run(gpu, args, product, tile(&gpu.facts, args, product.tiles())),
+    }
 }
 
 fn run(gpu: &Arc<CudaDevice>, args: &Args<'_>, product: Product, tile: Tile) -> Result<Tensor> {
-    let y = Tensor::cuda_uninit(args.a.device(), DType::F32, args.shape)?;
+    let [a, b] = [args.a, args.b].map(Tensor::dtype);
+    // Loads of four numbers; K = 0 has none.
+    let wide = args.k.is_multiple_of(4);
+    let [bm, bn, ..] = tile;
+    launch(gpu, args, spec(product, [a, b, args.out], wide, tile), [bm, bn])
+}
+
+/// Enqueues a kernel whose blocks compute `rows` x `columns` outputs each.
+pub(super) fn launch<S: Spec>(
+    gpu: &Arc<CudaDevice>,
+    args: &Args<'_>,
+    spec: S,
+    [rows, columns]: [u32; 2],
+) -> Result<Tensor> {
+    let y = Tensor::cuda_uninit(args.a.device(), args.out, args.shape)?;
     if y.is_empty() {
         return Ok(y);
     }
@@ -146,12 +169,7 @@ fn run(gpu: &Arc<CudaDevice>, args: &Args<'_>, product: Product, tile: Tile) -> 
             device: gpu.name().into(),
         })
     };
-    // Loads of four numbers; K = 0 has none.
-    let wide = k.is_multiple_of(4);
-    let kernel = gpu.kernel(
-        spec(product, a.dtype(), b.dtype(), wide, tile),
-        (GemmParams::MEMBERS, size_of::<GemmParams>()),
-    )?;
+    let kernel = gpu.kernel(spec, (GemmParams::MEMBERS, size_of::<GemmParams>()))?;
     let params = GemmParams {
         m: extent(m)?,
         n: extent(n)?,
@@ -161,8 +179,7 @@ fn run(gpu: &Arc<CudaDevice>, args: &Args<'_>, product: Product, tile: Tile) -> 
         has_bias: epilogue.bias.is_some() as u32,
         has_residual: epilogue.residual.is_some() as u32,
     };
-    let [bm, bn, ..] = tile;
-    let blocks = m.div_ceil(bm as usize) * n.div_ceil(bn as usize);
+    let blocks = m.div_ceil(rows as usize) * n.div_ceil(columns as usize);
     for first in (0..batch).step_by(GRID_YZ) {
         let at = |t: &Tensor, rows: usize, width: usize| {
             (first * rows) as u64 * (width * t.dtype().size()) as u64
@@ -248,8 +265,9 @@ mod tests {
                     residual: Some(&residual_on),
                 };
                 let shape = [batch, m, n];
+                let out = F32;
                 let args =
-                    Args { a: &a, b: &b, epilogue: &epilogue, batch, m, n, k, shape: &shape };
+                    Args { a: &a, b: &b, epilogue: &epilogue, batch, m, n, k, shape: &shape, out };
                 let results: Vec<Vec<f32>> = product
                     .tiles()
                     .iter()

@@ -7,6 +7,8 @@
 mod cpu;
 #[cfg(feature = "cuda")]
 pub(crate) mod cuda;
+#[cfg(feature = "cuda")]
+pub(crate) mod hopper;
 mod pack;
 #[cfg(feature = "wgpu")]
 pub(crate) mod wgpu;
@@ -68,8 +70,10 @@ struct Args<'a> {
     m: usize,
     n: usize,
     k: usize,
-    /// The result's shape.
+    /// The result's shape and dtype.
     shape: &'a [usize],
+    #[cfg_attr(not(feature = "cuda"), allow(dead_code))]
+    out: DType,
 }
 
 /// The product with the transpose of `b`: `activation(scale · a bᵀ + bias) + residual`.
@@ -84,6 +88,17 @@ struct Args<'a> {
 /// # Errors
 /// [`Error::Shape`] if shapes, dtypes or devices do not fit.
 pub fn gemm(a: &Tensor, b: &Tensor, epilogue: &Epilogue<'_>) -> Result<Tensor> {
+    gemm_to(a, b, epilogue, DType::F32)
+}
+
+/// As [`gemm`], with the result rounded to `out`. What is not f32 is for CUDA, and of the dtype that `a` and `b` have, or,
+/// where they are f16, bf16.
+pub(crate) fn gemm_to(
+    a: &Tensor,
+    b: &Tensor,
+    epilogue: &Epilogue<'_>,
+    out: DType,
+) -> Result<Tensor> {
     const OP: &str = "gemm";
     let unfit = || {
         Error::shape(
@@ -116,11 +131,15 @@ pub fn gemm(a: &Tensor, b: &Tensor, epilogue: &Epilogue<'_>) -> Result<Tensor> {
     let all: Vec<&Tensor> =
         [Some(a), Some(b), epilogue.bias, epilogue.residual].into_iter().flatten().collect();
     check_devices(OP, &all)?;
-    let args = Args { a, b, epilogue, batch, m, n, k, shape: &shape };
+    let args = Args { a, b, epilogue, batch, m, n, k, shape: &shape, out };
     match a.device().backend() {
-        Backend::Cpu(cpu) => cpu::gemm(cpu, &args),
         #[cfg(feature = "cuda")]
         Backend::Cuda(gpu) => cuda::gemm(gpu, &args),
+        _ if out != DType::F32 => Err(Error::Unsupported {
+            what: format!("gemm to {out}"),
+            device: a.device().name(),
+        }),
+        Backend::Cpu(cpu) => cpu::gemm(cpu, &args),
         #[cfg(feature = "wgpu")]
         Backend::Wgpu(gpu) => wgpu::gemm(gpu, &args),
     }

@@ -14,12 +14,25 @@ struct NormSpec {
     kind: Kind,
     bias: bool,
     residual: bool,
+    /// Whether the result is written as f32.
+    full: bool,
+    /// What it is written as too, or alone.
+    half: Half,
     /// Whether rows divide into fours, so that four columns are read and written together.
     vector: bool,
     /// Fours of columns that a thread holds; 0 where the row does not fit the registers.
     quads: u32,
     /// Warps that share a row.
     warps: u32,
+}
+
+/// The dtype of results for products that take halves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Half {
+    None,
+    F16,
+    BF16,
 }
 
 impl Spec for NormSpec {
@@ -38,6 +51,8 @@ pub(crate) const FAMILY: Family = Family {
             kind: Kind::L2,
             bias: false,
             residual: false,
+            full: true,
+            half: Half::None,
             vector: true,
             quads: 1,
             warps: 1,
@@ -62,8 +77,32 @@ pub(crate) fn shape(width: usize) -> (usize, usize) {
 
 pub(super) fn norm(gpu: &Arc<CudaDevice>, args: &Args<'_>) -> Result<Tensor> {
     let y = Tensor::cuda_uninit(args.x.device(), DType::F32, args.x.shape())?;
-    if y.is_empty() {
-        return Ok(y);
+    launch(gpu, args, Some(&y), None)?;
+    Ok(y)
+}
+
+/// The result rounded to `half`, behind itself where it is wanted too.
+pub(super) fn halved(
+    gpu: &Arc<CudaDevice>,
+    args: &Args<'_>,
+    half: DType,
+    full: bool,
+) -> Result<(Option<Tensor>, Tensor)> {
+    let made = |dtype| Tensor::cuda_uninit(args.x.device(), dtype, args.x.shape());
+    let full = full.then(|| made(DType::F32)).transpose()?;
+    let half = made(half)?;
+    launch(gpu, args, full.as_ref(), Some(&half))?;
+    Ok((full, half))
+}
+
+fn launch(
+    gpu: &Arc<CudaDevice>,
+    args: &Args<'_>,
+    full: Option<&Tensor>,
+    half: Option<&Tensor>,
+) -> Result<()> {
+    if args.x.is_empty() {
+        return Ok(());
     }
     let (rows, (quads, warps)) = (args.x.shape()[0], shape(args.width));
     let spec = NormSpec {
@@ -71,16 +110,21 @@ pub(super) fn norm(gpu: &Arc<CudaDevice>, args: &Args<'_>) -> Result<Tensor> {
         kind: args.kind,
         bias: args.bias.is_some(),
         residual: args.residual.is_some(),
+        full: full.is_some(),
+        half: match half.map(Tensor::dtype) {
+            None => Half::None,
+            Some(DType::F16) => Half::F16,
+            Some(_) => Half::BF16,
+        },
         vector: args.width.is_multiple_of(4) && quads > 0,
         quads: quads as u32,
         warps: warps as u32,
     };
     let kernel = gpu.kernel(spec, (NormParams::MEMBERS, size_of::<NormParams>()))?;
-    let inputs = [Some(args.x), args.residual, args.weight, args.bias, Some(&y)];
+    let tensors = [Some(args.x), args.residual, args.weight, args.bias, full, half];
     let bindings: Vec<Binding<'_>> =
-        inputs.into_iter().flatten().map(|t| t.cuda().into()).collect();
+        tensors.into_iter().flatten().map(|t| t.cuda().into()).collect();
     let params = NormParams { rows: rows as u32, width: args.width as u32, eps: args.eps };
     let blocks = if warps == 1 { rows.div_ceil(4) } else { rows };
-    gpu.launch(&kernel, &bindings, &params, [blocks, 1, 1])?;
-    Ok(y)
+    gpu.launch(&kernel, &bindings, &params, [blocks, 1, 1])
 }

@@ -73,6 +73,30 @@ pub fn l2_normalize(x: &Tensor, eps: f32) -> Result<Tensor> {
     run("l2_normalize", Kind::L2, x, None, None, None, eps)
 }
 
+/// Layer normalisation, or with `rms` that by the root mean square, of f32 rounded to `half`, and behind it as f32 where `full`.
+/// For CUDA, whose products take halves.
+///
+/// # Errors
+/// As [`layer_norm`]; [`Error::Unsupported`] on other devices.
+pub(crate) fn halved(
+    x: &Tensor,
+    (rms, weight, bias, eps): (bool, &Tensor, Option<&Tensor>, f32),
+    half: DType,
+    full: bool,
+) -> Result<(Option<Tensor>, Tensor)> {
+    let kind = if rms { Kind::Rms } else { Kind::Layer };
+    let args = checked("norm", kind, x, None, Some(weight), bias, eps)?;
+    match x.device().backend() {
+        #[cfg(feature = "cuda")]
+        Backend::Cuda(gpu) => cuda::halved(gpu, &args, half, full),
+        _ => {
+            let _ = (args, full);
+            let what = format!("norms to {half}");
+            Err(Error::Unsupported { what, device: x.device().name() })
+        }
+    }
+}
+
 fn run(
     op: &'static str,
     kind: Kind,
@@ -82,6 +106,25 @@ fn run(
     bias: Option<&Tensor>,
     eps: f32,
 ) -> Result<Tensor> {
+    let args = checked(op, kind, x, residual, weight, bias, eps)?;
+    match x.device().backend() {
+        Backend::Cpu(_) => cpu::norm(&args),
+        #[cfg(feature = "cuda")]
+        Backend::Cuda(gpu) => cuda::norm(gpu, &args),
+        #[cfg(feature = "wgpu")]
+        Backend::Wgpu(gpu) => wgpu::norm(gpu, &args),
+    }
+}
+
+fn checked<'a>(
+    op: &'static str,
+    kind: Kind,
+    x: &'a Tensor,
+    residual: Option<&'a Tensor>,
+    weight: Option<&'a Tensor>,
+    bias: Option<&'a Tensor>,
+    eps: f32,
+) -> Result<Args<'a>> {
     let (_, width) = matrix(op, "x", x)?;
     check_float(op, "x", x)?;
     if let Some(r) = residual {
@@ -97,12 +140,5 @@ fn run(
     if eps.is_nan() || eps < 0.0 {
         return Err(Error::argument("eps", "a number of at least 0", eps.to_string()));
     }
-    let args = Args { kind, x, residual, weight, bias, eps, width };
-    match x.device().backend() {
-        Backend::Cpu(_) => cpu::norm(&args),
-        #[cfg(feature = "cuda")]
-        Backend::Cuda(gpu) => cuda::norm(gpu, &args),
-        #[cfg(feature = "wgpu")]
-        Backend::Wgpu(gpu) => wgpu::norm(gpu, &args),
-    }
+    Ok(Args { kind, x, residual, weight, bias, eps, width })
 }
