@@ -10,6 +10,7 @@ mod emulated;
 use std::sync::Arc;
 
 use common::{Rng, assert_close, normals};
+use cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode};
 use cudarc::driver::{CudaContext, CudaSlice};
 use emulated::{alone, cuda, emulator};
 use nearkin::ops::gemm::{Epilogue, gemm};
@@ -291,6 +292,27 @@ fn two_threads_on_one_device_give_the_same_bits() {
                 }
             });
         }
+    });
+}
+
+/// As when a thread opens a device while an encoder of another records its forward pass.
+#[test]
+fn a_device_opens_and_works_while_another_thread_records_a_graph() {
+    alone("a_device_opens_and_works_while_another_thread_records_a_graph", &[], || {
+        let Some(device) = cuda() else { return };
+        let want = bits(&work(&device, 8));
+        let (context, _) = device.as_cuda().unwrap();
+        let stream = context.new_stream().unwrap();
+        stream.begin_capture(CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL).unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let second = Device::cuda(0).unwrap();
+                assert_eq!(bits(&work(&second, 8)), want);
+                second.synchronize().unwrap();
+            });
+        });
+        let graph = stream.end_capture(CUgraphInstantiate_flags(0));
+        assert!(graph.is_ok(), "the recording was broken: {:?}", graph.err());
     });
 }
 
