@@ -418,8 +418,14 @@ fn without_a_driver_the_error_says_so_and_the_choice_moves_on() {
             Ok(device) => eprintln!("skipped: this machine has a driver, and {device:?}"),
             Err(error) => {
                 assert!(matches!(&error, Error::NoDevice { backend, .. } if backend == "cuda:0"));
+                // No driver, or one that has no device to show.
                 let said = error.to_string();
-                assert!(said.contains("NVIDIA's driver is not installed (libcuda.so"), "{said}");
+                let reasons = [
+                    "NVIDIA's driver is not installed (libcuda.so",
+                    "the driver did not start: CUDA_ERROR_NO_DEVICE",
+                    "the driver is there, but sees no GPU",
+                ];
+                assert!(reasons.iter().any(|reason| said.contains(reason)), "{said}");
                 assert_ne!(Device::best().kind(), "cuda");
                 assert!(Device::all().iter().all(|d| d.backend != "cuda"));
                 let error = Device::by_name("cuda:1").unwrap_err();
