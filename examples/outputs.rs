@@ -125,10 +125,7 @@ fn compare(a: &Path, b: &Path) -> Result<(), String> {
             apart.push(name.as_str());
             continue;
         };
-        let tolerance = FAMILIES
-            .iter()
-            .find(|(family, ..)| name.split('/').next() == Some(family))
-            .map_or(0.0, |&(_, tolerance, _)| tolerance);
+        let tolerance = tolerance(name);
         let equal = a.iter().zip(b).filter(|(a, b)| a.to_bits() == b.to_bits()).count();
         let most = match a.len() == b.len() {
             true => a.iter().zip(b).map(|(&a, &b)| difference(a, b)).fold(0.0, f32::max),
@@ -152,6 +149,16 @@ fn compare(a: &Path, b: &Path) -> Result<(), String> {
             Err(format!("{n} of {all} cases are too far apart or on one device only: {first} ..."))
         }
     }
+}
+
+/// The family's, but for attention on tensor cores: its weights are rounded to bf16, and where an exponential differs in its
+/// last bit, the weight may become another neighbour, 2^-8 of it away.
+fn tolerance(case: &str) -> f32 {
+    if case.starts_with("attention/medium_") {
+        return 1e-3;
+    }
+    let family = case.split('/').next();
+    FAMILIES.iter().find(|(name, ..)| family == Some(name)).map_or(0.0, |&(_, most, _)| most)
 }
 
 /// Relative for what is larger than 1; not a number only where both are not.

@@ -32,6 +32,7 @@
 //@ spec    D4=1,2,6,8,16,20,31,32 VECTOR=false,true MASK=false,true BIAS=false,true TILED=false,true
 //@ where   TILED or D4 <= 8
 
+//% from "include/nan.wgsl" import at_least
 //% set CHUNKS = (D4 + 7) // 8
 struct AttentionParams {
     groups: u32, heads: u32, dim: u32, first: u32, last: u32,
@@ -95,13 +96,14 @@ fn store(at: u32, c: u32, total: vec4<f32>, sum: f32) {
 }
 
 //% if BIAS
+{{ at_least(four=true) }}
 // Scores of query i and keys j with their bias.
 fn biased(s: vec4<f32>, head: u32, i: u32, j: vec4<u32>) -> vec4<f32> {
     let last = params.reach - 1;
     let relative = clamp(vec4<i32>(j) - vec4<i32>(i32(i)), vec4<i32>(-last), vec4<i32>(last));
     let at = vec4<u32>(relative + vec4<i32>(last)) + vec4<u32>(head * u32(2 * last + 1));
     let sum = s + vec4<f32>(bias[at.x], bias[at.y], bias[at.z], bias[at.w]) * LOG2_E;
-    return select(sum, vec4<f32>(LOWEST), sum < vec4<f32>(LOWEST));
+    return at_least(sum, vec4<f32>(LOWEST));
 }
 //% endif
 

@@ -13,6 +13,7 @@
 //@ spec    T=f32,f16,f16p,bf16 PROJECT=false,true
 //@ needs   <% if T == "f16" %>f16<% endif %>
 
+//% from "include/nan.wgsl" import is_nan
 //% from "include/numbers.wgsl" import enable, reader
 {{ enable([T]) }}
 // Words `first` .. `first + count` of `words` are this launch's; the projection starts with the first.
@@ -31,7 +32,7 @@ var<workgroup> tile: array<f32, 512>;
 //% endif
 var<workgroup> gathered: array<atomic<u32>, 16>;
 
-fn is_nan(v: f32) -> bool { return (bitcast<u32>(v) & 0x7fffffffu) > 0x7f800000u; }
+{{ is_nan() }}
 
 @compute @workgroup_size(64)
 fn hamming_encode(

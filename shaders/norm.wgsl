@@ -15,6 +15,7 @@
 //@ where   not BIAS or KIND == "layer"
 //@ needs   <% if T == "f16" %>f16 <% endif %><% if SUBGROUPS %>subgroups<% endif %>
 
+//% from "include/nan.wgsl" import at_least
 //% from "include/numbers.wgsl" import enable, reader
 //% from "include/reduce.wgsl" import workgroup_reduce
 {{ enable([T]) }}
@@ -38,6 +39,10 @@ struct NormParams { rows: u32, width: u32, eps: f32 }
 @group(0) @binding({{ binding.next + 1 }}) var<uniform> params: NormParams;
 
 {{ workgroup_reduce("row_sum", WG, SUBGROUPS, "total + other", "subgroupAdd", "0.0") }}
+//% if KIND == "l2"
+
+{{ at_least() }}
+//% endif
 
 fn value(i: u32) -> f32 {
     return load_x(i)<% if RESIDUAL %> + load_residual(i)<% endif %>;
@@ -75,7 +80,7 @@ fn norm(
     let total = row_sum(squares, thread, lane, lanes);
     //% if KIND == "l2"
     let length = sqrt(total);
-    let scale = 1.0 / select(length, params.eps, length < params.eps);
+    let scale = 1.0 / at_least(length, params.eps);
     //% else
     let scale = 1.0 / sqrt(total / f32(params.width) + params.eps);
     //% endif

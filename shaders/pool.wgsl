@@ -12,6 +12,7 @@
 //@ spec    KIND=mean,max MASK=false,true WG=64
 //@ needs
 
+//% from "include/nan.wgsl" import is_nan
 struct PoolParams { sequences: u32, width: u32, tiles: u32, first: u32, end: u32, initial: f32 }
 
 @group(0) @binding(0) var<storage, read> x: array<f32>;
@@ -24,7 +25,7 @@ struct PoolParams { sequences: u32, width: u32, tiles: u32, first: u32, end: u32
 @group(0) @binding({{ 5 if MASK else 3 }}) var<uniform> params: PoolParams;
 
 //% if KIND == "max"
-fn is_nan(v: f32) -> bool { return (bitcast<u32>(v) & 0x7fffffffu) > 0x7f800000u; }
+{{ is_nan() }}
 //% endif
 
 @compute @workgroup_size({{ WG }})

@@ -12,6 +12,7 @@
 //@ spec    BITS=1,2,4 SUBGROUPS=false,true
 //@ needs   <% if SUBGROUPS %>subgroups<% endif %>
 
+//% from "include/nan.wgsl" import at_least
 //% from "include/reduce.wgsl" import workgroup_reduce
 struct ResidualParams { rows: u32, width: u32, words: u32, eps: f32 }
 
@@ -23,6 +24,8 @@ struct ResidualParams { rows: u32, width: u32, words: u32, eps: f32 }
 @group(0) @binding(5) var<uniform> params: ResidualParams;
 
 {{ workgroup_reduce("row_sum", 64, SUBGROUPS, "total + other", "subgroupAdd", "0.0") }}
+
+{{ at_least() }}
 
 @compute @workgroup_size(64)
 fn residual(
@@ -52,7 +55,7 @@ fn residual(
         y[at + c] = v;
     }
     let length = sqrt(row_sum(squares, thread, lane, lanes));
-    let scale = 1.0 / select(length, params.eps, length < params.eps);
+    let scale = 1.0 / at_least(length, params.eps);
     // Each thread reads what it wrote itself.
     for (var c = thread; c < params.width; c += 64u) { y[at + c] *= scale; }
 }

@@ -38,6 +38,7 @@ pub trait Spec: Copy + Eq + Hash + Debug + serde::Serialize + Send + Sync + 'sta
 pub const SHADERS: &[(&str, &str)] = &[
     ("include/activation.wgsl", include_str!("../shaders/include/activation.wgsl")),
     ("include/lists.wgsl", include_str!("../shaders/include/lists.wgsl")),
+    ("include/nan.wgsl", include_str!("../shaders/include/nan.wgsl")),
     ("include/numbers.wgsl", include_str!("../shaders/include/numbers.wgsl")),
     ("include/reduce.wgsl", include_str!("../shaders/include/reduce.wgsl")),
     ("norm.wgsl", include_str!("../shaders/norm.wgsl")),

@@ -1,5 +1,6 @@
 // The activations of `Activation` in src/ops/gemm/mod.rs: declares activate(x) for one of them. Polynomials and cuts are
 // those of the CPU (src/ops/math.rs).
+//% from "include/nan.wgsl" import is_nan, at_least
 //% macro activation(kind)
 //% if kind == "gelu"
 // The error function; fits and cut as on the CPU.
@@ -13,8 +14,14 @@ fn erf(x: f32) -> f32 {
     return select(v, -v, x < 0.0);
 }
 //% elif kind in ["gelu_tanh", "tanh"]
+{{ is_nan() }}
 // The built-in function may overflow for large arguments.
-fn bounded_tanh(x: f32) -> f32 { return tanh(select(x, 10.0 * sign(x), abs(x) > 10.0)); }
+fn bounded_tanh(x: f32) -> f32 {
+    if is_nan(x) { return x; }
+    return tanh(clamp(x, -10.0, 10.0));
+}
+//% elif kind == "relu"
+{{ at_least() }}
 //% endif
 
 fn activate(x: f32) -> f32 {
@@ -25,8 +32,7 @@ fn activate(x: f32) -> f32 {
     //% elif kind == "quick_gelu"
     return x / (1.0 + exp(-1.702 * x));
     //% elif kind == "relu"
-    // Not max, which may turn a NaN into 0.
-    return select(x, 0.0, x < 0.0);
+    return at_least(x, 0.0);
     //% elif kind == "silu"
     return x / (1.0 + exp(-x));
     //% elif kind == "tanh"

@@ -7,7 +7,7 @@ use std::any::{Any, TypeId};
 use std::collections::HashMap;
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::task::Poll;
 
 use crate::device::DeviceOptions;
@@ -143,14 +143,17 @@ fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// All adapters, the ones `Device::wgpu(i)` counts through: discrete, integrated, virtual, unknown, software.
 pub(crate) fn adapters() -> Vec<wgpu::Adapter> {
-    let mut desc = wgpu::InstanceDescriptor::new_without_display_handle().with_env();
-    desc.backends &= wgpu::Backends::PRIMARY;
-    if desc.backends.is_empty() {
-        return Vec::new();
-    }
-    let backends = desc.backends;
-    let instance = wgpu::Instance::new(desc);
-    let mut adapters = pollster::block_on(instance.enumerate_adapters(backends));
+    // Made once and never dropped: with the last instance a driver's libraries are unloaded, and NVIDIA's crash where
+    // other threads still have something of them to destroy, or load them at that moment.
+    static INSTANCE: OnceLock<Option<(wgpu::Instance, wgpu::Backends)>> = OnceLock::new();
+    let made = INSTANCE.get_or_init(|| {
+        let mut desc = wgpu::InstanceDescriptor::new_without_display_handle().with_env();
+        desc.backends &= wgpu::Backends::PRIMARY;
+        let backends = desc.backends;
+        (!backends.is_empty()).then(|| (wgpu::Instance::new(desc), backends))
+    });
+    let Some((instance, backends)) = made else { return Vec::new() };
+    let mut adapters = pollster::block_on(instance.enumerate_adapters(*backends));
     adapters.retain(|a| a.get_downlevel_capabilities().is_webgpu_compliant());
     adapters.sort_by_key(|a| rank(a.get_info().device_type));
     adapters

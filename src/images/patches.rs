@@ -20,6 +20,15 @@ pub struct Patches {
 /// [`Error::Argument`] if a side of a patch or a stride is 0, a patch is larger than the image, or `pixels` is not as long
 /// as its sides say.
 pub fn patches(pixels: &Pixels, patch: (usize, usize), stride: (usize, usize)) -> Result<Patches> {
+    let grid = grid(pixels, patch, stride)?;
+    let size = grid.0.saturating_mul(grid.1).saturating_mul(3 * patch.0 * patch.1);
+    let mut rows = vec![0.0; size];
+    write(pixels, patch, stride, &mut rows)?;
+    Ok(Patches { rows, grid })
+}
+
+/// Patches down and across an image.
+fn grid(pixels: &Pixels, patch: (usize, usize), stride: (usize, usize)) -> Result<(usize, usize)> {
     let (height, width) = (pixels.height, pixels.width);
     pixels.check()?;
     if !(1..=height).contains(&patch.0) || !(1..=width).contains(&patch.1) {
@@ -30,17 +39,28 @@ pub fn patches(pixels: &Pixels, patch: (usize, usize), stride: (usize, usize)) -
         let got = format!("{} x {}", stride.0, stride.1);
         return Err(Error::argument("stride of patches", "at least 1 x 1", got));
     }
-    let grid = ((height - patch.0) / stride.0 + 1, (width - patch.1) / stride.1 + 1);
-    let size = grid.0.saturating_mul(grid.1).saturating_mul(3 * patch.0 * patch.1);
-    let mut rows = Vec::with_capacity(size);
+    Ok(((height - patch.0) / stride.0 + 1, (width - patch.1) / stride.1 + 1))
+}
+
+/// [`patches`] into a slice that is as long.
+pub(crate) fn write(
+    pixels: &Pixels,
+    patch: (usize, usize),
+    stride: (usize, usize),
+    rows: &mut [f32],
+) -> Result<()> {
+    let grid = grid(pixels, patch, stride)?;
+    let (height, width) = (pixels.height, pixels.width);
+    let mut lines = rows.chunks_exact_mut(patch.1);
     for top in (0..grid.0).map(|y| y * stride.0) {
         for left in (0..grid.1).map(|x| x * stride.1) {
             for channel in pixels.values.chunks_exact(height * width) {
-                for line in channel.chunks_exact(width).skip(top).take(patch.0) {
-                    rows.extend_from_slice(&line[left..left + patch.1]);
+                let from = channel.chunks_exact(width).skip(top).take(patch.0);
+                for (line, to) in from.zip(&mut lines) {
+                    to.copy_from_slice(&line[left..left + patch.1]);
                 }
             }
         }
     }
-    Ok(Patches { rows, grid })
+    Ok(())
 }

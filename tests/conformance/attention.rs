@@ -418,22 +418,27 @@ fn nothing_to_see_gives_zeros() {
 #[test]
 fn a_nan_reaches_only_those_who_see_it() {
     for (name, device) in devices() {
-        for (dim, causal, window) in [
-            (32, false, None),
-            (32, true, None),
-            (7, true, None),
-            (32, false, Some(9)),
-            (32, true, Some(40)),
-            (7, false, Some(33)),
+        for (dim, causal, window, reach) in [
+            (32, false, None, 0),
+            (32, true, None, 0),
+            (7, true, None, 0),
+            (32, false, Some(9), 0),
+            (32, true, Some(40), 0),
+            (7, false, Some(33), 0),
+            (32, false, None, 20),
+            (7, true, Some(33), 20),
         ] {
             let width = 2 * dim;
-            let base = Case { causal, window, ..Case::new(2, dim, &[9, 130], 16) };
+            let mut base = Case { causal, window, ..Case::new(2, dim, &[9, 130], 16) };
+            if reach > 0 {
+                base = base.with_bias(reach, 17);
+            }
             // Sequence 1 starts at row 9; a NaN or infinity in its row 70, in head 1.
             for (part, value) in [(0, f32::NAN), (1, f32::NAN), (2, f32::NAN), (2, f32::INFINITY)] {
                 let mut case = base.clone();
                 case.parts[part][79 * width + dim + 3] = value;
                 case.check(
-                    &format!("part {part} with {value}, causal {causal}, window {window:?}"),
+                    &format!("part {part} with {value}, causal {causal}, window {window:?}, reach {reach}"),
                     name,
                     device,
                     2e-5,

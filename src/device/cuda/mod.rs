@@ -270,6 +270,17 @@ pub(crate) fn info(index: usize) -> Option<DeviceInfo> {
     })
 }
 
+/// A stream of a context in which nothing was done yet. Before a context's first stream cudarc waits for all of the
+/// context, unless it tracks no events; the driver refuses that, and breaks the recording, while any thread records a graph.
+fn first_stream(context: &Arc<CudaContext>) -> Result<Arc<CudaStream>, DriverError> {
+    // SAFETY: no slice of the context exists yet, and none is made until events are tracked again.
+    unsafe { context.disable_event_tracking() };
+    let stream = context.new_stream();
+    // SAFETY: as above.
+    unsafe { context.enable_event_tracking() };
+    stream
+}
+
 impl CudaDevice {
     pub(crate) fn open(index: usize, options: DeviceOptions) -> Result<Self> {
         let backend = format!("cuda:{index}");
@@ -290,7 +301,7 @@ impl CudaDevice {
             reason: format!("the driver refused to open it: {}", driver::describe(code)),
         };
         let context = CudaContext::new(index).map_err(refused)?;
-        let stream = context.new_stream().map_err(refused)?;
+        let stream = first_stream(&context).map_err(refused)?;
         Self::adopt(context, stream, options)
     }
 

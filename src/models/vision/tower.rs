@@ -2,11 +2,13 @@
 
 use std::sync::Mutex;
 
+use rayon::prelude::*;
+
 use super::config::VisionConfig;
 use super::family::{Head, Parts};
 #[cfg(feature = "cuda")]
 use crate::device::Backend;
-use crate::images::{Pixels, interpolate_positions, patches};
+use crate::images::{Pixels, interpolate_positions, write_patches};
 use crate::models::EmbedOptions;
 #[cfg(feature = "cuda")]
 use crate::models::graphs::{Batch, Graphs, Input};
@@ -227,7 +229,7 @@ impl Tower {
         Ok(found)
     }
 
-    /// What the first layer gets of images of one size, \[images * tokens, H\], and which rows are whose.
+    /// What the first layer gets of images, all of one size, \[images * tokens, H\], and which rows are whose.
     fn embedded(&self, images: &[&Pixels]) -> Result<(Tensor, Offsets)> {
         let parts = &self.config.parts;
         let [down, across] = parts.patch;
@@ -235,11 +237,12 @@ impl Tower {
         let (before, columns) = (self.before(), 3 * down * across);
         let tokens = before + grid[0] * grid[1];
         // Tokens before the patches are patches of zeros; what they are comes with their positions.
-        let mut pixels = Vec::with_capacity(images.len() * tokens * columns);
-        for image in images {
-            pixels.resize(pixels.len() + before * columns, 0.0);
-            pixels.extend(patches(image, (down, across), (down, across))?.rows);
-        }
+        let mut pixels = vec![0.0; images.len() * tokens * columns];
+        pixels.par_chunks_exact_mut(tokens * columns).zip(images).try_for_each(
+            |(rows, image)| {
+                write_patches(image, (down, across), (down, across), &mut rows[before * columns..])
+            },
+        )?;
         let shape = [images.len() * tokens, columns];
         let pixels = Tensor::from_slice(&self.device, &shape, &pixels)?;
         let embedded = self.patch.apply(&pixels, Activation::None, None)?;
