@@ -141,7 +141,8 @@ fn run(small: bool, seconds: f64, only: Option<String>, part: Option<String>) ->
     let context = CudaContext::new(0)?;
     let stream = context.new_stream()?;
     let device = Device::from_cuda(context.clone(), stream.clone(), DeviceOptions::default())?;
-    let bench = Bench { context, stream, device, small, seconds, only, part, seen: RefCell::default() };
+    let bench =
+        Bench { context, stream, device, small, seconds, only, part, seen: RefCell::default() };
     let families: [(&str, Family); 13] = [
         ("gemm", gemms),
         ("topk", searches),

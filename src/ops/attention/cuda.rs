@@ -273,20 +273,27 @@ mod tests {
             }
             let x = Tensor::from_slice(&device, &[offsets.total(), width], &x).unwrap();
             let how = Attention { causal, window, ..Attention::new(heads, dim) };
-            let part = |i: usize| {
-                let columns = Heads { tensor: &x, start: i * heads * dim };
-                part("x", columns, heads, dim, &offsets).unwrap()
+            let args = |x, out| {
+                let part = |i: usize| {
+                    let columns = Heads { tensor: x, start: i * heads * dim };
+                    part("x", columns, x.dtype(), heads, dim, &offsets).unwrap()
+                };
+                Args {
+                    q: part(0),
+                    k: part(1),
+                    v: part(2),
+                    q_offsets: &offsets,
+                    kv_offsets: &offsets,
+                    how: &how,
+                    mask: Mask::new(&how),
+                    reach: 0,
+                    out,
+                }
             };
-            let args = Args {
-                q: part(0),
-                k: part(1),
-                v: part(2),
-                q_offsets: &offsets,
-                kv_offsets: &offsets,
-                how: &how,
-                mask: Mask::new(&how),
-                reach: 0,
-            };
+            let values = x.to_vec::<f32>().unwrap();
+            let halves = Tensor::from_f32(&device, DType::BF16, x.shape(), &values).unwrap();
+            let of_halves = |out| args(&halves, out);
+            let args = args(&x, DType::F32);
             let bits = |y: Tensor| -> Vec<u32> {
                 y.to_vec::<f32>().unwrap().iter().map(|x| x.to_bits()).collect()
             };
@@ -309,6 +316,23 @@ mod tests {
                     got == first,
                     "dim {dim}, causal {causal}, window {window:?}: {tile:?} differs"
                 );
+            }
+            // Q, K and V that were rounded before, and results rounded behind.
+            for tile in &tiles {
+                let got = bits(on_tensor_cores(gpu, &of_halves(DType::F32), *tile).unwrap());
+                assert!(got == first, "dim {dim}, causal {causal}: {tile:?} of halves differs");
+                for out in [DType::BF16, DType::F16] {
+                    let got = on_tensor_cores(gpu, &of_halves(out), *tile).unwrap();
+                    let full: Vec<f32> = first.iter().map(|&bits| f32::from_bits(bits)).collect();
+                    let want = Tensor::from_f32(&Device::cpu(), out, got.shape(), &full).unwrap();
+                    let pairs =
+                        got.to_f32_vec().unwrap().into_iter().zip(want.to_f32_vec().unwrap());
+                    let same = |(a, b): (f32, f32)| a == b || a.is_nan() && b.is_nan();
+                    assert!(
+                        pairs.clone().all(same),
+                        "dim {dim}, causal {causal}: {tile:?} to {out}"
+                    );
+                }
             }
             for (i, (&fma, &mma)) in fma[0].iter().zip(&first).enumerate() {
                 let (want, got) = (f32::from_bits(fma), f32::from_bits(mma));

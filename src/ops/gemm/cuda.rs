@@ -103,12 +103,7 @@ impl Product {
     }
 }
 
-fn spec(
-    product: Product,
-    [a, b, out]: [DType; 3],
-    wide: bool,
-    [bm, bn, tm, tn]: Tile,
-) -> GemmSpec {
+fn spec(product: Product, [a, b, out]: [DType; 3], wide: bool, [bm, bn, tm, tn]: Tile) -> GemmSpec {
     let Product { core, parts } = product;
     let stages = match (core, bm) {
         (Core::Fma, _) => 1,
@@ -249,7 +244,13 @@ mod tests {
         for (product, da, db, rounding) in products {
             let shapes = match product.core {
                 Core::Fma => vec![(1, 1, 1, 1), (2, 65, 63, 5), (1, 129, 130, 67), (1, 17, 33, 64)],
-                _ => vec![(1, 1, 1, 8), (2, 65, 63, 40), (1, 129, 130, 200), (3, 17, 36, 264)],
+                _ => vec![
+                    (1, 1, 1, 8),
+                    (2, 65, 63, 40),
+                    (1, 129, 130, 200),
+                    (3, 17, 36, 264),
+                    (2, 200, 264, 328),
+                ],
             };
             for (batch, m, n, k) in shapes {
                 let (a, b) = (data(batch * m * k, 2654435761), data(batch * n * k, 2246822519));
@@ -274,6 +275,38 @@ mod tests {
                     .map(|tile| run(gpu, &args, product, *tile).unwrap().to_vec().unwrap())
                     .collect();
                 let what = format!("{:?} of {da} {m} x {k} by {db} {n}", product.core);
+                // The same bits on Hopper's tensor cores, and behind them those of every other dtype that results may have.
+                if hopper::takes(&gpu.facts, &args) {
+                    for columns in hopper::COLUMNS {
+                        let result = hopper::run(gpu, &args, product.core, columns).unwrap();
+                        let result = result.to_vec::<f32>().unwrap();
+                        assert!(results[0] == result, "{what}: {columns} columns differ");
+                    }
+                }
+                for out in [BF16, F16] {
+                    let args = Args { out, ..args };
+                    if product.core == Core::Fma
+                        || product.parts > 1
+                        || ![BF16, db].contains(&out)
+                        || db == F32
+                    {
+                        continue;
+                    }
+                    let rounded =
+                        Tensor::from_f32(&Device::cpu(), out, &shape, &results[0]).unwrap();
+                    let want = rounded.to_f32_vec().unwrap();
+                    let tiles = product.tiles();
+                    let mut halves: Vec<Tensor> =
+                        tiles.iter().map(|tile| run(gpu, &args, product, *tile).unwrap()).collect();
+                    if hopper::takes(&gpu.facts, &args) {
+                        let on_hopper =
+                            |columns| hopper::run(gpu, &args, product.core, columns).unwrap();
+                        halves.extend(hopper::COLUMNS.map(on_hopper));
+                    }
+                    for half in halves {
+                        assert!(half.to_f32_vec().unwrap() == want, "{what}: to {out}");
+                    }
+                }
                 assert!(results[0] == results[1], "{what}: large and medium tiles differ");
                 assert!(results[0] == results[2], "{what}: large and small tiles differ");
                 let (a, b) = (a.to_f32_vec().unwrap(), b.to_f32_vec().unwrap());

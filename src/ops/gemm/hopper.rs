@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::{Activation, Args};
 use super::cuda::{Core, GemmParams, launch};
+use super::{Activation, Args};
 use crate::device::CudaFacts;
 use crate::device::cuda::CudaDevice;
 use crate::template::{Family, Spec, keys};
@@ -62,6 +62,9 @@ pub(super) fn columns(facts: &CudaFacts, args: &Args<'_>) -> Option<usize> {
     let blocks = |columns| args.batch * args.m.div_ceil(ROWS) * args.n.div_ceil(columns);
     let multiprocessors = facts.multiprocessors as usize;
     let [wide, narrow] = COLUMNS;
+    if let Some(columns) = std::env::var("NEARKIN_WGMMA").ok().and_then(|v| v.parse().ok()) {
+        return Some(columns);
+    }
     match () {
         // A block of 256 columns has a multiprocessor for itself: nothing hides how it begins and ends.
         _ if args.k >= 2048 && blocks(wide) >= 2 * multiprocessors => Some(wide),

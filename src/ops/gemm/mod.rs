@@ -135,10 +135,9 @@ pub(crate) fn gemm_to(
     match a.device().backend() {
         #[cfg(feature = "cuda")]
         Backend::Cuda(gpu) => cuda::gemm(gpu, &args),
-        _ if out != DType::F32 => Err(Error::Unsupported {
-            what: format!("gemm to {out}"),
-            device: a.device().name(),
-        }),
+        _ if out != DType::F32 => {
+            Err(Error::Unsupported { what: format!("gemm to {out}"), device: a.device().name() })
+        }
         Backend::Cpu(cpu) => cpu::gemm(cpu, &args),
         #[cfg(feature = "wgpu")]
         Backend::Wgpu(gpu) => wgpu::gemm(gpu, &args),

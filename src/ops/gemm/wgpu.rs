@@ -273,6 +273,7 @@ mod tests {
                     n,
                     k,
                     shape: &[batch, m, n],
+                    out: DType::F32,
                 };
                 let mixed = da != db;
                 let tiles = [MEDIUM, SHALLOW, LARGE];
