@@ -14,10 +14,9 @@ use crate::models::EmbedOptions;
 use crate::models::graphs::{Batch, Graphs, Input};
 use crate::models::inspect::{Inspect, Inspection};
 use crate::models::layers::{Linear, Loader, Norm, NormKind, Pass, Shape, Stack};
-use crate::models::text::InputNorm;
 use crate::ops::attention::{Attention, Heads, attention};
-use crate::ops::embed::{Lookup, embed, gather_rows};
-use crate::ops::gemm::Activation;
+use crate::ops::embed::gather_rows;
+use crate::ops::gemm::{Activation, Epilogue, gemm};
 use crate::ops::pool::{Pooling, pool};
 use crate::{DType, Device, Error, Offsets, Result, Tensor};
 
@@ -30,13 +29,14 @@ const MAX_GRID: usize = 1 << 12;
 pub(crate) struct Tower {
     pub(crate) config: VisionConfig,
     pub(crate) device: Device,
-    /// \[H, 3 * patch height * patch width\].
-    patch: Linear,
+    /// \[H, 3 * patch height * patch width\]; its bias is in the positions.
+    patch: Tensor,
     /// The values of the position table, and of what precedes the patches, on the host.
     positions: Positions,
     /// Position tables by grid, the most recently used last.
     tables: Mutex<Vec<([usize; 2], Tensor)>>,
-    norm: Option<InputNorm>,
+    /// Of what the first layer gets.
+    norm: Option<Norm>,
     stack: Stack,
     last_norm: Option<Norm>,
     head: Vector,
@@ -78,19 +78,11 @@ impl Tower {
         let full = |name: &str| format!("{}{name}", loader.prefix);
         let [height, width] = parts.patch;
         let columns = 3 * height * width;
-        let patch = Linear {
-            weight: loader
-                .weights
-                .tensor(
-                    loader.device,
-                    loader.dtype,
-                    &format!("{}.weight", full(layout.patch)),
-                    &[hidden, 3, height, width],
-                )?
-                .reshape(&[hidden, columns])?,
-            // It is in the positions.
-            bias: None,
-        };
+        let name = format!("{}.weight", full(layout.patch));
+        let patch = loader
+            .weights
+            .tensor(loader.device, loader.dtype, &name, &[hidden, 3, height, width])?
+            .reshape(&[hidden, columns])?;
         let norm = |name: &str| loader.norm(&full(name), NormKind::Layer, hidden, shape.eps);
         let head = match layout.head {
             _ if parts.headless => Vector::First,
@@ -108,11 +100,10 @@ impl Tower {
                 Vector::Attention(AttentionHead::queries(loader, &full(name), &last, parts)?.into())
             }
         };
-        let input = layout.norm.map(|name| InputNorm::of(norm(name)?, loader.device));
         Ok(Tower {
             positions: Positions::load(&config, loader)?,
             tables: Mutex::new(Vec::new()),
-            norm: input.transpose()?,
+            norm: layout.norm.map(norm).transpose()?,
             stack: Stack::load(loader, shape.clone(), &layout.names)?,
             // A head of queries has it.
             last_norm: match layout.head {
@@ -243,17 +234,15 @@ impl Tower {
                 write_patches(image, (down, across), (down, across), &mut rows[before * columns..])
             },
         )?;
-        let shape = [images.len() * tokens, columns];
-        let pixels = Tensor::from_slice(&self.device, &shape, &pixels)?;
-        let embedded = self.patch.apply(&pixels, Activation::None, None)?;
-        drop(pixels);
+        let pixels = Tensor::from_slice(&self.device, &[images.len(), tokens, columns], &pixels)?;
         let table = self.table(grid)?;
-        let all: Vec<u32> = (0..shape[0] as u32).collect();
-        let positions: Vec<u32> = all.iter().map(|row| row % tokens as u32).collect();
-        let lookups =
-            [Lookup { table: &embedded, rows: &all }, Lookup { table: &table, rows: &positions }];
-        let x = embed(&lookups, self.norm.as_ref().map(InputNorm::args))?;
-        drop(embedded);
+        let epilogue = Epilogue { residual: Some(&table), ..Epilogue::default() };
+        let x = gemm(&pixels, &self.patch, &epilogue)?;
+        let x = x.reshape(&[images.len() * tokens, self.hidden()])?;
+        let x = match &self.norm {
+            Some(norm) => norm.apply(&x)?,
+            None => x,
+        };
         Ok((x, Offsets::from_lengths(&self.device, &vec![tokens; images.len()])?))
     }
 

@@ -44,7 +44,7 @@ impl Spec for GemmSpec {
 
 params! {
     struct GemmParams {
-        m: u32, n: u32, k: u32, scale: f32, activation: u32, has_bias: u32, has_residual: u32,
+        m: u32, n: u32, k: u32, scale: f32, activation: u32, has_bias: u32, has_residual: u32, repeat: u32,
     }
 }
 
@@ -152,6 +152,8 @@ fn run(gpu: &Arc<CudaDevice>, args: &Args<'_>, product: Product, tile: Tile) -> 
         spec(product, a.dtype(), b.dtype(), wide, tile),
         (GemmParams::MEMBERS, size_of::<GemmParams>()),
     )?;
+    // Only a residual that all matrices share begins anew.
+    let shared = args.repeat < batch * m;
     let params = GemmParams {
         m: extent(m)?,
         n: extent(n)?,
@@ -160,6 +162,7 @@ fn run(gpu: &Arc<CudaDevice>, args: &Args<'_>, product: Product, tile: Tile) -> 
         activation: number(epilogue.activation),
         has_bias: epilogue.bias.is_some() as u32,
         has_residual: epilogue.residual.is_some() as u32,
+        repeat: if shared { extent(args.repeat)? } else { u32::MAX },
     };
     let [bm, bn, ..] = tile;
     let blocks = m.div_ceil(bm as usize) * n.div_ceil(bn as usize);
@@ -172,7 +175,11 @@ fn run(gpu: &Arc<CudaDevice>, args: &Args<'_>, product: Product, tile: Tile) -> 
             a.cuda().at_byte(at(a, m, k)),
             b.cuda().at_byte(at(b, n, k)),
             epilogue.bias.unwrap_or(b).cuda().into(),
-            epilogue.residual.map_or(b.cuda().into(), |r| r.cuda().at_byte(at(r, m, n))),
+            match epilogue.residual {
+                Some(residual) if shared => residual.cuda().into(),
+                Some(residual) => residual.cuda().at_byte(at(residual, m, n)),
+                None => b.cuda().into(),
+            },
             y.cuda().at_byte(at(&y, m, n)),
         ];
         gpu.launch(&kernel, &bindings, &params, [blocks, 1, (batch - first).min(GRID_YZ)])?;
@@ -248,8 +255,9 @@ mod tests {
                     residual: Some(&residual_on),
                 };
                 let shape = [batch, m, n];
-                let args =
-                    Args { a: &a, b: &b, epilogue: &epilogue, batch, m, n, k, shape: &shape };
+                let repeat = batch * m;
+                let epilogue = &epilogue;
+                let args = Args { a: &a, b: &b, epilogue, batch, m, n, k, repeat, shape: &shape };
                 let results: Vec<Vec<f32>> = product
                     .tiles()
                     .iter()

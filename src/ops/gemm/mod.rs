@@ -47,7 +47,7 @@ pub struct Epilogue<'a> {
     pub bias: Option<&'a Tensor>,
     /// Applied after scale and bias.
     pub activation: Activation,
-    /// Added last; shaped as the result, f32.
+    /// Added last, f32; shaped as the result, or \[M, N\], one for all of a batch \[B, M, N\].
     pub residual: Option<&'a Tensor>,
 }
 
@@ -68,6 +68,8 @@ struct Args<'a> {
     m: usize,
     n: usize,
     k: usize,
+    /// Rows after which the residual begins anew: those of the result, of all its matrices, or M where all share one.
+    repeat: usize,
     /// The result's shape.
     shape: &'a [usize],
 }
@@ -111,12 +113,17 @@ pub fn gemm(a: &Tensor, b: &Tensor, epilogue: &Epilogue<'_>) -> Result<Tensor> {
         check(OP, "bias", bias, DType::F32, &[n])?;
     }
     if let Some(residual) = epilogue.residual {
-        check(OP, "residual", residual, DType::F32, &shape)?;
+        let one_for_all = shape.len() == 3 && residual.shape().len() == 2;
+        check(OP, "residual", residual, DType::F32, &shape[usize::from(one_for_all)..])?;
     }
     let all: Vec<&Tensor> =
         [Some(a), Some(b), epilogue.bias, epilogue.residual].into_iter().flatten().collect();
     check_devices(OP, &all)?;
-    let args = Args { a, b, epilogue, batch, m, n, k, shape: &shape };
+    let repeat = match epilogue.residual {
+        Some(residual) if residual.shape().len() < shape.len() => shape[1],
+        _ => batch * m,
+    };
+    let args = Args { a, b, epilogue, batch, m, n, k, repeat, shape: &shape };
     match a.device().backend() {
         Backend::Cpu(cpu) => cpu::gemm(cpu, &args),
         #[cfg(feature = "cuda")]
