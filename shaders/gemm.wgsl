@@ -29,11 +29,13 @@
 {{ enable([A, B]) }}
 struct GemmParams {
     m: u32, n: u32, k: u32,
-    // First elements of a, b and bias, and of y and residual.
-    a_at: u32, b_at: u32, bias_at: u32, y_at: u32,
+    // First elements of a, b, bias, y and residual.
+    a_at: u32, b_at: u32, bias_at: u32, y_at: u32, residual_at: u32,
     // Elements from one matrix of the batch to the next; from one row of y to the next.
     a_step: u32, b_step: u32, y_step: u32, y_row: u32,
     scale: f32, has_bias: u32, has_residual: u32,
+    // The residual's row that is y's first here, and the rows after which it begins anew.
+    first: u32, repeat: u32,
 }
 
 //% if QUAD
@@ -66,11 +68,12 @@ fn quad_{{ x }}(row: u32, quad: u32) -> vec4<f32> {
 
 {{ activation(ACTIVATION) }}
 
-fn store(at: u32, column: u32, sum: f32) {
+// at and start: the row's first elements in y and in the residual.
+fn store(at: u32, start: u32, column: u32, sum: f32) {
     var v = sum * params.scale;
     if params.has_bias != 0u { v = fma(sum, params.scale, bias[params.bias_at + column]); }
     v = activate(v);
-    if params.has_residual != 0u { v += residual[at + column]; }
+    if params.has_residual != 0u { v += residual[start + column]; }
     y[at + column] = v;
 }
 
@@ -150,8 +153,10 @@ fn gemm(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     //% for i in range(TM)
     if row + ty + {{ i * TY }}u < params.m {
         let at = at_y + (row + ty + {{ i * TY }}u) * params.y_row;
+        let start = params.residual_at
+            + (params.first + group.z * params.m + row + ty + {{ i * TY }}u) % params.repeat * params.y_row;
         //% for j in range(TN)
-        if column + tx + {{ j * TX }}u < params.n { store(at, column + tx + {{ j * TX }}u, s{{ i }}_{{ j }}); }
+        if column + tx + {{ j * TX }}u < params.n { store(at, start, column + tx + {{ j * TX }}u, s{{ i }}_{{ j }}); }
         //% endfor
     }
     //% endfor

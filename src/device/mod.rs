@@ -351,7 +351,16 @@ impl Device {
         &self.0
     }
 
-    /// Whether products round what they take to their matrices' f16 or bf16, and attention to bf16.
+    /// Whether it is a GPU with the memory, and so the multiprocessors, for batches of tens of thousands of tokens.
+    pub(crate) fn is_large(&self) -> bool {
+        match &*self.0 {
+            #[cfg(feature = "cuda")]
+            Backend::Cuda(d) => d.facts.memory >= 32 << 30 && !d.facts.emulated,
+            _ => false,
+        }
+    }
+
+    /// Whether products round what they take to their matrices' type, and attention to bf16.
     pub(crate) fn rounds_operands(&self) -> bool {
         match &*self.0 {
             #[cfg(feature = "cuda")]

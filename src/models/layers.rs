@@ -277,9 +277,9 @@ impl Norm {
         }
     }
 
-    /// The result for products that take `half`, and as f32 too where `full`.
-    fn halved(&self, x: &Tensor, half: DType, full: bool) -> Result<(Option<Tensor>, Tensor)> {
-        norm::halved(x, (self.rms, &self.weight, self.bias.as_ref(), self.eps), half, full)
+    /// The result as bf16, and before it as f32 where `full`.
+    fn halved(&self, x: &Tensor, full: bool) -> Result<(Option<Tensor>, Tensor)> {
+        norm::halved(x, (self.rms, &self.weight, self.bias.as_ref(), self.eps), full)
     }
 
     /// The norm whose result is multiplied by a number.
@@ -489,35 +489,34 @@ impl Stack {
         Ok(self.layer(&self.layers[i], x.into(), pass)?.full)
     }
 
-    /// The dtype that what one product hands to the next is stored as, where the device rounds it to that anyway: half of what
-    /// layers read and write.
-    fn half(&self, layer: &Layer) -> Option<DType> {
+    /// Whether what one product hands to the next is stored as bf16, where the device rounds it to that anyway: half of what
+    /// layers read and write, and the same bits.
+    fn halves(&self, layer: &Layer) -> bool {
         let Shape { hidden, heads, kv_heads, dim, inner, .. } = self.shape;
-        let dtype = layer.qkv.weight.dtype();
         let whole = [hidden, heads * dim, kv_heads * dim, dim, inner].iter().all(|n| n % 8 == 0);
-        let halves = whole && dtype != DType::F32;
-        (halves && layer.qkv.weight.device().rounds_operands()).then_some(dtype)
+        let weight = &layer.qkv.weight;
+        whole && weight.dtype() == DType::BF16 && weight.device().rounds_operands()
     }
 
     /// One layer. Each activation is given back as soon as it has been read, as the documented workspace says.
     fn layer(&self, layer: &Layer, x: Hidden, pass: Pass<'_>) -> Result<Hidden> {
         let Shape { pre, gated, activation, .. } = self.shape;
-        let half = self.half(layer);
+        let halves = self.halves(layer);
         let [first, second] = layer.norms.each_ref().map(Option::as_ref);
-        let before = |norm: Option<&Norm>, x: &Hidden| match (norm, half) {
-            (Some(norm), Some(half)) if pre => Ok(norm.halved(&x.full, half, false)?.1),
-            (Some(norm), None) if pre => norm.apply(&x.full),
+        let before = |norm: Option<&Norm>, x: &Hidden| match norm {
+            Some(norm) if pre && halves => Ok(norm.halved(&x.full, false)?.1),
+            Some(norm) if pre => norm.apply(&x.full),
             _ => Ok(x.operand().clone()),
         };
-        let after = |norm: Option<&Norm>, x: Tensor| match (norm, half) {
-            (Some(norm), Some(half)) if !pre => {
-                let (full, half) = norm.halved(&x, half, true)?;
+        let after = |norm: Option<&Norm>, x: Tensor| match norm {
+            Some(norm) if !pre && halves => {
+                let (full, half) = norm.halved(&x, true)?;
                 Ok(Hidden { full: full.unwrap_or(x), half: Some(half) })
             }
-            (Some(norm), None) if !pre => Ok(norm.apply(&x)?.into()),
+            Some(norm) if !pre => Ok(norm.apply(&x)?.into()),
             _ => Ok(x.into()),
         };
-        let context = self.attend(layer, before(first, &x)?, pass, half)?;
+        let context = self.attend(layer, before(first, &x)?, pass, halves)?;
         let y = layer.output.apply(&context, Activation::None, Some(&x.full))?;
         drop((context, x));
         let mut y = after(first, y)?;
@@ -525,9 +524,10 @@ impl Stack {
             y = cross.apply(&self.shape, &y.full, pass.offsets, context)?.into();
         }
         let h = before(second, &y)?;
-        let inner = match (gated, half) {
-            (true, _) => glu(&layer.up.apply(&h, Activation::None, None)?, activation)?,
-            (false, half) => layer.up.apply_to(&h, activation, None, half.unwrap_or(DType::F32))?,
+        let inner = match gated {
+            true => glu(&layer.up.apply(&h, Activation::None, None)?, activation)?,
+            false if halves => layer.up.apply_to(&h, activation, None, DType::BF16)?,
+            false => layer.up.apply(&h, activation, None)?,
         };
         drop(h);
         let z = layer.down.apply(&inner, Activation::None, Some(&y.full))?;
@@ -539,23 +539,16 @@ impl Stack {
         after(second, z)
     }
 
-    /// What each token gathers from those it sees: \[T, heads * dim\], of `half` where that is given and can be.
-    fn attend(
-        &self,
-        layer: &Layer,
-        x: Tensor,
-        pass: Pass<'_>,
-        half: Option<DType>,
-    ) -> Result<Tensor> {
+    /// What each token gathers from those it sees: \[T, heads * dim\], of bf16 with `halves` where that can be.
+    fn attend(&self, layer: &Layer, x: Tensor, pass: Pass<'_>, halves: bool) -> Result<Tensor> {
         let Shape { heads, kv_heads, dim, .. } = self.shape;
         let at = |tensor, head| Heads { tensor, start: head * dim };
-        if let (Some(half), None, None) = (half, layer.rotation, pass.seen) {
-            // Attention rounds to bf16 whatever the matrices are.
+        if halves && layer.rotation.is_none() && pass.seen.is_none() {
             let qkv = layer.qkv.apply_to(&x, Activation::None, None, DType::BF16)?;
             drop(x);
             let parts = [at(&qkv, 0), at(&qkv, heads), at(&qkv, heads + kv_heads)];
             let how = self.how(self.window(layer, pass)?);
-            return attention_of_halves(parts, pass.offsets, &how, half);
+            return attention_of_halves(parts, pass.offsets, &how);
         }
         let qkv = self.project(layer, x, pass)?;
         let gathered = pass.seen.map(|s| gather_rows(&qkv, &s.rows)).transpose()?;

@@ -102,7 +102,16 @@ impl EmbedOptions<'_> {
     fn budget(&self, device: &Device) -> usize {
         match self.batch_tokens {
             0 if device.is_cpu() => 2048,
+            0 if device.is_large() => 32_768,
             0 => 8192,
+            n => n,
+        }
+    }
+
+    /// The budget for images, whose patches the host writes while the device computes on those before.
+    fn image_budget(&self, device: &Device) -> usize {
+        match self.batch_tokens {
+            0 => self.budget(device).min(16_384),
             n => n,
         }
     }

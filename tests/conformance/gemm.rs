@@ -24,7 +24,7 @@ fn compare(
     [m, n, k]: [usize; 3],
     dtypes: [DType; 2],
     activation: Activation,
-    [with_bias, with_residual]: [bool; 2],
+    [with_bias, with_residual, one_for_all]: [bool; 3],
     scale: f32,
     seed: u64,
 ) {
@@ -37,7 +37,8 @@ fn compare(
     let (a, av) = normals(device, dtypes[0], &with([m, k], true), &mut rng);
     let (b, bv) = normals(device, dtypes[1], &with([n, k], !shared), &mut rng);
     let (bias, biases) = normals(device, DType::F32, &[n], &mut rng);
-    let (residual, residuals) = normals(device, DType::F32, &shape, &mut rng);
+    let added = with([m, n], !one_for_all);
+    let (residual, residuals) = normals(device, DType::F32, &added, &mut rng);
     let epilogue = Epilogue {
         scale,
         bias: with_bias.then_some(&bias),
@@ -53,7 +54,7 @@ fn compare(
     let want: Vec<f64> = (0..sums.len())
         .map(|i| {
             oracle::activation(activation, linear[i])
-                + if with_residual { residuals[i] } else { 0.0 }
+                + if with_residual { residuals[i % residuals.len()] } else { 0.0 }
         })
         .collect();
     let what = format!(
@@ -84,7 +85,7 @@ proptest! {
         a in 0usize..3,
         b in 0usize..3,
         activation in 0usize..7,
-        options: [bool; 2],
+        options: [bool; 3],
         scale in prop_oneof![Just(1.0f32), -2.0f32..2.0],
         seed: u64,
     ) {
@@ -93,6 +94,32 @@ proptest! {
                 device, batch, shared || batch.is_none(), [m, n, k], [FLOATS[a], FLOATS[b]],
                 ACTIVATIONS[activation], options, scale, seed,
             );
+        }
+    }
+}
+
+/// Rows of a residual for all of a batch: fewer than a pass of threads stores, more than a tile, and where parts are bound.
+#[test]
+fn a_residual_for_all_of_a_batch_begins_anew() {
+    for device in devices() {
+        for (batch, m, n) in [(70, 1, 5), (50, 3, 64), (9, 29, 100), (3, 130, 36), (3, 500, 700)] {
+            for shared in [true, false] {
+                let dtypes = [DType::F32; 2];
+                let options = [false, true, true];
+                let k = if n == 700 { 2 } else { 8 };
+                let activation = Activation::None;
+                compare(
+                    device,
+                    Some(batch),
+                    shared,
+                    [m, n, k],
+                    dtypes,
+                    activation,
+                    options,
+                    1.0,
+                    5,
+                );
+            }
         }
     }
 }
@@ -111,7 +138,7 @@ fn a_product_over_nothing_is_the_epilogue_of_zero() {
                     [m, n, 0],
                     dtypes,
                     Activation::Gelu,
-                    [true; 2],
+                    [true, true, m == 5],
                     1.0,
                     7,
                 );

@@ -2,17 +2,18 @@
 
 use std::path::Path;
 
+use nearkin::device::MatmulPrecision;
 use nearkin::images::Pixels;
 use nearkin::models::{
     CrossEncoder, DualEncoder, EmbedOptions, ImageCrossEncoder, ImageEncoder, ImagePooling,
     Inspect, Kind, RegionCrossEncoder, RegionHead, Regions, SparseEncoder, TextEncoder, TextInput,
 };
-use nearkin::{DType, Device, Error};
+use nearkin::{DType, Device, DeviceOptions, Error};
 use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
 use serde_json::Value;
 
-use crate::common::{golden, main_devices, weights};
+use crate::common::{device, golden, main_devices, weights};
 use crate::transformers::{assert_within, cosine};
 
 /// Absolute, on values of the order of 1.
@@ -286,6 +287,43 @@ fn image_encoders_match_transformers() {
                 &got,
                 &want,
             );
+        }
+    }
+}
+
+/// Where layers hand bf16 on: in the direction of f32, and the same bits alone and in a batch.
+#[test]
+fn encoders_on_tensor_cores_keep_the_direction() {
+    if device("cuda").is_none() {
+        return;
+    }
+    let precision = MatmulPrecision::Medium;
+    let options = DeviceOptions { matmul_precision: precision, ..Default::default() };
+    let cuda = Device::by_name_with("cuda", options).unwrap();
+    for golden in Golden::all("text").iter().filter(|g| g.has("hidden")) {
+        let load = |device, dtype| TextEncoder::load(golden.path(), device, dtype).unwrap();
+        let (model, full) = (load(&cuda, DType::BF16), load(&Device::cpu(), DType::F32));
+        let texts = golden.texts();
+        let got = model.embed(&texts).unwrap();
+        let least = least_cosine(&got, &full.embed(&texts).unwrap(), model.dim());
+        assert!(least > 0.999, "{}: cosine {least}", golden.name);
+        let alone: Vec<f32> = texts.iter().flat_map(|t| model.embed(&[t]).unwrap()).collect();
+        assert_eq!(alone, got, "{}: alone and in a batch", golden.name);
+    }
+    for golden in Golden::all("image") {
+        let sizes: Vec<[usize; 2]> = serde_json::from_value(golden.info["sizes"].clone()).unwrap();
+        let model = ImageEncoder::load(golden.path(), &cuda, DType::BF16).unwrap();
+        for (i, &[height, width]) in sizes.iter().enumerate() {
+            let name = format!("{} of {height} x {width}", golden.name);
+            let images = pixels(2, height, width);
+            let embed = |images| model.embed(images, &EmbedOptions::default()).unwrap().values;
+            let got = embed(&images);
+            let want = golden.data::<f32>(&format!("pooled.{i}"));
+            let least = least_cosine(&got, &want, model.dim());
+            assert!(least > 0.999, "{name}: cosine {least}");
+            let alone: Vec<f32> =
+                images.iter().flat_map(|image| embed(std::slice::from_ref(image))).collect();
+            assert_eq!(alone, got, "{name}: alone and in a batch");
         }
     }
 }

@@ -45,6 +45,18 @@ struct Kernel {
     text: String,
     threads: u32,
     shared: u32,
+    /// The one architecture whose own instructions it uses, where it does.
+    exact: Option<u32>,
+}
+
+impl Kernel {
+    /// What ptxas is asked for, to run it on an architecture; none where it does not run there.
+    fn target(&self, architecture: u32) -> Option<String> {
+        match self.exact {
+            None => Some(format!("sm_{architecture}")),
+            Some(exact) => (exact == architecture).then(|| format!("sm_{exact}a")),
+        }
+    }
 }
 
 /// What ptxas said before, in `target/`, by the hash of what it was given: `<hash> <registers>` a line.
@@ -101,20 +113,26 @@ pub enum Scope {
 /// Assembles every kernel of `folder` and compares the table with the one checked in, or writes it.
 pub fn check(ptxas: &Path, folder: &Path, scope: Scope) -> Result {
     let kernels = kernels(folder)?;
-    let wanted: Vec<usize> = (0..ARCHITECTURES.len())
-        .filter(|&a| scope != Scope::CompareSome || ARCHITECTURES[a].number == ALWAYS)
-        .collect();
+    // What runs on one architecture alone is assembled for it whatever the scope.
+    let wanted = |kernel: &Kernel, number: u32| match kernel.exact {
+        Some(exact) => exact == number,
+        None => scope != Scope::CompareSome || number == ALWAYS,
+    };
     let mut cache = Cache::open(ptxas)?;
     let mut registers = BTreeMap::new();
     let mut batches: Vec<(usize, Vec<usize>)> = Vec::new();
-    for &at in &wanted {
-        let number = ARCHITECTURES[at].number;
-        let (known, fresh): (Vec<_>, Vec<_>) = (0..kernels.len())
-            .map(|i| (i, cache.get(&kernels[i], number)))
-            .partition(|(_, known)| known.is_some());
-        registers.extend(known.into_iter().filter_map(|(i, known)| Some(((i, at), known?))));
-        let fresh: Vec<usize> = fresh.into_iter().map(|(i, _)| i).collect();
-        batches.extend(fresh.chunks(BATCH).map(|batch| (at, batch.to_vec())));
+    for (at, architecture) in ARCHITECTURES.iter().enumerate() {
+        let number = architecture.number;
+        let mut fresh: BTreeMap<Option<String>, Vec<usize>> = BTreeMap::new();
+        for (i, kernel) in kernels.iter().enumerate().filter(|(_, k)| wanted(k, number)) {
+            match cache.get(kernel, number) {
+                Some(known) => _ = registers.insert((i, at), known),
+                None => fresh.entry(kernel.target(number)).or_default().push(i),
+            }
+        }
+        for members in fresh.values() {
+            batches.extend(members.chunks(BATCH).map(|batch| (at, batch.to_vec())));
+        }
     }
     let next = AtomicUsize::new(0);
     let found = Mutex::new((Vec::new(), Vec::new()));
@@ -160,7 +178,7 @@ pub fn check(ptxas: &Path, folder: &Path, scope: Scope) -> Result {
         "kernels: ptxas accepts {} specialisations for {} architectures: no spills, no local memory; {judged} were \
          assembled now, the others before",
         kernels.len(),
-        wanted.len()
+        if scope == Scope::CompareSome { 1 } else { ARCHITECTURES.len() }
     );
     Ok(())
 }
@@ -212,13 +230,20 @@ fn kernels(folder: &Path) -> Result<Vec<Kernel>> {
                 text: string("text"),
                 threads: number("threads"),
                 shared: number("shared"),
+                exact: exact(line["text"].as_str().unwrap_or_default()),
             });
         }
     }
     Ok(all)
 }
 
-/// Registers of each kernel of a batch. ptxas takes one module, so entries are numbered and what each file begins with
+/// The architecture of a `.target` that no other has.
+fn exact(text: &str) -> Option<u32> {
+    let target = text.lines().find_map(|line| line.strip_prefix(".target sm_"))?;
+    target.trim().strip_suffix('a')?.parse().ok()
+}
+
+/// Registers of each kernel of a batch, which have one target. ptxas takes one module, so entries are numbered and what each file begins with
 /// is kept once.
 fn assemble(ptxas: &Path, file: &Path, batch: &[&Kernel], architecture: u32) -> Result<Vec<u32>> {
     let mut module = String::new();
@@ -239,7 +264,8 @@ fn assemble(ptxas: &Path, file: &Path, batch: &[&Kernel], architecture: u32) -> 
     }
     write(file, &module)?;
     let mut command = program(ptxas);
-    command.arg("-v").arg(format!("-arch=sm_{architecture}")).arg("-o");
+    let target = batch.first().and_then(|kernel| kernel.target(architecture)).unwrap_or_default();
+    command.arg("-v").arg(format!("-arch={target}")).arg("-o");
     command.arg(if cfg!(windows) { "NUL" } else { "/dev/null" }).arg(file);
     let output =
         command.stdin(Stdio::null()).output().map_err(|e| format!("{}: {e}", ptxas.display()))?;

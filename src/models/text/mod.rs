@@ -16,7 +16,7 @@ mod xmod;
 use std::path::Path;
 
 pub(crate) use bert::FAMILY as BERT;
-pub(crate) use encoder::{Encoder, Hidden, InputNorm};
+pub(crate) use encoder::{Encoder, Hidden};
 pub use input::TextInput;
 pub(crate) use input::encode;
 

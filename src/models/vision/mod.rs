@@ -201,7 +201,7 @@ pub(crate) fn embed_images(
         let [down, across] = sizes[group[0]];
         let length = tower.before() + down * across;
         tokens += length * group.len();
-        let batch = (options.budget(&tower.device) / length).max(1);
+        let batch = (options.image_budget(&tower.device) / length).max(1);
         for members in group.chunks(batch) {
             let batch: Vec<&Pixels> = members.iter().map(|&i| &images[i]).collect();
             rows.put(pool(&tower.forward(&batch)?)?, members.to_vec())?;

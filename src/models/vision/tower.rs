@@ -2,6 +2,8 @@
 
 use std::sync::Mutex;
 
+use half::bf16;
+use half::slice::HalfFloatSliceExt;
 use rayon::prelude::*;
 
 use super::config::VisionConfig;
@@ -14,10 +16,9 @@ use crate::models::EmbedOptions;
 use crate::models::graphs::{Batch, Graphs, Input};
 use crate::models::inspect::{Inspect, Inspection};
 use crate::models::layers::{Linear, Loader, Norm, NormKind, Pass, Shape, Stack};
-use crate::models::text::InputNorm;
 use crate::ops::attention::{Attention, Heads, attention};
-use crate::ops::embed::{Lookup, embed, gather_rows};
-use crate::ops::gemm::Activation;
+use crate::ops::embed::gather_rows;
+use crate::ops::gemm::{Activation, Epilogue, gemm};
 use crate::ops::pool::{Pooling, pool};
 use crate::{DType, Device, Error, Offsets, Result, Tensor};
 
@@ -30,13 +31,16 @@ const MAX_GRID: usize = 1 << 12;
 pub(crate) struct Tower {
     pub(crate) config: VisionConfig,
     pub(crate) device: Device,
-    /// \[H, 3 * patch height * patch width\].
-    patch: Linear,
+    /// \[H, 3 * patch height * patch width\]; its bias is in the positions.
+    patch: Tensor,
+    /// Whether patches are uploaded as bf16, to which the product rounds them; then rows are filled up to a multiple of 16 bytes.
+    halves: bool,
     /// The values of the position table, and of what precedes the patches, on the host.
     positions: Positions,
     /// Position tables by grid, the most recently used last.
     tables: Mutex<Vec<([usize; 2], Tensor)>>,
-    norm: Option<InputNorm>,
+    /// Of what the first layer gets.
+    norm: Option<Norm>,
     stack: Stack,
     last_norm: Option<Norm>,
     head: Vector,
@@ -78,18 +82,23 @@ impl Tower {
         let full = |name: &str| format!("{}{name}", loader.prefix);
         let [height, width] = parts.patch;
         let columns = 3 * height * width;
-        let patch = Linear {
-            weight: loader
+        let name = format!("{}.weight", full(layout.patch));
+        let halves = loader.dtype == DType::BF16 && loader.device.rounds_operands();
+        let patch = match halves {
+            true => {
+                let values = loader.weights.floats(&name, &[hidden, 3, height, width])?;
+                let padded = columns.next_multiple_of(8);
+                let mut rows = vec![0.0; hidden * padded];
+                for (row, values) in rows.chunks_exact_mut(padded).zip(values.chunks_exact(columns))
+                {
+                    row[..columns].copy_from_slice(values);
+                }
+                Tensor::from_f32(loader.device, loader.dtype, &[hidden, padded], &rows)?
+            }
+            false => loader
                 .weights
-                .tensor(
-                    loader.device,
-                    loader.dtype,
-                    &format!("{}.weight", full(layout.patch)),
-                    &[hidden, 3, height, width],
-                )?
+                .tensor(loader.device, loader.dtype, &name, &[hidden, 3, height, width])?
                 .reshape(&[hidden, columns])?,
-            // It is in the positions.
-            bias: None,
         };
         let norm = |name: &str| loader.norm(&full(name), NormKind::Layer, hidden, shape.eps);
         let head = match layout.head {
@@ -108,11 +117,11 @@ impl Tower {
                 Vector::Attention(AttentionHead::queries(loader, &full(name), &last, parts)?.into())
             }
         };
-        let input = layout.norm.map(|name| InputNorm::of(norm(name)?, loader.device));
         Ok(Tower {
+            halves,
             positions: Positions::load(&config, loader)?,
             tables: Mutex::new(Vec::new()),
-            norm: input.transpose()?,
+            norm: layout.norm.map(norm).transpose()?,
             stack: Stack::load(loader, shape.clone(), &layout.names)?,
             // A head of queries has it.
             last_norm: match layout.head {
@@ -209,7 +218,7 @@ impl Tower {
 
     /// How many images of so many tokens run at once.
     pub(crate) fn batch(&self, tokens: usize) -> usize {
-        (EmbedOptions::default().budget(&self.device) / tokens).max(1)
+        (EmbedOptions::default().image_budget(&self.device) / tokens).max(1)
     }
 
     /// What is asked for of the forward pass of images of one size.
@@ -237,23 +246,45 @@ impl Tower {
         let (before, columns) = (self.before(), 3 * down * across);
         let tokens = before + grid[0] * grid[1];
         // Tokens before the patches are patches of zeros; what they are comes with their positions.
-        let mut pixels = vec![0.0; images.len() * tokens * columns];
-        pixels.par_chunks_exact_mut(tokens * columns).zip(images).try_for_each(
-            |(rows, image)| {
-                write_patches(image, (down, across), (down, across), &mut rows[before * columns..])
-            },
-        )?;
-        let shape = [images.len() * tokens, columns];
-        let pixels = Tensor::from_slice(&self.device, &shape, &pixels)?;
-        let embedded = self.patch.apply(&pixels, Activation::None, None)?;
-        drop(pixels);
+        let width = self.patch.shape()[1];
+        let shape = [images.len(), tokens, width];
+        let write = |image: &Pixels, rows: &mut [f32]| {
+            write_patches(image, (down, across), (down, across), &mut rows[before * columns..])
+        };
+        let pixels = match self.halves {
+            true => {
+                let mut halves = vec![bf16::ZERO; shape.iter().product()];
+                let one = || vec![0.0; tokens * columns];
+                halves.par_chunks_exact_mut(tokens * width).zip(images).try_for_each_init(
+                    one,
+                    |values, (rows, image)| {
+                        write(image, values)?;
+                        let patches = values.chunks_exact(columns);
+                        for (row, patch) in rows.chunks_exact_mut(width).zip(patches) {
+                            row[..columns].convert_from_f32_slice(patch);
+                        }
+                        Ok(())
+                    },
+                )?;
+                Tensor::from_slice(&self.device, &shape, &halves)?
+            }
+            false => {
+                let mut values = vec![0.0; shape.iter().product()];
+                values
+                    .par_chunks_exact_mut(tokens * columns)
+                    .zip(images)
+                    .try_for_each(|(rows, image)| write(image, rows))?;
+                Tensor::from_slice(&self.device, &shape, &values)?
+            }
+        };
         let table = self.table(grid)?;
-        let all: Vec<u32> = (0..shape[0] as u32).collect();
-        let positions: Vec<u32> = all.iter().map(|row| row % tokens as u32).collect();
-        let lookups =
-            [Lookup { table: &embedded, rows: &all }, Lookup { table: &table, rows: &positions }];
-        let x = embed(&lookups, self.norm.as_ref().map(InputNorm::args))?;
-        drop(embedded);
+        let epilogue = Epilogue { residual: Some(&table), ..Epilogue::default() };
+        let x = gemm(&pixels, &self.patch, &epilogue)?;
+        let x = x.reshape(&[images.len() * tokens, self.hidden()])?;
+        let x = match &self.norm {
+            Some(norm) => norm.apply(&x)?,
+            None => x,
+        };
         Ok((x, Offsets::from_lengths(&self.device, &vec![tokens; images.len()])?))
     }
 

@@ -33,9 +33,8 @@ impl Spec for AttentionSpec {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 struct MmaSpec {
-    /// Of Q, K and V.
+    /// Of Q, K, V and the result.
     t: DType,
-    out: DType,
     /// Sixteens of columns of a head, rounded up.
     d16: u32,
     vector: bool,
@@ -79,7 +78,6 @@ pub(crate) const MMA: Family = Family {
     spec_keys: || {
         keys(MmaSpec {
             t: DType::F32,
-            out: DType::F32,
             d16: 4,
             vector: true,
             mask: false,
@@ -113,7 +111,7 @@ fn queries(facts: &CudaFacts, args: &Args<'_>, sizes: &[usize]) -> usize {
 pub(super) fn attention(gpu: &Arc<CudaDevice>, args: &Args<'_>) -> Result<Tensor> {
     match gpu.precision {
         MatmulPrecision::Medium => on_tensor_cores(gpu, args, tile(&gpu.facts, args)),
-        _ if args.q.tensor.dtype() != DType::F32 => {
+        _ if args.dtype != DType::F32 => {
             let what = "attention of halves with precise products".into();
             Err(Error::Unsupported { what, device: gpu.name().into() })
         }
@@ -143,8 +141,7 @@ fn on_tensor_cores(
     [slot, warps, mt, tiles]: MmaTile,
 ) -> Result<Tensor> {
     let spec = MmaSpec {
-        t: args.q.tensor.dtype(),
-        out: args.out,
+        t: args.dtype,
         d16: args.how.dim.div_ceil(16) as u32,
         vector: vector(args),
         mask: args.mask.is_some(),
@@ -183,7 +180,7 @@ fn tile(facts: &CudaFacts, args: &Args<'_>) -> MmaTile {
 /// Whether every head of every row starts at a multiple of 16 bytes.
 fn vector(args: &Args<'_>) -> bool {
     let parts = [args.q, args.k, args.v];
-    let whole = |n: usize| (n * args.q.tensor.dtype().size()).is_multiple_of(16);
+    let whole = |n: usize| (n * args.dtype.size()).is_multiple_of(16);
     whole(args.how.dim) && parts.iter().all(|p| whole(p.start) && whole(p.width))
 }
 
@@ -191,7 +188,7 @@ fn vector(args: &Args<'_>) -> bool {
 fn run<S: Spec>(gpu: &Arc<CudaDevice>, args: &Args<'_>, spec: S, slot: usize) -> Result<Tensor> {
     let (heads, dim) = (args.how.heads, args.how.dim);
     let shape = [args.q_offsets.total(), heads * dim];
-    let out = Tensor::cuda_uninit(args.q.tensor.device(), args.out, &shape)?;
+    let out = Tensor::cuda_uninit(args.q.tensor.device(), args.dtype, &shape)?;
     if out.is_empty() {
         return Ok(out);
     }
@@ -273,7 +270,7 @@ mod tests {
             }
             let x = Tensor::from_slice(&device, &[offsets.total(), width], &x).unwrap();
             let how = Attention { causal, window, ..Attention::new(heads, dim) };
-            let args = |x, out| {
+            let args = |x| {
                 let part = |i: usize| {
                     let columns = Heads { tensor: x, start: i * heads * dim };
                     part("x", columns, x.dtype(), heads, dim, &offsets).unwrap()
@@ -287,13 +284,13 @@ mod tests {
                     how: &how,
                     mask: Mask::new(&how),
                     reach: 0,
-                    out,
+                    dtype: x.dtype(),
                 }
             };
             let values = x.to_vec::<f32>().unwrap();
             let halves = Tensor::from_f32(&device, DType::BF16, x.shape(), &values).unwrap();
-            let of_halves = |out| args(&halves, out);
-            let args = args(&x, DType::F32);
+            let of_halves = args(&halves);
+            let args = args(&x);
             let bits = |y: Tensor| -> Vec<u32> {
                 y.to_vec::<f32>().unwrap().iter().map(|x| x.to_bits()).collect()
             };
@@ -317,22 +314,15 @@ mod tests {
                     "dim {dim}, causal {causal}, window {window:?}: {tile:?} differs"
                 );
             }
-            // Q, K and V that were rounded before, and results rounded behind.
+            // Q, K and V that were rounded before: the same, rounded behind.
+            let full: Vec<f32> = first.iter().map(|&bits| f32::from_bits(bits)).collect();
             for tile in &tiles {
-                let got = bits(on_tensor_cores(gpu, &of_halves(DType::F32), *tile).unwrap());
-                assert!(got == first, "dim {dim}, causal {causal}: {tile:?} of halves differs");
-                for out in [DType::BF16, DType::F16] {
-                    let got = on_tensor_cores(gpu, &of_halves(out), *tile).unwrap();
-                    let full: Vec<f32> = first.iter().map(|&bits| f32::from_bits(bits)).collect();
-                    let want = Tensor::from_f32(&Device::cpu(), out, got.shape(), &full).unwrap();
-                    let pairs =
-                        got.to_f32_vec().unwrap().into_iter().zip(want.to_f32_vec().unwrap());
-                    let same = |(a, b): (f32, f32)| a == b || a.is_nan() && b.is_nan();
-                    assert!(
-                        pairs.clone().all(same),
-                        "dim {dim}, causal {causal}: {tile:?} to {out}"
-                    );
-                }
+                let got = on_tensor_cores(gpu, &of_halves, *tile).unwrap();
+                let cpu = Device::cpu();
+                let want = Tensor::from_f32(&cpu, DType::BF16, got.shape(), &full).unwrap();
+                let (got, want) = (got.to_f32_vec().unwrap(), want.to_f32_vec().unwrap());
+                let same = |(a, b): (&f32, &f32)| a == b || a.is_nan() && b.is_nan();
+                assert!(got.iter().zip(&want).all(same), "dim {dim}, {causal}: {tile:?} of bf16");
             }
             for (i, (&fma, &mma)) in fma[0].iter().zip(&first).enumerate() {
                 let (want, got) = (f32::from_bits(fma), f32::from_bits(mma));

@@ -89,9 +89,9 @@ pub(crate) struct Args<'a> {
     mask: Option<Mask>,
     /// `r` of the bias, or 0 without one.
     reach: usize,
-    /// The result's dtype.
+    /// Of Q, K, V and the result.
     #[cfg_attr(not(feature = "cuda"), allow(dead_code))]
-    out: DType,
+    dtype: DType,
 }
 
 /// With both sequences aligned at their ends, a query sees the keys from `behind` before its own to `ahead` after it.
@@ -163,25 +163,24 @@ pub fn attention(
     kv_offsets: &Offsets,
     how: &Attention<'_>,
 ) -> Result<Tensor> {
-    run([q, k, v], [q_offsets, kv_offsets], how, [DType::F32; 2])
+    run([q, k, v], [q_offsets, kv_offsets], how, DType::F32)
 }
 
-/// As [`attention`], of bf16 in 16-byte rows, with the result rounded to `out`: for CUDA and
-/// [`MatmulPrecision::Medium`](crate::MatmulPrecision::Medium), where the bits are those of f32 that are rounded so.
+/// As [`attention`], of bf16 to bf16: for CUDA and [`MatmulPrecision::Medium`](crate::MatmulPrecision::Medium), with the bits of
+/// f32 that are rounded before and behind it. Heads start at multiples of 8 elements.
 pub(crate) fn attention_of_halves(
     qkv: [Heads<'_>; 3],
     offsets: &Offsets,
     how: &Attention<'_>,
-    out: DType,
 ) -> Result<Tensor> {
-    run(qkv, [offsets, offsets], how, [DType::BF16, out])
+    run(qkv, [offsets, offsets], how, DType::BF16)
 }
 
 fn run(
     [q, k, v]: [Heads<'_>; 3],
     [q_offsets, kv_offsets]: [&Offsets; 2],
     how: &Attention<'_>,
-    [dtype, out]: [DType; 2],
+    dtype: DType,
 ) -> Result<Tensor> {
     if how.heads == 0 {
         return Err(Error::argument("heads", "at least 1", "0"));
@@ -222,7 +221,7 @@ fn run(
         how,
         mask: Mask::new(how),
         reach,
-        out,
+        dtype,
     };
     let mut all = vec![q.tensor, k.tensor, v.tensor, q_offsets.tensor(), kv_offsets.tensor()];
     all.extend(how.bias);
@@ -230,8 +229,8 @@ fn run(
     match q.tensor.device().backend() {
         #[cfg(feature = "cuda")]
         Backend::Cuda(gpu) => cuda::attention(gpu, &args),
-        _ if [dtype, out] != [DType::F32; 2] => Err(Error::Unsupported {
-            what: format!("attention of {dtype} to {out}"),
+        _ if dtype != DType::F32 => Err(Error::Unsupported {
+            what: format!("attention of {dtype}"),
             device: q.tensor.device().name(),
         }),
         Backend::Cpu(_) => cpu::attention(&args),

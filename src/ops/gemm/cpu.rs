@@ -91,7 +91,9 @@ fn typed<A: Float, B: Float>(cpu: &CpuDevice, args: &Args<'_>) -> Result<Tensor>
                     scale: args.epilogue.scale,
                     bias: args.epilogue.bias.map(|b| b.cpu::<f32>()),
                     activation: args.epilogue.activation,
-                    residual: residual.map(|r| &r[i * m * n..][..m * n]),
+                    residual,
+                    first: i * m,
+                    repeat: args.repeat,
                 },
             };
             product.run(cpu, y)
@@ -330,6 +332,9 @@ struct Finish<'a> {
     bias: Option<&'a [f32]>,
     activation: Activation,
     residual: Option<&'a [f32]>,
+    /// The first row among those of all products, and the rows after which the residual begins anew.
+    first: usize,
+    repeat: usize,
 }
 
 impl Finish<'_> {
@@ -350,6 +355,7 @@ impl Finish<'_> {
         }
         self.activation.apply(lanes, y);
         if let Some(residual) = self.residual {
+            let row = (self.first + row) % self.repeat;
             for (y, r) in y.iter_mut().zip(&residual[row * self.n + column..]) {
                 *y += r;
             }

@@ -47,7 +47,7 @@ pub(super) fn takes(facts: &CudaFacts, args: &Args<'_>) -> bool {
     facts.capability == (9, 0)
         && dtype == args.b.dtype()
         && dtype != DType::F32
-        && [dtype, DType::F32, DType::BF16].contains(&args.out)
+        && (args.out == DType::F32 || dtype == DType::BF16)
         && args.k > 0
         && args.k.is_multiple_of(8)
         && args.n.is_multiple_of(8)
@@ -62,9 +62,6 @@ pub(super) fn columns(facts: &CudaFacts, args: &Args<'_>) -> Option<usize> {
     let blocks = |columns| args.batch * args.m.div_ceil(ROWS) * args.n.div_ceil(columns);
     let multiprocessors = facts.multiprocessors as usize;
     let [wide, narrow] = COLUMNS;
-    if let Some(columns) = std::env::var("NEARKIN_WGMMA").ok().and_then(|v| v.parse().ok()) {
-        return Some(columns);
-    }
     match () {
         // A block of 256 columns has a multiprocessor for itself: nothing hides how it begins and ends.
         _ if args.k >= 2048 && blocks(wide) >= 2 * multiprocessors => Some(wide),

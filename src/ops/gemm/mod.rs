@@ -49,7 +49,7 @@ pub struct Epilogue<'a> {
     pub bias: Option<&'a Tensor>,
     /// Applied after scale and bias.
     pub activation: Activation,
-    /// Added last; shaped as the result, f32.
+    /// Added last, f32; shaped as the result, or \[M, N\], one for all of a batch \[B, M, N\].
     pub residual: Option<&'a Tensor>,
 }
 
@@ -70,7 +70,9 @@ struct Args<'a> {
     m: usize,
     n: usize,
     k: usize,
-    /// The result's shape and dtype.
+    /// Rows after which the residual begins anew: those of the result, of all its matrices, or M where all share one.
+    repeat: usize,
+    /// The result's shape.
     shape: &'a [usize],
     #[cfg_attr(not(feature = "cuda"), allow(dead_code))]
     out: DType,
@@ -91,8 +93,7 @@ pub fn gemm(a: &Tensor, b: &Tensor, epilogue: &Epilogue<'_>) -> Result<Tensor> {
     gemm_to(a, b, epilogue, DType::F32)
 }
 
-/// As [`gemm`], with the result rounded to `out`. What is not f32 is for CUDA, and of the dtype that `a` and `b` have, or,
-/// where they are f16, bf16.
+/// As [`gemm`], with the result rounded to `out`, f32 or bf16. The latter is for CUDA and operands that enter as bf16.
 pub(crate) fn gemm_to(
     a: &Tensor,
     b: &Tensor,
@@ -126,12 +127,17 @@ pub(crate) fn gemm_to(
         check(OP, "bias", bias, DType::F32, &[n])?;
     }
     if let Some(residual) = epilogue.residual {
-        check(OP, "residual", residual, DType::F32, &shape)?;
+        let one_for_all = shape.len() == 3 && residual.shape().len() == 2;
+        check(OP, "residual", residual, DType::F32, &shape[usize::from(one_for_all)..])?;
     }
     let all: Vec<&Tensor> =
         [Some(a), Some(b), epilogue.bias, epilogue.residual].into_iter().flatten().collect();
     check_devices(OP, &all)?;
-    let args = Args { a, b, epilogue, batch, m, n, k, shape: &shape, out };
+    let repeat = match epilogue.residual {
+        Some(residual) if residual.shape().len() < shape.len() => shape[1],
+        _ => batch * m,
+    };
+    let args = Args { a, b, epilogue, batch, m, n, k, repeat, shape: &shape, out };
     match a.device().backend() {
         #[cfg(feature = "cuda")]
         Backend::Cuda(gpu) => cuda::gemm(gpu, &args),

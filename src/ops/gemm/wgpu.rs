@@ -30,9 +30,10 @@ impl Spec for GemmSpec {
 params! {
     struct GemmParams {
         m: u32, n: u32, k: u32,
-        a_at: u32, b_at: u32, bias_at: u32, y_at: u32,
+        a_at: u32, b_at: u32, bias_at: u32, y_at: u32, residual_at: u32,
         a_step: u32, b_step: u32, y_step: u32, y_row: u32,
         scale: f32, has_bias: u32, has_residual: u32,
+        first: u32, repeat: u32,
     }
 }
 
@@ -100,7 +101,7 @@ fn run(
     let activation = args.epilogue.activation;
     let kernel = gpu.kernel(GemmSpec { a, b, quad, activation, bm, bn, tm, tn })?;
     for part in parts(&gpu.facts, args, tile)? {
-        let (at, bindings) = part.bind(gpu, args, &y);
+        let (at, [first, repeat], bindings) = part.bind(gpu, args, &y);
         let size = |r: &Range<usize>| r.len() as u32;
         let params = GemmParams {
             m: size(&part.rows),
@@ -110,6 +111,7 @@ fn run(
             b_at: at[1],
             bias_at: at[2],
             y_at: at[3],
+            residual_at: at[4],
             a_step: (args.m * args.k) as u32,
             b_step: (args.n * args.k) as u32,
             y_step: (args.m * args.n) as u32,
@@ -117,6 +119,8 @@ fn run(
             scale: args.epilogue.scale,
             has_bias: args.epilogue.bias.is_some() as u32,
             has_residual: args.epilogue.residual.is_some() as u32,
+            first,
+            repeat,
         };
         let groups =
             [size(&part.columns).div_ceil(bn), size(&part.rows).div_ceil(bm), size(&part.batch)];
@@ -160,10 +164,15 @@ fn parts(facts: &WgpuFacts, args: &Args<'_>, [bm, bn, ..]: Tile) -> Result<Vec<P
         });
     }
     let mut parts = Vec::new();
+    // A residual that is not bound whole is bound where a part reads it, and begins anew in none.
+    let whole = if args.repeat * n <= fit(y_size) { m } else { m.min(args.repeat) };
     for i in 0..batch {
-        for rows in cut(m, rows) {
-            for columns in cut(n, columns) {
-                parts.push(Part { batch: i..i + 1, rows: rows.clone(), columns });
+        for from in cut(m, whole) {
+            for rows in cut(from.len(), rows) {
+                let rows = from.start + rows.start..from.start + rows.end;
+                for columns in cut(n, columns) {
+                    parts.push(Part { batch: i..i + 1, rows: rows.clone(), columns });
+                }
             }
         }
     }
@@ -176,13 +185,14 @@ fn cut(n: usize, step: usize) -> impl Iterator<Item = Range<usize>> {
 }
 
 impl Part {
-    /// The bindings, and the first elements of a, b, bias and y in them.
+    /// The bindings, the first elements of a, b, bias, y and residual in them, and which of the residual's rows is the first
+    /// and after how many it begins anew.
     fn bind<'a>(
         &self,
         gpu: &WgpuDevice,
         args: &'a Args<'_>,
         y: &'a Tensor,
-    ) -> ([u32; 4], Vec<Binding<'a>>) {
+    ) -> ([u32; 5], [u32; 2], Vec<Binding<'a>>) {
         let &Args { m, n, k, .. } = args;
         let (first, last) = (self.batch.start, self.batch.end - 1);
         let (rows, columns) = (&self.rows, &self.columns);
@@ -191,17 +201,29 @@ impl Part {
         let (a_at, a) = bind(gpu, args.a, (first * m + rows.start) * k..(last * m + rows.end) * k);
         let (b_at, b) =
             bind(gpu, args.b, (first * n + columns.start) * k..(last * n + columns.end) * k);
-        let (y_at, y) = bind(gpu, y, span.clone());
+        let (y_at, y) = bind(gpu, y, span);
         // The kernel does not read what is bound in place of an absent tensor.
         let (bias_at, bias) = match args.epilogue.bias {
             Some(bias) => bind(gpu, bias, columns.clone()),
             None => bind(gpu, args.b, 0..0),
         };
-        let (_, residual) = match args.epilogue.residual {
-            Some(residual) => bind(gpu, residual, span),
+        // The rows of the residual that the part reads: some of them, or all, again and again.
+        let start = (first * m + rows.start) % args.repeat;
+        let end = start + (last - first) * m + rows.len();
+        let (read, beginning) = match end <= args.repeat {
+            true => (start..end, [0, (end - start) as u32]),
+            false => (0..args.repeat, [start as u32, args.repeat as u32]),
+        };
+        let (residual_at, residual) = match args.epilogue.residual {
+            Some(residual) => bind(
+                gpu,
+                residual,
+                read.start * n + columns.start..(read.end - 1) * n + columns.end,
+            ),
             None => bind(gpu, args.b, 0..0),
         };
-        ([a_at, b_at, bias_at, y_at], vec![a, b, bias, residual, y])
+        let at = [a_at, b_at, bias_at, y_at, residual_at];
+        (at, beginning, vec![a, b, bias, residual, y])
     }
 }
 
@@ -272,6 +294,7 @@ mod tests {
                     m,
                     n,
                     k,
+                    repeat: batch * m,
                     shape: &[batch, m, n],
                     out: DType::F32,
                 };

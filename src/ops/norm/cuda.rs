@@ -16,23 +16,14 @@ struct NormSpec {
     residual: bool,
     /// Whether the result is written as f32.
     full: bool,
-    /// What it is written as too, or alone.
-    half: Half,
+    /// Whether it is written as bf16.
+    half: bool,
     /// Whether rows divide into fours, so that four columns are read and written together.
     vector: bool,
     /// Fours of columns that a thread holds; 0 where the row does not fit the registers.
     quads: u32,
     /// Warps that share a row.
     warps: u32,
-}
-
-/// The dtype of results for products that take halves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
-enum Half {
-    None,
-    F16,
-    BF16,
 }
 
 impl Spec for NormSpec {
@@ -52,7 +43,7 @@ pub(crate) const FAMILY: Family = Family {
             bias: false,
             residual: false,
             full: true,
-            half: Half::None,
+            half: false,
             vector: true,
             quads: 1,
             warps: 1,
@@ -81,16 +72,15 @@ pub(super) fn norm(gpu: &Arc<CudaDevice>, args: &Args<'_>) -> Result<Tensor> {
     Ok(y)
 }
 
-/// The result rounded to `half`, behind itself where it is wanted too.
+/// The result as bf16, behind itself as f32 where that is wanted too.
 pub(super) fn halved(
     gpu: &Arc<CudaDevice>,
     args: &Args<'_>,
-    half: DType,
     full: bool,
 ) -> Result<(Option<Tensor>, Tensor)> {
     let made = |dtype| Tensor::cuda_uninit(args.x.device(), dtype, args.x.shape());
     let full = full.then(|| made(DType::F32)).transpose()?;
-    let half = made(half)?;
+    let half = made(DType::BF16)?;
     launch(gpu, args, full.as_ref(), Some(&half))?;
     Ok((full, half))
 }
@@ -111,11 +101,7 @@ fn launch(
         bias: args.bias.is_some(),
         residual: args.residual.is_some(),
         full: full.is_some(),
-        half: match half.map(Tensor::dtype) {
-            None => Half::None,
-            Some(DType::F16) => Half::F16,
-            Some(_) => Half::BF16,
-        },
+        half: half.is_some(),
         vector: args.width.is_multiple_of(4) && quads > 0,
         quads: quads as u32,
         warps: warps as u32,

@@ -73,25 +73,24 @@ pub fn l2_normalize(x: &Tensor, eps: f32) -> Result<Tensor> {
     run("l2_normalize", Kind::L2, x, None, None, None, eps)
 }
 
-/// Layer normalisation, or with `rms` that by the root mean square, of f32 rounded to `half`, and behind it as f32 where `full`.
-/// For CUDA, whose products take halves.
+/// Layer normalisation, or with `rms` that by the root mean square, of f32: as bf16, and before it as f32 where `full`. For CUDA,
+/// whose products take bf16.
 ///
 /// # Errors
 /// As [`layer_norm`]; [`Error::Unsupported`] on other devices.
 pub(crate) fn halved(
     x: &Tensor,
     (rms, weight, bias, eps): (bool, &Tensor, Option<&Tensor>, f32),
-    half: DType,
     full: bool,
 ) -> Result<(Option<Tensor>, Tensor)> {
     let kind = if rms { Kind::Rms } else { Kind::Layer };
     let args = checked("norm", kind, x, None, Some(weight), bias, eps)?;
     match x.device().backend() {
         #[cfg(feature = "cuda")]
-        Backend::Cuda(gpu) => cuda::halved(gpu, &args, half, full),
+        Backend::Cuda(gpu) => cuda::halved(gpu, &args, full),
         _ => {
             let _ = (args, full);
-            let what = format!("norms to {half}");
+            let what = "norms to bf16".into();
             Err(Error::Unsupported { what, device: x.device().name() })
         }
     }
