@@ -147,14 +147,23 @@ else
     skip suite/vulkan "no Vulkan adapter: nearkin devices lists none"
 fi
 
-# Both are written here, so that both have this processor's logarithms in their random inputs.
+# All are written here, so that all have this processor's logarithms in their random inputs. How matrix units add depends on the
+# architecture: where the emulator knows the GPU's, it is asked again as that.
+outputs=$results/outputs reference=emulator
+architecture=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | head -n 1 | tr -d .)
 room
-step outputs/emulator "${emulated[@]}" "$here/bin/outputs" write cuda "$results/outputs/emulator.safetensors" &
+step outputs/emulator "${emulated[@]}" "$here/bin/outputs" write cuda "$outputs/emulator.safetensors" &
+if [ "$architecture" = 90 ] && [ -z "$emulator" ]; then
+    reference=emulator-90
+    room
+    step outputs/$reference "${emulated[@]}" PTX_EMULATOR_DEVICES=sm_90 \
+        "$here/bin/outputs" write cuda "$outputs/$reference.safetensors" &
+fi
 room
-step outputs/gpu "${cuda[@]}" "$here/bin/outputs" write cuda "$results/outputs/gpu.safetensors" &
+step outputs/gpu "${cuda[@]}" "$here/bin/outputs" write cuda "$outputs/gpu.safetensors" &
 wait
 out=outputs/compared.md step outputs/compare \
-    "$here/bin/outputs" compare "$results/outputs/emulator.safetensors" "$results/outputs/gpu.safetensors"
+    "$here/bin/outputs" compare "$outputs/$reference.safetensors" "$outputs/gpu.safetensors"
 as_built=false
 (cd "$results/outputs" && sha256sum --status -c "$here/emulator.sha256") && as_built=true
 

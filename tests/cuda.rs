@@ -13,10 +13,11 @@ use common::{Rng, assert_close, normals};
 use cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode};
 use cudarc::driver::{CudaContext, CudaSlice};
 use emulated::{alone, cuda, emulator};
-use nearkin::ops::gemm::{Epilogue, gemm};
+use nearkin::device::MatmulPrecision;
+use nearkin::ops::gemm::{Activation, Epilogue, gemm};
 use nearkin::ops::norm::{l2_normalize, layer_norm};
 use nearkin::{DType, Device, DeviceOptions, Error, Tensor, bf16, f16};
-use ptx_emulator::client::{Fault, Operation};
+use ptx_emulator::client::{Emulator, Fault, Operation};
 
 /// `CUDA_ERROR_LAUNCH_FAILED`.
 const LAUNCH_FAILED: u32 = 719;
@@ -313,6 +314,73 @@ fn a_device_opens_and_works_while_another_thread_records_a_graph() {
         });
         let graph = stream.end_capture(CUgraphInstantiate_flags(0));
         assert!(graph.is_ok(), "the recording was broken: {:?}", graph.err());
+    });
+}
+
+/// Products of many rows run on Hopper's own instructions, those of few do not.
+#[test]
+fn products_on_hopper_do_not_depend_on_their_rows() {
+    let name = "products_on_hopper_do_not_depend_on_their_rows";
+    alone(name, &[("PTX_EMULATOR_DEVICES", "sm_90")], || {
+        let Some(device) = cuda() else { return };
+        let emulator = emulator();
+        let (m, n, k) = (1030, 1032, 72);
+        for dtype in [DType::BF16, DType::F16] {
+            let rng = &mut Rng(7);
+            let (a, values) = normals(&device, dtype, &[m, k], rng);
+            let (b, _) = normals(&device, dtype, &[n, k], rng);
+            let (bias, _) = normals(&device, DType::F32, &[n], rng);
+            let activation = Activation::Gelu;
+            let epilogue = Epilogue { bias: Some(&bias), activation, ..Epilogue::default() };
+            let mark = emulator.as_ref().map(Emulator::mark);
+            let all = gemm(&a, &b, &epilogue).unwrap().to_vec::<f32>().unwrap();
+            if let Some((emulator, mark)) = emulator.as_ref().zip(mark) {
+                let launches = emulator.launches_since(mark);
+                assert!(launches.iter().any(|l| l.kernel == "gemm_wgmma"), "{launches:?}");
+            }
+            for first in [0, 500, m - 16] {
+                let rows: Vec<f32> =
+                    values[first * k..(first + 16) * k].iter().map(|&x| x as f32).collect();
+                let few = Tensor::from_f32(&device, dtype, &[16, k], &rows).unwrap();
+                let few = gemm(&few, &b, &epilogue).unwrap().to_vec::<f32>().unwrap();
+                assert!(few == all[first * n..(first + 16) * n], "{dtype}: rows from {first} on");
+            }
+        }
+        assert!(emulator.is_none_or(|e| e.reports().is_empty()));
+    });
+}
+
+/// What an NVIDIA H100 gave: how its tensor cores add is the emulator's rule for its architecture.
+#[test]
+fn an_emulated_hopper_adds_as_an_h100() {
+    alone("an_emulated_hopper_adds_as_an_h100", &[("PTX_EMULATOR_DEVICES", "sm_90")], || {
+        use DType::{BF16, F16, F32};
+        use MatmulPrecision::{High, Highest, Medium};
+        if emulator().is_none() {
+            return;
+        }
+        let (k, n) = (384, 1536);
+        let scale = (k as f32).sqrt();
+        let w: Vec<f32> = Rng(2).normals(n * k).iter().map(|w| w / scale).collect();
+        let rounded = [0xbfad2abf, 0x3f2238e4, 0x3fa87f38, 0x3e8c0776, 0x3f48b3f2, 0xbc6b3060];
+        let halves = [0xbfad9804, 0x3f229688, 0x3fa89e45, 0x3e8b42de, 0x3f47d6a8, 0xbc6570a2];
+        let tf32 = [0xbfad9800, 0x3f229685, 0x3fa89e40, 0x3e8b42e0, 0x3f47d699, 0xbc6570b4];
+        let parts = [0xbfad6b44, 0x3f227240, 0x3fa88a9d, 0x3e8c03f0, 0x3f488852, 0xbc6ee119];
+        for (a, b, matmul_precision, want) in [
+            (BF16, BF16, Highest, rounded),
+            (F32, BF16, Medium, rounded),
+            (F16, F16, Highest, halves),
+            (F32, F32, High, tf32),
+            (F32, BF16, Highest, parts),
+        ] {
+            let options = DeviceOptions { matmul_precision, ..Default::default() };
+            let device = Device::cuda_with(0, options).unwrap();
+            let (x, _) = normals(&device, a, &[1, k], &mut Rng(1));
+            let w = Tensor::from_f32(&device, b, &[n, k], &w).unwrap();
+            let y = gemm(&x, &w, &Epilogue::default()).unwrap().to_vec::<f32>().unwrap();
+            let got: Vec<u32> = y[..want.len()].iter().map(|y| y.to_bits()).collect();
+            assert_eq!(got, want, "{a} by {b}, {matmul_precision:?}");
+        }
     });
 }
 

@@ -5,8 +5,7 @@
 //! `4 e (r / 2) + e t ..`; of B, rows `4 e r + e t ..` of column `g`; of C and D, element `i` is row `g + 8 (i / 2)`, column
 //! `2 t + i % 2`. (PTX ISA, "Matrix Fragments for mma"; a test holds the manual's tables against this rule.)
 //!
-//! Floating-point products are exact and are added in f32, in the order of K, onto the accumulator, each sum rounded to
-//! nearest. Tensor cores add several products at once and truncate, so their low bits may differ.
+//! Floating-point products are exact. How they are added is [`Sums`].
 
 use crate::num::half::{F16, Half};
 
@@ -60,6 +59,28 @@ pub enum BitOp {
 /// A register's 32 lanes.
 pub type Row = [u32; 32];
 
+/// How products of f16, bf16 and tf32 are added onto an accumulator in f32.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sums {
+    /// In the order of K, each sum rounded to nearest. Tensor cores add several products at once and cut, so their low bits
+    /// may differ.
+    InTurn,
+    /// As an H100 gave every one of 1536 sums over 384 products of bf16, of f16 and of tf32: all terms of an instruction at once, each cut
+    /// to [`HOPPER_BITS`] bits behind the largest exponent (of products, the sum of their factors'), and their exact sum cut
+    /// to f32.
+    Hopper,
+}
+
+/// Bits of a term behind the largest exponent.
+const HOPPER_BITS: i32 = 25;
+
+impl Sums {
+    /// Those of an architecture (`sm_90` is 90).
+    pub fn of(target: u32) -> Sums {
+        if target == 90 { Sums::Hopper } else { Sums::InTurn }
+    }
+}
+
 /// Registers of A or B: those of C and D follow from M.
 pub fn fragment_registers(shape: Shape, element: Element, is_a: bool) -> usize {
     let rows = if is_a { shape.m / 8 } else { 1 };
@@ -111,7 +132,14 @@ pub fn accumulator_place(lane: usize, index: usize) -> (usize, usize) {
 }
 
 /// `c + a b` in f32 for f16, bf16 and tf32, in place; `c` is `[row][column]`.
-pub fn multiply_f32(shape: Shape, element: Element, a: &[Row], b: &[Row], c: &mut [[f32; 8]; 16]) {
+pub fn multiply_f32(
+    shape: Shape,
+    element: Element,
+    sums: Sums,
+    a: &[Row],
+    b: &[Row],
+    c: &mut [[f32; 8]; 16],
+) {
     let widen = |bits: u32| match element {
         Element::F16 => F16::widen(bits & 0xFFFF),
         Element::Bf16 => f32::from_bits(bits << 16),
@@ -125,19 +153,50 @@ pub fn multiply_f32(shape: Shape, element: Element, a: &[Row], b: &[Row], c: &mu
         ),
         _ => (gather_a(shape, element, a, widen), gather_b(element, b, widen)),
     };
-    for (row, sums) in a.iter().zip(c.iter_mut()).take(shape.m) {
-        for (&x, column) in row.iter().zip(&b).take(shape.k) {
-            for (sum, &y) in sums.iter_mut().zip(column) {
-                *sum += x * y;
-            }
-        }
-        // Every NaN is the canonical one.
-        for sum in sums {
-            if sum.is_nan() {
-                *sum = f32::from_bits(0x7FFF_FFFF);
+    for (row, totals) in a.iter().zip(c.iter_mut()).take(shape.m) {
+        let row = &row[..shape.k];
+        for (j, total) in totals.iter_mut().enumerate() {
+            let products = row.iter().zip(&b).map(|(&x, column)| (x, column[j]));
+            let cut = match sums {
+                Sums::Hopper => cut_sum(*total, products.clone()),
+                Sums::InTurn => None,
+            };
+            *total = cut.unwrap_or_else(|| products.fold(*total, |sum, (x, y)| sum + x * y));
+            // Every NaN is the canonical one.
+            if total.is_nan() {
+                *total = f32::from_bits(0x7FFF_FFFF);
             }
         }
     }
+}
+
+/// The exponent of the leading bit; of subnormals that of the smallest normal number. None of 0.
+fn exponent(x: f32) -> Option<i32> {
+    let biased = (x.to_bits() >> 23 & 0xFF) as i32;
+    (x != 0.0).then_some(biased.max(1) - 127)
+}
+
+/// [`Sums::Hopper`]; none where a term is not finite.
+fn cut_sum(c: f32, products: impl Iterator<Item = (f32, f32)> + Clone) -> Option<f32> {
+    let mut largest = exponent(c);
+    for (x, y) in products.clone() {
+        if !x.is_finite() || !y.is_finite() {
+            return None;
+        }
+        largest = largest.max(exponent(x).zip(exponent(y)).map(|(x, y)| x + y));
+    }
+    if !c.is_finite() {
+        return None;
+    }
+    let Some(largest) = largest else { return Some(0.0) };
+    // Exact in f64: products have at most 22 bits, terms 27 and sums 32.
+    let unit = 2f64.powi(largest - HOPPER_BITS);
+    let cut = |x: f64| (x / unit).trunc();
+    let terms = products.map(|(x, y)| cut(f64::from(x) * f64::from(y)));
+    let sum = (cut(f64::from(c)) + terms.sum::<f64>()) * unit + 0.0;
+    let near = sum as f32;
+    let beyond = near.is_finite() && f64::from(near).abs() > sum.abs();
+    Some(if beyond { f32::from_bits(near.to_bits() - 1) } else { near })
 }
 
 /// `c + a b` for 8- and 4-bit integers; `saturate` clamps to 32 bits where it would wrap.
@@ -230,4 +289,27 @@ pub fn collect(fragment: &Row, transpose: bool) -> [u128; 8] {
         }
     }
     rows
+}
+
+#[cfg(test)]
+mod tests {
+    use super::cut_sum;
+
+    #[test]
+    fn terms_and_sums_are_cut_as_an_h100_cuts_them() {
+        let sum = |c: f32, products: &[(f32, f32)]| cut_sum(c, products.iter().copied());
+        let bit = |n: i32| 2f32.powi(-n);
+        // Sixteen times the last bit that is kept, and the first that is not.
+        assert_eq!(sum(1.0, &[(bit(20), bit(5)); 16]), Some(1.0 + bit(21)));
+        assert_eq!(sum(1.0, &[(bit(20), bit(6)); 16]), Some(1.0));
+        // The sum is cut too, towards zero on both sides.
+        assert_eq!(sum(1.0, &[(bit(20), bit(4)), (bit(20), bit(5))]), Some(1.0));
+        assert_eq!(sum(-1.0, &[(-bit(20), bit(4)), (-bit(20), bit(5))]), Some(-1.0));
+        // A product's exponent is the sum of its factors', whatever its own: 1.5 * 1.5 is 2.25.
+        assert_eq!(sum(0.0, &[(1.5, 1.5), (bit(20), bit(5))]), Some(2.25));
+        assert_eq!(sum(0.0, &[(1.5, -1.5), (1.5, 1.5)]), Some(0.0));
+        assert_eq!(sum(0.0, &[]), Some(0.0));
+        assert_eq!(sum(f32::MAX, &[(f32::MAX, 1.0)]), Some(f32::INFINITY));
+        assert_eq!(sum(0.0, &[(f32::INFINITY, 1.0)]), None);
+    }
 }

@@ -114,7 +114,7 @@ impl Warp {
             };
             scatter(&mut c, index, &values);
         }
-        multiply_f32(op.shape, op.a_element, a, b, &mut c);
+        multiply_f32(op.shape, op.a_element, op.sums, a, b, &mut c);
         for (index, &slot) in op.d.iter().enumerate() {
             match op.d_type {
                 Accumulator::F16 => {

@@ -8,6 +8,7 @@ use crate::isa::modifiers::{Modifiers, refuse};
 use crate::isa::scope::{Memory, Place, PresetRow, Scope, append};
 use crate::isa::{Class, Op, atomic, control, memory};
 use crate::lanes::Condition;
+use crate::matrix::Sums;
 use crate::memory::Order;
 use crate::syntax::ast::{Function, Instruction, Module, Operand, Pos, Space, Statement, Symbol};
 use crate::syntax::ast::{LabelId, Variable};
@@ -119,12 +120,12 @@ impl Program {
         let text: Arc<str> = text.into();
         let mut kernels = Vec::new();
         for function in module.functions.iter().filter(|function| function.is_entry) {
-            kernels.push(Arc::new(build(&module, function, &text)?));
+            kernels.push(Arc::new(build(&module, function, &text, target)?));
         }
         // Functions that no kernel calls are checked too.
         for function in module.functions.iter().filter(|function| !function.is_entry) {
             if !function.is_declaration && function.register_params.is_empty() {
-                let mut builder = Builder::new(&module, function);
+                let mut builder = Builder::new(&module, function, target);
                 builder.scope.frame.params.fill(Memory::Local(0));
                 builder.scope.frame.returns = vec![Memory::Local(0); function.returns.len()];
                 builder.body(function)?;
@@ -182,8 +183,8 @@ impl Kernel {
     }
 }
 
-fn build(module: &Module, function: &Function, text: &Arc<str>) -> Result<Kernel> {
-    let mut builder = Builder::new(module, function);
+fn build(module: &Module, function: &Function, text: &Arc<str>, device: u32) -> Result<Kernel> {
+    let mut builder = Builder::new(module, function, device);
     builder.body(function)?;
     // Falling off the end is an exit.
     builder.push(Op::Control(control::Op::Exit), None, function.pos);
@@ -208,8 +209,9 @@ struct Builder<'a> {
 }
 
 impl<'a> Builder<'a> {
-    fn new(module: &'a Module, function: &'a Function) -> Builder<'a> {
+    fn new(module: &'a Module, function: &'a Function, device: u32) -> Builder<'a> {
         let mut scope = Scope::new(&module.variables, function);
+        scope.sums = Sums::of(device);
         scope.target = module.target;
         scope.is_specific = module.target_suffix == Some('a');
         Builder {

@@ -110,7 +110,7 @@ impl Warp {
                         }
                     }
                 }
-                multiply_f32(shape, op.element, &a, &b, &mut c);
+                multiply_f32(shape, op.element, op.sums, &a, &b, &mut c);
                 for (index, &slot) in slots.iter().enumerate() {
                     for (lane, value) in self.registers.get_mut::<f32>(slot).iter_mut().enumerate()
                     {

@@ -4,7 +4,7 @@ use super::Class;
 use super::modifiers::{Modifiers, refuse};
 use super::scope::{Address, Scope};
 use crate::lanes::Slot;
-use crate::matrix::{BitOp, Element, Shape, fragment_registers};
+use crate::matrix::{BitOp, Element, Shape, Sums, fragment_registers};
 use crate::syntax::Result;
 use crate::syntax::ast::{Instruction, Operand};
 use crate::syntax::ty::Ty;
@@ -30,6 +30,7 @@ pub struct Multiply {
     pub d_type: Accumulator,
     pub bit_op: BitOp,
     pub saturate: bool,
+    pub sums: Sums,
     pub d: Vec<Slot>,
     pub a: Vec<Slot>,
     pub b: Vec<Slot>,
@@ -236,7 +237,8 @@ fn multiply(
         .iter()
         .map(|element| scope.destination(element, register(d_type)))
         .collect::<Result<Vec<Slot>>>()?;
-    Ok(Multiply { shape, a_element, b_element, c_type, d_type, bit_op, saturate, d, a, b, c })
+    let sums = scope.sums;
+    Ok(Multiply { shape, a_element, b_element, c_type, d_type, bit_op, saturate, sums, d, a, b, c })
 }
 
 /// Registers of C or D: two f16 share one.

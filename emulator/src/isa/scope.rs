@@ -8,6 +8,7 @@ use std::collections::HashMap;
 
 use super::modifiers::refuse;
 use crate::lanes::{Condition, Predicate, Slot};
+use crate::matrix::Sums;
 use crate::syntax::ast::{Base, Instruction, Linkage, Operand, RegId, Space, Special, Symbol};
 use crate::syntax::ast::{Function, Variable};
 use crate::syntax::ty::{Kind, Ty};
@@ -95,6 +96,8 @@ pub struct Scope<'a> {
     pub target: u32,
     /// The module is for exactly this target: `sm_90a`.
     pub is_specific: bool,
+    /// How the device's matrix instructions add.
+    pub sums: Sums,
     instruction: Option<&'a Instruction>,
     pub rows: u32,
     pub predicates: u32,
@@ -130,6 +133,7 @@ impl<'a> Scope<'a> {
             },
             target: 0,
             is_specific: false,
+            sums: Sums::InTurn,
             instruction: None,
             rows: 0,
             predicates: 0,

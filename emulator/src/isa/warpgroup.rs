@@ -4,7 +4,7 @@ use super::Class;
 use super::modifiers::{Modifiers, refuse};
 use super::scope::Scope;
 use crate::lanes::{Condition, Slot};
-use crate::matrix::{Element, Shape};
+use crate::matrix::{Element, Shape, Sums};
 use crate::syntax::Result;
 use crate::syntax::ast::{Instruction, Operand};
 use crate::syntax::ty::Ty;
@@ -26,6 +26,7 @@ pub struct Multiply {
     /// M is 64.
     pub shape: Shape,
     pub element: Element,
+    pub sums: Sums,
     /// Four registers for every eight columns.
     pub d: Vec<Slot>,
     pub a: Source,
@@ -152,7 +153,8 @@ fn multiply(
         .iter()
         .map(|element| scope.destination(element, Ty::F32))
         .collect::<Result<Vec<Slot>>>()?;
-    Ok(Multiply { shape, element, d, a, b, adds, negates_a, negates_b })
+    let sums = scope.sums;
+    Ok(Multiply { shape, element, sums, d, a, b, adds, negates_a, negates_b })
 }
 
 /// Whether a matrix is negated.
