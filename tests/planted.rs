@@ -72,7 +72,8 @@ const WIDTH: usize = 1000;
 /// A layer norm whose rows are shared by eight warps, and its buffers; the last is y.
 fn norm(gpu: &Gpu) -> (Kernel, [u64; 4]) {
     let spec = json!({
-        "T": "f32", "KIND": "layer", "BIAS": true, "RESIDUAL": false, "VECTOR": true, "QUADS": 1, "WARPS": 8
+        "T": "f32", "KIND": "layer", "BIAS": true, "RESIDUAL": false, "FULL": true, "HALF": false,
+        "VECTOR": true, "QUADS": 1, "WARPS": 8
     });
     let params = [("rows", ROWS as u32), ("width", WIDTH as u32), ("eps", 1e-5f32.to_bits())];
     let mut rng = Rng(1);
@@ -128,7 +129,7 @@ fn wrong_swizzles_are_caught() {
     const K: usize = 128;
     let gpu = Gpu::new(80);
     let spec = json!({
-        "CORE": "bf16", "A": "bf16", "B": "bf16", "PARTS": 1, "WIDE": true, "BM": 16, "BN": 32, "TM": 16,
+        "CORE": "bf16", "A": "bf16", "B": "bf16", "OUT": "f32", "PARTS": 1, "WIDE": true, "BM": 16, "BN": 32, "TM": 16,
         "TN": 16, "STAGES": 6
     });
     let params = [
@@ -139,6 +140,7 @@ fn wrong_swizzles_are_caught() {
         ("activation", 0),
         ("has_bias", 0),
         ("has_residual", 0),
+        ("repeat", u32::MAX),
     ];
     let kernel = Kernel::new("gemm", spec, &params, 4);
     let mut rng = Rng(2);
@@ -177,4 +179,31 @@ fn wrong_swizzles_are_caught() {
     });
     one.run(&gpu, &buffers).unwrap();
     assert!(!right(), "a fragment read from the wrong chunk went unseen");
+}
+
+#[test]
+fn a_missing_fence_between_proxies_is_caught() {
+    const N: usize = 128;
+    const K: usize = 96;
+    let gpu = Gpu::new(90);
+    let spec = json!({ "CORE": "bf16", "OUT": "f32", "ACTIVATION": "none", "BN": 128 });
+    let params = [
+        ("m", N as u32),
+        ("n", N as u32),
+        ("k", K as u32),
+        ("scale", 1f32.to_bits()),
+        ("activation", 0),
+        ("has_bias", 0),
+        ("has_residual", 0),
+        ("repeat", u32::MAX),
+    ];
+    let kernel = Kernel::new("gemm_wgmma", spec, &params, 1);
+    let mut rng = Rng(3);
+    let matrix: Vec<u16> =
+        rng.normals(N * K).into_iter().map(|x| bf16::from_f32(x).to_bits()).collect();
+    let a = gpu.upload(&matrix).unwrap();
+    let buffers = [a, a, a, a, gpu.allocate(4 * (N * N) as u64).unwrap()];
+    kernel.run(&gpu, &buffers).unwrap();
+    let broken = kernel.broken(|text| text.replace("fence.proxy.async.shared::cta;", ""));
+    assert_eq!(broken.report(&gpu, &buffers), Check::Race);
 }
