@@ -30,7 +30,7 @@ impl Layout {
                 let address =
                     at / width * (rows * width).next_multiple_of(1024) + row * width + at % width;
                 let chunks = width / 16 - 1;
-                address ^ (address / 128 & chunks) * 16
+                address ^ (((address / 128) & chunks) * 16)
             }
         }
     }
@@ -170,7 +170,7 @@ fn fragment(thread: usize, r: usize) -> (usize, usize) {
 /// Rows of words, from rows of elements.
 fn words(bits: usize, matrix: &[Vec<u32>]) -> Vec<Vec<u32>> {
     let pack =
-        |pair: &[u32]| pair.iter().rev().fold(0, |word, &e| (word as u64) << bits | u64::from(e));
+        |pair: &[u32]| pair.iter().rev().fold(0u64, |word, &e| (word << bits) | u64::from(e));
     let row = |row: &Vec<u32>| row.chunks(32 / bits).map(|pair| pack(pair) as u32).collect();
     matrix.iter().map(row).collect()
 }
