@@ -66,7 +66,7 @@ pub enum Sums {
     /// may differ.
     InTurn,
     /// As an H100 gave every one of 1536 sums over 384 products of bf16, of f16 and of tf32: all terms of an instruction at once, each cut
-    /// to [`HOPPER_BITS`] bits behind the largest exponent (of products, the sum of their factors'), and their exact sum cut
+    /// to 25 bits behind the largest exponent (of products, the sum of their factors'), and their exact sum cut
     /// to f32.
     Hopper,
 }
