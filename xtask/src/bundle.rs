@@ -238,7 +238,7 @@ fn run_emulated(bundle: &Path, options: &[&str]) -> Result<PathBuf> {
     clear(&wrote)?;
     let mut command = program("bash");
     // Nothing of this build: what the bundle lacks must be missed.
-    command.arg(bundle.join("run.sh")).args(["--small", "--emulator", "--results"]);
+    command.arg(bundle.join("run.sh")).args(["--small", "--emulator", "--jobs", "2", "--results"]);
     command.arg(&wrote).args(options).current_dir(&folder).env_clear();
     for kept in ["PATH", "HOME", "LANG", "PYTHON"] {
         command.envs(std::env::var_os(kept).map(|value| (kept, value)));
