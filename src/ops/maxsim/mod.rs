@@ -74,6 +74,18 @@
 //! Search in 1000 documents of 128 tokens behind a codec of 4 bits, all of them scored: 28.2 ms for one query, 128 ms for
 //! eight; fast-plaid 1.7 takes 387 ms and 3.32 s with its defaults, which score a part of them, and 841 ms and 7.01 s for all.
 //!
+//! On an NVIDIA H100, the dimension 128, by CUDA events, beside a Triton kernel of the same sum of maxima and PyTorch 2.11:
+//!
+//! | | time | Triton | torch |
+//! |---|---:|---:|---:|
+//! | f16, 32 tokens by 100 000 documents of 128 | 1.25 ms | 1.05 ms | 2.69 ms |
+//! | the same, 8 queries | 4.75 ms | 8.21 ms | 13.7 ms |
+//! | bf16, 1024 tokens by 1000 of 1024 | 1.31 ms | 1.35 ms | 1.88 ms |
+//! | f16, 32 tokens by 1000 of 300 | 53 µs | 35 µs | 79 µs |
+//! | 32 tokens by 100 000 of 128 behind a codec of 2 bits | 2.66 ms | | 276 ms |
+//!
+//! On the CPU again:
+//!
 //! | 32 tokens by 1000 of 300, stored as | f32 | f16 | bf16 | int8 | binary | 2 bits behind a codec | f32, both sides |
 //! |---|---:|---:|---:|---:|---:|---:|---:|
 //! | time | 32.5 ms | 31.6 ms | 30.2 ms | 41.9 ms | 22.5 ms | 64.4 ms | 48.9 ms |
