@@ -122,6 +122,20 @@ fn a_bound_that_is_off_by_one_is_caught() {
     }));
 }
 
+/// The params of a product alone, without an epilogue.
+fn product(m: u32, n: u32, k: u32) -> [(&'static str, u32); 8] {
+    [
+        ("m", m),
+        ("n", n),
+        ("k", k),
+        ("scale", 1f32.to_bits()),
+        ("activation", 0),
+        ("has_bias", 0),
+        ("has_residual", 0),
+        ("repeat", u32::MAX),
+    ]
+}
+
 #[test]
 fn wrong_swizzles_are_caught() {
     const M: usize = 20;
@@ -132,16 +146,7 @@ fn wrong_swizzles_are_caught() {
         "CORE": "bf16", "A": "bf16", "B": "bf16", "OUT": "f32", "PARTS": 1, "WIDE": true, "BM": 16, "BN": 32, "TM": 16,
         "TN": 16, "STAGES": 6
     });
-    let params = [
-        ("m", M as u32),
-        ("n", N as u32),
-        ("k", K as u32),
-        ("scale", 1f32.to_bits()),
-        ("activation", 0),
-        ("has_bias", 0),
-        ("has_residual", 0),
-        ("repeat", u32::MAX),
-    ];
+    let params = product(M as u32, N as u32, K as u32);
     let kernel = Kernel::new("gemm", spec, &params, 4);
     let mut rng = Rng(2);
     let mut matrix =
@@ -187,16 +192,7 @@ fn a_missing_fence_between_proxies_is_caught() {
     const K: usize = 96;
     let gpu = Gpu::new(90);
     let spec = json!({ "CORE": "bf16", "OUT": "f32", "ACTIVATION": "none", "BN": 128 });
-    let params = [
-        ("m", N as u32),
-        ("n", N as u32),
-        ("k", K as u32),
-        ("scale", 1f32.to_bits()),
-        ("activation", 0),
-        ("has_bias", 0),
-        ("has_residual", 0),
-        ("repeat", u32::MAX),
-    ];
+    let params = product(N as u32, N as u32, K as u32);
     let kernel = Kernel::new("gemm_wgmma", spec, &params, 1);
     let mut rng = Rng(3);
     let matrix: Vec<u16> =
