@@ -40,7 +40,7 @@ use serde_json::{Value, json};
 
 /// Measured time of a case, unless `--seconds` says another; a fast one is repeated more often.
 const SECONDS: f64 = 1.0;
-const RUNS: std::ops::RangeInclusive<usize> = 10..=200;
+const RUNS: std::ops::RangeInclusive<usize> = 20..=200;
 /// Launches between two events, so that a short kernel is not lost in the time an event takes.
 const TOGETHER: f64 = 200e-6;
 

@@ -22,7 +22,7 @@ import sys
 import time
 from pathlib import Path
 
-RUNS = (10, 200)
+RUNS = (20, 200)
 # Launches between two events, so that a short kernel is not lost in the time an event takes.
 TOGETHER = 200e-6
 FAMILIES = ["gemm", "topk", "maxsim", "hamming", "cur", "attention", "rope", "glu", "norm", "embed", "pool", "encode", "vision"]
