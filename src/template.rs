@@ -13,6 +13,8 @@
 //! //@ spec    T=f32,f16,bf16 SUBGROUPS=false,true
 //! //@ where   not (T == "f16" and SUBGROUPS)      (optional: which combinations exist)
 //! //@ needs   f16                                 (optional, after rendering)
+//! //@ maps    x y                                 (PTX, optional: buffers that come as tensor maps, before the others)
+//! //@ target  sm_90a                              (PTX, optional: where it is not sm_80)
 //! //@ threads 128                                 (PTX, after rendering: of a block)
 //! //@ shared  1024                                (PTX, after rendering: dynamic bytes of a block)
 //! ```
@@ -69,11 +71,13 @@ pub const KERNELS: &[(&str, &str)] = &[
     ("include/row.ptx", include_str!("../kernels/include/row.ptx")),
     ("include/select.ptx", include_str!("../kernels/include/select.ptx")),
     ("include/tiles.ptx", include_str!("../kernels/include/tiles.ptx")),
+    ("include/tma.ptx", include_str!("../kernels/include/tma.ptx")),
     ("include/wgmma.ptx", include_str!("../kernels/include/wgmma.ptx")),
     ("attention.ptx", include_str!("../kernels/attention.ptx")),
     ("attention_mma.ptx", include_str!("../kernels/attention_mma.ptx")),
     ("embed.ptx", include_str!("../kernels/embed.ptx")),
     ("gemm.ptx", include_str!("../kernels/gemm.ptx")),
+    ("gemm_tma.ptx", include_str!("../kernels/gemm_tma.ptx")),
     ("gemm_wgmma.ptx", include_str!("../kernels/gemm_wgmma.ptx")),
     ("glu.ptx", include_str!("../kernels/glu.ptx")),
     ("maxsim.ptx", include_str!("../kernels/maxsim.ptx")),
@@ -206,6 +210,10 @@ pub struct Header {
     pub only: Option<String>,
     /// Device features this rendering needs: `f16`, `subgroups`.
     pub needs: Vec<String>,
+    /// PTX: buffers that the kernel takes as tensor maps of 128 bytes instead of pointers.
+    pub maps: Vec<String>,
+    /// PTX: the architecture, where it is not the baseline's.
+    pub target: Option<String>,
     /// PTX, rendered: threads of a block.
     pub threads: u32,
     /// PTX, rendered: bytes of dynamic shared memory of a block.
@@ -229,6 +237,8 @@ impl Header {
                 "threads" => header.threads = rest.parse().unwrap_or(0),
                 "shared" => header.shared = rest.parse().unwrap_or(0),
                 "needs" => header.needs = rest.split_whitespace().map(Into::into).collect(),
+                "maps" => header.maps = rest.split_whitespace().map(Into::into).collect(),
+                "target" => header.target = Some(rest.into()),
                 "buffers" => {
                     for item in rest.split_whitespace().filter(|i| i.contains(':')) {
                         let (name, access) =

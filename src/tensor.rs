@@ -91,6 +91,24 @@ impl Tensor {
         Ok(Tensor { device: device.clone(), dtype, shape: shape.to_vec(), storage })
     }
 
+    /// A tensor whose elements `fill` writes, all of them: it is given arbitrary ones. On CUDA they go up while the device works.
+    pub(crate) fn filled<T: Element>(
+        device: &Device,
+        shape: &[usize],
+        fill: impl FnOnce(&mut [T]) -> Result<()>,
+    ) -> Result<Tensor> {
+        #[cfg(feature = "cuda")]
+        if let Backend::Cuda(gpu) = device.backend() {
+            let tensor = Tensor::cuda_uninit(device, T::DTYPE, shape)?;
+            let bytes = elements(shape)? * T::DTYPE.size();
+            gpu.upload_with(tensor.cuda(), bytes, |bytes| fill(bytemuck::cast_slice_mut(bytes)))?;
+            return Ok(tensor);
+        }
+        let mut data = vec![T::zeroed(); elements(shape)?];
+        fill(&mut data)?;
+        Tensor::from_slice(device, shape, &data)
+    }
+
     /// A tensor of f32 values, rounded to `dtype` (a float) on the way.
     pub fn from_f32(
         device: &Device,

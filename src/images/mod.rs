@@ -43,7 +43,7 @@ mod resize;
 
 #[cfg(feature = "images")]
 pub use decode::{Image, MAX_PIXELS};
-pub(crate) use patches::write as write_patches;
+pub(crate) use patches::each_patch;
 pub use patches::{Patches, patches};
 pub use pixels::{Padded, Pixels, pad};
 pub use positions::{Interpolation, interpolate_positions};

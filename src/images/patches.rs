@@ -22,8 +22,8 @@ pub struct Patches {
 pub fn patches(pixels: &Pixels, patch: (usize, usize), stride: (usize, usize)) -> Result<Patches> {
     let grid = grid(pixels, patch, stride)?;
     let size = grid.0.saturating_mul(grid.1).saturating_mul(3 * patch.0 * patch.1);
-    let mut rows = vec![0.0; size];
-    write(pixels, patch, stride, &mut rows)?;
+    let mut rows = Vec::with_capacity(size);
+    each_patch(pixels, patch, stride, |patch| rows.extend_from_slice(patch))?;
     Ok(Patches { rows, grid })
 }
 
@@ -42,24 +42,26 @@ fn grid(pixels: &Pixels, patch: (usize, usize), stride: (usize, usize)) -> Resul
     Ok(((height - patch.0) / stride.0 + 1, (width - patch.1) / stride.1 + 1))
 }
 
-/// [`patches`] into a slice that is as long.
-pub(crate) fn write(
+/// Gives `take` the rows of [`patches`], one after the other.
+pub(crate) fn each_patch(
     pixels: &Pixels,
     patch: (usize, usize),
     stride: (usize, usize),
-    rows: &mut [f32],
+    mut take: impl FnMut(&[f32]),
 ) -> Result<()> {
     let grid = grid(pixels, patch, stride)?;
     let (height, width) = (pixels.height, pixels.width);
-    let mut lines = rows.chunks_exact_mut(patch.1);
+    let mut row = vec![0.0; 3 * patch.0 * patch.1];
     for top in (0..grid.0).map(|y| y * stride.0) {
         for left in (0..grid.1).map(|x| x * stride.1) {
+            let mut lines = row.chunks_exact_mut(patch.1);
             for channel in pixels.values.chunks_exact(height * width) {
                 let from = channel.chunks_exact(width).skip(top).take(patch.0);
                 for (line, to) in from.zip(&mut lines) {
                     to.copy_from_slice(&line[left..left + patch.1]);
                 }
             }
+            take(&row);
         }
     }
     Ok(())

@@ -52,6 +52,7 @@ pub const CUDA_FAMILIES: &[Family] = &[
     embed::cuda::FAMILY,
     gemm::cuda::FAMILY,
     gemm::hopper::FAMILY,
+    gemm::hopper::TMA,
     glu::cuda::FAMILY,
     maxsim::cuda::FAMILY,
     hamming::cuda::FAMILY,

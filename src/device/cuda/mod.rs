@@ -6,6 +6,8 @@
 
 mod driver;
 mod graph;
+mod staging;
+mod tiles;
 
 use std::any::{Any, TypeId};
 use std::collections::HashMap;
@@ -19,6 +21,7 @@ use cudarc::driver::{CudaContext, CudaSlice, CudaStream, DriverError};
 
 pub(crate) use driver::driver;
 pub(crate) use graph::Graph;
+pub(crate) use tiles::Tiles;
 
 use crate::device::{DeviceInfo, DeviceOptions, MatmulPrecision};
 use crate::template::{Header, Member, Rendered, Spec, render_ptx};
@@ -60,6 +63,8 @@ pub(crate) struct CudaDevice {
     limit: Option<u64>,
     kernels: Mutex<HashMap<TypeId, Box<dyn Any + Send>>>,
     launches: AtomicU64,
+    /// Pinned memory of inputs, the last used at the end.
+    staging: Mutex<Vec<staging::Staging>>,
 }
 
 /// What memory and modules need to be given back.
@@ -212,18 +217,26 @@ impl Drop for Module {
 pub(crate) struct Binding<'a> {
     buffer: &'a CudaBuffer,
     offset: u64,
+    tiles: Option<Tiles>,
 }
 
 impl<'a> From<&'a CudaBuffer> for Binding<'a> {
     fn from(buffer: &'a CudaBuffer) -> Self {
-        Binding { buffer, offset: 0 }
+        Binding { buffer, offset: 0, tiles: None }
+    }
+}
+
+impl Binding<'_> {
+    /// The same as a matrix, for a kernel that takes a tensor map.
+    pub(crate) fn tiles(self, tiles: Tiles) -> Self {
+        Binding { tiles: Some(tiles), ..self }
     }
 }
 
 impl CudaBuffer {
     /// The binding from byte `offset` on.
     pub(crate) fn at_byte(&self, offset: u64) -> Binding<'_> {
-        Binding { buffer: self, offset }
+        Binding { buffer: self, offset, tiles: None }
     }
 }
 
@@ -357,6 +370,7 @@ impl CudaDevice {
             limit: options.memory_limit,
             kernels: Mutex::default(),
             launches: AtomicU64::new(0),
+            staging: Mutex::default(),
         })
     }
 
@@ -404,6 +418,7 @@ impl CudaDevice {
     }
 
     pub(crate) fn trim(&self) {
+        lock(&self.staging).clear();
         if let Some(Pool(pool)) = self.core.pool
             && self.core.bind().is_ok()
         {
@@ -718,6 +733,7 @@ impl CudaDevice {
             return Err(self.core.refused(format!("{}: called with {got} of params", kernel.name)));
         }
         let mut pointers = Vec::with_capacity(bindings.len());
+        let mut maps = Vec::with_capacity(kernel.header.maps.len());
         for (binding, (name, _)) in bindings.iter().zip(&kernel.header.buffers) {
             if binding.offset > binding.buffer.bytes
                 || !Arc::ptr_eq(&binding.buffer.core, &self.core)
@@ -727,13 +743,23 @@ impl CudaDevice {
                     .core
                     .refused(format!("{}: buffer {name} bound at {at}", kernel.name)));
             }
-            pointers.push(binding.buffer.pointer + binding.offset);
+            match (binding.tiles, kernel.header.maps.contains(name)) {
+                (Some(tiles), true) => maps.push(self.tensor_map(binding, &tiles)?),
+                (None, false) => pointers.push(binding.buffer.pointer + binding.offset),
+                (tiles, _) => {
+                    let how = if tiles.is_some() { "as a matrix" } else { "without its extents" };
+                    return Err(self
+                        .core
+                        .refused(format!("{}: buffer {name} bound {how}", kernel.name)));
+                }
+            }
         }
-        let mut arguments: Vec<*mut c_void> =
-            pointers.iter().map(|p| std::ptr::from_ref(p).cast_mut().cast()).collect();
+        let maps = maps.iter().map(|map| std::ptr::from_ref(map).cast_mut().cast());
+        let pointers = pointers.iter().map(|p| std::ptr::from_ref(p).cast_mut().cast());
+        let mut arguments: Vec<*mut c_void> = maps.chain(pointers).collect();
         arguments.push(std::ptr::from_ref(params).cast_mut().cast());
         self.core.bind()?;
-        // SAFETY: the arguments are what the kernel declares: a pointer for each buffer and the params by value; the
+        // SAFETY: the arguments are what the kernel declares: maps, a pointer for each other buffer and the params by value; the
         // driver copies them. What the kernel touches follows from params that its operation derived from the shapes
         // it checked; the emulator runs every kernel with bounds, alignment, initialisation and races checked.
         let result = unsafe {

@@ -10,7 +10,7 @@ use super::config::VisionConfig;
 use super::family::{Head, Parts};
 #[cfg(feature = "cuda")]
 use crate::device::Backend;
-use crate::images::{Pixels, interpolate_positions, write_patches};
+use crate::images::{Pixels, each_patch, interpolate_positions};
 use crate::models::EmbedOptions;
 #[cfg(feature = "cuda")]
 use crate::models::graphs::{Batch, Graphs, Input};
@@ -20,7 +20,7 @@ use crate::ops::attention::{Attention, Heads, attention};
 use crate::ops::embed::gather_rows;
 use crate::ops::gemm::{Activation, Epilogue, gemm};
 use crate::ops::pool::{Pooling, pool};
-use crate::{DType, Device, Error, Offsets, Result, Tensor};
+use crate::{DType, Device, Element, Error, Offsets, Result, Tensor};
 
 /// Position tables of other image sizes that are kept.
 const TABLES: usize = 8;
@@ -245,38 +245,15 @@ impl Tower {
         let grid = self.grid(images[0].height, images[0].width)?;
         let (before, columns) = (self.before(), 3 * down * across);
         let tokens = before + grid[0] * grid[1];
-        // Tokens before the patches are patches of zeros; what they are comes with their positions.
-        let width = self.patch.shape()[1];
-        let shape = [images.len(), tokens, width];
-        let write = |image: &Pixels, rows: &mut [f32]| {
-            write_patches(image, (down, across), (down, across), &mut rows[before * columns..])
-        };
         let pixels = match self.halves {
-            true => {
-                let mut halves = vec![bf16::ZERO; shape.iter().product()];
-                let one = || vec![0.0; tokens * columns];
-                halves.par_chunks_exact_mut(tokens * width).zip(images).try_for_each_init(
-                    one,
-                    |values, (rows, image)| {
-                        write(image, values)?;
-                        let patches = values.chunks_exact(columns);
-                        for (row, patch) in rows.chunks_exact_mut(width).zip(patches) {
-                            row[..columns].convert_from_f32_slice(patch);
-                        }
-                        Ok(())
-                    },
-                )?;
-                Tensor::from_slice(&self.device, &shape, &halves)?
-            }
+            true => self.patches(images, tokens, |row: &mut [bf16], patch| {
+                row[..columns].convert_from_f32_slice(patch);
+                row[columns..].fill(bf16::ZERO);
+            }),
             false => {
-                let mut values = vec![0.0; shape.iter().product()];
-                values
-                    .par_chunks_exact_mut(tokens * columns)
-                    .zip(images)
-                    .try_for_each(|(rows, image)| write(image, rows))?;
-                Tensor::from_slice(&self.device, &shape, &values)?
+                self.patches(images, tokens, |row: &mut [f32], patch| row.copy_from_slice(patch))
             }
-        };
+        }?;
         let table = self.table(grid)?;
         let epilogue = Epilogue { residual: Some(&table), ..Epilogue::default() };
         let x = gemm(&pixels, &self.patch, &epilogue)?;
@@ -286,6 +263,28 @@ impl Tower {
             None => x,
         };
         Ok((x, Offsets::from_lengths(&self.device, &vec![tokens; images.len()])?))
+    }
+
+    /// Patches of images of one size, as `put` writes each to a row: \[images, tokens, columns of the patches' matrix\]. Tokens before
+    /// the patches are rows of zeros; what they are comes with their positions.
+    fn patches<T: Element>(
+        &self,
+        images: &[&Pixels],
+        tokens: usize,
+        put: impl Fn(&mut [T], &[f32]) + Sync,
+    ) -> Result<Tensor> {
+        let (patch, width) = (self.config.parts.patch.into(), self.patch.shape()[1]);
+        Tensor::filled(&self.device, &[images.len(), tokens, width], |all: &mut [T]| {
+            let each = all.par_chunks_exact_mut(tokens * width).zip(images);
+            each.try_for_each(|(rows, image)| {
+                let (before, rows) = rows.split_at_mut(self.before() * width);
+                before.fill(T::zeroed());
+                let mut rows = rows.chunks_exact_mut(width);
+                each_patch(image, patch, patch, |patch| {
+                    rows.next().into_iter().for_each(|row| put(row, patch));
+                })
+            })
+        })
     }
 
     /// The norm behind the layers, where there is one.

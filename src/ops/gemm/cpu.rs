@@ -17,7 +17,7 @@ use rayon::prelude::*;
 use super::{Activation, Args, pack};
 use crate::device::cpu::CpuDevice;
 use crate::dtype::with_float;
-use crate::ops::math::{erf, fetch, sigmoid, tanh};
+use crate::ops::math::{fetch, gelu, sigmoid, tanh};
 use crate::{Error, Float, Result, Tensor};
 
 /// Rows that a task takes together at most, so that a panel of B comes from outer caches once for all of them.
@@ -369,10 +369,7 @@ impl Activation {
     pub(crate) fn apply(self, lanes: usize, y: &mut [f32]) {
         match self {
             Activation::None => {}
-            Activation::Gelu => map(lanes, y, |x| {
-                let half = 0.5 * x;
-                half.mul_add(erf(x * std::f32::consts::FRAC_1_SQRT_2), half)
-            }),
+            Activation::Gelu => map(lanes, y, gelu),
             Activation::GeluTanh => map(lanes, y, |x| {
                 let inner = 0.797_884_6 * (0.044_715 * x * x).mul_add(x, x);
                 let half = 0.5 * x;

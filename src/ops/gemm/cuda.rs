@@ -3,7 +3,8 @@
 
 use std::sync::Arc;
 
-use super::{Activation, Args, hopper};
+use super::hopper::Way;
+use super::{Activation, Args};
 use crate::device::cuda::{CudaDevice, GRID_YZ};
 use crate::device::{CudaFacts, MatmulPrecision};
 use crate::template::{Family, Spec, keys, params};
@@ -132,8 +133,8 @@ fn tile(facts: &CudaFacts, args: &Args<'_>, tiles: [Tile; 3]) -> Tile {
 
 pub(super) fn gemm(gpu: &Arc<CudaDevice>, args: &Args<'_>) -> Result<Tensor> {
     let product = Product::choose(gpu.precision, args.a.dtype(), args.b.dtype(), args.k);
-    match hopper::columns(&gpu.facts, args) {
-        Some(columns) => hopper::run(gpu, args, product.core, columns),
+    match Way::choose(&gpu.facts, args) {
+        Some(way) => way.run(gpu, args, product.core),
         None => run(gpu, args, product, tile(&gpu.facts, args, product.tiles())),
     }
 }
@@ -144,6 +145,32 @@ fn run(gpu: &Arc<CudaDevice>, args: &Args<'_>, product: Product, tile: Tile) -> 
     let wide = args.k.is_multiple_of(4);
     let [bm, bn, ..] = tile;
     launch(gpu, args, spec(product, [a, b, args.out], wide, tile), [bm, bn])
+}
+
+/// Whether the residual is one matrix for all of a batch.
+fn begins_anew(args: &Args<'_>) -> bool {
+    args.repeat < args.batch * args.m
+}
+
+/// What every kernel of products is told.
+pub(super) fn params(gpu: &CudaDevice, args: &Args<'_>) -> Result<GemmParams> {
+    let extent = |x: usize| {
+        u32::try_from(x).map_err(|_| Error::Unsupported {
+            what: format!("gemm with an extent of {x}; it takes up to {}", u32::MAX),
+            device: gpu.name().into(),
+        })
+    };
+    let epilogue = args.epilogue;
+    Ok(GemmParams {
+        m: extent(args.m)?,
+        n: extent(args.n)?,
+        k: extent(args.k)?,
+        scale: epilogue.scale,
+        activation: number(epilogue.activation),
+        has_bias: epilogue.bias.is_some() as u32,
+        has_residual: epilogue.residual.is_some() as u32,
+        repeat: if begins_anew(args) { extent(args.repeat)? } else { u32::MAX },
+    })
 }
 
 /// Enqueues a kernel whose blocks compute `rows` x `columns` outputs each.
@@ -158,25 +185,9 @@ pub(super) fn launch<S: Spec>(
         return Ok(y);
     }
     let &Args { a, b, epilogue, batch, m, n, k, .. } = args;
-    let extent = |x: usize| {
-        u32::try_from(x).map_err(|_| Error::Unsupported {
-            what: format!("gemm with an extent of {x}; it takes up to {}", u32::MAX),
-            device: gpu.name().into(),
-        })
-    };
     let kernel = gpu.kernel(spec, (GemmParams::MEMBERS, size_of::<GemmParams>()))?;
-    // Only a residual that all matrices share begins anew.
-    let shared = args.repeat < batch * m;
-    let params = GemmParams {
-        m: extent(m)?,
-        n: extent(n)?,
-        k: extent(k)?,
-        scale: epilogue.scale,
-        activation: number(epilogue.activation),
-        has_bias: epilogue.bias.is_some() as u32,
-        has_residual: epilogue.residual.is_some() as u32,
-        repeat: if shared { extent(args.repeat)? } else { u32::MAX },
-    };
+    let params = params(gpu, args)?;
+    let shared = begins_anew(args);
     let blocks = m.div_ceil(rows as usize) * n.div_ceil(columns as usize);
     for first in (0..batch).step_by(GRID_YZ) {
         let at = |t: &Tensor, rows: usize, width: usize| {
@@ -235,6 +246,9 @@ mod tests {
         let Backend::Cuda(gpu) = device.backend() else { unreachable!() };
         use DType::{BF16, F16, F32};
         let on = |core, parts| Product { core, parts };
+        let persistent = |blocks, cluster| Way::Persistent { blocks, cluster };
+        // Blocks with several tiles of their own, and with none.
+        let ways = [Way::Tiles, persistent(1, 1), persistent(16, 1), persistent(4, 2)];
         // The last number: the rounding of one operand as it enters.
         let products = [
             (Product::FMA, F32, F32, 0.0),
@@ -257,6 +271,7 @@ mod tests {
                     (1, 129, 130, 200),
                     (3, 17, 36, 264),
                     (2, 200, 264, 328),
+                    (1, 500, 264, 456),
                 ],
             };
             for (batch, m, n, k) in shapes {
@@ -282,28 +297,28 @@ mod tests {
                     .map(|tile| run(gpu, &args, product, *tile).unwrap().to_vec().unwrap())
                     .collect();
                 let what = format!("{:?} of {da} {m} x {k} by {db} {n}", product.core);
-                // The same bits on Hopper's tensor cores, and the same rounded.
-                if hopper::takes(&gpu.facts, &args) {
-                    for columns in hopper::COLUMNS {
-                        let result = hopper::run(gpu, &args, product.core, columns).unwrap();
-                        let result = result.to_vec::<f32>().unwrap();
-                        assert!(results[0] == result, "{what}: {columns} columns differ");
-                    }
+                // The same bits on Hopper's tensor cores, and the same rounded; its own kernel takes no residual then.
+                for way in ways.into_iter().filter(|way| way.takes(&gpu.facts, &args)) {
+                    let result = way.run(gpu, &args, product.core).unwrap();
+                    let result = result.to_vec::<f32>().unwrap();
+                    assert!(results[0] == result, "{what}: {way:?} differs");
                 }
                 if product.core == Core::BF16 && product.parts == 1 && db == BF16 {
-                    let args = Args { out: BF16, ..args };
-                    let rounded = Tensor::from_f32(&Device::cpu(), BF16, &shape, &results[0]);
-                    let want = rounded.unwrap().to_f32_vec().unwrap();
                     let tiles = product.tiles();
-                    let mut halves: Vec<Tensor> =
-                        tiles.iter().map(|tile| run(gpu, &args, product, *tile).unwrap()).collect();
-                    if hopper::takes(&gpu.facts, &args) {
-                        let on_hopper =
-                            |columns| hopper::run(gpu, &args, product.core, columns).unwrap();
-                        halves.extend(hopper::COLUMNS.map(on_hopper));
-                    }
-                    for half in halves {
-                        assert!(half.to_f32_vec().unwrap() == want, "{what}: to bf16");
+                    for residual in [epilogue.residual, None] {
+                        let epilogue = &Epilogue { residual, ..*epilogue };
+                        let full = run(gpu, &Args { epilogue, ..args }, product, tiles[0]);
+                        let full = full.unwrap().to_vec::<f32>().unwrap();
+                        let rounded = Tensor::from_f32(&Device::cpu(), BF16, &shape, &full);
+                        let want = rounded.unwrap().to_f32_vec().unwrap();
+                        let args = Args { out: BF16, epilogue, ..args };
+                        let on_tiles = tiles.iter().map(|tile| run(gpu, &args, product, *tile));
+                        let on_hopper = ways.iter().filter(|way| way.takes(&gpu.facts, &args));
+                        let on_hopper = on_hopper.map(|way| way.run(gpu, &args, product.core));
+                        for half in on_tiles.chain(on_hopper) {
+                            let half = half.unwrap().to_f32_vec().unwrap();
+                            assert!(half == want, "{what}: to bf16");
+                        }
                     }
                 }
                 assert!(results[0] == results[1], "{what}: large and medium tiles differ");

@@ -1,11 +1,12 @@
-//! Products of f16 or bf16 on Hopper's tensor cores, through `kernels/gemm_wgmma.ptx`.
+//! Products of f16 or bf16 on Hopper's tensor cores: of many rows through `kernels/gemm_tma.ptx`, else through
+//! `kernels/gemm_wgmma.ptx`.
 
 use std::sync::Arc;
 
-use super::cuda::{Core, GemmParams, launch};
+use super::cuda::{Core, GemmParams, launch, params};
 use super::{Activation, Args};
 use crate::device::CudaFacts;
-use crate::device::cuda::CudaDevice;
+use crate::device::cuda::{Binding, CudaDevice, Tiles};
 use crate::template::{Family, Spec, keys};
 use crate::{DType, Result, Tensor};
 
@@ -15,68 +16,138 @@ struct WgmmaSpec {
     core: Core,
     out: DType,
     activation: Activation,
-    /// Columns of a block.
-    bn: u32,
 }
 
 impl Spec for WgmmaSpec {
     const FAMILY: &'static str = "gemm_wgmma";
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+struct TmaSpec {
+    core: Core,
+    out: DType,
+    activation: Activation,
+    /// Blocks that share the rows of b.
+    cluster: u32,
+}
+
+impl Spec for TmaSpec {
+    const FAMILY: &'static str = "gemm_tma";
+}
+
 pub(crate) const FAMILY: Family = Family {
     name: WgmmaSpec::FAMILY,
     spec_keys: || {
-        let activation = Activation::None;
-        keys(WgmmaSpec { core: Core::BF16, out: DType::F32, activation, bn: 128 })
+        keys(WgmmaSpec { core: Core::BF16, out: DType::F32, activation: Activation::None })
     },
     params: GemmParams::MEMBERS,
     params_size: size_of::<GemmParams>(),
 };
 
-/// Rows of a block.
-const ROWS: usize = 128;
-/// Columns of a block, from the most on.
-pub(super) const COLUMNS: [usize; 2] = [256, 128];
+pub(crate) const TMA: Family = Family {
+    name: TmaSpec::FAMILY,
+    spec_keys: || {
+        let activation = Activation::None;
+        keys(TmaSpec { core: Core::BF16, out: DType::F32, activation, cluster: 1 })
+    },
+    params: GemmParams::MEMBERS,
+    params_size: size_of::<GemmParams>(),
+};
+
+/// Rows and columns of a tile of both kernels.
+const TILE: usize = 128;
 /// Up to here tiles of fewer rows waste less.
 const FEW_ROWS: usize = 64;
 
-/// Whether the kernel takes these operands at all.
-pub(super) fn takes(facts: &CudaFacts, args: &Args<'_>) -> bool {
-    let dtype = args.a.dtype();
-    // Instructions of this architecture alone.
-    facts.capability == (9, 0)
-        && dtype == args.b.dtype()
-        && dtype != DType::F32
-        && (args.out == DType::F32 || dtype == DType::BF16)
-        && args.k > 0
-        && args.k.is_multiple_of(8)
-        && args.n.is_multiple_of(8)
+/// Which kernel computes a product.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// A block a tile.
+    Tiles,
+    /// So many blocks, at most one a multiprocessor, in clusters of so many.
+    Persistent { blocks: usize, cluster: u32 },
 }
 
-/// The tile policy: columns of a block where these are products for the kernel. A row's bits are the same with every tile, here
-/// and in `kernels/gemm.ptx`.
-pub(super) fn columns(facts: &CudaFacts, args: &Args<'_>) -> Option<usize> {
-    if !takes(facts, args) || args.m <= FEW_ROWS {
-        return None;
+impl Way {
+    /// Whether the kernel takes these operands at all.
+    pub(super) fn takes(self, facts: &CudaFacts, args: &Args<'_>) -> bool {
+        let dtype = args.a.dtype();
+        // Instructions of this architecture alone.
+        let both = facts.capability == (9, 0)
+            && dtype == args.b.dtype()
+            && dtype != DType::F32
+            && (args.out == DType::F32 || dtype == DType::BF16)
+            && args.k > 0
+            && args.k.is_multiple_of(8)
+            && args.n.is_multiple_of(8);
+        match self {
+            Way::Tiles => both,
+            // Its residual comes in the outputs' tiles, and as f32 too.
+            Way::Persistent { .. } => {
+                let of_its_own = args.epilogue.residual.is_none()
+                    || args.out == DType::F32 && args.repeat >= args.m;
+                both && args.batch == 1 && of_its_own && args.m <= i32::MAX as usize - 2 * TILE
+            }
+        }
     }
-    let blocks = |columns| args.batch * args.m.div_ceil(ROWS) * args.n.div_ceil(columns);
-    let multiprocessors = facts.multiprocessors as usize;
-    let [wide, narrow] = COLUMNS;
-    match () {
-        // A block of 256 columns has a multiprocessor for itself: nothing hides how it begins and ends.
-        _ if args.k >= 2048 && blocks(wide) >= 2 * multiprocessors => Some(wide),
-        _ if blocks(narrow) >= multiprocessors / 2 => Some(narrow),
-        _ => None,
+
+    /// The policy: the way of a product where it is one for these kernels. A row's bits are the same in every way, and in
+    /// `kernels/gemm.ptx`.
+    pub(super) fn choose(facts: &CudaFacts, args: &Args<'_>) -> Option<Way> {
+        let blocks = facts.multiprocessors as usize;
+        let tiles = args.batch * args.m.div_ceil(TILE) * args.n.div_ceil(TILE);
+        let ways = match () {
+            _ if args.m <= FEW_ROWS || tiles < blocks / 2 => return None,
+            // A cluster reads less, but leaves a tile idle where rows are odd.
+            _ if tiles >= 8 * blocks => [Way::Persistent { blocks, cluster: 2 }, Way::Tiles],
+            _ => [Way::Persistent { blocks, cluster: 1 }, Way::Tiles],
+        };
+        ways.into_iter().find(|way| way.takes(facts, args))
+    }
+
+    pub(super) fn run(self, gpu: &Arc<CudaDevice>, args: &Args<'_>, core: Core) -> Result<Tensor> {
+        let (out, activation) = (args.out, args.epilogue.activation);
+        match self {
+            Way::Tiles => {
+                let spec = WgmmaSpec { core, out, activation };
+                launch(gpu, args, spec, [TILE as u32; 2])
+            }
+            Way::Persistent { blocks, cluster } => {
+                persistent(gpu, args, TmaSpec { core, out, activation, cluster }, blocks)
+            }
+        }
     }
 }
 
-pub(super) fn run(
+/// A matrix as the kernel copies it, in tiles of `height` rows.
+fn tiled(t: &Tensor, rows: usize, columns: usize, height: usize) -> Binding<'_> {
+    Binding::from(t.cuda()).tiles(Tiles { dtype: t.dtype(), rows, columns, height })
+}
+
+fn persistent(
     gpu: &Arc<CudaDevice>,
     args: &Args<'_>,
-    core: Core,
-    columns: usize,
+    spec: TmaSpec,
+    blocks: usize,
 ) -> Result<Tensor> {
-    let activation = args.epilogue.activation;
-    let spec = WgmmaSpec { core, out: args.out, activation, bn: columns as u32 };
-    launch(gpu, args, spec, [ROWS as u32, columns as u32])
+    let y = Tensor::cuda_uninit(args.a.device(), args.out, args.shape)?;
+    if y.is_empty() {
+        return Ok(y);
+    }
+    let &Args { a, b, epilogue, m, n, k, .. } = args;
+    let cluster = spec.cluster as usize;
+    let kernel = gpu.kernel(spec, (GemmParams::MEMBERS, size_of::<GemmParams>()))?;
+    let bindings = [
+        tiled(a, m, k, TILE),
+        tiled(b, n, k, TILE / cluster),
+        // What is absent is not read, but something must be bound.
+        tiled(epilogue.residual.unwrap_or(&y), m, n, TILE),
+        tiled(&y, m, n, TILE),
+        epilogue.bias.unwrap_or(b).cuda().into(),
+    ];
+    let units = m.div_ceil(cluster * TILE) * n.div_ceil(TILE);
+    let clusters = (blocks / cluster).clamp(1, units);
+    gpu.launch(&kernel, &bindings, &params(gpu, args)?, [clusters * cluster, 1, 1])?;
+    Ok(y)
 }
