@@ -245,6 +245,8 @@ impl Gpu {
             kernel,
             grid: shape.grid.0,
             block: shape.block.0,
+            cluster: kernel.required_cluster.unwrap_or([1; 3]),
+            is_explicit_cluster: kernel.required_cluster.is_some(),
             dynamic_shared: shape.shared,
             params: &params,
             cooperative: shape.cooperative,

@@ -50,6 +50,7 @@ pub mod memory;
 pub mod num;
 pub mod report;
 pub mod syntax;
+pub mod tensor_map;
 
 /// The README's examples are tests.
 #[cfg(doctest)]

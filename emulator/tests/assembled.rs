@@ -46,7 +46,11 @@ fn all_kernels() {
             assert!(spills.is_empty(), "{}, sm_{target}: {spills:?}", file.display());
         }
         for file in ["tests/broken", "tests/driver"].iter().flat_map(|folder| kernels(folder)) {
-            assemble(&ptxas, &file, target);
+            // What needs a newer target says so.
+            let text = std::fs::read_to_string(&file).unwrap();
+            if target >= 90 || !text.contains(".target sm_90") {
+                assemble(&ptxas, &file, target);
+            }
         }
     }
 }

@@ -573,6 +573,8 @@ fn parameter_block() {
             kernel: instance.program.kernel("k").unwrap(),
             grid,
             block: [64, 1, 1],
+            cluster: [1; 3],
+            is_explicit_cluster: false,
             dynamic_shared: 0,
             params,
             cooperative: false,

@@ -711,3 +711,115 @@ fn every_device_attribute() {
     ok!(cuDeviceGetPCIBusId(bus.as_mut_ptr().cast(), 13, 0));
     assert_eq!(get!(i32, |out| cuDeviceGetByPCIBusId(out, bus.as_ptr().cast())), 0);
 }
+
+const TENSORS: &str = include_str!("driver/tensors.ptx");
+
+#[test]
+fn tensor_maps() {
+    if !common::emulated("tensor_maps", &[("LOG", "off"), ("DEVICES", "sm_90")]) {
+        return;
+    }
+    context();
+    let text = CString::new(TENSORS).unwrap();
+    let module = get!(CUmodule, |out| cuModuleLoadData(out, text.as_ptr().cast()));
+    let fetch = get!(CUfunction, |out| cuModuleGetFunction(out, module, c"fetch".as_ptr()));
+    use CUdevice_attribute::CU_DEVICE_ATTRIBUTE_TENSOR_MAP_ACCESS_SUPPORTED as SUPPORTED;
+    assert_eq!(get!(i32, |out| cuDeviceGetAttribute(out, SUPPORTED, 0)), 1);
+
+    // 12 rows of 10 words, 48 bytes apart.
+    let matrix = alloc(12 * 48);
+    let words: Vec<u32> = (0..144).collect();
+    ok!(cuMemcpyHtoD_v2(matrix, words.as_ptr().cast(), 12 * 48));
+    let mut map: CUtensorMap = unsafe { std::mem::zeroed() };
+    let encode = |map: *mut CUtensorMap, address: u64, dims: [u64; 2], pitch: u64, size: [u32; 2]| unsafe {
+        cuTensorMapEncodeTiled(
+            map,
+            CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_UINT32,
+            2,
+            std::ptr::without_provenance_mut(address as usize),
+            dims.as_ptr(),
+            &pitch,
+            size.as_ptr(),
+            [1, 1].as_ptr(),
+            CUtensorMapInterleave::CU_TENSOR_MAP_INTERLEAVE_NONE,
+            CUtensorMapSwizzle::CU_TENSOR_MAP_SWIZZLE_NONE,
+            CUtensorMapL2promotion::CU_TENSOR_MAP_L2_PROMOTION_L2_128B,
+            CUtensorMapFloatOOBfill::CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE,
+        )
+    };
+    assert_eq!(encode(&mut map, matrix, [10, 12], 48, [8, 8]), CUDA_SUCCESS);
+    let mut other = map;
+    for (address, dims, pitch, size) in [
+        (matrix + 4, [10, 12], 48, [8, 8]),
+        (matrix, [0, 12], 48, [8, 8]),
+        (matrix, [10, 12], 40, [8, 8]),
+        (matrix, [10, 12], 48, [257, 8]),
+        (matrix, [10, 12], 48, [8, 0]),
+        (matrix, [10, 12], 48, [6, 8]),
+    ] {
+        assert_eq!(encode(&mut other, address, dims, pitch, size), CUDA_ERROR_INVALID_VALUE);
+    }
+    let odd = (&raw mut other).wrapping_byte_add(32);
+    assert_eq!(encode(odd, matrix, [10, 12], 48, [8, 8]), CUDA_ERROR_INVALID_VALUE);
+    assert_eq!(encode(null_mut(), matrix, [10, 12], 48, [8, 8]), CUDA_ERROR_INVALID_VALUE);
+
+    let out = alloc(512);
+    let launch = |grid: u32, stream: CUstream, map: &CUtensorMap| {
+        let mut params = [(&raw const *map).cast_mut().cast(), (&raw const out).cast_mut().cast()];
+        unsafe { cuLaunchKernel(fetch, grid, 1, 1, 64, 1, 1, 0, stream, params.as_mut_ptr(), null_mut()) }
+    };
+    let right: Vec<u32> = (0..2 * 64u32)
+        .map(|at| (at % 8 + 4, at / 8))
+        .map(|(x, y)| if x < 10 && y < 12 { 12 * y + x } else { 0 })
+        .collect();
+    assert_eq!(launch(2, null_mut(), &map), CUDA_SUCCESS);
+    assert_eq!(download(out, 128), right);
+    assert_eq!(launch(3, null_mut(), &map), CUDA_ERROR_INVALID_CLUSTER_SIZE);
+
+    // From a graph, with the map that was there at the capture.
+    ok!(cuMemsetD8_v2(out, 0, 512));
+    let stream = get!(CUstream, |out| cuStreamCreate(out, 1));
+    let mode = CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+    ok!(cuStreamBeginCapture_v2(stream, mode));
+    other = map;
+    assert_eq!(launch(2, stream, &other), CUDA_SUCCESS);
+    other.opaque = [0; 16];
+    let graph = get!(CUgraph, |out| cuStreamEndCapture(stream, out));
+    let exec = get!(CUgraphExec, |out| cuGraphInstantiateWithFlags(out, graph, 0));
+    ok!(cuGraphLaunch(exec, stream), cuStreamSynchronize(stream));
+    assert_eq!(download(out, 128), right);
+
+    // Another address, and a cluster that the launch asks for.
+    let copy = alloc(12 * 48);
+    let doubled: Vec<u32> = words.iter().map(|word| 2 * word).collect();
+    ok!(cuMemcpyHtoD_v2(copy, doubled.as_ptr().cast(), 12 * 48));
+    ok!(cuTensorMapReplaceAddress(&mut map, std::ptr::without_provenance_mut(copy as usize)));
+    let mut attribute: CUlaunchAttribute = unsafe { std::mem::zeroed() };
+    attribute.id = CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION;
+    attribute.value.clusterDim = CUlaunchAttributeValue_union__bindgen_ty_1 { x: 2, y: 1, z: 1 };
+    let mut config = CUlaunchConfig {
+        gridDimX: 2,
+        gridDimY: 1,
+        gridDimZ: 1,
+        blockDimX: 64,
+        blockDimY: 1,
+        blockDimZ: 1,
+        sharedMemBytes: 0,
+        hStream: null_mut(),
+        attrs: &mut attribute,
+        numAttrs: 1,
+    };
+    let mut params = [(&raw mut map).cast(), (&raw const out).cast_mut().cast()];
+    ok!(cuLaunchKernelEx(&config, fetch, params.as_mut_ptr(), null_mut()));
+    assert_eq!(download(out, 128), right.iter().map(|word| 2 * word).collect::<Vec<u32>>());
+    attribute.value.clusterDim = CUlaunchAttributeValue_union__bindgen_ty_1 { x: 1, y: 1, z: 1 };
+    config.attrs = &mut attribute;
+    fails!(
+        CUDA_ERROR_INVALID_VALUE,
+        cuLaunchKernelEx(&config, fetch, params.as_mut_ptr(), null_mut())
+    );
+
+    // What is no map is found by the kernel.
+    assert_eq!(launch(2, null_mut(), &other), CUDA_SUCCESS);
+    fails!(CUDA_ERROR_ILLEGAL_ADDRESS, cuCtxSynchronize());
+}

@@ -153,6 +153,8 @@ pub fn attribute(arch: &Arch, ordinal: usize, attribute: u32) -> Option<i32> {
         111 => arch.reserved_shared(),
         // MEMORY_POOLS_SUPPORTED
         115 => 1,
+        // CLUSTER_LAUNCH, TENSOR_MAP_ACCESS_SUPPORTED
+        120 | 127 => u32::from(arch.target >= 90),
         // UNIFIED_FUNCTION_POINTERS
         129 => 1,
         // NUMA_ID, HOST_NUMA_ID: none

@@ -43,6 +43,7 @@ impl Error {
     pub const CAPTURED_EVENT: Error = Error(907);
     pub const STREAM_CAPTURE_WRONG_THREAD: Error = Error(908);
     pub const GRAPH_EXEC_UPDATE_FAILURE: Error = Error(910);
+    pub const INVALID_CLUSTER_SIZE: Error = Error(912);
     pub const UNKNOWN: Error = Error(999);
 
     /// `CUDA_ERROR_INVALID_VALUE`, as a C string.

@@ -29,6 +29,8 @@ pub struct Shape {
     pub block: [u32; 3],
     pub shared: u32,
     pub cooperative: bool,
+    /// Blocks of a cluster, if the launch says so.
+    pub cluster: Option<[u32; 3]>,
 }
 
 /// Ids of launch attributes that change what is launched: `CUlaunchAttributeID`.
@@ -39,18 +41,26 @@ impl Shape {
     /// Of a `CUlaunchConfig`.
     ///
     /// # Errors
-    /// Clusters of more than one block are not supported.
+    /// There are attributes, and no array of them.
     pub fn of(config: &LaunchConfig) -> Result<Shape> {
-        let mut cooperative = false;
+        let (mut cooperative, mut cluster) = (false, None);
         for attribute in config.attributes.list(config.attribute_count as usize)? {
             match attribute.id {
                 COOPERATIVE => cooperative = attribute.value[0] != 0,
-                CLUSTER if attribute.value[..3] != [1, 1, 1] => return Err(Error::NOT_SUPPORTED),
+                CLUSTER => {
+                    let [x, y, z, ..] = attribute.value;
+                    cluster = Some([x, y, z]);
+                }
                 _ => {}
             }
         }
         let LaunchConfig { grid, block, shared, .. } = *config;
-        Ok(Shape { grid, block, shared, cooperative })
+        Ok(Shape { grid, block, shared, cooperative, cluster })
+    }
+
+    /// Blocks of a cluster by dimension, of this kernel.
+    pub fn cluster_of(&self, kernel: &engine::Kernel) -> [u32; 3] {
+        self.cluster.or(kernel.required_cluster).unwrap_or([1; 3])
     }
 
     fn blocks(&self) -> u64 {
@@ -115,6 +125,20 @@ impl Call {
             return Err(Error::INVALID_VALUE);
         }
         let arch = &self.device().arch;
+        let cluster = shape.cluster_of(kernel);
+        if kernel.required_cluster.is_some_and(|required| required != cluster) {
+            return Err(Error::INVALID_VALUE);
+        }
+        if cluster != [1; 3] && arch.target < 90 {
+            return Err(Error::NOT_SUPPORTED);
+        }
+        let size = cluster.iter().copied().fold(1, u32::saturating_mul);
+        let is_multiple = |(n, of): (&u32, u32)| n.is_multiple_of(of);
+        if !(1..=engine::MAX_CLUSTER).contains(&size)
+            || !shape.grid.iter().zip(cluster).all(is_multiple)
+        {
+            return Err(Error::INVALID_CLUSTER_SIZE);
+        }
         let shared = u64::from(kernel.static_shared) + u64::from(shape.shared);
         let resident = arch.resident(threads, registers(kernel), shared);
         Ok(resident * arch.multiprocessors)
@@ -156,7 +180,7 @@ impl Call {
 
     /// Executes a launch; its nanoseconds.
     pub fn launch(&self, launch: &Launch) -> Result<u64> {
-        let Shape { grid, block, shared, cooperative } = launch.shape;
+        let Shape { grid, block, shared, cooperative, .. } = launch.shape;
         let (loaded, kernel, resident) = {
             let state = self.state();
             let function = state.functions.get(&launch.function).ok_or(Error::INVALID_HANDLE)?;
@@ -175,6 +199,8 @@ impl Call {
                 kernel: &kernel,
                 grid,
                 block,
+                cluster: launch.shape.cluster_of(&kernel),
+                is_explicit_cluster: launch.shape.cluster.or(kernel.required_cluster).is_some(),
                 dynamic_shared: shared,
                 params: &launch.params,
                 cooperative,

@@ -4,7 +4,7 @@
 //! always the same. A host function is called when it is enqueued, too, so it must not wait for the thread that enqueues it.
 //! The memory of a graph is there as long as the graph. Kernels do not reach the memory of other devices; copies do.
 //!
-//! Textures, arrays, clusters, virtual memory management, external resources and linking are not there: their functions are
+//! Textures, arrays, virtual memory management, external resources and linking are not there: their functions are
 //! absent, and what asks for them in other functions is `CUDA_ERROR_NOT_SUPPORTED`.
 //!
 //! Faults of kernels surface as on hardware: the launch succeeds, the next call that waits fails, and so does
@@ -45,6 +45,7 @@ mod pool;
 mod record;
 mod state;
 mod stream;
+mod tensor;
 mod work;
 
 use std::sync::{Mutex, MutexGuard};

@@ -3,6 +3,7 @@
 use super::abi::{BlockToShared, Handle, shared_of};
 use super::arch::{Arch, MAX_THREADS};
 use super::error::{Error, Result};
+use super::launch::Shape;
 use super::module::registers;
 use super::state::Call;
 
@@ -87,13 +88,16 @@ impl Call {
         Ok(((blocks * arch.multiprocessors) as i32, threads as i32))
     }
 
-    /// Clusters of one block that are resident on the device: there are no larger ones.
-    pub fn clusters(&self, function: Handle, threads: u32, dynamic: u32) -> Result<u32> {
+    /// Clusters that are resident on the device.
+    pub fn clusters(&self, function: Handle, shape: &Shape) -> Result<u32> {
         let needs = self.needs(function)?;
-        if dynamic > needs.max_dynamic {
+        if shape.shared > needs.max_dynamic {
             return Err(Error::INVALID_VALUE);
         }
+        let kernel = self.with_function(function, |function, _| Ok(function.kernel.clone()))?;
+        let size = shape.cluster_of(&kernel).iter().copied().fold(1, u32::saturating_mul);
         let arch = &self.device().arch;
-        Ok(needs.resident(arch, threads, dynamic as usize) * arch.multiprocessors)
+        let blocks = needs.resident(arch, shape.threads(), shape.shared as usize);
+        Ok((blocks * arch.multiprocessors).checked_div(size).unwrap_or(0))
     }
 }

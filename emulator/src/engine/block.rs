@@ -1,5 +1,6 @@
 //! One block: its warps, its barriers and its shared memory, executed on one host thread.
 
+use super::cluster::{Gathering, Message};
 use super::launch::{Launch, Options};
 use super::program::Kernel;
 use super::warp::{Fault, Status, Wait, Warp};
@@ -32,6 +33,14 @@ pub(super) struct Context<'a> {
     pub live_threads: u32,
     pub threads: u32,
     pub counts: Counts,
+    /// The block's place in its cluster, and the barrier of the cluster.
+    pub gathering: Gathering,
+    /// For other blocks of the cluster.
+    pub outbox: Vec<Message>,
+    /// Of each warp, its clock when it committed each group of `wgmma`.
+    pub committed: Vec<Vec<u32>>,
+    /// How often something happened that parked threads may wait for, phases of mbarriers aside.
+    pub turns: u64,
     /// What an access loads or stores: kept here so that it is not cleared for each.
     pub data: Box<Data>,
 }
@@ -81,6 +90,12 @@ impl Context<'_> {
         let issued = &mut self.counts.classes[class];
         issued.warps += 1;
         issued.threads += u64::from(active.count_ones());
+    }
+
+    /// Changes whenever parked threads may go on.
+    #[inline]
+    fn wakes(&self) -> u64 {
+        self.turns + self.shared.mbarriers.ended
     }
 
     pub fn threads_ended(&mut self, mask: u32) {
@@ -139,11 +154,9 @@ impl Context<'_> {
 /// See the module.
 pub(super) struct Block<'a> {
     pub cx: Context<'a>,
-    warps: Vec<Warp>,
+    pub(super) warps: Vec<Warp>,
     /// Warps that have not ended.
     running: u32,
-    /// Instructions that its warps issued, until someone takes note.
-    pub issued: u64,
 }
 
 impl<'a> Block<'a> {
@@ -157,6 +170,10 @@ impl<'a> Block<'a> {
         let checks = launch.options.checks;
         let mut block = Block {
             cx: Context {
+                gathering: Gathering::new(launch.cluster, warps.len()),
+                outbox: Vec::new(),
+                committed: vec![Vec::new(); warps.len()],
+                turns: 0,
                 kernel,
                 options: launch.options,
                 launch,
@@ -175,7 +192,6 @@ impl<'a> Block<'a> {
             },
             warps,
             running: 0,
-            issued: 0,
         };
         block.fill_presets(true);
         block
@@ -194,9 +210,10 @@ impl<'a> Block<'a> {
         counts
     }
 
-    /// Puts the block at its first instruction.
-    pub fn start(&mut self, index: u32) {
+    /// Puts the block at its first instruction; it has a rank in a cluster of blocks, given by their linear indices.
+    pub fn start(&mut self, cluster: &[u32], rank: usize) {
         let cx = &mut self.cx;
+        let index = cluster[rank];
         let [gx, gy, _] = cx.launch.grid;
         cx.block = index;
         cx.block_at = [index % gx, index / gx % gy, index / gx / gy];
@@ -204,6 +221,13 @@ impl<'a> Block<'a> {
         cx.local.reset(cx.kernel.local_bytes, cx.threads);
         cx.global.begin_block(index);
         cx.clocks.reset();
+        if cx.kernel.is_asynchronous {
+            cx.clocks.join_cluster(cluster, rank);
+            cx.shared.mbarriers.reset(cluster.len(), rank);
+            cx.gathering.reset(cluster.len(), rank);
+            cx.committed.iter_mut().for_each(Vec::clear);
+        }
+        cx.gathering.rank = rank as u32;
         cx.barriers = [Barrier::default(); 16];
         cx.reductions.clear();
         cx.live_threads = cx.threads;
@@ -228,7 +252,13 @@ impl<'a> Block<'a> {
         for row in &self.cx.kernel.presets {
             let value = match &row.preset {
                 Preset::Special(special) if is_dynamic(*special) => continue,
-                Preset::Special(special @ (Special::Ctaid(_) | Special::SmId)) => Some(*special),
+                Preset::Special(
+                    special @ (Special::Ctaid(_)
+                    | Special::SmId
+                    | Special::ClusterId(_)
+                    | Special::ClusterCtaId(_)
+                    | Special::ClusterCtaRank),
+                ) => Some(*special),
                 Preset::Special(special) if all => Some(*special),
                 _ if !all => continue,
                 _ => None,
@@ -256,39 +286,44 @@ impl<'a> Block<'a> {
         }
     }
 
-    /// Executes until it ends or about `share` instructions were issued; whether it ended.
-    pub fn run(&mut self, share: u64) -> std::result::Result<bool, Box<Report>> {
-        let end = self.issued + share;
-        while self.running > 0 {
-            if self.issued >= end {
-                return Ok(false);
+    /// Whether warps are left.
+    #[inline]
+    pub fn is_running(&self) -> bool {
+        self.running > 0
+    }
+
+    /// Each warp has a turn; whether anything happened, and how many instructions were issued.
+    pub fn turn(&mut self) -> std::result::Result<(bool, u64), Box<Report>> {
+        let (mut progress, mut issued) = (false, 0);
+        for index in 0..self.warps.len() {
+            let warp = &mut self.warps[index];
+            if warp.splits.is_empty() {
+                continue;
             }
-            let mut progress = false;
-            for index in 0..self.warps.len() {
-                let warp = &mut self.warps[index];
-                if warp.splits.is_empty() {
-                    continue;
+            if self.cx.kernel.is_asynchronous {
+                warp.wake(self.cx.wakes());
+            }
+            let before = (warp.issued, warp.live);
+            let status = warp.run(&mut self.cx, SHARE);
+            let after = (warp.issued, warp.live);
+            issued += after.0 - before.0;
+            progress |= before != after;
+            match status {
+                Ok(Status::Done) => {
+                    self.running -= 1;
+                    progress = true;
                 }
-                let before = (warp.issued, warp.live);
-                let status = warp.run(&mut self.cx, SHARE);
-                let after = (warp.issued, warp.live);
-                self.issued += after.0 - before.0;
-                progress |= before != after;
-                match status {
-                    Ok(Status::Done) => {
-                        self.running -= 1;
-                        progress = true;
-                    }
-                    Ok(Status::AtBarrier | Status::Interrupted) => {}
-                    Err(fault) => return Err(self.report(index, &fault)),
-                }
-                progress |= self.open_barriers();
+                Ok(Status::AtBarrier | Status::Interrupted) => {}
+                Err(fault) => return Err(self.report(index, &fault)),
             }
-            if !progress && self.running > 0 {
-                return Err(self.deadlock());
-            }
+            progress |= self.open_barriers();
         }
-        Ok(true)
+        Ok((progress, issued))
+    }
+
+    /// Lets waits for mbarriers end without success; whether there was one.
+    pub fn expire(&mut self) -> bool {
+        self.warps.iter_mut().fold(false, |any, warp| warp.expire() || any)
     }
 
     /// Opens the barriers that all have reached; whether one opened.
@@ -334,24 +369,27 @@ impl<'a> Block<'a> {
         opened
     }
 
-    /// Threads wait, and nobody is left to end the wait.
-    fn deadlock(&self) -> Box<Report> {
+    /// Where its threads are, for a report on a deadlock.
+    pub fn whereabouts(&self) -> Vec<String> {
         let stuck = |warp: &&Warp| !warp.splits.is_empty();
-        let lines: Vec<String> = self
-            .warps
+        self.warps
             .iter()
             .filter(stuck)
             .take(8)
             .map(|warp| format!("warp {}: {}", warp.index, warp.whereabouts(&self.cx)))
-            .collect();
+            .collect()
+    }
+
+    /// Threads wait, and nobody is left to end the wait; `elsewhere` is what the other blocks of the cluster do.
+    pub fn deadlock(&self, elsewhere: &str) -> Box<Report> {
         let first = self.warps.iter().position(|warp| !warp.splits.is_empty()).unwrap_or(0);
         let split = self.warps[first].splits[0];
         let pc = split.pc - u32::from(matches!(split.wait, Wait::Barrier(_)));
         let what = format!(
-            "{} of the block's {} threads are left and all wait; {}",
+            "{} of the block's {} threads are left and all wait; {}{elsewhere}",
             self.cx.live_threads,
             self.cx.threads,
-            lines.join("; ")
+            self.whereabouts().join("; ")
         );
         self.report(first, &Fault::new(Check::Deadlock, split.mask, pc, what))
     }
@@ -369,7 +407,7 @@ impl<'a> Block<'a> {
         self.report(warp, &Fault::new(Check::Budget, mask, pc, what))
     }
 
-    fn report(&self, warp: usize, fault: &Fault) -> Box<Report> {
+    pub fn report(&self, warp: usize, fault: &Fault) -> Box<Report> {
         let cx = &self.cx;
         let inst = &cx.kernel.instructions[fault.pc as usize];
         let thread = warp as u32 * 32 + fault.lane;
@@ -414,7 +452,7 @@ fn special_value(cx: &Context, special: Special, warp: u32, lane: u32) -> u64 {
     let thread = warp * 32 + lane;
     let at = [thread % x, thread / x % y, thread / x / y];
     let of = |dims: [u32; 3], axis: u8| dims.get(usize::from(axis)).copied().unwrap_or(0);
-    let grid = cx.launch.grid;
+    let (grid, cluster) = (cx.launch.grid, cx.launch.cluster);
     let value = match special {
         Special::Tid(axis) => of(at, axis),
         Special::Ntid(axis) => of(cx.launch.block, axis),
@@ -434,10 +472,14 @@ fn special_value(cx: &Context, special: Special, warp: u32, lane: u32) -> u64 {
         Special::DynamicSmemSize => cx.launch.dynamic_shared,
         Special::TotalSmemSize => cx.launch.shared_bytes(),
         // Without clusters, every block is one of its own.
-        Special::ClusterId(axis) => of(cx.block_at, axis),
-        Special::NClusterId(axis) => of(grid, axis),
-        Special::ClusterNCtaId(_) | Special::ClusterNCtaRank => 1,
-        Special::ClusterCtaId(_) | Special::ClusterCtaRank | Special::IsExplicitCluster => 0,
+        Special::ClusterId(axis @ 0..3) => of(cx.block_at, axis) / of(cluster, axis),
+        Special::NClusterId(axis @ 0..3) => of(grid, axis) / of(cluster, axis),
+        Special::ClusterCtaId(axis @ 0..3) => of(cx.block_at, axis) % of(cluster, axis),
+        Special::ClusterNCtaId(axis) => of(cluster, axis),
+        Special::ClusterId(_) | Special::NClusterId(_) | Special::ClusterCtaId(_) => 0,
+        Special::ClusterCtaRank => cx.gathering.rank,
+        Special::ClusterNCtaRank => cluster.iter().product(),
+        Special::IsExplicitCluster => u32::from(cx.launch.is_explicit_cluster),
         Special::Clock
         | Special::ClockHi
         | Special::Clock64

@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use super::block::Block;
+use super::cluster::Cluster;
 use super::program::{Kernel, Program};
 use super::trace::Trace;
 use crate::counts::Counts;
@@ -17,6 +17,9 @@ const SHARE: u64 = 1 << 16;
 
 /// Bytes of shared memory that a block of any architecture may have.
 const MAX_SHARED: u64 = 227 << 10;
+
+/// Blocks of a cluster on any device.
+pub const MAX_CLUSTER: u32 = 8;
 
 /// A program whose variables have addresses in one device's memory.
 #[derive(Debug)]
@@ -133,6 +136,10 @@ pub struct Launch<'a> {
     pub kernel: &'a Kernel,
     pub grid: [u32; 3],
     pub block: [u32; 3],
+    /// Blocks of a cluster, by dimension; the grid is a multiple of it.
+    pub cluster: [u32; 3],
+    /// The kernel or the launch asks for clusters.
+    pub is_explicit_cluster: bool,
     /// Bytes of shared memory on top of what the kernel declares.
     pub dynamic_shared: u32,
     /// The parameter block: each parameter at its offset.
@@ -192,6 +199,22 @@ impl Launch<'_> {
                 "{shared} bytes of shared memory, a block has at most {MAX_SHARED}"
             ));
         }
+        let required = kernel.required_cluster;
+        let cluster = self.cluster.iter().map(|&n| u64::from(n)).product::<u64>();
+        if required.is_some_and(|required| required != self.cluster) {
+            return Some(format!(
+                "clusters of {:?}, the kernel requires {:?}",
+                self.cluster,
+                required.unwrap_or_default()
+            ));
+        }
+        let is_multiple = || self.grid.iter().zip(self.cluster).all(|(n, of)| n.is_multiple_of(of));
+        if !(1..=u64::from(MAX_CLUSTER)).contains(&cluster) || !is_multiple() {
+            return Some(format!(
+                "grid {:?} in clusters of {:?}: a multiple of a cluster of at most {MAX_CLUSTER} blocks is needed",
+                self.grid, self.cluster
+            ));
+        }
         if blocks > u128::from(u32::MAX) {
             return Some(format!("{blocks} blocks: there is room for 4294967295"));
         }
@@ -203,9 +226,9 @@ impl Launch<'_> {
 struct Shared<'a> {
     launch: &'a Launch<'a>,
     tracking: Arc<Tracking>,
-    blocks: u32,
+    clusters: u32,
     next: AtomicU32,
-    /// Blocks from this one on need not run: an earlier one broke a rule.
+    /// Clusters from this one on need not run: an earlier one broke a rule.
     stop: AtomicU32,
     issued: AtomicU64,
     result: Mutex<Progress>,
@@ -215,7 +238,7 @@ struct Shared<'a> {
 #[derive(Default)]
 struct Progress {
     counts: Counts,
-    /// With the block that broke the rule.
+    /// With the cluster whose block broke the rule.
     report: Option<(u32, Box<Report>)>,
 }
 
@@ -242,7 +265,8 @@ pub fn launch(launch: &Launch) -> Outcome {
         (false, 0) => cores(),
         (false, threads) => threads,
     };
-    let threads = threads.min(blocks as usize);
+    let clusters = blocks / launch.cluster.iter().product::<u32>();
+    let threads = threads.min(clusters as usize);
     let shared = Shared {
         launch,
         tracking: Arc::new(Tracking::new(
@@ -252,7 +276,7 @@ pub fn launch(launch: &Launch) -> Outcome {
             u64::from(blocks),
             !is_ordered,
         )),
-        blocks,
+        clusters,
         next: AtomicU32::new(0),
         stop: AtomicU32::new(u32::MAX),
         issued: AtomicU64::new(0),
@@ -274,13 +298,13 @@ pub fn launch(launch: &Launch) -> Outcome {
 }
 
 impl Shared<'_> {
-    fn block(&self) -> Block<'_> {
-        Block::new(self.launch, Global::new(self.tracking.clone()))
+    fn cluster(&self) -> Cluster<'_> {
+        Cluster::new(self.launch, || Global::new(self.tracking.clone()))
     }
 
     /// Adds a host thread's counts to the launch's.
-    fn add(&self, block: &mut Block) {
-        let counts = block.take_counts();
+    fn add(&self, cluster: &mut Cluster) {
+        let counts = cluster.take_counts();
         self.lock().counts += &counts;
     }
 
@@ -296,16 +320,16 @@ impl Shared<'_> {
         self.result.lock().unwrap_or_else(|poison| poison.into_inner())
     }
 
-    /// Runs a block for a share of instructions; whether it has ended, in either way.
-    fn advance(&self, block: &mut Block, index: u32) -> bool {
-        let result = block.run(SHARE);
-        let more = std::mem::take(&mut block.issued);
+    /// Runs a cluster for a share of instructions; whether it has ended, in either way.
+    fn advance(&self, cluster: &mut Cluster, index: u32) -> bool {
+        let result = cluster.run(SHARE);
+        let more = std::mem::take(&mut cluster.issued);
         let before = self.issued.fetch_add(more, Ordering::Relaxed);
         let budget = self.launch.options.budget;
         match result {
-            // A block that has ended is to blame only if the budget ended with it.
+            // A cluster that has ended is to blame only if the budget ended with it.
             Ok(has_ended) if before + more > budget && (!has_ended || before <= budget) => {
-                self.fail(index, block.out_of_budget());
+                self.fail(index, cluster.out_of_budget());
                 true
             }
             Ok(has_ended) => has_ended,
@@ -319,48 +343,51 @@ impl Shared<'_> {
 
 /// Blocks that do not depend on each other: each host thread takes the next.
 fn run_independent(shared: &Shared) {
-    let mut block = shared.block();
+    let mut cluster = shared.cluster();
     loop {
         let index = shared.next.fetch_add(1, Ordering::Relaxed);
-        if index >= shared.blocks || index > shared.stop.load(Ordering::Relaxed) {
+        if index >= shared.clusters || index > shared.stop.load(Ordering::Relaxed) {
             break;
         }
-        block.start(index);
-        while !shared.advance(&mut block, index) {}
+        cluster.start(index);
+        while !shared.advance(&mut cluster, index) {}
     }
-    shared.add(&mut block);
+    shared.add(&mut cluster);
 }
 
 /// Blocks that may wait for each other: on one host thread, in turns, as many at once as are resident on the device.
 fn run_ordered(shared: &Shared) {
     let resident = match shared.launch.cooperative {
-        true => shared.blocks,
-        false => shared.launch.options.resident_blocks.max(1),
+        true => shared.clusters,
+        false => {
+            let size = shared.launch.cluster.iter().product::<u32>();
+            (shared.launch.options.resident_blocks / size).max(1)
+        }
     };
-    let mut running: VecDeque<(u32, Block)> = VecDeque::new();
-    let mut idle: Vec<Block> = Vec::new();
+    let mut running: VecDeque<(u32, Cluster)> = VecDeque::new();
+    let mut idle: Vec<Cluster> = Vec::new();
     let mut next = 0;
-    // A new block starts when those before it have ended or have had their turn.
+    // A new cluster starts when those before it have ended or have had their turn.
     loop {
-        let room = running.len() < resident as usize && next < shared.blocks;
-        let (index, mut block) = if room {
-            let mut block = idle.pop().unwrap_or_else(|| shared.block());
-            block.start(next);
+        let room = running.len() < resident as usize && next < shared.clusters;
+        let (index, mut cluster) = if room {
+            let mut cluster = idle.pop().unwrap_or_else(|| shared.cluster());
+            cluster.start(next);
             next += 1;
-            (next - 1, block)
+            (next - 1, cluster)
         } else {
             let Some(turn) = running.pop_front() else { break };
             turn
         };
-        match shared.advance(&mut block, index) {
-            true => idle.push(block),
-            false => running.push_back((index, block)),
+        match shared.advance(&mut cluster, index) {
+            true => idle.push(cluster),
+            false => running.push_back((index, cluster)),
         }
         if shared.stop.load(Ordering::Relaxed) != u32::MAX {
             break;
         }
     }
-    for block in running.iter_mut().map(|(_, block)| block).chain(&mut idle) {
-        shared.add(block);
+    for cluster in running.iter_mut().map(|(_, cluster)| cluster).chain(&mut idle) {
+        shared.add(cluster);
     }
 }

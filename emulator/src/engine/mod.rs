@@ -1,6 +1,8 @@
 //! Executes launches.
 
 mod block;
+mod bulk_ops;
+mod cluster;
 mod launch;
 mod matrix_ops;
 mod memory_ops;
@@ -10,6 +12,6 @@ mod warp;
 mod warp_ops;
 mod warpgroup_ops;
 
-pub use launch::{Instance, InstanceError, Launch, Options, Outcome, launch};
+pub use launch::{Instance, InstanceError, Launch, MAX_CLUSTER, Options, Outcome, launch};
 pub use program::{Kernel, Param, Program};
 pub use trace::{Step, Trace, Written};

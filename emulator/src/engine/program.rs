@@ -57,6 +57,10 @@ pub struct Kernel {
     pub max_threads: u32,
     /// `.reqntid`; zeros without one.
     pub required_threads: [u32; 3],
+    /// `.reqnctapercluster`.
+    pub required_cluster: Option<[u32; 3]>,
+    /// It has mbarriers, bulk copies, warpgroups or barriers of a cluster.
+    pub(crate) is_asynchronous: bool,
     /// Blocks of a launch may depend on each other, so they run on one host thread in a fixed order.
     pub is_ordered: bool,
     pub(crate) instructions: Vec<Inst>,
@@ -542,6 +546,11 @@ impl<'a> Builder<'a> {
             registers: registers.clamp(8, 255),
             max_threads: max_threads as u32,
             required_threads: required,
+            required_cluster: function.required_cluster,
+            is_asynchronous: self
+                .instructions
+                .iter()
+                .any(|i| matches!(i.op, Op::Bulk(_) | Op::Warpgroup(_))),
             is_ordered: self.instructions.iter().any(|i| orders_blocks(&i.op)),
             names: scope
                 .names

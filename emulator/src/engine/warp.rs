@@ -35,6 +35,19 @@ pub(super) enum Wait {
     Warp,
     /// At a block barrier, arrived.
     Barrier(u8),
+    /// At an instruction that is tried again when something has happened.
+    Parked(Awaited),
+}
+
+/// What parked threads wait for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Awaited {
+    /// A phase of the mbarrier at an address.
+    Mbarrier(u64),
+    /// The barrier of the cluster.
+    Cluster,
+    /// Other warps' parts of `wgmma`.
+    Groups,
 }
 
 /// Why a warp stopped executing for now.
@@ -87,6 +100,10 @@ pub(super) struct Warp {
     pub issued: u64,
     /// See [`PATIENCE`].
     patience: u32,
+    /// What had happened when parked threads were last woken.
+    seen: u64,
+    /// Threads whose next wait for an mbarrier may end without success.
+    pub expired: u32,
 }
 
 /// What an instruction did to the split that executed it.
@@ -103,6 +120,8 @@ pub(super) enum Next {
     Await(u32),
     /// At a barrier of the block.
     Barrier(u8),
+    /// Not executed: to be tried again when something has happened.
+    Park(Awaited),
 }
 
 impl Warp {
@@ -114,6 +133,8 @@ impl Warp {
             live: 0,
             issued: 0,
             patience: PATIENCE,
+            seen: u64::MAX,
+            expired: 0,
         }
     }
 
@@ -125,6 +146,34 @@ impl Warp {
         self.live = mask;
         self.issued = 0;
         self.patience = PATIENCE;
+        self.seen = u64::MAX;
+        self.expired = 0;
+    }
+
+    /// Parked threads try again if something has happened since.
+    pub fn wake(&mut self, happened: u64) {
+        if self.seen == happened {
+            return;
+        }
+        self.seen = happened;
+        for split in &mut self.splits {
+            if matches!(split.wait, Wait::Parked(_)) {
+                split.wait = Wait::Ready;
+            }
+        }
+    }
+
+    /// Threads that wait for mbarriers go on without success; whether there are any.
+    pub fn expire(&mut self) -> bool {
+        let mut any = false;
+        for split in &mut self.splits {
+            if matches!(split.wait, Wait::Parked(Awaited::Mbarrier(_))) {
+                split.wait = Wait::Ready;
+                self.expired |= split.mask;
+                any = true;
+            }
+        }
+        any
     }
 
     /// Executes until it ends, all of it is at a barrier, or about `share` instructions were issued.
@@ -207,7 +256,8 @@ impl Warp {
         if self.meet_elsewhere(cx)? {
             return Ok(true);
         }
-        if self.splits.iter().any(|split| matches!(split.wait, Wait::Barrier(_))) {
+        let is_elsewhere = |wait| matches!(wait, Wait::Barrier(_) | Wait::Parked(_));
+        if self.splits.iter().any(|split| is_elsewhere(split.wait)) {
             return Ok(false);
         }
         let waiting = self.splits.iter().filter(|split| split.wait == Wait::Warp);
@@ -335,6 +385,13 @@ impl Warp {
                     }
                     return Ok(());
                 }
+                if let Next::Park(awaited) = next {
+                    self.splits[chosen] = split(pc, active, Wait::Parked(awaited));
+                    if mask != active {
+                        self.splits.push(split(pc + 1, mask & !active, Wait::Ready));
+                    }
+                    return Ok(());
+                }
                 self.executed(cx, inst, active);
                 let rest = mask & !active;
                 match next {
@@ -374,7 +431,7 @@ impl Warp {
                         }
                         return Ok(());
                     }
-                    Next::Await(_) => unreachable!("returned above"),
+                    Next::Await(_) | Next::Park(_) => unreachable!("returned above"),
                 }
             }
             if pc >= meet || self.patience == 0 && !is_alone {
@@ -461,6 +518,7 @@ impl Warp {
             Op::Warp(op) => self.warp_op(cx, op, active, pc),
             Op::Matrix(op) => self.matrix(cx, op, active, pc),
             Op::Warpgroup(op) => self.warpgroup(cx, op, active, pc),
+            Op::Bulk(op) => self.bulk(cx, op, active, pc),
             _ => unreachable!("executed on the registers alone"),
         }
     }
@@ -528,6 +586,18 @@ impl Warp {
                 Wait::Barrier(index) => {
                     format!("threads {:#010x} at barrier {index} (line {line})", split.mask)
                 }
+                Wait::Parked(Awaited::Mbarrier(address)) => format!(
+                    "threads {:#010x} at the mbarrier at {address:#x} (line {line}), {}",
+                    split.mask,
+                    cx.shared.mbarriers.lacks(address)
+                ),
+                Wait::Parked(Awaited::Cluster) => {
+                    format!("threads {:#010x} at the barrier of the cluster (line {line})", split.mask)
+                }
+                Wait::Parked(Awaited::Groups) => format!(
+                    "threads {:#010x} at line {line}, for wgmma that other warps of the group have not come to",
+                    split.mask
+                ),
                 _ => format!("threads {:#010x} at line {line}", split.mask),
             }
         };

@@ -2,7 +2,7 @@
 //! then.
 
 use super::block::Context;
-use super::warp::{Fault, Next, Outcome, Warp};
+use super::warp::{Awaited, Fault, Next, Outcome, Warp};
 use crate::descriptor::{CHUNK, Descriptor};
 use crate::isa::warpgroup::{Multiply, Op, Source};
 use crate::lanes::Slot;
@@ -24,8 +24,52 @@ impl Warp {
         active: u32,
         pc: u32,
     ) -> Outcome<Next> {
-        if let Some(next) = self.needs_whole_warp("a warpgroup instruction", active, pc)? {
+        if let Some(next) = self.needs_warpgroup(cx, active, pc)? {
             return Ok(next);
+        }
+        match op {
+            Op::Multiply(op) => self.multiply_group(cx, op, pc)?,
+            Op::Fence => {}
+            Op::CommitGroup => {
+                let now = cx.clocks.now(self.index);
+                cx.committed[self.index as usize].push(now);
+                cx.clocks.tick(self.index);
+                cx.turns += 1;
+            }
+            Op::WaitGroup(pending) => return Ok(self.wait_group(cx, *pending)),
+        }
+        Ok(Next::Step)
+    }
+
+    /// The products that are waited for have ended when every warp of the group has come to them.
+    fn wait_group(&self, cx: &mut Context, pending: u32) -> Next {
+        let ended = (cx.committed[self.index as usize].len() as u32).saturating_sub(pending);
+        let first = self.index / WARPS * WARPS;
+        let mut others = first..first + WARPS;
+        if others.any(|warp| (cx.committed[warp as usize].len() as u32) < ended) {
+            return Next::Park(Awaited::Groups);
+        }
+        if let Some(last) = ended.checked_sub(1) {
+            let rank = cx.clocks.rank();
+            for warp in first..first + WARPS {
+                let clock = cx.committed[warp as usize][last as usize];
+                cx.clocks.learn_of(self.index, warp, clock);
+                let known = &mut cx.clocks.beyond_mut(self.index).groups[rank];
+                known[warp as usize] = known[warp as usize].max(ended);
+            }
+        }
+        Next::Step
+    }
+
+    /// Of instructions that all threads of a warpgroup execute: whether all of this warp are here, or have to come first.
+    pub(super) fn needs_warpgroup(
+        &self,
+        cx: &Context,
+        active: u32,
+        pc: u32,
+    ) -> Outcome<Option<Next>> {
+        if let Some(next) = self.needs_whole_warp("a warpgroup instruction", active, pc)? {
+            return Ok(Some(next));
         }
         let first = self.index / WARPS * WARPS;
         if cx.threads < 32 * (first + WARPS) {
@@ -36,11 +80,7 @@ impl Warp {
             );
             return Err(Fault::new(Check::Divergence, active, pc, what));
         }
-        match op {
-            Op::Multiply(op) => self.multiply_group(cx, op, pc)?,
-            Op::Fence | Op::CommitGroup | Op::WaitGroup(_) => {}
-        }
-        Ok(Next::Step)
+        Ok(None)
     }
 
     /// The value that all threads of the warp have to agree on.
@@ -161,7 +201,8 @@ impl Warp {
         let who = Who { block: cx.block, warp: self.index };
         let bytes = CHUNK as u32;
         let request = Request { mask, addresses: &addresses, bytes, who, order: Order::Weak };
-        let read = cx.shared.read_matrix(&request, &mut cx.clocks, &mut cx.data);
+        let group = cx.committed[self.index as usize].len() as u32 + 1;
+        let read = cx.shared.read_matrix(&request, group, &mut cx.clocks, &mut cx.data);
         read.map_err(|violation| Fault::memory(pc, violation))?;
         let word = |half: usize, chunk: usize, lane: usize| {
             let (group, t) = (lane / 4, lane % 4);

@@ -9,7 +9,7 @@ use crate::syntax::ast::Instruction;
 use crate::syntax::ty::Ty;
 
 /// What [`decode`] decodes; `bra`, `brx`, `call` and `ret` are the program's.
-pub const OPCODES: &[&str] = &["exit", "trap", "brkpt", "nanosleep", "pmevent"];
+pub const OPCODES: &[&str] = &["exit", "trap", "brkpt", "nanosleep", "pmevent", "griddepcontrol"];
 
 /// A decoded instruction.
 #[derive(Debug, Clone)]
@@ -52,6 +52,14 @@ pub fn decode(instruction: &Instruction, scope: &mut Scope) -> Result<Op> {
             modifiers.end()?;
             scope.expect_operands(1..=1)?;
             scope.source(&instruction.operands[0], Ty::U32)?;
+            Ok(Op::Nothing)
+        }
+        // Launches end before the next begins.
+        "griddepcontrol" => {
+            modifiers.require(&[("launch_dependents", ()), ("wait", ())])?;
+            modifiers.end()?;
+            scope.needs_target(90)?;
+            scope.expect_operands(0..=0)?;
             Ok(Op::Nothing)
         }
         "pmevent" => {

@@ -454,6 +454,15 @@ fn create_policy(instruction: &Instruction, scope: &mut Scope) -> Result<Op> {
 
 fn prefetch(instruction: &Instruction, scope: &mut Scope) -> Result<Op> {
     let mut modifiers = Modifiers::new(instruction);
+    if instruction.modifiers.iter().any(|name| name == "tensormap") {
+        modifiers.choose(&[("param", ()), ("param::entry", ()), ("const", ())]);
+        modifiers.expect("tensormap")?;
+        modifiers.end()?;
+        scope.needs_target(90)?;
+        scope.expect_operands(1..=1)?;
+        super::bulk::check_map(scope, &instruction.operands[0])?;
+        return Ok(Op::Prefetch);
+    }
     if instruction.opcode == "prefetchu" {
         modifiers.expect("L1")?;
     } else {

@@ -5,6 +5,7 @@
 //! What a decoder does not know it refuses by name.
 
 pub mod atomic;
+pub mod bulk;
 pub mod compare;
 pub mod control;
 pub mod convert;
@@ -44,6 +45,7 @@ pub enum Op {
     Warp(warp::Op),
     Matrix(matrix::Op),
     Warpgroup(warpgroup::Op),
+    Bulk(bulk::Op),
 }
 
 /// What an instruction is counted as.
@@ -186,7 +188,8 @@ impl Op {
             | Op::Atomic(_)
             | Op::Warp(_)
             | Op::Matrix(_)
-            | Op::Warpgroup(_) => return None,
+            | Op::Warpgroup(_)
+            | Op::Bulk(_) => return None,
         }
         Some(())
     }
@@ -206,6 +209,7 @@ impl Op {
             Op::Warp(op) => op.class(),
             Op::Matrix(op) => op.class(),
             Op::Warpgroup(op) => op.class(),
+            Op::Bulk(op) => op.class(),
         }
     }
 }
@@ -214,6 +218,10 @@ impl Op {
 pub fn decode(instruction: &Instruction, scope: &mut Scope) -> Result<Op> {
     operands::check(instruction)?;
     let numbers = numbers(instruction);
+    let names = |first: &[&str]| {
+        instruction.modifiers.len() >= first.len()
+            && first.iter().zip(&instruction.modifiers).all(|(name, given)| name == given)
+    };
     Ok(match instruction.opcode.as_str() {
         opcode if numbers == Numbers::Half && half::OPCODES.contains(&opcode) => {
             Op::Half(half::decode(instruction, scope)?)
@@ -235,6 +243,18 @@ pub fn decode(instruction: &Instruction, scope: &mut Scope) -> Result<Op> {
         opcode if movement::OPCODES.contains(&opcode) => {
             Op::Move(movement::decode(instruction, scope)?)
         }
+        "cp" if names(&["async", "bulk"]) => {
+            let mut modifiers = modifiers::Modifiers::new(instruction);
+            modifiers.expect("async")?;
+            modifiers.expect("bulk")?;
+            Op::Bulk(bulk::copy(instruction, scope, &mut modifiers)?)
+        }
+        "barrier" if names(&["cluster"]) => {
+            let mut modifiers = modifiers::Modifiers::new(instruction);
+            modifiers.expect("cluster")?;
+            Op::Bulk(bulk::cluster_barrier(instruction, scope, &mut modifiers)?)
+        }
+        opcode if bulk::OPCODES.contains(&opcode) => Op::Bulk(bulk::decode(instruction, scope)?),
         opcode if memory::OPCODES.contains(&opcode) => {
             Op::Memory(memory::decode(instruction, scope)?)
         }

@@ -5,7 +5,7 @@ use super::modifiers::Modifiers;
 use super::scope::Scope;
 use crate::lanes::{Condition, Lanes, Predicate, Slot};
 use crate::syntax::Result;
-use crate::syntax::ast::{Instruction, Operand};
+use crate::syntax::ast::{Instruction, Operand, Special};
 use crate::syntax::ty::{Kind, Ty};
 
 pub const OPCODES: &[&str] = &["mov"];
@@ -26,6 +26,8 @@ pub enum Op {
     Narrow { d: Slot, a: Slot },
     Wide { d: Slot, a: Slot },
     Predicate { d: Predicate, a: Condition },
+    /// Whether a register is not zero.
+    IsSet { d: Predicate, a: Slot },
     Pack { d: Slot, wide: bool, parts: Parts },
     Unpack { a: Slot, wide: bool, parts: Parts },
 }
@@ -68,6 +70,13 @@ pub fn decode(instruction: &Instruction, scope: &mut Scope) -> Result<Op> {
             check_elements(parts, scope)?;
             let parts = collect(parts, element, |part| scope.source(part, element).map(Some))?;
             Ok(Op::Pack { d: scope.destination(d, ty)?, wide, parts })
+        }
+        (d, a @ Operand::Special(Special::IsExplicitCluster)) if ty == Ty::Pred => {
+            let a = scope.source(a, Ty::U32)?;
+            Ok(Op::IsSet { d: scope.predicate(d)?, a })
+        }
+        (_, Operand::Special(Special::IsExplicitCluster)) => {
+            Err(scope.refuse("%is_explicit_cluster is a predicate"))
         }
         (d, a) if ty == Ty::Pred => {
             let a = scope.condition(a)?;
@@ -137,6 +146,10 @@ impl Op {
                 let values = lanes.condition(a);
                 lanes.put_predicate(d, values);
             }
+            Op::IsSet { d, a } => {
+                let values = lanes.test2(a, a, |a: u32, _: u32| a != 0);
+                lanes.put_predicate(d, values);
+            }
             Op::Pack { d, wide, parts } => {
                 let mut values = [0u64; 32];
                 for (index, slot) in parts.slots.iter().flatten().enumerate() {
@@ -167,7 +180,7 @@ impl Op {
 
     pub fn class(&self) -> Class {
         match self {
-            Op::Predicate { .. } => Class::Compare,
+            Op::Predicate { .. } | Op::IsSet { .. } => Class::Compare,
             _ => Class::Move,
         }
     }

@@ -20,7 +20,7 @@ const COMPUTING: &[&[&str]] = &[
 ];
 
 /// Instructions beside `mov` that read the address of a variable without brackets.
-const OF_ADDRESSES: &[&str] = &["cvta", "isspacep"];
+const OF_ADDRESSES: &[&str] = &["cvta", "isspacep", "mapa"];
 
 /// Refuses what only `mov` reads (addresses and special registers), doubles where 32 bits are expected, and of instructions
 /// that compute, results that nobody keeps.

@@ -593,7 +593,6 @@ pub fn append(end: &mut u64, variable: &Variable) -> u64 {
 fn special_type(special: Special) -> Ty {
     match special {
         Special::Clock64 | Special::GlobalTimer | Special::GridId => Ty::U64,
-        Special::IsExplicitCluster => Ty::Pred,
         _ => Ty::U32,
     }
 }

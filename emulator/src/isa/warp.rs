@@ -317,6 +317,13 @@ fn fence(instruction: &Instruction, scope: &mut Scope) -> Result<Op> {
             ("sys", FenceScope::System),
         ])?,
         _ if modifiers.take("proxy") => return proxy_fence(scope, &mut modifiers),
+        // What it orders, barriers order here too.
+        _ if modifiers.take("mbarrier_init") => {
+            modifiers.expect("release")?;
+            modifiers.expect("cluster")?;
+            scope.needs_target(90)?;
+            FenceScope::Block
+        }
         _ => {
             modifiers.choose(&[("sc", ()), ("acq_rel", ()), ("acquire", ()), ("release", ())]);
             modifiers.require(&[
@@ -334,7 +341,7 @@ fn fence(instruction: &Instruction, scope: &mut Scope) -> Result<Op> {
 
 fn proxy_fence(scope: &mut Scope, modifiers: &mut Modifiers) -> Result<Op> {
     modifiers.expect("async")?;
-    modifiers.take("shared::cta");
+    modifiers.choose(&[("shared::cta", ()), ("shared::cluster", ()), ("global", ())]);
     modifiers.end()?;
     scope.needs_target(90)?;
     scope.expect_operands(0..=0)?;
@@ -349,9 +356,6 @@ fn barrier(instruction: &Instruction, scope: &mut Scope) -> Result<Op> {
         modifiers.end()?;
         scope.expect_operands(1..=1)?;
         return Ok(Op::WarpBarrier { members: scope.source(&instruction.operands[0], Ty::B32)? });
-    }
-    if modifiers.peek() == Some("cluster") {
-        return Err(scope.refuse("clusters are not implemented"));
     }
     modifiers.take("cta");
     let operands = &instruction.operands[..];

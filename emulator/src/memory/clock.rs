@@ -6,6 +6,8 @@
 
 use std::collections::HashMap;
 
+use super::knowledge::Knowledge;
+
 const WARPS: usize = 32;
 
 /// What a warp knows of every warp's clock.
@@ -44,6 +46,14 @@ pub struct Clocks {
     seen: Vec<Vector>,
     /// The fences between proxies of each warp: when, and by which threads.
     proxies: Vec<Vec<(u32, u32)>>,
+    /// What each warp knows beyond its block's clocks, what is taken to each barrier, and what flags published. Empty for
+    /// kernels without clusters, mbarriers and warpgroups.
+    beyond: Vec<Knowledge>,
+    at_barriers: Vec<Knowledge>,
+    at_flags: Knowledge,
+    /// Linear indices of the blocks of the cluster, by rank, and the rank of this one.
+    cluster: Vec<u32>,
+    rank: usize,
 }
 
 impl Clocks {
@@ -59,6 +69,11 @@ impl Clocks {
             published: HashMap::new(),
             seen: vec![[0; WARPS]; warps],
             proxies: vec![Vec::new(); warps],
+            beyond: Vec::new(),
+            at_barriers: Vec::new(),
+            at_flags: Knowledge::default(),
+            cluster: Vec::new(),
+            rank: 0,
         };
         clocks.reset();
         clocks
@@ -79,6 +94,72 @@ impl Clocks {
         self.published.clear();
         self.seen.fill([0; WARPS]);
         self.proxies.iter_mut().for_each(Vec::clear);
+        self.beyond.clear();
+        self.at_barriers.clear();
+        self.at_flags = Knowledge::default();
+    }
+
+    /// From here on, knowledge of other blocks and of asynchronous work is kept too. Called behind a reset.
+    pub fn join_cluster(&mut self, cluster: &[u32], rank: usize) {
+        self.cluster = cluster.to_vec();
+        self.rank = rank;
+        let none = Knowledge::of(cluster.len());
+        self.beyond = vec![none.clone(); self.known.len()];
+        self.at_barriers = vec![none.clone(); 16];
+        self.at_flags = none;
+    }
+
+    /// Everything that a warp knows.
+    pub fn snapshot(&self, warp: u32) -> Knowledge {
+        let mut all = self.beyond[warp as usize].clone();
+        all.blocks[self.rank] = self.known[warp as usize];
+        all
+    }
+
+    /// Everything that a warp knows, to be told to others: what it does next is not in it.
+    pub fn release_all(&mut self, warp: u32) -> Knowledge {
+        let all = self.snapshot(warp);
+        self.tick(warp);
+        all
+    }
+
+    /// A moment passes for a warp.
+    pub fn tick(&mut self, warp: u32) {
+        self.known[warp as usize][warp as usize] += 1;
+    }
+
+    /// A warp is told of what others know.
+    pub fn learn(&mut self, warp: u32, told: &Knowledge) {
+        let here = &told.blocks[self.rank];
+        join(&mut self.known[warp as usize], here);
+        self.within[warp as usize].told(here[warp as usize]);
+        self.beyond[warp as usize].join(told);
+    }
+
+    /// A warp is told what another of its block did up to a clock.
+    pub fn learn_of(&mut self, warp: u32, other: u32, clock: u32) {
+        let known = &mut self.known[warp as usize][other as usize];
+        *known = (*known).max(clock);
+    }
+
+    /// What a warp knows beyond its block's clocks.
+    pub fn beyond(&self, warp: u32) -> Option<&Knowledge> {
+        self.beyond.get(warp as usize)
+    }
+
+    pub fn beyond_mut(&mut self, warp: u32) -> &mut Knowledge {
+        &mut self.beyond[warp as usize]
+    }
+
+    pub fn rank(&self) -> usize {
+        self.rank
+    }
+
+    /// Whether `warp` knows of what a warp of another block of the cluster stamped.
+    pub fn knows_in_cluster(&self, warp: u32, block: u32, other: u32, stamp: u32) -> bool {
+        let rank = self.cluster.iter().position(|&member| member == block);
+        let known = rank.zip(self.beyond(warp));
+        known.is_some_and(|(rank, known)| known.blocks[rank][other as usize] >= stamp)
     }
 
     /// A warp's own clock, to stamp accesses with.
@@ -130,6 +211,9 @@ impl Clocks {
     pub fn arrive(&mut self, warp: u32, barrier: usize) {
         join(&mut self.barriers[barrier], &self.known[warp as usize]);
         self.known[warp as usize][warp as usize] += 1;
+        if let Some(known) = self.beyond.get(warp as usize) {
+            self.at_barriers[barrier].join(known);
+        }
     }
 
     /// A barrier opens for the warps of a mask.
@@ -140,7 +224,13 @@ impl Clocks {
                 join(known, &published);
                 // Nothing happened since its last threads arrived.
                 self.within[warp] = Within { all: known[warp] - 1, each: None };
+                if let Some(beyond) = self.beyond.get_mut(warp) {
+                    beyond.join(&self.at_barriers[barrier]);
+                }
             }
+        }
+        if let Some(known) = self.at_barriers.get_mut(barrier) {
+            *known = Knowledge::of(self.cluster.len());
         }
         if waiting.count_ones() as usize == self.known.len() {
             self.phase += 1;
@@ -154,6 +244,11 @@ impl Clocks {
     #[inline]
     pub fn phase(&self) -> u32 {
         self.phase
+    }
+
+    /// Each warp's clock when the phase began.
+    pub fn phase_start(&self) -> &Vector {
+        &self.phase_start
     }
 
     /// Whether `warp` has been told of something that `other` did in this phase.
@@ -204,13 +299,24 @@ impl Clocks {
 
     /// A strong store of a warp to a flag.
     pub fn publish_from(&mut self, warp: u32, flag: u64, is_release: bool) {
+        self.publish_beyond(warp);
         if let Some(vector) = self.publication(warp, is_release) {
             self.publish(flag, &vector);
         }
     }
 
+    /// What a warp knows beyond its block's clocks goes to whoever looks at any flag.
+    pub fn publish_beyond(&mut self, warp: u32) {
+        if let Some(known) = self.beyond.get(warp as usize) {
+            self.at_flags.join(known);
+        }
+    }
+
     /// A strong load of a flag within the block.
     pub fn observe(&mut self, warp: u32, flag: u64, is_acquire: bool) {
+        if let Some(known) = self.beyond.get_mut(warp as usize) {
+            known.join(&self.at_flags);
+        }
         if self.published.is_empty() {
             return;
         }
@@ -224,7 +330,7 @@ impl Clocks {
     }
 }
 
-fn join(into: &mut Vector, other: &Vector) {
+pub(super) fn join(into: &mut Vector, other: &Vector) {
     for (clock, &other) in into.iter_mut().zip(other) {
         *clock = (*clock).max(other);
     }

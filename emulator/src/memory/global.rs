@@ -10,6 +10,7 @@ use super::flags::Flags;
 use super::raw::Bytes;
 use super::{Checks, Data, GlobalCounts, Order, Request, Violation, ViolationKind, Who};
 use crate::isa::warp::FenceScope;
+use crate::tensor_map::Row;
 
 /// Launch numbers in race tags run from 1 to one less than this.
 pub(super) const LAUNCHES: u64 = 1 << 13;
@@ -220,7 +221,7 @@ impl Global {
                 return Err(violation(r, lane, ViolationKind::Misaligned, what));
             }
             left &= !mask;
-            f(self, &tracking, &Part { r, sizes, mask, index, allocation })?;
+            f(self, &tracking, &Part { r, sizes, mask, index, allocation, thread: None })?;
         }
         Ok(())
     }
@@ -319,6 +320,72 @@ impl Global {
                     .fold(0, |all, byte| all | bytes.load(offset + byte, 1) << (8 * byte));
             }
             Ok(())
+        })
+    }
+
+    /// A bulk copy: rows of global memory into `out`, asked for by one thread.
+    ///
+    /// # Errors
+    /// The first piece that breaks a rule.
+    pub fn load_bulk(
+        &mut self,
+        (who, lane): (Who, u32),
+        rows: &[Row],
+        clocks: &Clocks,
+        out: &mut [u8],
+    ) -> Result<(), Violation> {
+        self.counts.loads.requests += 1;
+        in_pieces((who, lane), rows, |r, places| {
+            self.parts(r, None, |global, tracking, part| {
+                let part = &Part { thread: Some(lane as usize), ..*part };
+                let runs = Runs::of(part);
+                global.count(tracking, part, &runs, Way::Read);
+                check_written(tracking, part, &runs)?;
+                global.check_reads(tracking, part, clocks)?;
+                for lane in lanes(part.mask) {
+                    let value = part.allocation.bytes.load(part.offset(lane), r.bytes);
+                    out[places[lane]..][..r.bytes as usize]
+                        .copy_from_slice(&value.to_le_bytes()[..r.bytes as usize]);
+                }
+                Ok(())
+            })
+        })
+    }
+
+    /// A bulk copy out of shared memory: rows of `from` into global memory.
+    ///
+    /// # Errors
+    /// The first piece that breaks a rule.
+    pub fn store_bulk(
+        &mut self,
+        (who, lane): (Who, u32),
+        rows: &[Row],
+        clocks: &Clocks,
+        from: &[u8],
+    ) -> Result<(), Violation> {
+        self.counts.stores.requests += 1;
+        in_pieces((who, lane), rows, |r, places| {
+            self.parts(r, None, |global, tracking, part| {
+                let part = &Part { thread: Some(lane as usize), ..*part };
+                let runs = Runs::of(part);
+                part.check_writable()?;
+                global.count(tracking, part, &runs, Way::Write);
+                for lane in lanes(part.mask) {
+                    global.check_write(tracking, part, lane, clocks, Way::Write, None)?;
+                    let mut value = [0; 16];
+                    let bytes = r.bytes as usize;
+                    value[..bytes].copy_from_slice(&from[places[lane]..][..bytes]);
+                    part.allocation.bytes.store(
+                        part.offset(lane),
+                        r.bytes,
+                        u128::from_le_bytes(value),
+                    );
+                }
+                for &(word, mask) in runs.all() {
+                    part.allocation.written.set_word(word, mask);
+                }
+                Ok(())
+            })
         })
     }
 
@@ -422,6 +489,7 @@ impl Global {
     /// A strong store makes what was fenced known to who reads it.
     fn publish(&self, r: &Request, lane: usize, clocks: &mut Clocks, is_release: bool) {
         let (warp, flag) = (r.who.warp, r.addresses[lane]);
+        clocks.publish_beyond(warp);
         let Some(vector) = clocks.publication(warp, is_release) else { return };
         clocks.publish(flag, &vector);
         if !self.tracking.concurrent {
@@ -456,7 +524,7 @@ impl Global {
         let launch = tracking.view.launch;
         let first = self.tag(part.r, clocks);
         for lane in lanes(part.mask) {
-            let now = first.of_lane(lane);
+            let now = first.of_lane(part.thread.unwrap_or(lane));
             for cell in part.granules(lane, tracking.granule, shadow) {
                 let before = Tag(cell[0].load(Relaxed));
                 if before.launch() == launch && self.conflicts(before, now, clocks) {
@@ -489,7 +557,7 @@ impl Global {
         data: Option<&Data>,
     ) -> Result<(), Violation> {
         let Some(shadow) = tracking.shadow(part.index) else { return Ok(()) };
-        let now = self.tag(part.r, clocks).of_lane(lane);
+        let now = self.tag(part.r, clocks).of_lane(part.thread.unwrap_or(lane));
         for cell in part.granules(lane, tracking.granule, shadow) {
             let before = Tag(cell[0].load(Relaxed));
             if self.conflicts(before, now, clocks) && !agrees(part.r, lane, before, data) {
@@ -526,6 +594,9 @@ impl Global {
             let of = if earlier.of_several() { 32 } else { lane(earlier) };
             return clocks.knows((warp, lane(now)), (other, of), earlier.clock());
         }
+        if clocks.knows_in_cluster(warp, earlier.block(), other, earlier.clock()) {
+            return true;
+        }
         self.has_observed
             && self.tracking.flags().knows(self.block, earlier.block(), other, earlier.clock())
     }
@@ -555,6 +626,37 @@ impl Global {
     }
 }
 
+/// Cuts rows into pieces of up to 16 bytes and calls `f` with requests of up to 32 of them, and where in the box each is.
+fn in_pieces(
+    (who, lane): (Who, u32),
+    rows: &[Row],
+    mut f: impl FnMut(&Request, &[usize; 32]) -> Result<(), Violation>,
+) -> Result<(), Violation> {
+    let bits = rows.iter().fold(16, |bits, row| bits | row.address | row.bytes as u64);
+    let bytes = 1u64 << bits.trailing_zeros();
+    let (mut addresses, mut places, mut count) = ([0; 32], [0; 32], 0);
+    let mut flush = |addresses: &[u64; 32], places: &[usize; 32], count: usize| {
+        let mask = ((1u64 << count) - 1) as u32;
+        let order = Order::Weak;
+        let r = Request { mask, addresses, bytes: bytes as u32, who, order };
+        f(&r, places).map_err(|violation| Violation { lane, ..violation })
+    };
+    for row in rows {
+        for piece in (0..row.bytes).step_by(bytes as usize) {
+            (addresses[count], places[count]) = (row.address + piece as u64, row.start + piece);
+            count += 1;
+            if count == 32 {
+                flush(&addresses, &places, count)?;
+                count = 0;
+            }
+        }
+    }
+    match count {
+        0 => Ok(()),
+        count => flush(&addresses, &places, count),
+    }
+}
+
 /// The lanes of a request that reach one allocation.
 struct Part<'a> {
     r: &'a Request<'a>,
@@ -562,6 +664,8 @@ struct Part<'a> {
     mask: u32,
     index: usize,
     allocation: &'a Allocation,
+    /// The lane that asks for all, where it is one.
+    thread: Option<usize>,
 }
 
 impl Part<'_> {

@@ -11,7 +11,9 @@ mod counts;
 mod device;
 mod flags;
 mod global;
+mod knowledge;
 mod local;
+mod mbarrier;
 mod raw;
 mod shared;
 
@@ -20,8 +22,10 @@ pub use clock::Clocks;
 pub use counts::{Banked, GlobalCounts, SharedCounts, Traffic};
 pub use device::{AllocError, AllocationInfo, BASE, FreeError, Kind, Memory, Usage, View};
 pub use global::{Global, Tracking};
+pub use knowledge::Knowledge;
 pub use local::Local;
-pub use shared::Shared;
+pub use mbarrier::Mbarriers;
+pub use shared::{Landing, Shared};
 
 /// Which checks are made. Bounds, lifetime and alignment are always checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -6,7 +6,9 @@
 use super::banks::wavefronts;
 use super::clock::Clocks;
 use super::copies::Copies;
-use super::{Checks, Data, Order, Request, SharedCounts, Violation, ViolationKind};
+use super::knowledge::Knowledge;
+use super::mbarrier::Mbarriers;
+use super::{Checks, Data, Order, Request, SharedCounts, Violation, ViolationKind, Who};
 
 /// What is known of a granule.
 #[derive(Debug, Clone, Copy, Default)]
@@ -33,6 +35,42 @@ struct Stamp {
 
 /// Several lanes of a warp.
 const SEVERAL: u8 = 32;
+/// In the place of a warp: a bulk copy, by its number from 1.
+const BULK: u8 = 255;
+/// Added to a warp: its `wgmma`, by the number of their group from 1.
+const GROUPS: u8 = 32;
+
+/// A bulk copy into this block's shared memory.
+#[derive(Debug, Clone, Copy)]
+struct Bulk {
+    /// The mbarrier that it completes, and in which phase.
+    barrier: u32,
+    phase: u32,
+    /// Who issued it.
+    rank: u8,
+    warp: u8,
+    lane: u8,
+}
+
+/// Bytes that a bulk copy brings.
+#[derive(Debug, Clone, Copy)]
+pub struct Landing<'a> {
+    /// Where they go, before the swizzle.
+    pub start: u64,
+    pub bytes: &'a [u8],
+    /// Bytes of a row of the swizzle; 16 without one.
+    pub span: u64,
+    /// The address of the mbarrier that they complete.
+    pub barrier: u64,
+    /// Who issued it: rank in the cluster, warp and lane.
+    pub by: (usize, u32, u32),
+}
+
+/// Where the swizzle of a row's length puts an address: the bits that count chunks of 16 bytes within a row are XORed with
+/// those that count lines of 128 bytes.
+pub fn swizzled(address: u64, span: u64) -> u64 {
+    address ^ (address >> 3 & (span - 1) & !15)
+}
 
 /// See the module.
 #[derive(Debug)]
@@ -45,6 +83,8 @@ pub struct Shared {
     copies: Copies,
     checks: Checks,
     counts: SharedCounts,
+    bulk: Vec<Bulk>,
+    pub mbarriers: Mbarriers,
 }
 
 impl Shared {
@@ -58,6 +98,8 @@ impl Shared {
             copies: Copies::default(),
             checks,
             counts: SharedCounts::default(),
+            bulk: Vec::new(),
+            mbarriers: Mbarriers::default(),
         }
     }
 
@@ -82,6 +124,7 @@ impl Shared {
             self.bytes.fill(0);
         }
         self.copies.reset();
+        self.bulk.clear();
     }
 
     pub fn take_counts(&mut self) -> SharedCounts {
@@ -245,13 +288,14 @@ impl Shared {
         Ok(())
     }
 
-    /// `wgmma`: chunks of a matrix into `out`. They come through another proxy, by other ways than the banks count.
+    /// `wgmma`: chunks of a matrix into `out`, read until its group has ended, which is given from 1. They come through another proxy, by other ways than the banks count.
     ///
     /// # Errors
     /// The first lane that breaks a rule.
     pub fn read_matrix(
         &mut self,
         r: &Request,
+        group: u32,
         clocks: &mut Clocks,
         out: &mut Data,
     ) -> Result<(), Violation> {
@@ -262,6 +306,195 @@ impl Shared {
                 .and_then(|()| self.fenced(r, lane, &me))
                 .map_err(|problem| self.report(r, lane, &problem))?;
             out[lane] = self.bits(r.addresses[lane], r.bytes);
+            let warp = GROUPS + r.who.warp as u8;
+            for index in self.cells_of(r, lane) {
+                self.cells[index].read = Stamp { clock: group, warp, lane: SEVERAL, strong: false };
+            }
+        }
+        Ok(())
+    }
+
+    /// `mbarrier.init`, or any other instruction on an mbarrier: its bytes are written, or only looked at.
+    ///
+    /// # Errors
+    /// The first lane that breaks a rule.
+    pub fn touch_mbarrier(
+        &mut self,
+        r: &Request,
+        clocks: &Clocks,
+        is_init: bool,
+    ) -> Result<(), Violation> {
+        self.check_range(r)?;
+        let me = Me::of(r, clocks);
+        for lane in lanes(r.mask) {
+            match is_init {
+                true => self.writes(r, lane, &me, None),
+                false => self.reads(r, lane, &me, false),
+            }
+            .map_err(|problem| self.report(r, lane, &problem))?;
+            if is_init {
+                self.put(r.addresses[lane], r.bytes, 0);
+            }
+        }
+        Ok(())
+    }
+
+    /// A thread of another block of the cluster uses an mbarrier: what is wrong with that.
+    pub fn check_mbarrier(&mut self, address: u64, known: &Knowledge) -> Result<(), Violation> {
+        let addresses = &[address; 32];
+        let who = Who { block: 0, warp: 0 };
+        self.check_range(&Request { mask: 1, addresses, bytes: 8, who, order: Order::Weak })?;
+        let rank = self.mbarriers.rank();
+        let index = address as usize >> self.granule;
+        let cell = self.cells[index];
+        let is_known = cell.generation == self.generation
+            && self.knows(known, rank, &cell.write);
+        match is_known || !self.checks.races {
+            true => Ok(()),
+            false => {
+                let what = format!(
+                    "the mbarrier at shared address {address:#x} of the block of rank {rank} is used, and no barrier of the cluster lies between that and its mbarrier.init"
+                );
+                Err(Violation { kind: ViolationKind::Race, lane: 0, address, bytes: 8, what })
+            }
+        }
+    }
+
+    /// Whether an access is ordered before what someone does who knows this.
+    fn knows(&self, known: &Knowledge, rank: usize, stamp: &Stamp) -> bool {
+        if stamp.clock == 0 {
+            return true;
+        }
+        match stamp.warp < GROUPS {
+            true => known.blocks[rank][usize::from(stamp.warp)] >= stamp.clock,
+            false => has_ended(known, rank, stamp, &self.bulk),
+        }
+    }
+
+    /// A bulk copy brings bytes, in chunks of 16, and completes them at its mbarrier. They may be read by who has waited for
+    /// the mbarrier's phase. `known` is what its thread knew.
+    ///
+    /// # Errors
+    /// A rule that it breaks, and of `Ok(Err)` what is wrong with its mbarrier.
+    pub fn land(
+        &mut self,
+        landing: &Landing,
+        known: &Knowledge,
+        clocks: &Clocks,
+    ) -> Result<Result<(), String>, Violation> {
+        let &Landing { start, bytes, span, barrier, by: (by_rank, warp, lane) } = landing;
+        let violation = |kind, what| {
+            let bytes = bytes.len() as u32;
+            Violation { kind, lane, address: start, bytes, what }
+        };
+        let end = start.checked_add(bytes.len() as u64);
+        if end.is_none_or(|end| end > self.size as u64) {
+            let what = format!(
+                "{} bytes at {start:#x} of {} bytes of shared memory",
+                bytes.len(),
+                self.size
+            );
+            return Err(violation(ViolationKind::OutOfBounds, what));
+        }
+        let (index, phase) = match self.mbarriers.current(barrier) {
+            Ok(found) => found,
+            Err(what) => return Ok(Err(what)),
+        };
+        let rank = self.mbarriers.rank();
+        self.bulk.push(Bulk {
+            barrier: index,
+            phase,
+            rank: by_rank as u8,
+            warp: warp as u8,
+            lane: lane as u8,
+        });
+        let stamp =
+            Stamp { clock: self.bulk.len() as u32, warp: BULK, lane: SEVERAL, strong: false };
+        let generation = self.generation;
+        for (chunk, values) in bytes.chunks(16).enumerate() {
+            let at = swizzled(start + 16 * chunk as u64, span) as usize;
+            if at + values.len() > self.size {
+                let what = format!("byte {at:#x} of {} bytes of shared memory", self.size);
+                return Err(violation(ViolationKind::OutOfBounds, what));
+            }
+            for index in at >> self.granule..((at + values.len() - 1) >> self.granule) + 1 {
+                let cell = self.cells[index];
+                if cell.generation == generation
+                    && let Some((earlier, then)) = self.overtakes(&cell, known, rank, clocks)
+                {
+                    let place = index << self.granule;
+                    let who = match earlier.warp < GROUPS {
+                        true => format!(
+                            "{}, and no mbarrier that both use, nor any other barrier, lies between",
+                            thread(&earlier)
+                        ),
+                        false => self.asynchronous(&earlier),
+                    };
+                    let what = format!(
+                        "{} bytes at shared address {start:#x}, byte {place:#x}: written by a bulk copy of thread {lane} of warp {warp}, {then} by {who}",
+                        bytes.len()
+                    );
+                    return Err(violation(ViolationKind::Race, what));
+                }
+                self.cells[index] = Cell { generation, write: stamp, ..Cell::default() };
+            }
+            self.bytes[at..at + values.len()].copy_from_slice(values);
+        }
+        Ok(self.mbarriers.complete_bytes(barrier, bytes.len() as u32))
+    }
+
+    /// An earlier access that a bulk copy is not ordered behind, and what it did.
+    fn overtakes(
+        &self,
+        cell: &Cell,
+        known: &Knowledge,
+        rank: usize,
+        clocks: &Clocks,
+    ) -> Option<(Stamp, &'static str)> {
+        if !self.checks.races {
+            return None;
+        }
+        if !self.knows(known, rank, &cell.write) {
+            return Some((cell.write, "written"));
+        }
+        if !self.knows(known, rank, &cell.read) {
+            return Some((cell.read, "read"));
+        }
+        // Other warps that read since the last barrier of the whole block: something of each is known.
+        let others = cell.readers & !(1 << (cell.read.warp & 31));
+        if others == 0 || cell.phase != clocks.phase() {
+            return None;
+        }
+        let start = clocks.phase_start();
+        let unknown = lanes(others).find(|&other| known.blocks[rank][other] < start[other].max(1));
+        unknown.map(|other| {
+            (Stamp { clock: 1, warp: other as u8, lane: SEVERAL, strong: false }, "read")
+        })
+    }
+
+    /// A bulk copy out of shared memory reads bytes.
+    ///
+    /// # Errors
+    /// A rule that it breaks.
+    pub fn read_bulk(
+        &mut self,
+        (who, lane): (Who, u32),
+        (start, span): (u64, u64),
+        clocks: &Clocks,
+        out: &mut [u8],
+    ) -> Result<(), Violation> {
+        for (chunk, values) in out.chunks_mut(16).enumerate() {
+            let at = swizzled(start + 16 * chunk as u64, span);
+            let addresses = &[at; 32];
+            let order = Order::Weak;
+            let r = Request { mask: 1 << lane, addresses, bytes: 16, who, order };
+            self.check_range(&r)?;
+            let me = Me::of(&r, clocks);
+            self.reads(&r, lane as usize, &me, true)
+                .and_then(|()| self.fenced(&r, lane as usize, &me))
+                .map_err(|problem| self.report(&r, lane as usize, &problem))?;
+            let at = at as usize;
+            values.copy_from_slice(&self.bytes[at..at + values.len()]);
         }
         Ok(())
     }
@@ -308,7 +541,7 @@ impl Shared {
                 if checks.uninitialized {
                     return Err(Problem::Uninitialized { index });
                 }
-            } else if checks.races && me.conflicts(&cell.write, lane) {
+            } else if checks.races && me.conflicts(&cell.write, lane, &self.bulk) {
                 return Err(Problem::Race {
                     index,
                     earlier: cell.write,
@@ -336,7 +569,7 @@ impl Shared {
         }
         let missing = self.cells_of(r, lane).find(|&index| {
             let Stamp { clock, warp, lane, .. } = self.cells[index].write;
-            clock != 0 && !me.clocks.knows_fenced(me.warp, (warp.into(), lane.into()), clock)
+            clock != 0 && warp < GROUPS && !me.clocks.knows_fenced(me.warp, (warp.into(), lane.into()), clock)
         });
         missing
             .map_or(Ok(()), |index| Err(Problem::Unfenced { index, by: self.cells[index].write }))
@@ -361,14 +594,14 @@ impl Shared {
                 return Err(Problem::InFlight { index, by: cell.write });
             }
             if checks.races {
-                if me.conflicts(&cell.write, lane) && !agrees(r, lane, &cell.write, data) {
+                if me.conflicts(&cell.write, lane, &self.bulk) && !agrees(r, lane, &cell.write, data) {
                     return Err(Problem::Race {
                         index,
                         earlier: cell.write,
                         ways: ["written", "written"],
                     });
                 }
-                if me.conflicts(&cell.read, lane) {
+                if me.conflicts(&cell.read, lane, &self.bulk) {
                     return Err(Problem::Race {
                         index,
                         earlier: cell.read,
@@ -376,7 +609,7 @@ impl Shared {
                     });
                 }
                 // Other warps that read in this phase: known to this one at least as of its start.
-                let others = cell.readers & !(1 << me.warp) & !(1 << cell.read.warp);
+                let others = cell.readers & !(1 << me.warp) & !(1 << (cell.read.warp & 31));
                 if others != 0 && cell.phase == me.phase && !(me.strong && cell.read.strong) {
                     let unknown =
                         lanes(others).find(|&other| !me.clocks.knows_since(me.warp, other as u32));
@@ -393,6 +626,23 @@ impl Shared {
             (cell.read, cell.readers) = (Stamp::default(), 0);
         }
         Ok(())
+    }
+
+    /// A bulk copy or a `wgmma`, and what of it is lacking.
+    fn asynchronous(&self, stamp: &Stamp) -> String {
+        if stamp.warp != BULK {
+            let warp = stamp.warp - GROUPS;
+            return format!("a wgmma of warp {warp}, and no wait for its group lies between");
+        }
+        let Bulk { barrier, phase, rank, warp, lane } = self.bulk[stamp.clock as usize - 1];
+        let block = match self.mbarriers.blocks() {
+            1 => String::new(),
+            _ => format!(" of the block of rank {rank}"),
+        };
+        format!(
+            "a bulk copy of thread {lane} of warp {warp}{block}, and no wait for phase {phase} of the mbarrier at {:#x} lies between",
+            self.mbarriers.address(barrier)
+        )
     }
 
     /// A problem in words.
@@ -414,6 +664,14 @@ impl Shared {
                 let by = thread(by);
                 let what = format!(
                     "written by {by}, which executed no fence.proxy.async before a barrier: wgmma may not see it"
+                );
+                (ViolationKind::Race, index, what)
+            }
+            Problem::Race { index, earlier, ways: [now, then] } if earlier.warp >= GROUPS => {
+                let what = format!(
+                    "{now} by thread {lane} of warp {}, {then} by {}",
+                    r.who.warp,
+                    self.asynchronous(earlier)
                 );
                 (ViolationKind::Race, index, what)
             }
@@ -483,14 +741,28 @@ impl Me<'_> {
 
     /// Whether an earlier access is neither this thread's nor ordered before it.
     #[inline]
-    fn conflicts(&self, earlier: &Stamp, lane: usize) -> bool {
+    fn conflicts(&self, earlier: &Stamp, lane: usize, bulk: &[Bulk]) -> bool {
         let same_thread = u32::from(earlier.warp) == self.warp && usize::from(earlier.lane) == lane;
         if earlier.clock == 0 || same_thread || self.strong && earlier.strong {
             return false;
         }
+        if earlier.warp >= GROUPS {
+            let known = self.clocks.beyond(self.warp);
+            return known.is_none_or(|known| !has_ended(known, self.clocks.rank(), earlier, bulk));
+        }
         let other = (u32::from(earlier.warp), usize::from(earlier.lane));
         !self.clocks.knows((self.warp, lane), other, earlier.clock)
     }
+}
+
+/// Whether it is known that a bulk copy, or a group of `wgmma`, has ended.
+#[cold]
+fn has_ended(known: &Knowledge, rank: usize, stamp: &Stamp, bulk: &[Bulk]) -> bool {
+    if stamp.warp != BULK {
+        return known.groups[rank][usize::from(stamp.warp - GROUPS)] >= stamp.clock;
+    }
+    let Bulk { barrier, phase, .. } = bulk[stamp.clock as usize - 1];
+    known.phase(rank, barrier as usize) > phase
 }
 
 /// Whether the earlier write is of another lane of the same store, with the same value.

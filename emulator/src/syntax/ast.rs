@@ -99,6 +99,8 @@ pub struct Function {
     /// `.maxntid` and `.reqntid`: `.reqntid 256` is `[256, 1, 1]`, and zeros are none given.
     pub max_threads: [u32; 3],
     pub required_threads: [u32; 3],
+    /// `.reqnctapercluster`: blocks of a cluster.
+    pub required_cluster: Option<[u32; 3]>,
     pub max_registers: Option<u32>,
     pub min_blocks_per_sm: Option<u32>,
     /// A prototype without a body that no definition followed.

@@ -131,15 +131,18 @@ impl<'a> Parser<'a> {
                 continue;
             }
             match (token.text, function.is_entry) {
+                (".reqnctapercluster" | ".explicitcluster", _) if self.module.target < 90 => {
+                    return Err(token.error(format!("'{}' needs .target sm_90", token.text)));
+                }
                 (
                     ".maxntid" | ".reqntid" | ".maxnreg" | ".minnctapersm" | ".maxnctapersm"
-                    | ".maxclusterrank",
+                    | ".maxclusterrank" | ".reqnctapercluster" | ".explicitcluster",
                     true,
                 )
                 | (".noreturn" | ".abi_preserve" | ".abi_preserve_control", false) => {
                     self.tokens.advance()?;
                 }
-                (".reqnctapercluster" | ".explicitcluster" | ".blocksareclusters", _)
+                (".blocksareclusters", _)
                 | (".attribute" | ".unified", _) => return Err(self.unsupported(&token)),
                 (text, _) if text.starts_with('.') => {
                     let what = format!("unknown directive '{}' of a function", token.text);
@@ -150,6 +153,9 @@ impl<'a> Parser<'a> {
             match token.text {
                 ".maxntid" => function.max_threads = self.threads()?,
                 ".reqntid" => function.required_threads = self.threads()?,
+                ".reqnctapercluster" => function.required_cluster = Some(self.threads()?),
+                // With the dimensions that the launch or the kernel gives.
+                ".explicitcluster" => {}
                 ".maxnreg" => function.max_registers = Some(self.positive()?),
                 ".minnctapersm" => function.min_blocks_per_sm = Some(self.positive()?),
                 ".noreturn" => {}

@@ -377,18 +377,6 @@ fn functions() {
         (".entry k() .maxnreg { }", 21, "expected a number", "{"),
         (".entry k() foo { }", 12, "expected '{'", "foo"),
         (
-            ".entry k() .reqnctapercluster 2 { }",
-            12,
-            "'.reqnctapercluster' is not supported",
-            ".reqnctapercluster",
-        ),
-        (
-            ".entry k() .explicitcluster { }",
-            12,
-            "'.explicitcluster' is not supported",
-            ".explicitcluster",
-        ),
-        (
             ".entry k() .blocksareclusters { }",
             12,
             "'.blocksareclusters' is not supported",

@@ -7,6 +7,7 @@ use super::super::error::{Error, Result};
 use super::super::launch::Shape;
 use super::super::state::Call;
 use super::super::work::Work;
+use crate::engine::MAX_CLUSTER;
 
 fn launch(
     call: Call,
@@ -35,7 +36,8 @@ api! {
         extra: In<Raw>,
     ) |call| {
         let (grid, block) = ([grid_x, grid_y, grid_z], [block_x, block_y, block_z]);
-        launch(call, function, Shape { grid, block, shared, cooperative: false }, stream, params, extra)
+        let shape = Shape { grid, block, shared, cooperative: false, cluster: None };
+        launch(call, function, shape, stream, params, extra)
     }
 
     bound fn cuLaunchCooperativeKernel(
@@ -51,7 +53,8 @@ api! {
         params: In<Raw>,
     ) |call| {
         let (grid, block) = ([grid_x, grid_y, grid_z], [block_x, block_y, block_z]);
-        launch(call, function, Shape { grid, block, shared, cooperative: true }, stream, params, In::null())
+        let shape = Shape { grid, block, shared, cooperative: true, cluster: None };
+        launch(call, function, shape, stream, params, In::null())
     }
 
     bound fn cuLaunchKernelEx(config: In<LaunchConfig>, function: Handle, params: In<Raw>, extra: In<Raw>) |call| {
@@ -122,11 +125,11 @@ api! {
 
     bound fn cuOccupancyMaxPotentialClusterSize(size: Out<c_int>, function: Handle, _config: In<LaunchConfig>) |call| {
         call.function_of(function)?;
-        size.set(1)
+        size.set(if call.device().arch.target < 90 { 1 } else { MAX_CLUSTER as c_int })
     }
 
     bound fn cuOccupancyMaxActiveClusters(clusters: Out<c_int>, function: Handle, config: In<LaunchConfig>) |call| {
         let shape = Shape::of(&config.get()?)?;
-        clusters.set(call.clusters(function, shape.threads(), shape.shared)? as c_int)
+        clusters.set(call.clusters(function, &shape)? as c_int)
     }
 }

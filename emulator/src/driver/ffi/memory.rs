@@ -10,8 +10,10 @@ use super::super::error::{Error, Result};
 use super::super::memory::Attribute;
 use super::super::pool::{Pool, Value};
 use super::super::state::Call;
+use super::super::tensor;
 use super::super::work::Work;
 use crate::memory::Kind;
+use crate::tensor_map::{RANK, Tiled};
 
 /// `CU_MEM_LOCATION_TYPE_DEVICE`.
 const ON_DEVICE: c_uint = 1;
@@ -349,5 +351,43 @@ api! {
 
     bound fn cuMemGetAllocationGranularity(bytes: Out<usize>, _props: Raw, _option: c_ulonglong) |_| {
         bytes.set(2 << 20)
+    }
+
+    ready fn cuTensorMapEncodeTiled(
+        map: Raw,
+        element: c_uint,
+        rank: c_uint,
+        address: Raw,
+        dims: In<u64>,
+        strides: In<u64>,
+        sizes: In<u32>,
+        steps: In<u32>,
+        interleave: c_uint,
+        swizzle: c_uint,
+        promotion: c_uint,
+        fill: c_uint,
+    ) |driver| {
+        if !(1..=RANK as c_uint).contains(&rank) {
+            return Err(Error::INVALID_VALUE);
+        }
+        let count = rank as usize;
+        let tiled = Tiled {
+            element,
+            rank,
+            address: address.address(),
+            dims: dims.list(count)?,
+            strides: strides.list(count - 1)?,
+            sizes: sizes.list(count)?,
+            steps: steps.list(count)?,
+            interleave,
+            swizzle,
+            promotion,
+            fill,
+        };
+        tensor::encode(&driver.record, map, &tiled)
+    }
+
+    ready fn cuTensorMapReplaceAddress(map: Raw, address: Raw) |_| {
+        tensor::replace_address(map, address.address())
     }
 }

@@ -28,7 +28,7 @@ fn add(
 /// A launch by the parameters of a kernel node.
 fn kernel(call: Call, params: KernelNodeV1, function: Handle) -> Result<Work> {
     let KernelNodeV1 { grid, block, shared, .. } = params;
-    let shape = Shape { grid, block, shared, cooperative: false };
+    let shape = Shape { grid, block, shared, cooperative: false, cluster: None };
     Ok(Work::Launch(call.prepare(function, shape, params.params, params.extra)?))
 }
 
