@@ -191,7 +191,7 @@ fn a_missing_fence_between_proxies_is_caught() {
     const N: usize = 128;
     const K: usize = 96;
     let gpu = Gpu::new(90);
-    let spec = json!({ "CORE": "bf16", "OUT": "f32", "ACTIVATION": "none", "BN": 128 });
+    let spec = json!({ "CORE": "bf16", "OUT": "f32", "ACTIVATION": "none" });
     let params = product(N as u32, N as u32, K as u32);
     let kernel = Kernel::new("gemm_wgmma", spec, &params, 1);
     let mut rng = Rng(3);

@@ -24,8 +24,9 @@ fn check(at: &str, rendered: &Rendered, family: &Family) {
     let Rendered { text, header } = rendered;
     let module = parse(text).unwrap_or_else(|e| panic!("{at}: {e}\n{text}"));
     let Module { version, target, target_suffix, .. } = module;
-    // Families that use what Hopper alone has say so in their names.
-    let on_hopper = at.contains("_wgmma.ptx");
+    // Families that use what Hopper alone has say so.
+    let on_hopper = header.target.as_deref() == Some("sm_90a");
+    assert!(on_hopper || header.target.is_none(), "{at}: //@ target {:?}", header.target);
     let baseline = if on_hopper { ((8, 0), 90, Some('a')) } else { ((7, 0), 80, None) };
     assert_eq!((version, target, target_suffix), baseline, "{at}: not the baseline");
     let gpu = Gpu::new(target);
@@ -37,7 +38,13 @@ fn check(at: &str, rendered: &Rendered, family: &Family) {
     let entry = entries[0];
     let params: Vec<(&str, Ty, u64)> =
         entry.params.iter().map(|p| (p.name.as_str(), p.ty, p.size)).collect();
-    let buffers = header.buffers.iter().map(|(name, _)| (name.as_str(), Ty::U64, 8));
+    let is_map = |name: &str| header.maps.iter().any(|map| map == name);
+    let buffers = header.buffers.iter().map(|(name, _)| match is_map(name) {
+        true => (name.as_str(), Ty::B8, 128),
+        false => (name.as_str(), Ty::U64, 8),
+    });
+    let bound = |map: &String| header.buffers.iter().any(|(name, _)| name == map);
+    assert!(header.maps.iter().all(bound), "{at}: //@ maps {:?}", header.maps);
     let by_value = ("params", Ty::B8, family.params_size as u64);
     assert_eq!(params, buffers.chain([by_value]).collect::<Vec<_>>(), "{at}: parameters");
     assert_eq!(entry.params.last().unwrap().align, 4, "{at}: alignment of params");
@@ -56,8 +63,10 @@ fn check(at: &str, rendered: &Rendered, family: &Family) {
         let line = || format!("{at}: line {}", instruction.pos.line);
         for operand in &instruction.operands {
             match operand {
-                Operand::Symbol { symbol: Symbol::Param(_), .. } => {
-                    panic!("{}: the address of a parameter is taken", line())
+                // A map is named by its address.
+                Operand::Symbol { symbol: Symbol::Param(i), .. } => {
+                    let name = entry.params[*i as usize].name.as_str();
+                    assert!(is_map(name), "{}: the address of {name} is taken", line());
                 }
                 Operand::Address { base: Some(Base::Symbol(Symbol::Param(i))), offset } => {
                     let bytes = i64::from(loaded_bytes(instruction));
