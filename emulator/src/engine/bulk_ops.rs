@@ -243,7 +243,7 @@ impl Warp {
             let again = lanes_of(active).all(|lane| self.failed[lane] == tried(lane));
             if again && self.expired & active != active {
                 let first = active.trailing_zeros() as usize;
-                return Ok(Next::Park(Awaited::Mbarrier(addresses[first])));
+                return Ok(Next::Park(Awaited::Mbarrier(addresses[first] as u32)));
             }
             self.expired &= !active;
         }

@@ -43,7 +43,7 @@ pub(super) enum Wait {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Awaited {
     /// A phase of the mbarrier at an address.
-    Mbarrier(u64),
+    Mbarrier(u32),
     /// The barrier of the cluster.
     Cluster,
     /// Other warps' parts of `wgmma`.
@@ -596,7 +596,7 @@ impl Warp {
                 Wait::Parked(Awaited::Mbarrier(address)) => format!(
                     "threads {:#010x} at the mbarrier at {address:#x} (line {line}), {}",
                     split.mask,
-                    cx.shared.mbarriers.lacks(address)
+                    cx.shared.mbarriers.lacks(u64::from(address))
                 ),
                 Wait::Parked(Awaited::Cluster) => {
                     format!(
