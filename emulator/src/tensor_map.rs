@@ -91,8 +91,11 @@ impl Tiled {
         if let Some(dim) = self.dims.iter().find(|dim| !(1..=1 << 32).contains(*dim)) {
             return invalid(format!("a dimension of {dim} elements: 1 to 2^32 are possible"));
         }
-        if let Some(stride) = self.strides.iter().find(|n| !n.is_multiple_of(16) || **n >= 1 << 40) {
-            return invalid(format!("a stride of {stride} bytes: multiples of 16 below 2^40 are possible"));
+        if let Some(stride) = self.strides.iter().find(|n| !n.is_multiple_of(16) || **n >= 1 << 40)
+        {
+            return invalid(format!(
+                "a stride of {stride} bytes: multiples of 16 below 2^40 are possible"
+            ));
         }
         if let Some(size) = self.sizes.iter().find(|size| !(1..=256).contains(*size)) {
             return invalid(format!("a box of {size} elements: 1 to 256 are possible"));
@@ -105,13 +108,18 @@ impl Tiled {
         }
         let inner = u64::from(self.sizes[0]) * element;
         if !inner.is_multiple_of(16) {
-            return invalid(format!("rows of the box of {inner} bytes: a multiple of 16 is needed"));
+            return invalid(format!(
+                "rows of the box of {inner} bytes: a multiple of 16 is needed"
+            ));
         }
         if self.swizzle != 0 && inner > span {
-            return invalid(format!("rows of the box of {inner} bytes, longer than the swizzle's {span}"));
+            return invalid(format!(
+                "rows of the box of {inner} bytes, longer than the swizzle's {span}"
+            ));
         }
         if self.swizzle != 0 && inner < span {
-            let what = format!("rows of the box of {inner} bytes, shorter than the swizzle's {span}");
+            let what =
+                format!("rows of the box of {inner} bytes, shorter than the swizzle's {span}");
             return Err(Refusal::NotImplemented(what));
         }
         let mut map = TensorMap {
@@ -251,7 +259,10 @@ mod tests {
         let map = tiled().map().unwrap();
         let rows = map.rows(&[64, 5, 0, 0, 0]);
         let row = |start, address, bytes| Row { start, address, bytes };
-        assert_eq!(rows, [row(0, 0x1000 + 128 + 5 * 208, 72), row(128, 0x1000 + 128 + 6 * 208, 72)]);
+        assert_eq!(
+            rows,
+            [row(0, 0x1000 + 128 + 5 * 208, 72), row(128, 0x1000 + 128 + 6 * 208, 72)]
+        );
         let rows = map.rows(&[-8, -3, 0, 0, 0]);
         assert_eq!(rows, [row(3 * 128 + 16, 0x1000, 112)]);
         assert_eq!(map.rows(&[100, 0, 0, 0, 0]), []);

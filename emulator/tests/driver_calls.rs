@@ -731,22 +731,23 @@ fn tensor_maps() {
     let words: Vec<u32> = (0..144).collect();
     ok!(cuMemcpyHtoD_v2(matrix, words.as_ptr().cast(), 12 * 48));
     let mut map: CUtensorMap = unsafe { std::mem::zeroed() };
-    let encode = |map: *mut CUtensorMap, address: u64, dims: [u64; 2], pitch: u64, size: [u32; 2]| unsafe {
-        cuTensorMapEncodeTiled(
-            map,
-            CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_UINT32,
-            2,
-            std::ptr::without_provenance_mut(address as usize),
-            dims.as_ptr(),
-            &pitch,
-            size.as_ptr(),
-            [1, 1].as_ptr(),
-            CUtensorMapInterleave::CU_TENSOR_MAP_INTERLEAVE_NONE,
-            CUtensorMapSwizzle::CU_TENSOR_MAP_SWIZZLE_NONE,
-            CUtensorMapL2promotion::CU_TENSOR_MAP_L2_PROMOTION_L2_128B,
-            CUtensorMapFloatOOBfill::CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE,
-        )
-    };
+    let encode =
+        |map: *mut CUtensorMap, address: u64, dims: [u64; 2], pitch: u64, size: [u32; 2]| unsafe {
+            cuTensorMapEncodeTiled(
+                map,
+                CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_UINT32,
+                2,
+                std::ptr::without_provenance_mut(address as usize),
+                dims.as_ptr(),
+                &pitch,
+                size.as_ptr(),
+                [1, 1].as_ptr(),
+                CUtensorMapInterleave::CU_TENSOR_MAP_INTERLEAVE_NONE,
+                CUtensorMapSwizzle::CU_TENSOR_MAP_SWIZZLE_NONE,
+                CUtensorMapL2promotion::CU_TENSOR_MAP_L2_PROMOTION_L2_128B,
+                CUtensorMapFloatOOBfill::CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE,
+            )
+        };
     assert_eq!(encode(&mut map, matrix, [10, 12], 48, [8, 8]), CUDA_SUCCESS);
     let mut other = map;
     for (address, dims, pitch, size) in [
@@ -766,7 +767,9 @@ fn tensor_maps() {
     let out = alloc(512);
     let launch = |grid: u32, stream: CUstream, map: &CUtensorMap| {
         let mut params = [(&raw const *map).cast_mut().cast(), (&raw const out).cast_mut().cast()];
-        unsafe { cuLaunchKernel(fetch, grid, 1, 1, 64, 1, 1, 0, stream, params.as_mut_ptr(), null_mut()) }
+        unsafe {
+            cuLaunchKernel(fetch, grid, 1, 1, 64, 1, 1, 0, stream, params.as_mut_ptr(), null_mut())
+        }
     };
     let right: Vec<u32> = (0..2 * 64u32)
         .map(|at| (at % 8 + 4, at / 8))

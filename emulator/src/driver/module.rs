@@ -340,8 +340,10 @@ impl Function {
             6 => program.target,
             8 => self.max_dynamic,
             9 => return Ok(self.carveout),
-            // CACHE_MODE_CA, and the attributes of clusters.
-            7 | 10..=16 => 0,
+            // REQUIRED_CLUSTER_WIDTH, _HEIGHT and _DEPTH
+            11..=13 => kernel.required_cluster.map_or(0, |dims| dims[attribute as usize - 11]),
+            // CACHE_MODE_CA, and the other attributes of clusters.
+            7 | 10 | 14..=16 => 0,
             _ => return Err(Error::INVALID_VALUE),
         };
         Ok(value as i32)
@@ -362,7 +364,7 @@ impl Function {
                 self.carveout = value;
                 Ok(())
             }
-            // Preferences of clusters, which are not supported.
+            // Of clusters, which only the text or the launch sets.
             10..=15 => Err(Error::NOT_SUPPORTED),
             _ => Err(Error::INVALID_VALUE),
         }

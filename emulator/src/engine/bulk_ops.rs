@@ -1,14 +1,15 @@
 //! Mbarriers, bulk copies and barriers of a cluster.
 //!
 //! A bulk copy brings its bytes at once; who reads them before the mbarrier's phase is over is accused of a race. A wait that
-//! does not succeed parks its threads, until a phase of some mbarrier of the block ends.
+//! does not succeed fails once, and when it is tried again it parks its threads until a phase of some mbarrier of the block
+//! ends.
 
 use std::sync::Arc;
 
 use super::block::Context;
 use super::cluster::{Message, Sent};
 use super::memory_ops::{PARAM_WINDOW, SHARED_WINDOW, lanes_of};
-use super::warp::{Awaited, Fault, Next, Outcome, Warp};
+use super::warp::{Awaited, Fault, NO_WAIT, Next, Outcome, Warp};
 use crate::isa::bulk::{Arrive, Load, Op, Reach, Source, Store, Wait};
 use crate::isa::scope::Address;
 use crate::lanes::Slot;
@@ -67,7 +68,8 @@ impl Warp {
             Op::CommitGroup | Op::WaitGroup { .. } => {}
             Op::Map { d, a, rank } => {
                 let ranks = *self.registers.get::<u32>(*rank);
-                if let Some(lane) = lanes_of(active).find(|&lane| ranks[lane] >= cx.gathering.size) {
+                if let Some(lane) = lanes_of(active).find(|&lane| ranks[lane] >= cx.gathering.size)
+                {
                     let what = format!(
                         "rank {} in a cluster of {} blocks",
                         ranks[lane], cx.gathering.size
@@ -100,7 +102,8 @@ impl Warp {
                     Ok(true) => {}
                     Ok(false) => return Ok(Next::Park(Awaited::Cluster)),
                     Err(lane) => {
-                        let what = "a wait for the barrier of the cluster without an arrival before";
+                        let what =
+                            "a wait for the barrier of the cluster without an arrival before";
                         return Err(Fault::new(Check::Barrier, lane, pc, what));
                     }
                 }
@@ -162,8 +165,7 @@ impl Warp {
                 self.touch(cx, &[barrier; 32], 1 << lane, false, pc)?;
                 let told = op.releases.then_some(&*known);
                 let done = cx.shared.mbarriers.arrive(barrier, count, bytes, told, op.drops);
-                let phase =
-                    done.map_err(|what| Fault::new(Check::Barrier, 1 << lane, pc, what))?;
+                let phase = done.map_err(|what| Fault::new(Check::Barrier, 1 << lane, pc, what))?;
                 states[lane] = u64::from(phase);
                 continue;
             }
@@ -235,11 +237,18 @@ impl Warp {
             last = Some((asked, told.is_some()));
             over |= u32::from(told.is_some()) << lane;
         }
+        let tried = |lane: usize| (pc, addresses[lane], phases[lane]);
         if over == 0 {
-            if self.expired & active != active {
-                return Ok(Next::Park(Awaited::Mbarrier(addresses[active.trailing_zeros() as usize])));
+            // The first try fails, as it may: who does not try again is found out. The second lasts.
+            let again = lanes_of(active).all(|lane| self.failed[lane] == tried(lane));
+            if again && self.expired & active != active {
+                let first = active.trailing_zeros() as usize;
+                return Ok(Next::Park(Awaited::Mbarrier(addresses[first] as u32)));
             }
             self.expired &= !active;
+        }
+        for lane in lanes_of(active) {
+            self.failed[lane] = if over >> lane & 1 == 1 { NO_WAIT } else { tried(lane) };
         }
         self.lanes(active).put_predicate(op.p, over);
         Ok(Next::Step)
@@ -280,7 +289,8 @@ impl Warp {
                 return Err(fault(Check::OutOfBounds, what));
             }
             if masks.is_some() && at != rank {
-                let what = "the target of a multicast is given as an address of the own block".to_owned();
+                let what =
+                    "the target of a multicast is given as an address of the own block".to_owned();
                 return Err(fault(Check::OutOfBounds, what));
             }
             let mut bytes = vec![0; side.bytes];
@@ -321,16 +331,25 @@ impl Warp {
     /// The side of a thread's copy in global memory.
     fn side(&self, cx: &Context, source: &Source, lane: usize, pc: u32) -> Outcome<Side> {
         let fault = |check, what: String| Fault::new(check, 1 << lane, pc, what);
+        let fits = |bytes: usize| match cx.launch.shared_bytes() {
+            room if bytes > room as usize => {
+                let what = format!("a copy of {bytes} bytes, of {room} bytes of shared memory");
+                Err(fault(Check::OutOfBounds, what))
+            }
+            _ => Ok(()),
+        };
         match source {
             Source::Bytes { address, bytes } => {
                 let address = self.addresses(address)[lane];
                 let bytes = self.registers.get::<u32>(*bytes)[lane];
                 if address % 16 != 0 || bytes % 16 != 0 {
-                    let what =
-                        format!("a copy of {bytes} bytes at {address:#x}: multiples of 16 are needed");
+                    let what = format!(
+                        "a copy of {bytes} bytes at {address:#x}: multiples of 16 are needed"
+                    );
                     return Err(fault(Check::Misaligned, what));
                 }
                 let bytes = bytes as usize;
+                fits(bytes)?;
                 let rows = vec![Row { start: 0, address, bytes }];
                 Ok(Side { rows, bytes, span: 16, align: 16 })
             }
@@ -349,7 +368,9 @@ impl Warp {
                 for (place, &slot) in box_at.iter_mut().zip(at) {
                     *place = self.coordinate(slot, lane);
                 }
-                let (rows, bytes) = (found.rows(&box_at), found.bytes());
+                let bytes = found.bytes();
+                fits(bytes)?;
+                let rows = found.rows(&box_at);
                 Ok(Side { rows, bytes, span: found.span, align: 128 })
             }
         }

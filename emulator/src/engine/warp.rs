@@ -43,7 +43,7 @@ pub(super) enum Wait {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Awaited {
     /// A phase of the mbarrier at an address.
-    Mbarrier(u64),
+    Mbarrier(u32),
     /// The barrier of the cluster.
     Cluster,
     /// Other warps' parts of `wgmma`.
@@ -104,7 +104,12 @@ pub(super) struct Warp {
     seen: u64,
     /// Threads whose next wait for an mbarrier may end without success.
     pub expired: u32,
+    /// Each thread's last wait for an mbarrier that ended without success: instruction, address and phase.
+    pub failed: [(u32, u64, u32); 32],
 }
+
+/// No wait for an mbarrier.
+pub(super) const NO_WAIT: (u32, u64, u32) = (u32::MAX, 0, 0);
 
 /// What an instruction did to the split that executed it.
 pub(super) enum Next {
@@ -135,6 +140,7 @@ impl Warp {
             patience: PATIENCE,
             seen: u64::MAX,
             expired: 0,
+            failed: [NO_WAIT; 32],
         }
     }
 
@@ -148,6 +154,7 @@ impl Warp {
         self.patience = PATIENCE;
         self.seen = u64::MAX;
         self.expired = 0;
+        self.failed = [NO_WAIT; 32];
     }
 
     /// Parked threads try again if something has happened since.
@@ -589,10 +596,13 @@ impl Warp {
                 Wait::Parked(Awaited::Mbarrier(address)) => format!(
                     "threads {:#010x} at the mbarrier at {address:#x} (line {line}), {}",
                     split.mask,
-                    cx.shared.mbarriers.lacks(address)
+                    cx.shared.mbarriers.lacks(u64::from(address))
                 ),
                 Wait::Parked(Awaited::Cluster) => {
-                    format!("threads {:#010x} at the barrier of the cluster (line {line})", split.mask)
+                    format!(
+                        "threads {:#010x} at the barrier of the cluster (line {line})",
+                        split.mask
+                    )
                 }
                 Wait::Parked(Awaited::Groups) => format!(
                     "threads {:#010x} at line {line}, for wgmma that other warps of the group have not come to",

@@ -75,21 +75,45 @@ pub enum Source {
 /// A decoded instruction.
 #[derive(Debug, Clone)]
 pub enum Op {
-    Init { address: Address, reach: Reach, count: Slot },
-    Invalidate { address: Address, reach: Reach },
+    Init {
+        address: Address,
+        reach: Reach,
+        count: Slot,
+    },
+    Invalidate {
+        address: Address,
+        reach: Reach,
+    },
     Arrive(Box<Arrive>),
-    ExpectBytes { address: Address, reach: Reach, bytes: Slot },
+    ExpectBytes {
+        address: Address,
+        reach: Reach,
+        bytes: Slot,
+    },
     Wait(Box<Wait>),
     Load(Box<Load>),
     Store(Box<Store>),
     /// Stores become a group.
     CommitGroup,
     /// Waits until at most so many groups of stores are pending, or, with `is_read`, have not read shared memory.
-    WaitGroup { pending: u32, is_read: bool },
+    WaitGroup {
+        pending: u32,
+        is_read: bool,
+    },
     /// `mapa`: the address in the window of the cluster.
-    Map { d: Slot, a: Slot, rank: Slot },
-    ClusterArrive { releases: bool, aligned: bool },
-    ClusterWait { acquires: bool, aligned: bool },
+    Map {
+        d: Slot,
+        a: Slot,
+        rank: Slot,
+    },
+    ClusterArrive {
+        releases: bool,
+        aligned: bool,
+    },
+    ClusterWait {
+        acquires: bool,
+        aligned: bool,
+    },
     /// `setmaxnreg`: the emulator has as many registers as the text declares.
     MaxRegisters,
 }
@@ -115,8 +139,11 @@ pub fn decode(instruction: &Instruction, scope: &mut Scope) -> Result<Op> {
 
 /// The space behind an mbarrier's modifiers; nothing is a generic address.
 fn reach(modifiers: &mut Modifiers) -> Reach {
-    let spaces =
-        [("shared", Reach::Block), ("shared::cta", Reach::Block), ("shared::cluster", Reach::Cluster)];
+    let spaces = [
+        ("shared", Reach::Block),
+        ("shared::cta", Reach::Block),
+        ("shared::cluster", Reach::Cluster),
+    ];
     modifiers.choose(&spaces).unwrap_or(Reach::Generic)
 }
 
@@ -223,12 +250,8 @@ fn order(modifiers: &mut Modifiers, strong: &str) -> Result<bool> {
 
 fn wait(instruction: &Instruction, scope: &mut Scope, modifiers: &mut Modifiers) -> Result<Op> {
     let tries = instruction.modifiers.first().is_some_and(|name| name == "try_wait");
-    // The parity stands behind the order.
-    let mut is_state = !modifiers.take("parity");
+    let is_state = !modifiers.take("parity");
     let acquires = order(modifiers, "acquire")?;
-    if is_state {
-        is_state = !modifiers.take("parity");
-    }
     let reach = reach(modifiers);
     modifiers.expect("b64")?;
     modifiers.end()?;
@@ -275,7 +298,9 @@ fn max_registers(instruction: &Instruction, scope: &mut Scope) -> Result<Op> {
     modifiers.end()?;
     scope.expect_operands(1..=1)?;
     match instruction.operands[0] {
-        Operand::Int(count) if (24..=256).contains(&count) && count % 8 == 0 => Ok(Op::MaxRegisters),
+        Operand::Int(count) if (24..=256).contains(&count) && count % 8 == 0 => {
+            Ok(Op::MaxRegisters)
+        }
         _ => Err(scope.refuse("a constant multiple of 8 from 24 to 256 is expected")),
     }
 }
@@ -327,10 +352,16 @@ pub fn copy(instruction: &Instruction, scope: &mut Scope, modifiers: &mut Modifi
         return Err(refuse(instruction, format!("bulk copies with .{name} are not implemented")));
     }
     let rank = match modifiers.take("tensor") {
-        true => Some(modifiers.require(&[("1d", 1), ("2d", 2), ("3d", 3), ("4d", 4), ("5d", 5)])?),
+        true => {
+            Some(modifiers.require(&[("1d", 1), ("2d", 2), ("3d", 3), ("4d", 4), ("5d", 5)])?)
+        }
         false => None,
     };
-    let loads = modifiers.require(&[("shared::cluster", true), ("shared::cta", true), ("global", false)])?;
+    let loads = modifiers.require(&[
+        ("shared::cluster", true),
+        ("shared::cta", true),
+        ("global", false),
+    ])?;
     let to_block = instruction.modifiers.iter().any(|name| name == "shared::cta");
     match loads {
         true => modifiers.expect("global")?,
@@ -400,7 +431,9 @@ fn tensor(scope: &mut Scope, operand: &Operand, rank: usize) -> Result<Source> {
         return Err(scope.refuse("a tensor map and a place are expected: [map, {x, y}]"));
     };
     if place.len() != rank {
-        return Err(scope.refuse(format!("a place of {rank} numbers is expected, got {}", place.len())));
+        return Err(
+            scope.refuse(format!("a place of {rank} numbers is expected, got {}", place.len()))
+        );
     }
     let map = match map {
         Operand::Symbol { .. } => {
@@ -417,7 +450,9 @@ pub fn check_map(scope: &mut Scope, operand: &Operand) -> Result<()> {
     let address = scope.address(operand)?;
     let is_symbol = matches!(operand, Operand::Address { base: Some(Base::Symbol(_)), .. });
     match (is_symbol, address.space) {
-        (false, _) | (true, Some(ast::Space::Param | ast::Space::Global | ast::Space::Const)) => Ok(()),
+        (false, _) | (true, Some(ast::Space::Param | ast::Space::Global | ast::Space::Const)) => {
+            Ok(())
+        }
         _ => Err(scope.refuse("a tensor map is in parameters, constants or global memory")),
     }
 }

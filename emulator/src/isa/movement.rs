@@ -23,13 +23,33 @@ pub struct Parts {
 /// A decoded instruction.
 #[derive(Debug, Clone, Copy)]
 pub enum Op {
-    Narrow { d: Slot, a: Slot },
-    Wide { d: Slot, a: Slot },
-    Predicate { d: Predicate, a: Condition },
+    Narrow {
+        d: Slot,
+        a: Slot,
+    },
+    Wide {
+        d: Slot,
+        a: Slot,
+    },
+    Predicate {
+        d: Predicate,
+        a: Condition,
+    },
     /// Whether a register is not zero.
-    IsSet { d: Predicate, a: Slot },
-    Pack { d: Slot, wide: bool, parts: Parts },
-    Unpack { a: Slot, wide: bool, parts: Parts },
+    IsSet {
+        d: Predicate,
+        a: Slot,
+    },
+    Pack {
+        d: Slot,
+        wide: bool,
+        parts: Parts,
+    },
+    Unpack {
+        a: Slot,
+        wide: bool,
+        parts: Parts,
+    },
 }
 
 const TYPES: &[Ty] = &[

@@ -370,8 +370,12 @@ impl Global {
                 let runs = Runs::of(part);
                 part.check_writable()?;
                 global.count(tracking, part, &runs, Way::Write);
+                // Pieces of less than a granule are not judged: what lies beside them may be another's.
+                let is_whole = r.bytes >> tracking.granule > 0;
                 for lane in lanes(part.mask) {
-                    global.check_write(tracking, part, lane, clocks, Way::Write, None)?;
+                    if is_whole {
+                        global.check_write(tracking, part, lane, clocks, Way::Write, None)?;
+                    }
                     let mut value = [0; 16];
                     let bytes = r.bytes as usize;
                     value[..bytes].copy_from_slice(&from[places[lane]..][..bytes]);

@@ -198,7 +198,9 @@ impl Mbarriers {
         match self.list.iter().find(|found| found.address == address && found.is_alive) {
             None => "which was invalidated".to_owned(),
             Some(Mbarrier { pending, expected, bytes, phase, .. }) => {
-                format!("whose phase {phase} lacks {pending} of {expected} arrivals and {bytes} bytes")
+                format!(
+                    "whose phase {phase} lacks {pending} of {expected} arrivals and {bytes} bytes"
+                )
             }
         }
     }

@@ -347,8 +347,7 @@ impl Shared {
         let rank = self.mbarriers.rank();
         let index = address as usize >> self.granule;
         let cell = self.cells[index];
-        let is_known = cell.generation == self.generation
-            && self.knows(known, rank, &cell.write);
+        let is_known = cell.generation == self.generation && self.knows(known, rank, &cell.write);
         match is_known || !self.checks.races {
             true => Ok(()),
             false => {
@@ -569,7 +568,9 @@ impl Shared {
         }
         let missing = self.cells_of(r, lane).find(|&index| {
             let Stamp { clock, warp, lane, .. } = self.cells[index].write;
-            clock != 0 && warp < GROUPS && !me.clocks.knows_fenced(me.warp, (warp.into(), lane.into()), clock)
+            clock != 0
+                && warp < GROUPS
+                && !me.clocks.knows_fenced(me.warp, (warp.into(), lane.into()), clock)
         });
         missing
             .map_or(Ok(()), |index| Err(Problem::Unfenced { index, by: self.cells[index].write }))
@@ -594,7 +595,9 @@ impl Shared {
                 return Err(Problem::InFlight { index, by: cell.write });
             }
             if checks.races {
-                if me.conflicts(&cell.write, lane, &self.bulk) && !agrees(r, lane, &cell.write, data) {
+                if me.conflicts(&cell.write, lane, &self.bulk)
+                    && !agrees(r, lane, &cell.write, data)
+                {
                     return Err(Problem::Race {
                         index,
                         earlier: cell.write,

@@ -142,8 +142,9 @@ impl<'a> Parser<'a> {
                 | (".noreturn" | ".abi_preserve" | ".abi_preserve_control", false) => {
                     self.tokens.advance()?;
                 }
-                (".blocksareclusters", _)
-                | (".attribute" | ".unified", _) => return Err(self.unsupported(&token)),
+                (".blocksareclusters", _) | (".attribute" | ".unified", _) => {
+                    return Err(self.unsupported(&token));
+                }
                 (text, _) if text.starts_with('.') => {
                     let what = format!("unknown directive '{}' of a function", token.text);
                     return Err(token.error(what));

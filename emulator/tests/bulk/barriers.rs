@@ -55,26 +55,18 @@ fn handshake() {
 
 #[test]
 fn handshake_without_a_side() {
-    // The reader goes on without the writer, and the writer without the reader.
+    // The reader does not try again, and is ahead of the writer, which then waits for a phase that is long over.
     let (gpu, text, out) = pingpong(|body| body.replace("@!%p2 bra FULL;", ""));
-    let words = ["written by thread"];
-    let (_, report) = run(&gpu, &text, (1, 64, 256), &[Arg::U64(out)]);
-    let report = report.unwrap();
-    assert!(matches!(report.check, Check::Race | Check::Uninitialized), "{report}");
-    let (gpu, text, out) = pingpong(|body| {
-        let body = body.replace("@!%p2 bra EMPTY;", "");
-        body.replace("mbarrier.arrive.shared::cta.b64 %d2, [%r1];", "")
-    });
-    let expected = (Check::Race, "st.shared", &["read by"][..]);
+    let expected = (Check::Deadlock, "try_wait", &["the mbarrier at 0x8"][..]);
     fail(&gpu, &text, (1, 64, 256), &[Arg::U64(out)], expected);
     let (gpu, text, out) =
         pingpong(|body| body.replace("arrive.release.cta", "arrive.relaxed.cta"));
-    let expected = (Check::Race, "ld.shared", &words[..]);
-    // Newer assemblers know it.
+    // Older assemblers do not know a relaxed arrival.
     let module = gpu.load(&text).unwrap();
     let shape = Shape { grid: 1.into(), block: 64.into(), shared: 256, cooperative: false };
     let report = gpu.try_launch(&module, "k", &shape, &[Arg::U64(out)]).unwrap().report.unwrap();
-    assert_eq!((report.check, report.instruction.contains("ld.shared")), (expected.0, true));
+    assert_eq!(report.check, Check::Race, "{report}");
+    assert!(report.instruction.contains("ld.shared"), "{report}");
 }
 
 #[test]
@@ -100,7 +92,13 @@ END:
     let size = (1, 32, 64);
     let two = "mbarrier.arrive.shared::cta.b64 _, [%r0], 2;";
     pass(&gpu, &body("2", two), size, &[]);
-    fail(&gpu, &body("1", two), size, &[], (Check::Barrier, "arrive", &["2 arrivals", "lacks 1 of 1"]));
+    fail(
+        &gpu,
+        &body("1", two),
+        size,
+        &[],
+        (Check::Barrier, "arrive", &["2 arrivals", "lacks 1 of 1"]),
+    );
     fail(&gpu, &body("0", two), size, &[], (Check::Barrier, "init", &["0 arrivals"]));
     let after = format!("mbarrier.inval.shared::cta.b64 [%r0]; {two}");
     fail(&gpu, &body("2", &after), size, &[], (Check::Barrier, "inval", &["no mbarrier"]));

@@ -58,7 +58,11 @@ fn faults() {
     let end = "END:\n    barrier.cluster.arrive.release.aligned;\n    barrier.cluster.wait.acquire.aligned;";
     assert!(text.contains(end));
     // A target beyond the cluster.
-    check("mov.b16 %h0, 3;", "mov.b16 %h0, 7;", (Check::OutOfBounds, "multicast", &["0b111", "2 blocks"]));
+    check(
+        "mov.b16 %h0, 3;",
+        "mov.b16 %h0, 7;",
+        (Check::OutOfBounds, "multicast", &["0b111", "2 blocks"]),
+    );
     check("%r22, 1;", "%r22, 2;", (Check::OutOfBounds, "mapa", &["rank 2"]));
 }
 
@@ -146,7 +150,13 @@ fn barrier_orders_global_memory() {
     let none = text.replace("barrier.cluster.arrive;\n    barrier.cluster.wait;", "");
     fail(&gpu, &none, (8, 64, 0), &args, (Check::Race, "", &["of block"]));
     let unpaired = text.replace("barrier.cluster.arrive;\n", "");
-    fail(&gpu, &unpaired, (8, 64, 0), &args, (Check::Barrier, "cluster.wait", &["without an arrival"]));
+    fail(
+        &gpu,
+        &unpaired,
+        (8, 64, 0),
+        &args,
+        (Check::Barrier, "cluster.wait", &["without an arrival"]),
+    );
 }
 
 /// A block that has ended is not reached any more.

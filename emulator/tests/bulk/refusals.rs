@@ -24,12 +24,30 @@ fn instructions() {
         ("barrier.cluster.sync;", "expected .arrive"),
         ("fence.mbarrier_init.release.gpu;", "expected .cluster"),
         ("griddepcontrol.stop;", "expected .launch_dependents"),
-        ("cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%r0], [%d0, {%r1}], [%r2];", "2 numbers"),
-        ("cp.async.bulk.tensor.2d.shared::cluster.global.im2col.mbarrier::complete_tx::bytes [%r0], [%d0, {%r1, %r2}], [%r2];", "im2col"),
-        ("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%r0], [%d0], [%r2];", "a tensor map and a place"),
-        ("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster [%r0], [%d0, {%r1, %r2}], [%r2];", "4 operands"),
-        ("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%r0], [%d0], 24, [%r2];", "multiple of 16"),
-        ("cp.reduce.async.bulk.global.shared::cta.bulk_group.add.u32 [%d0], [%r0], 16;", "cp without .async"),
+        (
+            "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%r0], [%d0, {%r1}], [%r2];",
+            "2 numbers",
+        ),
+        (
+            "cp.async.bulk.tensor.2d.shared::cluster.global.im2col.mbarrier::complete_tx::bytes [%r0], [%d0, {%r1, %r2}], [%r2];",
+            "im2col",
+        ),
+        (
+            "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%r0], [%d0], [%r2];",
+            "a tensor map and a place",
+        ),
+        (
+            "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster [%r0], [%d0, {%r1, %r2}], [%r2];",
+            "4 operands",
+        ),
+        (
+            "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%r0], [%d0], 24, [%r2];",
+            "multiple of 16",
+        ),
+        (
+            "cp.reduce.async.bulk.global.shared::cta.bulk_group.add.u32 [%d0], [%r0], 16;",
+            "cp without .async",
+        ),
         ("cp.async.bulk.wait_group %r0;", "not a constant"),
         ("mov.u32 %r0, %is_explicit_cluster;", "predicate"),
     ];

@@ -167,7 +167,9 @@ impl Product {
         ];
         let mut right = Vec::new();
         for row in a.chunks(k) {
-            right.extend(b.chunks(k).map(|other| row.iter().zip(other).map(|(x, y)| x * y).sum::<f32>()));
+            right.extend(
+                b.chunks(k).map(|other| row.iter().zip(other).map(|(x, y)| x * y).sum::<f32>()),
+            );
         }
         let c = gpu.allocate(4 * right.len() as u64).unwrap();
         Product { gpu, maps, c, right, tiles, steps }
@@ -233,9 +235,17 @@ fn faults() {
         (Check::Deadlock, "try_wait", &["the mbarrier at 0x10", "lacks 1 of 1 arrivals"]),
     );
     // Fewer bytes come than are expected, and more.
-    check("b64 _, [%r21], 16384", "b64 _, [%r21], 16400", (Check::Deadlock, "try_wait", &["and 16 bytes"]));
+    check(
+        "b64 _, [%r21], 16384",
+        "b64 _, [%r21], 16400",
+        (Check::Deadlock, "try_wait", &["and 16 bytes"]),
+    );
     // The barriers are used before all know of them.
-    check("READY:\n    bar.sync 0;", "READY:", (Check::Uninitialized, "", &[]));
+    check(
+        "READY:\n    bar.sync 0;",
+        "READY:",
+        (Check::Race, "try_wait", &["written by thread 0 of warp 0"]),
+    );
 }
 
 #[test]
