@@ -201,8 +201,10 @@ pub(crate) fn embed_images(
         let [down, across] = sizes[group[0]];
         let length = tower.before() + down * across;
         tokens += length * group.len();
-        let batch = (options.image_budget(&tower.device) / length).max(1);
-        for members in group.chunks(batch) {
+        let most = (options.image_budget(&tower.device) / length).max(1);
+        // Of one size, so that none is too small to fill a device.
+        let batches = group.len().div_ceil(most);
+        for members in group.chunks(group.len().div_ceil(batches)) {
             let batch: Vec<&Pixels> = members.iter().map(|&i| &images[i]).collect();
             rows.put(pool(&tower.forward(&batch)?)?, members.to_vec())?;
         }

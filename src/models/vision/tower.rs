@@ -3,7 +3,6 @@
 use std::sync::Mutex;
 
 use half::bf16;
-use half::slice::HalfFloatSliceExt;
 use rayon::prelude::*;
 
 use super::config::VisionConfig;
@@ -19,6 +18,7 @@ use crate::models::layers::{Linear, Loader, Norm, NormKind, Pass, Shape, Stack};
 use crate::ops::attention::{Attention, Heads, attention};
 use crate::ops::embed::gather_rows;
 use crate::ops::gemm::{Activation, Epilogue, gemm};
+use crate::ops::math::vectorize;
 use crate::ops::pool::{Pooling, pool};
 use crate::{DType, Device, Element, Error, Offsets, Result, Tensor};
 
@@ -247,8 +247,12 @@ impl Tower {
         let tokens = before + grid[0] * grid[1];
         let pixels = match self.halves {
             true => self.patches(images, tokens, |row: &mut [bf16], patch| {
-                row[..columns].convert_from_f32_slice(patch);
-                row[columns..].fill(bf16::ZERO);
+                let (row, padding) = row.split_at_mut(columns);
+                padding.fill(bf16::ZERO);
+                vectorize(
+                    #[inline(always)]
+                    || row.iter_mut().zip(patch).for_each(|(to, &x)| *to = bf16::from_f32(x)),
+                );
             }),
             false => {
                 self.patches(images, tokens, |row: &mut [f32], patch| row.copy_from_slice(patch))

@@ -99,8 +99,8 @@ impl Way {
         let tiles = args.batch * args.m.div_ceil(TILE) * args.n.div_ceil(TILE);
         let ways = match () {
             _ if args.m <= FEW_ROWS || tiles < blocks / 2 => return None,
-            // A cluster reads less, but leaves a tile idle where rows are odd.
-            _ if tiles >= 8 * blocks => [Way::Persistent { blocks, cluster: 2 }, Way::Tiles],
+            // A cluster reads less, but its blocks wait for each other.
+            _ if tiles >= 32 * blocks => [Way::Persistent { blocks, cluster: 2 }, Way::Tiles],
             _ => [Way::Persistent { blocks, cluster: 1 }, Way::Tiles],
         };
         ways.into_iter().find(|way| way.takes(facts, args))
