@@ -11,6 +11,7 @@ use nearkin::template::{Rendered, render_ptx_file};
 use ptx_emulator::counts::Counts;
 use ptx_emulator::gpu::{Arg, Dim, Error, Gpu, Shape};
 use ptx_emulator::report::Check;
+use ptx_emulator::tensor_map::Tiled;
 use serde_json::{Value, json};
 
 /// A kernel and its launch.
@@ -44,9 +45,13 @@ impl Kernel {
     }
 
     fn run(&self, gpu: &Gpu, buffers: &[u64]) -> Result<Counts, Error> {
+        self.run_with(gpu, buffers.iter().map(|&b| Arg::U64(b)).collect())
+    }
+
+    /// With what it takes before its params.
+    fn run_with(&self, gpu: &Gpu, mut args: Vec<Arg<'_>>) -> Result<Counts, Error> {
         let module = gpu.load(&self.rendered.text).unwrap();
         let header = &self.rendered.header;
-        let mut args: Vec<Arg> = buffers.iter().map(|&b| Arg::U64(b)).collect();
         args.push(Arg::Bytes(&self.params));
         let shape = Shape {
             grid: Dim([self.grid, 1, 1]),
@@ -59,10 +64,14 @@ impl Kernel {
 
     /// The rule that it breaks.
     fn report(&self, gpu: &Gpu, buffers: &[u64]) -> Check {
-        match self.run(gpu, buffers) {
-            Err(Error::Report(report)) => report.check,
-            other => panic!("not caught: {other:?}"),
-        }
+        broken_rule(self.run(gpu, buffers))
+    }
+}
+
+fn broken_rule(result: Result<Counts, Error>) -> Check {
+    match result {
+        Err(Error::Report(report)) => report.check,
+        other => panic!("not caught: {other:?}"),
     }
 }
 
@@ -202,4 +211,65 @@ fn a_missing_fence_between_proxies_is_caught() {
     kernel.run(&gpu, &buffers).unwrap();
     let broken = kernel.broken(|text| text.replace("fence.proxy.async.shared::cta;", ""));
     assert_eq!(broken.report(&gpu, &buffers), Check::Race);
+}
+
+#[test]
+fn what_roles_do_not_tell_each_other_is_caught() {
+    const M: usize = 512;
+    const N: usize = 128;
+    const K: usize = 448;
+    let gpu = Gpu::new(90);
+    let spec = json!({ "CORE": "bf16", "OUT": "bf16", "ACTIVATION": "none", "CLUSTER": 1 });
+    // One block for four tiles, two of each group.
+    let kernel = Kernel::new("gemm_tma", spec, &product(M as u32, N as u32, K as u32), 1);
+    let mut rng = Rng(4);
+    let mut matrix = |n: usize| -> Vec<u16> {
+        rng.normals(n).into_iter().map(|x| bf16::from_f32(x).to_bits()).collect()
+    };
+    let a = gpu.upload(&matrix(M * K)).unwrap();
+    let b = gpu.upload(&matrix(N * K)).unwrap();
+    let y = gpu.allocate(2 * (M * N) as u64).unwrap();
+    let map = |address: u64, rows: usize, columns: usize| {
+        let tiled = Tiled {
+            element: 9,
+            rank: 2,
+            address,
+            dims: vec![columns as u64, rows as u64],
+            strides: vec![2 * columns as u64],
+            sizes: vec![64, 128],
+            steps: vec![1, 1],
+            interleave: 0,
+            swizzle: 3,
+            promotion: 2,
+            fill: 0,
+        };
+        tiled.map().unwrap().encode()
+    };
+    let (a, of_b, to) = (map(a, M, K), map(b, N, K), map(y, M, N));
+    let args = || vec![&a, &of_b, &to, &to].into_iter().map(|map| Arg::Bytes(map));
+    let args = || args().chain([Arg::U64(b)]).collect();
+    kernel.run_with(&gpu, args()).unwrap();
+
+    let broken = |what: &str, by: &str| {
+        let planted = kernel.broken(|text| text.replace(what, by));
+        broken_rule(planted.run_with(&gpu, args()))
+    };
+    // Outputs that are not published before they are copied out.
+    assert_eq!(broken("fence.proxy.async.shared::cta;", ""), Check::Race);
+    // A stage that is filled before its products are done.
+    let text = &kernel.rendered.text;
+    let at = text.find("READ_STEP:").unwrap();
+    let wait = &text[at..][..text[at..].find("add.u32 %barrier").unwrap()];
+    assert!(wait.contains("try_wait"), "{wait}");
+    let none = wait.lines().take(2).collect::<Vec<_>>().join("\n");
+    assert_eq!(broken(wait, &format!("{none}\n")), Check::Race);
+    // Products that do not wait for their stage.
+    let at = text.find("\nSTEP:").unwrap();
+    let wait = &text[at..][..text[at..].find("setp.ne.u32 %more").unwrap()];
+    let none = wait.lines().take(3).collect::<Vec<_>>().join("\n");
+    assert_eq!(broken(wait, &format!("{none}\n")), Check::Race);
+    // A group that never says that its outputs are there.
+    let at = text.rfind("mbarrier.arrive.shared::cta.b64 _, [%handed").unwrap();
+    let arrive = &text[at..][..text[at..].find(';').unwrap() + 1];
+    assert_eq!(broken(arrive, ""), Check::Deadlock);
 }
