@@ -159,8 +159,8 @@ impl TensorMap {
             let mut left = row;
             let mut address = self.address;
             let mut is_inside = first < end;
-            for dim in 1..RANK {
-                let place = i64::from(at[dim]) + (left % self.sizes[dim]) as i64;
+            for (dim, &at) in at.iter().enumerate().skip(1) {
+                let place = i64::from(at) + (left % self.sizes[dim]) as i64;
                 left /= self.sizes[dim];
                 is_inside &= (0..self.dims[dim] as i64).contains(&place);
                 address = address.wrapping_add((place as u64).wrapping_mul(self.strides[dim]));

@@ -323,7 +323,7 @@ impl<'a> Block<'a> {
 
     /// Lets waits for mbarriers end without success; whether there was one.
     pub fn expire(&mut self) -> bool {
-        self.warps.iter_mut().fold(false, |any, warp| warp.expire() || any)
+        self.warps.iter_mut().map(Warp::expire).filter(|&any| any).count() > 0
     }
 
     /// Opens the barriers that all have reached; whether one opened.

@@ -266,7 +266,7 @@ impl Warp {
             let side = self.side(cx, &op.from, lane, pc)?;
             let (at, start) = of_cluster(cx, to[lane]);
             let (of, barrier) = of_cluster(cx, barriers[lane]);
-            if start % side.align != 0 {
+            if !start.is_multiple_of(side.align) {
                 let what = format!(
                     "the target of the copy is {start:#x} in shared memory, no multiple of {}",
                     side.align
@@ -311,7 +311,7 @@ impl Warp {
         for lane in lanes_of(active) {
             let side = self.side(cx, &op.to, lane, pc)?;
             let start = from[lane];
-            if start % side.align != 0 {
+            if !start.is_multiple_of(side.align) {
                 let what = format!(
                     "the source of the copy is {start:#x} in shared memory, no multiple of {}",
                     side.align
@@ -342,7 +342,7 @@ impl Warp {
             Source::Bytes { address, bytes } => {
                 let address = self.addresses(address)[lane];
                 let bytes = self.registers.get::<u32>(*bytes)[lane];
-                if address % 16 != 0 || bytes % 16 != 0 {
+                if !address.is_multiple_of(16) || !bytes.is_multiple_of(16) {
                     let what = format!(
                         "a copy of {bytes} bytes at {address:#x}: multiples of 16 are needed"
                     );

@@ -110,12 +110,12 @@ impl Context<'_> {
             Sent::Arrival { barrier, .. } | Sent::Bytes { barrier, .. } => barrier,
         };
         shared.check_mbarrier(barrier, known).map_err(broken)?;
-        let done = match &message.what {
-            &Sent::Arrival { barrier, count, bytes, releases, drops } => {
+        let done = match message.what {
+            Sent::Arrival { barrier, count, bytes, releases, drops } => {
                 let told = releases.then_some(known);
                 shared.mbarriers.arrive(barrier, count, bytes, told, drops).map(drop)
             }
-            &Sent::Bytes { start, ref bytes, span, barrier } => {
+            Sent::Bytes { start, ref bytes, span, barrier } => {
                 let by = (from, message.warp, message.lane);
                 let landing = Landing { start, bytes, span, barrier, by };
                 self.counts.async_copy_bytes += bytes.len() as u64;
@@ -257,7 +257,7 @@ impl<'a> Cluster<'a> {
         }
         self.expired += 1;
         self.expired <= PATIENCE
-            && self.blocks.iter_mut().fold(false, |any, block| block.expire() || any)
+            && self.blocks.iter_mut().map(Block::expire).filter(|&any| any).count() > 0
     }
 
     /// Threads wait, and nobody is left to end the wait.

@@ -140,8 +140,7 @@ fn plain() {
     let text = module(
         ".param .u64 from, .param .u64 to, .param .u32 bytes",
         "",
-        &format!(
-            "
+        "
     mov.u32 %r0, pool; add.u32 %r1, %r0, 8192;
     ld.param.u64 %d0, [from]; ld.param.u64 %d1, [to]; ld.param.u32 %r2, [bytes];
     setp.ne.u32 %p0, %t, 0;
@@ -161,8 +160,7 @@ WAIT:
     cp.async.bulk.wait_group 0;
     mbarrier.inval.shared::cta.b64 [%r1];
 END:
-"
-        ),
+",
     );
     let gpu = Gpu::new(90);
     let mut words: Vec<u32> = (0..1024).collect();

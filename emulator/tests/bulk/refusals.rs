@@ -91,6 +91,8 @@ fn targets() {
     assert!(error.to_string().contains("needs .target sm_90a"), "{error}");
 }
 
+type Change = fn(&mut Tiled);
+
 /// The rules of the driver's manual.
 #[test]
 fn maps() {
@@ -108,12 +110,12 @@ fn maps() {
         fill: 0,
     };
     right.map().unwrap();
-    let change = |change: fn(&mut Tiled)| {
+    let change = |change: Change| {
         let mut tiled = right.clone();
         change(&mut tiled);
         tiled.map().unwrap_err()
     };
-    let invalid: [(fn(&mut Tiled), &str); 14] = [
+    let invalid: [(Change, &str); 14] = [
         (|t| t.element = 16, "data type"),
         (|t| t.rank = 0, "rank"),
         (|t| t.address += 8, "multiple of 16"),
@@ -135,7 +137,7 @@ fn maps() {
             other => panic!("{word}: {other}"),
         }
     }
-    let missing: [fn(&mut Tiled); 4] =
+    let missing: [Change; 4] =
         [|t| t.interleave = 1, |t| t.fill = 1, |t| t.steps[0] = 2, |t| t.sizes[0] = 32];
     for make in missing {
         assert!(matches!(change(make), Refusal::NotImplemented(_)));
