@@ -317,7 +317,7 @@ fn a_device_opens_and_works_while_another_thread_records_a_graph() {
     });
 }
 
-/// Products of many rows run on Hopper's own instructions, those of few do not.
+/// Products of many rows run on Hopper's own instructions, in two ways, those of few do not.
 #[test]
 fn products_on_hopper_do_not_depend_on_their_rows() {
     let name = "products_on_hopper_do_not_depend_on_their_rows";
@@ -336,8 +336,19 @@ fn products_on_hopper_do_not_depend_on_their_rows() {
             let all = gemm(&a, &b, &epilogue).unwrap().to_vec::<f32>().unwrap();
             if let Some((emulator, mark)) = emulator.as_ref().zip(mark) {
                 let launches = emulator.launches_since(mark);
+                assert!(launches.iter().any(|l| l.kernel == "gemm_tma"), "{launches:?}");
+            }
+            // The same rows as a batch of matrices of which each begins the residual anew.
+            let nothing = Tensor::zeros(&device, DType::F32, &[m / 2, n]).unwrap();
+            let batch = a.reshape(&[2, m / 2, k]).unwrap();
+            let anew = Epilogue { residual: Some(&nothing), ..epilogue };
+            let mark = emulator.as_ref().map(Emulator::mark);
+            let halves = gemm(&batch, &b, &anew).unwrap().to_vec::<f32>().unwrap();
+            if let Some((emulator, mark)) = emulator.as_ref().zip(mark) {
+                let launches = emulator.launches_since(mark);
                 assert!(launches.iter().any(|l| l.kernel == "gemm_wgmma"), "{launches:?}");
             }
+            assert!(halves == all, "{dtype}: as a batch");
             for first in [0, 500, m - 16] {
                 let rows: Vec<f32> =
                     values[first * k..(first + 16) * k].iter().map(|&x| x as f32).collect();

@@ -2,6 +2,7 @@ use nearkin::ops::gemm::{Activation, Epilogue, gemm};
 use nearkin::{DType, Device, DeviceOptions, MatmulPrecision, Tensor};
 
 use crate::common::{Rng, normals};
+use crate::processes::alone;
 use crate::{cold_bytes, emulated, launches, requested_bytes};
 
 /// One product at M x N x K, and what it may cost.
@@ -80,4 +81,40 @@ fn products_cost_what_their_tiles_say() {
             counts.warp_instructions
         );
     }
+}
+
+#[test]
+fn persistent_products_read_each_tile_once() {
+    let name = "gemm::persistent_products_read_each_tile_once";
+    alone(name, &[("PTX_EMULATOR_DEVICES", "sm_90")], || {
+        let Some((emulator, _)) = emulated() else { return };
+        let options =
+            DeviceOptions { matmul_precision: MatmulPrecision::Medium, ..Default::default() };
+        let device = Device::cuda_with(0, options).unwrap();
+        // 144 tiles of 128 x 128 for 132 multiprocessors.
+        let (m, n, k) = (1536, 1536, 128);
+        let mut rng = Rng(5);
+        let (x, _) = normals(&device, DType::BF16, &[m, k], &mut rng);
+        let (w, _) = normals(&device, DType::BF16, &[n, k], &mut rng);
+        let (bias, _) = normals(&device, DType::F32, &[n], &mut rng);
+        let (residual, _) = normals(&device, DType::F32, &[m, n], &mut rng);
+        let epilogue =
+            Epilogue { bias: Some(&bias), residual: Some(&residual), ..Default::default() };
+        let all = launches(&emulator, || {
+            gemm(&x, &w, &epilogue).unwrap();
+        });
+        assert_eq!((all.len(), all[0].kernel.as_str()), (1, "gemm_tma"));
+        let counts = &all[0].counts;
+        assert_eq!(counts.blocks, 132);
+        let (operands, outputs) = ((2 * k * (m + n)) as u64, (4 * m * n) as u64);
+        let floor = operands + 2 * outputs + 4 * n as u64;
+        let cold = cold_bytes(counts);
+        assert!(cold <= floor + floor / 100, "{cold} bytes from memory, floor {floor}");
+        // Each tile its rows of both operands and its bias.
+        let asked = 12 * operands + 2 * outputs + (4 * n * 12) as u64;
+        let requested = requested_bytes(counts);
+        assert!(requested <= asked + asked / 100, "{requested} bytes asked for, floor {asked}");
+        assert_eq!(counts.local_bytes, 0);
+        assert_eq!(counts.tensor_multiply_adds, (m * n * k) as u64);
+    });
 }

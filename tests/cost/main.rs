@@ -5,6 +5,8 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "../common/emulated.rs"]
+mod processes;
 
 mod attention;
 mod encoder;

@@ -164,8 +164,10 @@ fn tile(facts: &CudaFacts, args: &Args<'_>) -> MmaTile {
     let wide = args.how.dim > 64;
     let [warps, mt] = match slot {
         16 | 32 | 64 => [slot / 16, 1],
-        // Two sixteens a warp halve the reads of K and V, where registers allow.
         _ if wide => [8, 1],
+        // More blocks at a time on a multiprocessor are worth more than fewer reads of K and V from shared memory …
+        128 | 256 => [4, 1],
+        // … until sequences are long.
         _ => [4, 2],
     };
     let row = 2 * args.how.dim.next_power_of_two().clamp(32, 128);
