@@ -1,8 +1,9 @@
 //! Devices: where tensors live and operations run.
 //!
-//! This module and its children hold the crate's only `unsafe` code: calls of the CUDA driver, trusted shader modules
-//! and file mappings.
+//! This module and its children hold the crate's only `unsafe` code: calls of the CUDA driver, trusted shader modules,
+//! file mappings and hints to the cache.
 
+pub(crate) mod cache;
 pub(crate) mod cpu;
 #[cfg(feature = "cuda")]
 #[allow(unsafe_code)]
