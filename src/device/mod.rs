@@ -352,6 +352,16 @@ impl Device {
         &self.0
     }
 
+    /// Does work of several operations, on the CPU as one task of its threads: an operation that is called from another
+    /// thread wakes one of them, and that thread again when it is done.
+    pub(crate) fn together<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
+        match self.backend() {
+            Backend::Cpu(_) => rayon::scope(|_| work()),
+            #[cfg(any(feature = "cuda", feature = "wgpu"))]
+            _ => work(),
+        }
+    }
+
     /// Whether it is a GPU with the memory, and so the multiprocessors, for batches of tens of thousands of tokens.
     pub(crate) fn is_large(&self) -> bool {
         match &*self.0 {

@@ -502,8 +502,14 @@ impl Stack {
         whole && weight.dtype() == DType::BF16 && weight.device().rounds_operands()
     }
 
-    /// One layer. Each activation is given back as soon as it has been read, as the documented workspace says.
+    /// One layer.
     fn layer(&self, layer: &Layer, x: Hidden, pass: Pass<'_>) -> Result<Hidden> {
+        layer.qkv.weight.device().together(|| self.compute(layer, x, pass))
+    }
+
+    /// Attention and the feed-forward net. Each activation is given back as soon as it has been read, as the documented
+    /// workspace says.
+    fn compute(&self, layer: &Layer, x: Hidden, pass: Pass<'_>) -> Result<Hidden> {
         let Shape { pre, gated, activation, .. } = self.shape;
         let halves = self.halves(layer);
         let [first, second] = layer.norms.each_ref().map(Option::as_ref);
