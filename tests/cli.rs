@@ -718,6 +718,54 @@ impl Pictures {
 }
 
 #[test]
+fn rerank_scores_texts_with_images() {
+    use nearkin::images::Preprocessor;
+    use nearkin::models::ImageCrossEncoder;
+    use nearkin::{DType, Device};
+    for name in ["vilt", "vilt-answers", "blip"] {
+        let at = Pictures::new(name);
+        let files = ["a.png", "b & c.jpg"].map(|f| at.folder.path(&format!("pictures/{f}")));
+        let (texts, numbers) = (["a wing", "hello"], [(0, 0), (1, 1), (0, 1)]);
+        let line = |&(t, i): &(usize, usize)| {
+            format!("{}\n", json!({ "text": texts[t], "image": files[i] }))
+        };
+        let pairs = at.folder.write("pairs.jsonl", numbers.iter().map(line).collect::<String>());
+        let rerank = ["rerank", "--device", "cpu", "--model", at.model(), "--pairs"];
+        let out = succeed(&[&rerank[..], &[&pairs]].concat());
+        let got: Vec<f32> = out
+            .lines()
+            .flat_map(|line| {
+                let line: Value = serde_json::from_str(line).unwrap();
+                let scores = line.get("scores").and_then(Value::as_array).cloned();
+                scores.unwrap_or_else(|| vec![line["score"].clone()])
+            })
+            .map(|score| score.as_f64().unwrap() as f32)
+            .collect();
+        let folder = at.model.path();
+        let model = ImageCrossEncoder::load(folder, &Device::cpu(), DType::F32).unwrap();
+        let pixels = Preprocessor::open(folder).unwrap().files(&files).unwrap();
+        let want = model.score(&texts, &model.encode(&pixels).unwrap(), &numbers).unwrap();
+        assert_eq!(got, want, "{name}");
+
+        let bad = at.folder.write("p.jsonl", "{\"text\":\"a\",\"text_pair\":\"b\"}\n");
+        refuse(&[&rerank[..], &[&bad]].concat(), &["image", "p.jsonl:1"]);
+        if name == "vilt" {
+            let (texts, to) = (at.folder.write("t.txt", "a\n"), at.folder.path("o.safetensors"));
+            let embed = ["embed", "--device", "cpu", "--model", at.model(), "--input", &texts];
+            refuse(&[&embed[..], &["--output", &to]].concat(), &["--model", "vectors of texts"]);
+        }
+    }
+    let regions = common::weights::folder("lxmert");
+    let folder = Folder::new();
+    let pairs = folder.write("p.jsonl", "");
+    let model = regions.path().to_str().unwrap();
+    refuse(
+        &["rerank", "--device", "cpu", "--model", model, "--pairs", &pairs],
+        &["--model", "regions of images"],
+    );
+}
+
+#[test]
 fn images_are_embedded_and_found_by_texts() {
     let at = Pictures::new("clip");
     let (index, queries) = (at.folder.path("images.safetensors"), at.folder.path("q.safetensors"));

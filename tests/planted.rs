@@ -49,7 +49,7 @@ impl Kernel {
     }
 
     /// With what it takes before its params.
-    fn run_with(&self, gpu: &Gpu, mut args: Vec<Arg<'_>>) -> Result<Counts, Error> {
+    fn run_with<'a>(&'a self, gpu: &Gpu, mut args: Vec<Arg<'a>>) -> Result<Counts, Error> {
         let module = gpu.load(&self.rendered.text).unwrap();
         let header = &self.rendered.header;
         args.push(Arg::Bytes(&self.params));

@@ -1,8 +1,9 @@
 //! Devices: where tensors live and operations run.
 //!
-//! This module and its children hold the crate's only `unsafe` code: calls of the CUDA driver, trusted shader modules
-//! and file mappings.
+//! This module and its children hold the crate's only `unsafe` code: calls of the CUDA driver, trusted shader modules,
+//! file mappings and hints to the cache.
 
+pub(crate) mod cache;
 pub(crate) mod cpu;
 #[cfg(feature = "cuda")]
 #[allow(unsafe_code)]
@@ -349,6 +350,16 @@ impl Device {
 
     pub(crate) fn backend(&self) -> &Backend {
         &self.0
+    }
+
+    /// Does work of several operations, on the CPU as one task of its threads: an operation that is called from another
+    /// thread wakes one of them, and that thread again when it is done.
+    pub(crate) fn together<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
+        match self.backend() {
+            Backend::Cpu(_) => rayon::scope(|_| work()),
+            #[cfg(any(feature = "cuda", feature = "wgpu"))]
+            _ => work(),
+        }
     }
 
     /// Whether it is a GPU with the memory, and so the multiprocessors, for batches of tens of thousands of tokens.

@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use crate::models::modules::read_json;
 use crate::models::weights::Weights;
-use crate::ops::gemm::{Activation, Epilogue, gemm};
+use crate::ops::gemm::{Activation, Epilogue, Packed, gemm};
 use crate::{DType, Device, Error, Result, Tensor};
 
 /// The widest a projection may be.
@@ -23,7 +23,7 @@ const ACTIVATIONS: [(&str, Activation); 5] = [
 
 /// `y = activation(W x + b)`, and `+ x` or `+ R x` where the layer has a residual.
 pub(crate) struct Dense {
-    weight: Tensor,
+    weight: Packed,
     bias: Option<Tensor>,
     activation: Activation,
     residual: Residual,
@@ -32,7 +32,7 @@ pub(crate) struct Dense {
 enum Residual {
     None,
     Input,
-    Linear(Tensor),
+    Linear(Packed),
 }
 
 /// `config.json` of a Dense module, as sentence-transformers and PyLate write it.
@@ -53,9 +53,9 @@ fn yes() -> bool {
 
 impl Dense {
     /// A bare matrix.
-    pub(crate) fn bare(weight: Tensor) -> Dense {
+    pub(crate) fn bare(weight: &Tensor) -> Result<Dense> {
         let (bias, activation, residual) = (None, Activation::None, Residual::None);
-        Dense { weight, bias, activation, residual }
+        Ok(Dense { weight: Packed::new(weight)?, bias, activation, residual })
     }
 
     /// Columns of what it gives.
@@ -90,7 +90,7 @@ impl Dense {
             bad(format!("unknown activation_function '{given}'; known are {}", known.join(", ")))
         })?;
         let weights = Weights::open(folder)?;
-        let matrix = |name| weights.tensor(device, dtype, name, &[dim, input]);
+        let matrix = |name| Packed::new(&weights.tensor(device, dtype, name, &[dim, input])?);
         let bias = match c.bias {
             true => Some(weights.tensor(device, DType::F32, "linear.bias", &[dim])?),
             false => None,

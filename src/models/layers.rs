@@ -8,7 +8,7 @@ use super::adapters::Adapters;
 use super::weights::Weights;
 use crate::ops::attention::{Attention, Heads, attention, attention_of_halves, mean_weights};
 use crate::ops::embed::gather_rows;
-use crate::ops::gemm::{Activation, Epilogue, gemm_to};
+use crate::ops::gemm::{Activation, Epilogue, Packed, gemm_to};
 use crate::ops::glu::glu;
 use crate::ops::norm::{self, layer_norm, rms_norm};
 use crate::ops::rope::{QkNorm, Rotary, rope};
@@ -165,7 +165,7 @@ impl Loader<'_> {
             true => Some(weights.stacked(device, DType::F32, &parts("bias"), &[])?),
             false => None,
         };
-        Ok(Linear { weight, bias })
+        Linear::new(&weight, bias)
     }
 
     /// A linear map whose result is multiplied by a number for each column: they go into the map.
@@ -192,7 +192,7 @@ impl Loader<'_> {
             false => None,
         };
         let weight = Tensor::from_f32(self.device, self.dtype, &[rows, columns], &matrix)?;
-        Ok(Linear { weight, bias })
+        Linear::new(&weight, bias)
     }
 
     /// A norm of `width` columns, given by its full name.
@@ -214,11 +214,15 @@ impl Loader<'_> {
 
 /// `x Wᵀ + b`.
 pub(crate) struct Linear {
-    pub(crate) weight: Tensor,
-    pub(crate) bias: Option<Tensor>,
+    pub(crate) weight: Packed,
+    bias: Option<Tensor>,
 }
 
 impl Linear {
+    pub(crate) fn new(weight: &Tensor, bias: Option<Tensor>) -> Result<Linear> {
+        Ok(Linear { weight: Packed::new(weight)?, bias })
+    }
+
     pub(crate) fn apply(
         &self,
         x: &Tensor,
@@ -238,7 +242,7 @@ impl Linear {
     ) -> Result<Tensor> {
         let bias = self.bias.as_ref();
         let epilogue = Epilogue { bias, activation, residual, ..Epilogue::default() };
-        gemm_to(x, &self.weight, &epilogue, out)
+        gemm_to(x, (&self.weight).into(), &epilogue, out)
     }
 }
 
@@ -498,8 +502,14 @@ impl Stack {
         whole && weight.dtype() == DType::BF16 && weight.device().rounds_operands()
     }
 
-    /// One layer. Each activation is given back as soon as it has been read, as the documented workspace says.
+    /// One layer.
     fn layer(&self, layer: &Layer, x: Hidden, pass: Pass<'_>) -> Result<Hidden> {
+        layer.qkv.weight.device().together(|| self.compute(layer, x, pass))
+    }
+
+    /// Attention and the feed-forward net. Each activation is given back as soon as it has been read, as the documented
+    /// workspace says.
+    fn compute(&self, layer: &Layer, x: Hidden, pass: Pass<'_>) -> Result<Hidden> {
         let Shape { pre, gated, activation, .. } = self.shape;
         let halves = self.halves(layer);
         let [first, second] = layer.norms.each_ref().map(Option::as_ref);

@@ -22,9 +22,11 @@
 //! its batch, to the bit, on one device.
 //!
 //! # Memory
-//! Weights in the dtype asked for, plus the workspace of one batch. With T the tokens of a batch
+//! Weights in the dtype asked for, plus the workspace of one batch. What products multiply by is kept
+//! [`Packed`](crate::ops::gemm::Packed) instead of plain, which takes as much memory but for the last panel; while a model
+//! is loaded, one matrix at a time is there twice. With T the tokens of a batch
 //! ([`batch_tokens`](EmbedOptions::batch_tokens), or the longest text if that is longer), H the hidden and I the
-//! intermediate size, that is `4 T max(5 H, 2 H + I)` bytes of activations and 12 T of row numbers, each buffer rounded
+//! intermediate size, the workspace is `4 T max(5 H, 2 H + I)` bytes of activations and 12 T of row numbers, each buffer rounded
 //! up by at most an eighth, and what [`gemm`](crate::ops::gemm) packs; ColBERT's queries, whose filling is not seen, take
 //! another `12 T H` in attention. Of gated nets I counts thrice, and rotary positions take another `12 T H`; images come with
 //! their pixels, `4 T` for each value of a patch.

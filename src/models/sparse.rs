@@ -76,10 +76,10 @@ impl SparseEncoder {
             dense: loader.linear(&format!("{root}{}", names.dense), hidden, hidden, true)?,
             activation: names.activation.unwrap_or(shape.activation),
             norm: loader.norm(&norm, NormKind::Layer, hidden, shape.eps)?,
-            words: Linear {
-                weight: weights.tensor(device, dtype, &words, &[vocab, hidden])?,
-                bias: Some(weights.tensor(device, DType::F32, &bias, &[vocab])?),
-            },
+            words: Linear::new(
+                &weights.tensor(device, dtype, &words, &[vocab, hidden])?,
+                Some(weights.tensor(device, DType::F32, &bias, &[vocab])?),
+            )?,
             encoder: Encoder::load(config, &loader)?,
             tokenizer,
         })

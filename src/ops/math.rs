@@ -32,15 +32,6 @@ pub(crate) fn widen<T: Float>(from: &[T], to: &mut [f32]) {
     );
 }
 
-/// Brings values into the cache in the order in which they lie, of which processors read ahead; read from memory in the
-/// order of a register tile, a few rows at a time, they take twice as long.
-pub(crate) fn fetch(values: &[f32]) {
-    /// f32 in a cache line.
-    const LINE: usize = 16;
-    let lines = values.chunks(LINE).map(|line| line[0].to_bits());
-    std::hint::black_box(lines.fold(0, |all, bits| all | bits));
-}
-
 /// Lanes of a hand-written reduction: a sum of floats vectorises only if the order of additions is spelt out.
 pub(crate) const LANES: usize = 16;
 

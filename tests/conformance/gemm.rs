@@ -1,4 +1,4 @@
-use nearkin::ops::gemm::{Activation, Epilogue, gemm};
+use nearkin::ops::gemm::{Activation, Epilogue, Packed, gemm};
 use nearkin::{DType, Device, Error, Tensor};
 use proptest::prelude::*;
 
@@ -96,6 +96,58 @@ proptest! {
             );
         }
     }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..Default::default() })]
+
+    /// Also more rows than a task takes, and more steps over k than a part has.
+    #[test]
+    fn a_packed_matrix_gives_the_bits_of_a_plain_one(
+        m in prop_oneof![0usize..30, Just(50), Just(193), Just(400)],
+        n in prop_oneof![0usize..70, Just(95), Just(97), Just(385)],
+        k in prop_oneof![0usize..40, Just(383), Just(385), Just(1001)],
+        batch in prop_oneof![Just(None), (1usize..4).prop_map(Some)],
+        a in 0usize..3,
+        b in 0usize..3,
+        seed: u64,
+    ) {
+        for (name, device) in main_devices() {
+            let mut rng = Rng(seed);
+            let rows: Vec<usize> = batch.into_iter().chain([m]).collect();
+            let (a, _) = normals(device, FLOATS[a], &[&rows[..], &[k]].concat(), &mut rng);
+            let (b, _) = normals(device, FLOATS[b], &[n, k], &mut rng);
+            let (bias, _) = normals(device, DType::F32, &[n], &mut rng);
+            let (residual, _) = normals(device, DType::F32, &[m, n], &mut rng);
+            let epilogue = Epilogue {
+                bias: Some(&bias),
+                residual: Some(&residual),
+                activation: Activation::Gelu,
+                ..Default::default()
+            };
+            let packed = Packed::new(&b).unwrap();
+            prop_assert_eq!((packed.shape(), packed.dtype()), (b.shape(), b.dtype()));
+            let bits = |y: nearkin::Result<Tensor>| -> Vec<u32> {
+                y.unwrap().to_vec::<f32>().unwrap().into_iter().map(f32::to_bits).collect()
+            };
+            let (got, want) = (gemm(&a, &packed, &epilogue), gemm(&a, &b, &epilogue));
+            prop_assert!(bits(got) == bits(want), "on {}", name);
+        }
+    }
+}
+
+#[test]
+fn what_is_no_matrix_of_floats_is_not_packed() {
+    let device = Device::cpu();
+    let cube = Tensor::zeros(&device, DType::F32, &[2, 3, 4]).unwrap();
+    let ids = Tensor::zeros(&device, DType::U32, &[3, 4]).unwrap();
+    for b in [&cube, &ids] {
+        assert!(matches!(Packed::new(b), Err(Error::Shape { .. })));
+    }
+    let packed = Packed::new(&Tensor::zeros(&device, DType::F32, &[3, 4]).unwrap()).unwrap();
+    let a = Tensor::zeros(&device, DType::F32, &[2, 5]).unwrap();
+    let error = gemm(&a, &packed, &Epilogue::default()).unwrap_err().to_string();
+    assert!(error.contains("b [3, 4]"), "{error}");
 }
 
 /// Rows of a residual for all of a batch: fewer than a pass of threads stores, more than a tile, and where parts are bound.

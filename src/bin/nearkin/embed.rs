@@ -70,7 +70,7 @@ pub(crate) fn run(options: &Options, json: bool) -> Result<()> {
                 got: input.display().to_string(),
             });
         }
-        (Kind::Regions, _) => {
+        (Kind::Regions | Kind::ImageCross, _) => {
             return Err(Error::Argument {
                 what: "--model",
                 expected: "a model that gives vectors of texts".into(),

@@ -47,7 +47,7 @@ enum Command {
     Hash(hash::Options),
     /// Find the nearest vectors of one safetensors file for each vector of another.
     Search(search::Options),
-    /// Score pairs of texts with a cross-encoder.
+    /// Score pairs of texts, or of a text and an image, with a cross-encoder.
     Rerank(rerank::Options),
     /// Measure a model's retrieval quality and speed on a collection in BEIR layout.
     Eval(Box<eval::Options>),

@@ -297,7 +297,7 @@ fn projected(
     let turned: Vec<f32> =
         (0..dim).flat_map(|j| values.iter().skip(j).step_by(dim).copied()).collect();
     let weight = Tensor::from_f32(loader.device, loader.dtype, &[dim, columns], &turned)?;
-    Ok(Linear { weight, bias: None })
+    Linear::new(&weight, None)
 }
 
 impl std::fmt::Debug for DualEncoder {

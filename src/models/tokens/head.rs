@@ -43,7 +43,7 @@ impl Head {
         let dim = rows.unwrap_or(1).clamp(1, MAX_WIDTH);
         let shape = [dim, config.parts.shape.hidden];
         let weight = loader.weights.tensor(loader.device, loader.dtype, &name, &shape)?;
-        Ok(Head { layers: vec![Dense::bare(weight)], dim })
+        Ok(Head { layers: vec![Dense::bare(&weight)?], dim })
     }
 
     /// Token vectors \[T, dim\] of hidden states \[T, H\].

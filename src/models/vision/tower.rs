@@ -17,7 +17,7 @@ use crate::models::inspect::{Inspect, Inspection};
 use crate::models::layers::{Linear, Loader, Norm, NormKind, Pass, Shape, Stack};
 use crate::ops::attention::{Attention, Heads, attention};
 use crate::ops::embed::gather_rows;
-use crate::ops::gemm::{Activation, Epilogue, gemm};
+use crate::ops::gemm::{Activation, Epilogue, Packed, gemm};
 use crate::ops::math::vectorize;
 use crate::ops::pool::{Pooling, pool};
 use crate::{DType, Device, Element, Error, Offsets, Result, Tensor};
@@ -32,7 +32,7 @@ pub(crate) struct Tower {
     pub(crate) config: VisionConfig,
     pub(crate) device: Device,
     /// \[H, 3 * patch height * patch width\]; its bias is in the positions.
-    patch: Tensor,
+    patch: Packed,
     /// Whether patches are uploaded as bf16, to which the product rounds them; then rows are filled up to a multiple of 16 bytes.
     halves: bool,
     /// The values of the position table, and of what precedes the patches, on the host.
@@ -131,7 +131,7 @@ impl Tower {
             head,
             #[cfg(feature = "cuda")]
             graphs: Graphs::default(),
-            patch,
+            patch: Packed::new(&patch)?,
             device: loader.device.clone(),
             config,
         })
@@ -519,10 +519,8 @@ fn multihead(
     let bias = loader.weights.floats(&format!("{at}.in_proj_bias"), &[3 * width])?;
     let linear = |values: &[f32], bias: &[f32]| -> Result<Linear> {
         let shape = [bias.len(), values.len() / bias.len()];
-        Ok(Linear {
-            weight: Tensor::from_f32(device, loader.dtype, &shape, values)?,
-            bias: Some(Tensor::from_slice(device, &[bias.len()], bias)?),
-        })
+        let weight = Tensor::from_f32(device, loader.dtype, &shape, values)?;
+        Linear::new(&weight, Some(Tensor::from_slice(device, &[bias.len()], bias)?))
     };
     let query = linear(q, &bias[..width])?.apply(query, Activation::None, None)?;
     let output = loader.linear(&format!("{at}.out_proj"), width, width, true)?;

@@ -5,8 +5,8 @@
 //! for small products, and cuts k by its own rules.
 //!
 //! A part of a panel of B stays in the innermost cache while the tiles of a task's rows go over it, and those rows of A in
-//! the second. A chain that goes on in the next part starts from the sums that the last one left. On two AVX2 cores this does 115
-//! to 135 GFLOP/s over ViT-B/32's shapes with 1600 rows; with few rows packing B, which onnxruntime does once for all, is seen.
+//! the second; meanwhile memory is asked for the next part. A chain that goes on in the next part starts from the sums that
+//! the last one left. What is [`Packed`](super::Packed) is read as it lies; f16 and bf16 of it are widened as they are met.
 
 use std::ops::Range;
 
@@ -15,10 +15,11 @@ use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::{Activation, Args, pack};
-use crate::device::cpu::CpuDevice;
+use crate::device::cache::{LINE, prefetch};
+use crate::device::cpu::{CpuBuffer, CpuDevice};
 use crate::dtype::with_float;
-use crate::ops::math::{fetch, gelu, sigmoid, tanh};
-use crate::{Error, Float, Result, Tensor};
+use crate::ops::math::{gelu, sigmoid, tanh, widen};
+use crate::{DType, Float, Result, Tensor};
 
 /// Rows that a task takes together at most, so that a panel of B comes from outer caches once for all of them.
 const ROWS: usize = 192;
@@ -27,7 +28,7 @@ const PART: usize = 6 << 10;
 /// Steps over k between checks of bounds.
 const STEPS: usize = 4;
 /// Packed floats of B held at a time, unless one panel needs more: the workspace is `4 min(N K, max(BLOCK, 48 K))`
-/// bytes, rounded up to whole panels, and `4 ROWS K` for each thread.
+/// bytes, rounded up to whole panels, where B is not packed f32, and `4 ROWS K` for each thread.
 const BLOCK: usize = 2 << 20;
 
 /// What a tile of the product measures on this CPU.
@@ -47,6 +48,19 @@ impl Shape {
             Shape { rows: 8, width: 3 * S::F32_LANES }
         } else {
             Shape { rows: 6, width: 2 * S::F32_LANES }
+        }
+    }
+
+    /// Rows of the next tile, of so many that are left. The last two tiles share theirs: one of few rows has too few sums
+    /// to keep the multipliers busy.
+    #[inline(always)]
+    pub(super) fn next(self, left: usize) -> usize {
+        if left >= 2 * self.rows || left == self.rows {
+            self.rows
+        } else if left > self.rows {
+            left.div_ceil(2)
+        } else {
+            left
         }
     }
 
@@ -72,8 +86,26 @@ pub(super) fn gemm(cpu: &CpuDevice, args: &Args<'_>) -> Result<Tensor> {
     with_float!(args.a.dtype(), A => with_float!(args.b.dtype(), B => typed::<A, B>(cpu, args)))
 }
 
+/// The panels of `b` one after the other, \[panels, K, width\] in its dtype, with zeros where there is no column.
+pub(super) fn pack(b: &Tensor, [n, k]: [usize; 2]) -> Result<Tensor> {
+    with_float!(b.dtype(), B => {
+        let arch = Arch::new();
+        let width = arch.dispatch(This).width;
+        let values = b.cpu::<B>();
+        let shape = [n.div_ceil(width), k, width];
+        Tensor::cpu_with(b.device(), &shape, |to: &mut [B]| {
+            let panels = to.par_chunks_mut((k * width).max(1)).enumerate();
+            panels.for_each_init(|| vec![0.0; k * width], |panel, (i, to)| {
+                let rows = &values[i * width * k..n.min((i + 1) * width) * k];
+                arch.dispatch(pack::Panel { rows, k, width, to: panel });
+                to.iter_mut().zip(&*panel).for_each(|(to, x)| *to = B::from_f32(*x));
+            });
+        })
+    })
+}
+
 fn typed<A: Float, B: Float>(cpu: &CpuDevice, args: &Args<'_>) -> Result<Tensor> {
-    let &Args { m, n, k, .. } = args;
+    let &Args { m, n, k, packed, .. } = args;
     let (a, b) = (args.a.cpu::<A>(), args.b.cpu::<B>());
     let residual = args.epilogue.residual.map(|r| r.cpu::<f32>());
     let mut done = Ok(());
@@ -84,7 +116,8 @@ fn typed<A: Float, B: Float>(cpu: &CpuDevice, args: &Args<'_>) -> Result<Tensor>
         done = y.par_chunks_mut(m * n).enumerate().try_for_each(|(i, y)| {
             let product = Product {
                 a: &a[i * m * k..][..m * k],
-                b: &b[i * n * k..][..n * k],
+                b: if packed { b } else { &b[i * n * k..][..n * k] },
+                packed,
                 k,
                 finish: Finish {
                     n,
@@ -105,12 +138,44 @@ fn typed<A: Float, B: Float>(cpu: &CpuDevice, args: &Args<'_>) -> Result<Tensor>
 /// One product of matrices.
 struct Product<'a, A, B> {
     a: &'a [A],
+    /// Rows, or what [`pack`] made of them.
     b: &'a [B],
+    packed: bool,
     k: usize,
     finish: Finish<'a>,
 }
 
 impl<A: Float, B: Float> Product<'_, A, B> {
+    /// All panels, where products can read them as they are.
+    fn panels(&self) -> Option<&[f32]> {
+        (self.packed && B::DTYPE == DType::F32).then(|| bytemuck::cast_slice(self.b))
+    }
+
+    /// Writes the panel of the columns from `column` on.
+    fn panel(&self, column: usize, width: usize, to: &mut [f32]) {
+        let (n, k) = (self.finish.n, self.k);
+        if self.packed {
+            return widen(&self.b[column * k..][..to.len()], to);
+        }
+        let rows = &self.b[column * k..(column + width).min(n) * k];
+        Arch::new().dispatch(pack::Panel { rows, k, width, to });
+    }
+
+    /// Packs rows of A, parts of k side by side where `parallel`.
+    fn rows(&self, cpu: &CpuDevice, rows: Range<usize>, parallel: bool) -> Result<CpuBuffer> {
+        let (k, arch) = (self.k, Arch::new());
+        let (count, depth) = (rows.len(), arch.dispatch(This).depth());
+        let rows = &self.a[rows.start * k..rows.end * k];
+        let mut packed = cpu.alloc(rows.len() * size_of::<f32>())?;
+        let part = |(i, to)| arch.dispatch(pack::Tiles { rows, k, start: i * depth, to });
+        let to = packed.as_mut_slice::<f32>();
+        match parallel {
+            true => to.par_chunks_mut(count * depth).enumerate().for_each(part),
+            false => to.chunks_mut(count * depth).enumerate().for_each(part),
+        }
+        Ok(packed)
+    }
+
     fn run(&self, cpu: &CpuDevice, y: &mut [f32]) -> Result<()> {
         let (n, k, finish) = (self.finish.n, self.k, &self.finish);
         let m = y.len() / n;
@@ -118,16 +183,6 @@ impl<A: Float, B: Float> Product<'_, A, B> {
         let shape = arch.dispatch(This);
         let width = shape.width;
         let (panels, panel) = (n.div_ceil(width), width * k);
-        let pack_b = |columns: Range<usize>, to: &mut [f32]| {
-            let rows = &self.b[columns.start * k..columns.end.min(n) * k];
-            arch.dispatch(pack::Panel { rows, k, width, to });
-        };
-        let pack_a = |rows: Range<usize>| {
-            let rows = &self.a[rows.start * k..rows.end * k];
-            let mut packed = cpu.alloc(rows.len() * size_of::<f32>())?;
-            arch.dispatch(pack::Tiles { rows, k, to: packed.as_mut_slice() });
-            Ok::<_, Error>(packed)
-        };
         // A few tasks for each thread: first chunks of rows, all of a size, then fewer columns.
         let threads = rayon::current_num_threads();
         let mut chunks = m.div_ceil(ROWS);
@@ -136,16 +191,17 @@ impl<A: Float, B: Float> Product<'_, A, B> {
         }
         let parts = (4 * threads).div_ceil(chunks);
         let mut y = MatMut::from_row_major_slice_mut(y, m, n);
-        if chunks == 1 {
+        let ready = self.panels();
+        if chunks == 1 && ready.is_none() {
             // Each panel is packed, used for all rows, and forgotten.
+            let a = self.rows(cpu, 0..m, true)?;
             let group = panels.div_ceil(parts) * width;
             let groups = y.par_col_chunks_mut(group).enumerate();
             return groups.try_for_each(|(i, mut y)| {
-                let a = pack_a(0..m)?;
                 let mut packed = cpu.alloc(panel * size_of::<f32>())?;
                 for start in (0..y.ncols()).step_by(width) {
                     let column = i * group + start;
-                    pack_b(column..column + width, packed.as_mut_slice());
+                    self.panel(column, width, packed.as_mut_slice());
                     let columns = width.min(y.ncols() - start);
                     let y = y.as_mut().subcols_mut(start, columns);
                     let (a, b) = (a.as_slice(), packed.as_slice());
@@ -155,20 +211,31 @@ impl<A: Float, B: Float> Product<'_, A, B> {
             });
         }
         let rows = m.div_ceil(chunks).next_multiple_of(shape.rows);
-        let block = (BLOCK / panel.max(1)).clamp(1, panels);
-        let mut packed = cpu.alloc(block * panel * size_of::<f32>())?;
+        let block = match ready {
+            Some(_) => panels,
+            None => (BLOCK / panel.max(1)).clamp(1, panels),
+        };
+        let mut space = match ready {
+            Some(_) => None,
+            None => Some(cpu.alloc(block * panel * size_of::<f32>())?),
+        };
         for start in (0..n).step_by(block * width) {
             let columns = (block * width).min(n - start);
             let count = columns.div_ceil(width);
-            let packed = &mut packed.as_mut_slice::<f32>()[..count * panel];
-            packed.par_chunks_mut(panel.max(1)).enumerate().for_each(|(i, packed)| {
-                let column = start + i * width;
-                pack_b(column..column + width, packed);
-            });
-            let (packed, group) = (&*packed, count.div_ceil(parts));
+            let packed = match (ready, &mut space) {
+                (None, Some(space)) => {
+                    let packed = &mut space.as_mut_slice::<f32>()[..count * panel];
+                    packed.par_chunks_mut(panel.max(1)).enumerate().for_each(|(i, packed)| {
+                        self.panel(start + i * width, width, packed);
+                    });
+                    &*packed
+                }
+                (ready, _) => ready.unwrap_or_default(),
+            };
+            let group = count.div_ceil(parts);
             let y = y.as_mut().subcols_mut(start, columns);
             y.par_row_chunks_mut(rows).enumerate().try_for_each(|(i, y)| {
-                let a = pack_a(i * rows..i * rows + y.nrows())?;
+                let a = self.rows(cpu, i * rows..i * rows + y.nrows(), chunks == 1)?;
                 y.par_col_chunks_mut(group * width).enumerate().for_each(|(j, y)| {
                     let (a, b) = (a.as_slice(), &packed[j * group * panel..]);
                     let (row, column) = (i * rows, start + j * group * width);
@@ -197,114 +264,99 @@ impl WithSimd for Tiles<'_, '_> {
     type Output = ();
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        match Shape::of::<S>().rows {
-            8 => self.parts::<S, 8, 3>(simd),
-            _ => self.parts::<S, 6, 2>(simd),
+        match Shape::of::<S>().width / S::F32_LANES {
+            3 => self.parts::<S, 3>(simd),
+            _ => self.parts::<S, 2>(simd),
         }
     }
 }
 
 impl Tiles<'_, '_> {
     #[inline(always)]
-    fn parts<S: Simd, const R: usize, const V: usize>(mut self, simd: S) {
-        let (width, depth) = (V * S::F32_LANES, Shape::of::<S>().depth());
+    fn parts<S: Simd, const V: usize>(mut self, simd: S) {
+        let shape = Shape::of::<S>();
+        let (width, depth) = (V * S::F32_LANES, shape.depth());
         let (rows, k) = (self.y.nrows(), self.k);
-        let mut sums = vec![[simd.splat_f32s(0.0); V]; rows];
+        let mut all = vec![[simd.splat_f32s(0.0); V]; rows];
         for column in (0..self.y.ncols()).step_by(width) {
+            let columns = width.min(self.y.ncols() - column);
             // Without a k there is one part all the same, which has an epilogue.
             for start in (0..k.max(1)).step_by(depth) {
                 let depth = depth.min(k - start);
-                let a = &self.a[rows * start..][..rows * depth];
-                let (panel, next) = self.b[column * k + start * width..].split_at(depth * width);
-                let next = &next[..next.len().min(depth * width)];
-                let part = Part { a, panel, next, start, depth, column };
-                let row = self.tiles::<S, R, V>(simd, &part, &mut sums, 0);
-                let row = self.tiles::<S, 4, V>(simd, &part, &mut sums, row);
-                let row = self.tiles::<S, 2, V>(simd, &part, &mut sums, row);
-                self.tiles::<S, 1, V>(simd, &part, &mut sums, row);
-            }
-        }
-    }
-
-    /// Computes tiles of `R` rows from `row` on while there are as many, and gives the first row left. `sums` are those of
-    /// each row up to this part.
-    #[inline(always)]
-    fn tiles<S: Simd, const R: usize, const V: usize>(
-        &mut self,
-        simd: S,
-        part: &Part<'_>,
-        sums: &mut [[S::f32s; V]],
-        mut row: usize,
-    ) -> usize {
-        let &Part { start, depth, column, next, .. } = part;
-        let (rows, last) = (self.y.nrows(), start + depth == self.k);
-        let columns = (self.y.ncols() - column).min(V * S::F32_LANES);
-        let panel = S::as_simd_f32s(part.panel).0.as_chunks::<V>().0;
-        while row + R <= rows {
-            // A piece of the next panel with each tile: together they take as long as the memory for it.
-            fetch(&next[row * next.len() / rows..(row + R) * next.len() / rows]);
-            let a = part.a[row * depth..][..R * depth].as_chunks::<R>().0;
-            let sums = sums[row..].first_chunk_mut::<R>().unwrap_or_else(|| unreachable!());
-            if start == 0 {
-                *sums = [[simd.splat_f32s(0.0); V]; R];
-            }
-            tile(simd, a, panel, sums);
-            if last {
-                for (i, sums) in sums.iter().enumerate() {
-                    let sums = &bytemuck::cast_slice::<_, f32>(sums)[..columns];
-                    let at = (self.row + row + i, self.column + column);
-                    let y = self.y.as_mut().row_mut(row + i).subcols_mut(column, columns);
-                    if let Some(y) = y.try_as_row_major_mut() {
-                        self.finish.row(S::F32_LANES, at, sums, y.as_slice_mut());
+                let part = &self.a[rows * start..][..rows * depth];
+                let (panel, after) = self.b[column * k + start * width..].split_at(depth * width);
+                let after = &after[..after.len().min(depth * width)];
+                let panel = S::as_simd_f32s(panel).0.as_chunks::<V>().0;
+                let mut row = 0;
+                while row < rows {
+                    let next = shape.next(rows - row);
+                    let a = &part[row * depth..][..next * depth];
+                    let sums = &mut all[row..row + next];
+                    if start == 0 {
+                        sums.fill([simd.splat_f32s(0.0); V]);
                     }
+                    // A piece of what is read after this panel with each tile.
+                    let ahead = row * after.len() / rows..(row + next) * after.len() / rows;
+                    let (b, ahead) = (panel, &after[ahead]);
+                    match next {
+                        1 => tile::<S, 1, V>(simd, a, b, ahead, sums),
+                        2 => tile::<S, 2, V>(simd, a, b, ahead, sums),
+                        3 => tile::<S, 3, V>(simd, a, b, ahead, sums),
+                        4 => tile::<S, 4, V>(simd, a, b, ahead, sums),
+                        5 => tile::<S, 5, V>(simd, a, b, ahead, sums),
+                        7 if shape.rows > 6 => tile::<S, 7, V>(simd, a, b, ahead, sums),
+                        8 if shape.rows > 6 => tile::<S, 8, V>(simd, a, b, ahead, sums),
+                        _ => tile::<S, 6, V>(simd, a, b, ahead, sums),
+                    }
+                    let last = start + depth == k;
+                    for (i, sums) in sums.iter().enumerate().filter(|_| last) {
+                        let sums = &bytemuck::cast_slice::<_, f32>(sums)[..columns];
+                        let at = (self.row + row + i, self.column + column);
+                        let y = self.y.as_mut().row_mut(row + i).subcols_mut(column, columns);
+                        if let Some(y) = y.try_as_row_major_mut() {
+                            self.finish.row(S::F32_LANES, at, sums, y.as_slice_mut());
+                        }
+                    }
+                    row += next;
                 }
             }
-            row += R;
         }
-        row
     }
 }
 
-/// A part of a panel and of the rows.
-struct Part<'a> {
-    a: &'a [f32],
-    panel: &'a [f32],
-    /// What is read after it.
-    next: &'a [f32],
-    /// The part of k.
-    start: usize,
-    depth: usize,
-    /// The panel's first column in `y`.
-    column: usize,
-}
-
-/// Adds the products of `R` rows with a panel.
+/// Adds the products of `R` rows with a panel, and has memory bring what is read `ahead` meanwhile.
 #[inline(always)]
 fn tile<S: Simd, const R: usize, const V: usize>(
     simd: S,
-    a: &[[f32; R]],
+    a: &[f32],
     panel: &[[S::f32s; V]],
-    out: &mut [[S::f32s; V]; R],
+    ahead: &[f32],
+    out: &mut [[S::f32s; V]],
 ) {
     let mut sums = [[simd.splat_f32s(0.0); V]; R];
-    for i in 0..R {
-        for v in 0..V {
-            sums[i][v] = out[i][v];
-        }
+    for (sums, out) in sums.iter_mut().zip(&*out) {
+        *sums = *out;
     }
-    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<STEPS>(), panel.as_chunks::<STEPS>());
-    for (a, b) in a.iter().zip(b) {
+    let (a, a_rest) = a.as_chunks::<R>().0.as_chunks::<STEPS>();
+    let (b, b_rest) = panel.as_chunks::<STEPS>();
+    // A line or more, then as many steps as there are for it.
+    let lines = ahead.len().div_ceil(LINE);
+    let pieces = lines.clamp(1, a.len().max(1));
+    let mut ahead = ahead.chunks(LINE * lines.div_ceil(pieces).max(1));
+    let steps = (a.len() / pieces).max(1);
+    for (a, b) in a.chunks(steps).zip(b.chunks(steps)) {
+        ahead.next().into_iter().for_each(prefetch);
         for (a, b) in a.iter().zip(b) {
-            sums = fused(simd, sums, a, b);
+            for (a, b) in a.iter().zip(b) {
+                sums = fused(simd, sums, a, b);
+            }
         }
     }
     for (a, b) in a_rest.iter().zip(b_rest) {
         sums = fused(simd, sums, a, b);
     }
-    for i in 0..R {
-        for v in 0..V {
-            out[i][v] = sums[i][v];
-        }
+    for (sums, out) in sums.iter().zip(out) {
+        *out = *sums;
     }
 }
 

@@ -289,8 +289,19 @@ mod tests {
                 };
                 let shape = [batch, m, n];
                 let (out, repeat, epilogue) = (F32, batch * m, &epilogue);
-                let args =
-                    Args { a: &a, b: &b, epilogue, batch, m, n, k, repeat, shape: &shape, out };
+                let args = Args {
+                    a: &a,
+                    b: &b,
+                    packed: false,
+                    epilogue,
+                    batch,
+                    m,
+                    n,
+                    k,
+                    repeat,
+                    shape: &shape,
+                    out,
+                };
                 let results: Vec<Vec<f32>> = product
                     .tiles()
                     .iter()

@@ -15,7 +15,7 @@ pub(crate) mod wgpu;
 
 use super::{check, check_devices, check_float};
 use crate::device::Backend;
-use crate::{DType, Error, Result, Tensor};
+use crate::{DType, Device, Error, Result, Tensor};
 
 /// The function applied to each element after scale and bias.
 #[derive(
@@ -59,10 +59,77 @@ impl Default for Epilogue<'_> {
     }
 }
 
+/// A matrix \[N, K\] kept as its device's products read it, for one that many of them share, as a model's weights are.
+///
+/// On the CPU its rows lie as panels, which products otherwise make each time: as many bytes in the same dtype, N rounded up
+/// to a multiple of at most 48. On GPUs it is the tensor itself. Products with either have the same bits.
+#[derive(Clone)]
+pub struct Packed {
+    shape: [usize; 2],
+    stored: Tensor,
+}
+
+impl Packed {
+    /// Packs `b` \[N, K\], of f32, f16 or bf16. On the CPU it is copied and need not be kept.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if it is no matrix of floats, [`Error::OutOfMemory`].
+    pub fn new(b: &Tensor) -> Result<Packed> {
+        const OP: &str = "packing";
+        let &[n, k] = b.shape() else {
+            return Err(Error::shape(OP, "b [N, K]", format!("b {:?}", b.shape())));
+        };
+        check_float(OP, "b", b)?;
+        let stored = match b.device().backend() {
+            Backend::Cpu(_) => cpu::pack(b, [n, k])?,
+            #[cfg(any(feature = "cuda", feature = "wgpu"))]
+            _ => b.clone(),
+        };
+        Ok(Packed { shape: [n, k], stored })
+    }
+
+    /// N and K.
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// The element type.
+    pub fn dtype(&self) -> DType {
+        self.stored.dtype()
+    }
+
+    /// The device.
+    pub fn device(&self) -> &Device {
+        self.stored.device()
+    }
+}
+
+/// What a product multiplies by: made from a `&Tensor` or a `&Packed`.
+#[derive(Clone, Copy)]
+pub struct Matrix<'a> {
+    shape: &'a [usize],
+    stored: &'a Tensor,
+    packed: bool,
+}
+
+impl<'a> From<&'a Tensor> for Matrix<'a> {
+    fn from(b: &'a Tensor) -> Self {
+        Matrix { shape: b.shape(), stored: b, packed: false }
+    }
+}
+
+impl<'a> From<&'a Packed> for Matrix<'a> {
+    fn from(b: &'a Packed) -> Self {
+        Matrix { shape: &b.shape, stored: &b.stored, packed: true }
+    }
+}
+
 /// The inputs after the checks.
 struct Args<'a> {
     a: &'a Tensor,
     b: &'a Tensor,
+    /// Whether `b` is [`Packed`].
+    packed: bool,
     epilogue: &'a Epilogue<'a>,
     /// Products: 1 where `b` is shared, all rows of `a` being one matrix then. The CPU counts them by the result's size.
     #[cfg_attr(not(feature = "wgpu"), allow(dead_code))]
@@ -82,33 +149,34 @@ struct Args<'a> {
 ///
 /// `a` \[M, K\] and `b` \[N, K\], as linear layers store their weights, give \[M, N\]. With `a` \[B, M, K\],
 /// `b` is \[B, N, K\], or \[N, K\] shared by all, and the result is \[B, M, N\]. `a` and `b` are f32, f16 or bf16
-/// each; the result is f32. With K = 0 the product is zero.
+/// each; the result is f32. With K = 0 the product is zero. A `b` that many products share may be [`Packed`].
 ///
 /// Each element is one chain of additions over k in f32, fused with the multiplications where the device can:
 /// a row's bits depend neither on M nor on the rows beside it.
 ///
 /// # Errors
 /// [`Error::Shape`] if shapes, dtypes or devices do not fit.
-pub fn gemm(a: &Tensor, b: &Tensor, epilogue: &Epilogue<'_>) -> Result<Tensor> {
-    gemm_to(a, b, epilogue, DType::F32)
+pub fn gemm<'b>(a: &Tensor, b: impl Into<Matrix<'b>>, epilogue: &Epilogue<'_>) -> Result<Tensor> {
+    gemm_to(a, b.into(), epilogue, DType::F32)
 }
 
 /// As [`gemm`], with the result rounded to `out`, f32 or bf16. The latter is for CUDA and operands that enter as bf16.
 pub(crate) fn gemm_to(
     a: &Tensor,
-    b: &Tensor,
+    b: Matrix<'_>,
     epilogue: &Epilogue<'_>,
     out: DType,
 ) -> Result<Tensor> {
     const OP: &str = "gemm";
+    let Matrix { shape: of_b, stored: b, packed } = b;
     let unfit = || {
         Error::shape(
             OP,
             "a [M, K] and b [N, K], or a [B, M, K] and b [B, N, K] or [N, K]",
-            format!("a {:?} and b {:?}", a.shape(), b.shape()),
+            format!("a {:?} and b {of_b:?}", a.shape()),
         )
     };
-    let (batch, m, shape) = match (a.shape(), b.shape()) {
+    let (batch, m, shape) = match (a.shape(), of_b) {
         (&[m, _], &[n, _]) => (1, m, vec![m, n]),
         (&[batch, m, _], &[n, _]) => {
             let rows = batch.checked_mul(m).ok_or_else(unfit)?;
@@ -118,7 +186,7 @@ pub(crate) fn gemm_to(
         _ => return Err(unfit()),
     };
     let (n, k) = (shape[shape.len() - 1], a.shape()[a.shape().len() - 1]);
-    if b.shape().last() != Some(&k) {
+    if of_b.last() != Some(&k) {
         return Err(unfit());
     }
     check_float(OP, "a", a)?;
@@ -137,7 +205,7 @@ pub(crate) fn gemm_to(
         Some(residual) if residual.shape().len() < shape.len() => shape[1],
         _ => batch * m,
     };
-    let args = Args { a, b, epilogue, batch, m, n, k, repeat, shape: &shape, out };
+    let args = Args { a, b, packed, epilogue, batch, m, n, k, repeat, shape: &shape, out };
     match a.device().backend() {
         #[cfg(feature = "cuda")]
         Backend::Cuda(gpu) => cuda::gemm(gpu, &args),

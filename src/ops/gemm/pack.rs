@@ -48,63 +48,47 @@ fn turns<T: Float, const R: usize>(
     row
 }
 
-/// Packs rows of `k` elements for tiles: part after part of k, as [`Shape::depth`] cuts it, and in each the tiles of
-/// [`Shape::rows`] rows or fewer one after the other, element d of a tile's row j at `d · rows + j`.
+/// Packs a part of rows of `k` elements for tiles, from column `start` on and as many as `to` has space for: the tiles of
+/// [`Shape::next`] rows one after the other, element d of a tile's row j at `d · rows + j`.
 pub(super) struct Tiles<'a, T> {
     pub(super) rows: &'a [T],
     pub(super) k: usize,
+    pub(super) start: usize,
     pub(super) to: &'a mut [f32],
 }
 
 impl<T: Float> WithSimd for Tiles<'_, T> {
     type Output = ();
     #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) {
-        match Shape::of::<S>().rows {
-            8 => self.pack::<8>(Shape::of::<S>().depth()),
-            _ => self.pack::<6>(Shape::of::<S>().depth()),
+    fn with_simd<S: Simd>(mut self, _: S) {
+        let (shape, square) = (Shape::of::<S>(), Square::new());
+        let (mut row, rows) = (0, self.rows.len() / self.k);
+        while row < rows {
+            let next = shape.next(rows - row);
+            match next {
+                1 => self.tile::<1>(square, row, rows),
+                2 => self.tile::<2>(square, row, rows),
+                3 => self.tile::<3>(square, row, rows),
+                4 => self.tile::<4>(square, row, rows),
+                5 => self.tile::<5>(square, row, rows),
+                7 if shape.rows > 6 => self.tile::<7>(square, row, rows),
+                8 if shape.rows > 6 => self.tile::<8>(square, row, rows),
+                _ => self.tile::<6>(square, row, rows),
+            }
+            row += next;
         }
     }
 }
 
 impl<T: Float> Tiles<'_, T> {
+    /// Packs the tile of `R` rows from `row` on.
     #[inline(always)]
-    fn pack<const R: usize>(self, depth: usize) {
-        let Tiles { rows, k, to } = self;
-        let count = rows.len().checked_div(k).unwrap_or(0);
-        for start in (0..k).step_by(depth) {
-            let depth = depth.min(k - start);
-            let to = &mut to[count * start..][..count * depth];
-            let part = Part { square: Square::new(), rows, k, start, depth };
-            let row = part.pack::<R>(to, 0);
-            let row = part.pack::<4>(to, row);
-            let row = part.pack::<2>(to, row);
-            part.pack::<1>(to, row);
-        }
-    }
-}
-
-/// Some columns of rows of `k` elements.
-struct Part<'a, T> {
-    square: Square,
-    rows: &'a [T],
-    k: usize,
-    start: usize,
-    depth: usize,
-}
-
-impl<T: Float> Part<'_, T> {
-    /// Packs tiles of `R` rows from `row` on while there are as many, and gives the first row left.
-    #[inline(always)]
-    fn pack<const R: usize>(&self, to: &mut [f32], mut row: usize) -> usize {
-        let &Part { square, rows, k, start, depth } = self;
-        while (row + R) * k <= rows.len() {
-            let tile = &mut to[row * depth..][..R * depth];
-            let rows = std::array::from_fn::<_, R, _>(|i| &rows[(row + i) * k + start..][..depth]);
-            turn(square, rows, tile, R, 0);
-            row += R;
-        }
-        row
+    fn tile<const R: usize>(&mut self, square: Square, row: usize, rows: usize) {
+        let (from, k, start) = (self.rows, self.k, self.start);
+        let depth = self.to.len() / rows;
+        let tile = &mut self.to[row * depth..][..R * depth];
+        let rows = std::array::from_fn(|i| &from[(row + i) * k + start..][..depth]);
+        turn::<T, R>(square, rows, tile, R, 0);
     }
 }
 

@@ -289,6 +289,7 @@ mod tests {
                 let args = Args {
                     a: &a,
                     b: &b,
+                    packed: false,
                     epilogue: &epilogue,
                     batch,
                     m,

@@ -11,7 +11,8 @@ use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::{Args, Best, Found, Pairs, Storage, Want};
-use crate::ops::math::{PIECE, exp, fetch, fitting, vectorize};
+use crate::device::cache::fetch;
+use crate::ops::math::{PIECE, exp, fitting, vectorize};
 use crate::{Result, Tensor};
 
 /// Document tokens whose products are formed together: as many accumulators as AVX-512 and NEON have registers for.

@@ -16,7 +16,8 @@ use super::corpus::Chunk;
 use super::select::{Selector, entry, key, score};
 use super::{Args, Hits, Metric, inverse_length};
 use crate::DType;
-use crate::ops::math::{PIECE, fetch, fitting, vectorize, widen};
+use crate::device::cache::fetch;
+use crate::ops::math::{PIECE, fitting, vectorize, widen};
 
 /// Rows scored together: as many accumulators as AVX-512 and NEON have registers for, with two vectors a panel.
 const BLOCK: usize = 12;
