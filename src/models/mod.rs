@@ -29,7 +29,8 @@
 //! intermediate size, the workspace is `4 T max(5 H, 2 H + I)` bytes of activations and 12 T of row numbers, each buffer rounded
 //! up by at most an eighth, and what [`gemm`](crate::ops::gemm) packs; ColBERT's queries, whose filling is not seen, take
 //! another `12 T H` in attention. Of gated nets I counts thrice, and rotary positions take another `12 T H`; images come with
-//! their pixels, `4 T` for each value of a patch.
+//! their pixels, `4 T` for each value of a patch. On CUDA these go up through pinned host memory, of which a device keeps up to
+//! 256 MiB until [`Device::trim`](crate::Device::trim).
 //! [`Inspect`] downloads what it gives. Results and token ids are on the host.
 //!
 //! # Example

@@ -111,3 +111,36 @@ impl CudaDevice {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::device;
+    use super::*;
+    use crate::Error;
+
+    #[test]
+    fn what_is_filled_arrives_also_through_memory_that_was_used_before() {
+        let Some(gpu) = device() else { return };
+        let buffers: Vec<CudaBuffer> = (0..5).map(|_| gpu.alloc(1 << 20).unwrap()).collect();
+        for (i, buffer) in buffers.iter().enumerate() {
+            let bytes = (1 << 20) - 1000 * i;
+            let fill = |to: &mut [u8]| {
+                assert_eq!(to.len(), bytes);
+                to.fill(i as u8 + 1);
+                Ok(())
+            };
+            gpu.upload_with(buffer, bytes, fill).unwrap();
+        }
+        for (i, buffer) in buffers.iter().enumerate() {
+            let bytes = gpu.read_now(buffer, (1 << 20) - 1000 * i as u64).unwrap();
+            assert!(bytes.iter().all(|&b| b == i as u8 + 1), "buffer {i}");
+        }
+        // A host that fails leaves the device as it was.
+        let error = gpu.upload_with(&buffers[0], 8, |_| Err(Error::argument("x", "a", "b")));
+        assert!(matches!(error, Err(Error::Argument { .. })));
+        assert_eq!(gpu.read_now(&buffers[0], 8).unwrap(), [1; 8]);
+        assert!(gpu.upload_with(&buffers[0], 1 << 21, |_| unreachable!()).is_err());
+        gpu.trim();
+        assert!(lock(&gpu.staging).is_empty());
+    }
+}
