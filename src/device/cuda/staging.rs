@@ -81,11 +81,14 @@ impl CudaDevice {
         fill: impl FnOnce(&mut [u8]) -> Result<()>,
     ) -> Result<()> {
         self.fits(buffer, 0, bytes as u64)?;
+        if bytes == 0 {
+            return fill(&mut []);
+        }
         let mut kept = lock(&self.staging);
         let free = kept.iter().position(|s| s.bytes >= bytes && s.is_free());
         let found = free.map(|at| kept.remove(at));
         drop(kept);
-        let found = found.map_or_else(|| Staging::new(&self.core, bytes.max(1)), Ok);
+        let found = found.map_or_else(|| Staging::new(&self.core, bytes), Ok);
         let Ok(mut staging) = found else {
             // Where no memory can be pinned any other will do.
             let mut data = host_memory(bytes as u64)?;
@@ -135,6 +138,11 @@ mod tests {
             let bytes = gpu.read_now(buffer, (1 << 20) - 1000 * i as u64).unwrap();
             assert!(bytes.iter().all(|&b| b == i as u8 + 1), "buffer {i}");
         }
+        gpu.upload_with(&buffers[0], 0, |to| {
+            assert!(to.is_empty());
+            Ok(())
+        })
+        .unwrap();
         // A host that fails leaves the device as it was.
         let error = gpu.upload_with(&buffers[0], 8, |_| Err(Error::argument("x", "a", "b")));
         assert!(matches!(error, Err(Error::Argument { .. })));

@@ -87,7 +87,10 @@ impl Way {
             Way::Persistent { .. } => {
                 let of_its_own = args.epilogue.residual.is_none()
                     || args.out == DType::F32 && args.repeat >= args.m;
-                both && args.batch == 1 && of_its_own && args.m <= i32::MAX as usize - 2 * TILE
+                // Places in a tensor map are signed.
+                let most = i32::MAX as usize - 2 * TILE;
+                let extents = [args.m, args.n, args.k];
+                both && args.batch == 1 && of_its_own && extents.iter().all(|n| *n <= most)
             }
         }
     }
