@@ -6,6 +6,7 @@
 
 mod driver;
 mod graph;
+mod pinned;
 mod staging;
 mod tiles;
 
@@ -64,7 +65,7 @@ pub(crate) struct CudaDevice {
     kernels: Mutex<HashMap<TypeId, Box<dyn Any + Send>>>,
     launches: AtomicU64,
     /// Pinned memory of inputs, the last used at the end.
-    staging: Mutex<Vec<staging::Staging>>,
+    staging: Mutex<Vec<pinned::Pinned>>,
 }
 
 /// What memory and modules need to be given back.
@@ -572,35 +573,26 @@ impl CudaDevice {
                 Err(e) => Poll::Ready(Err(e)),
             })
             .await?;
-            read.finish()
+            let mut data = host_memory(bytes)?;
+            data.copy_from_slice(read.as_slice());
+            Ok(data)
         }
     }
 
-    fn start_read(&self, buffer: &CudaBuffer, bytes: u64) -> Result<Option<Read>> {
+    fn start_read(&self, buffer: &CudaBuffer, bytes: u64) -> Result<Option<pinned::Pinned>> {
         if bytes == 0 {
             return Ok(None);
         }
         self.fits(buffer, 0, bytes)?;
         self.core.bind()?;
-        let mut host = std::ptr::null_mut();
-        let mut event = std::ptr::null_mut();
-        // SAFETY: the driver writes both handles; `Read` owns what was made from there on.
-        let read = unsafe {
-            let made = sys::cuMemHostAlloc(&mut host, bytes as usize, 0).result();
-            self.core.check("allocating pinned memory", made)?;
-            let timing = sys::CUevent_flags::CU_EVENT_DISABLE_TIMING as u32;
-            let made = sys::cuEventCreate(&mut event, timing).result();
-            let read = Read { core: self.core.clone(), host, event, bytes: bytes as usize };
-            self.core.check("making an event", made)?;
-            read
-        };
+        let read = pinned::Pinned::new(&self.core, bytes as usize)?;
         // SAFETY: the pinned memory has room for the range, which is inside the buffer.
-        unsafe {
+        let copied = unsafe {
             let stream = self.core.stream();
-            let copied = sys::cuMemcpyDtoHAsync_v2(host, buffer.pointer, bytes as usize, stream);
-            self.core.check("copying from the device", copied.result())?;
-            self.core.check("recording an event", sys::cuEventRecord(event, stream).result())?;
-        }
+            sys::cuMemcpyDtoHAsync_v2(read.host(), buffer.pointer, bytes as usize, stream)
+        };
+        self.core.check("copying from the device", copied.result())?;
+        read.record()?;
         Ok(Some(read))
     }
 
@@ -817,55 +809,6 @@ impl CudaDevice {
             )));
         }
         Ok(CudaBuffer { pointer, bytes, core: self.core.clone(), source: Source::Caller(None) })
-    }
-}
-
-/// A read that is under way.
-struct Read {
-    core: Arc<Core>,
-    host: *mut c_void,
-    event: sys::CUevent,
-    bytes: usize,
-}
-
-// SAFETY: pinned memory and events may be used from any thread, and only the owner of this uses them.
-unsafe impl Send for Read {}
-// SAFETY: through a shared reference the driver is only asked whether the event has happened.
-unsafe impl Sync for Read {}
-
-impl Read {
-    fn is_done(&self) -> Result<bool> {
-        self.core.bind()?;
-        // SAFETY: the event lives.
-        match unsafe { sys::cuEventQuery(self.event) } {
-            sys::CUresult::CUDA_ERROR_NOT_READY => Ok(false),
-            code => self.core.check("waiting for a copy", code.result()).map(|()| true),
-        }
-    }
-
-    fn finish(self) -> Result<Vec<u8>> {
-        let mut data = host_memory(self.bytes as u64)?;
-        // SAFETY: the copy is done and wrote as many bytes.
-        data.copy_from_slice(unsafe {
-            std::slice::from_raw_parts(self.host.cast::<u8>(), self.bytes)
-        });
-        Ok(data)
-    }
-}
-
-impl Drop for Read {
-    fn drop(&mut self) {
-        if self.core.context.bind_to_thread().is_err() {
-            return;
-        }
-        // SAFETY: a copy that is still under way is waited for before its memory goes.
-        unsafe {
-            if !self.event.is_null() {
-                let _ = sys::cuEventSynchronize(self.event);
-                let _ = sys::cuEventDestroy_v2(self.event);
-            }
-            let _ = sys::cuMemFreeHost(self.host);
-        }
     }
 }
 

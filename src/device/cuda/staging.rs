@@ -1,75 +1,14 @@
 //! Staging: pinned host memory from which inputs go up while the device works on what came before. A copy from any other memory
 //! waits for the device first.
 
-use std::ffi::c_void;
-use std::sync::Arc;
-
 use cudarc::driver::sys;
 
-use super::{Core, CudaBuffer, CudaDevice, host_memory, lock};
+use super::pinned::Pinned;
+use super::{CudaBuffer, CudaDevice, host_memory, lock};
 use crate::Result;
 
 /// Pinned bytes that a device keeps for its next inputs.
 const KEPT: usize = 256 << 20;
-
-/// Pinned memory, and the event behind the last copy from it.
-pub(super) struct Staging {
-    core: Arc<Core>,
-    host: *mut c_void,
-    event: sys::CUevent,
-    bytes: usize,
-}
-
-// SAFETY: pinned memory and events may be used from any thread, and only the owner of this uses them.
-unsafe impl Send for Staging {}
-
-impl Staging {
-    fn new(core: &Arc<Core>, bytes: usize) -> Result<Staging> {
-        core.bind()?;
-        let (host, event) = (std::ptr::null_mut(), std::ptr::null_mut());
-        let mut staging = Staging { core: core.clone(), host, event, bytes };
-        // SAFETY: the driver writes both handles, of which `staging` owns what was made; the memory is as long, and is written
-        // before anything reads it.
-        unsafe {
-            let made = sys::cuMemHostAlloc(&mut staging.host, bytes, 0).result();
-            core.check("allocating pinned memory", made)?;
-            let timing = sys::CUevent_flags::CU_EVENT_DISABLE_TIMING as u32;
-            core.check("making an event", sys::cuEventCreate(&mut staging.event, timing).result())?;
-            staging.host.cast::<u8>().write_bytes(0, bytes);
-        }
-        Ok(staging)
-    }
-
-    /// Whether nothing is copied from it any more.
-    fn is_free(&self) -> bool {
-        // SAFETY: the event lives; where it was never recorded it has happened.
-        self.core.bind().is_ok()
-            && unsafe { sys::cuEventQuery(self.event) } == sys::CUresult::CUDA_SUCCESS
-    }
-
-    fn bytes_mut(&mut self) -> &mut [u8] {
-        // SAFETY: the memory is as long and was written when it was made; nothing is copied from it while it is free.
-        unsafe { std::slice::from_raw_parts_mut(self.host.cast(), self.bytes) }
-    }
-}
-
-impl Drop for Staging {
-    fn drop(&mut self) {
-        if self.core.context.bind_to_thread().is_err() {
-            return;
-        }
-        // SAFETY: a copy that is still under way is waited for before its memory goes.
-        unsafe {
-            if !self.event.is_null() {
-                let _ = sys::cuEventSynchronize(self.event);
-                let _ = sys::cuEventDestroy_v2(self.event);
-            }
-            if !self.host.is_null() {
-                let _ = sys::cuMemFreeHost(self.host);
-            }
-        }
-    }
-}
 
 impl CudaDevice {
     /// Has `fill` write the first `bytes` bytes of a buffer, on the host; they go up in the stream's order, for which nobody waits.
@@ -85,30 +24,28 @@ impl CudaDevice {
             return fill(&mut []);
         }
         let mut kept = lock(&self.staging);
-        let free = kept.iter().position(|s| s.bytes >= bytes && s.is_free());
+        let free = kept.iter().position(|s| s.bytes() >= bytes && s.is_done().unwrap_or(false));
         let found = free.map(|at| kept.remove(at));
         drop(kept);
-        let found = found.map_or_else(|| Staging::new(&self.core, bytes), Ok);
+        let found = found.map_or_else(|| Pinned::zeroed(&self.core, bytes), Ok);
         let Ok(mut staging) = found else {
             // Where no memory can be pinned any other will do.
             let mut data = host_memory(bytes as u64)?;
             fill(&mut data)?;
             return self.upload(buffer, &data);
         };
-        fill(&mut staging.bytes_mut()[..bytes])?;
+        fill(&mut staging.as_mut_slice()[..bytes])?;
         self.core.bind()?;
         // SAFETY: both ranges are as long; the pinned memory stays until the event behind the copy has happened.
         unsafe {
             let stream = self.core.stream();
-            let copied =
-                sys::cuMemcpyHtoDAsync_v2(buffer.pointer, staging.host, bytes, stream).result();
-            self.core.check("copying to the device", copied)?;
-            let recorded = sys::cuEventRecord(staging.event, stream).result();
-            self.core.check("recording an event", recorded)?;
+            let copied = sys::cuMemcpyHtoDAsync_v2(buffer.pointer, staging.host(), bytes, stream);
+            self.core.check("copying to the device", copied.result())?;
         }
+        staging.record()?;
         let mut kept = lock(&self.staging);
         kept.push(staging);
-        while kept.len() > 1 && kept.iter().map(|s| s.bytes).sum::<usize>() > KEPT {
+        while kept.len() > 1 && kept.iter().map(Pinned::bytes).sum::<usize>() > KEPT {
             kept.remove(0);
         }
         Ok(())
