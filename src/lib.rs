@@ -25,6 +25,7 @@
 //! | [`models`] | Hugging Face, sentence-transformers and OpenCLIP folders, run as text, image, dual and cross-encoders |
 //! | `images` | image files to normalised pixels and patches, by a model's folder (feature `images`) |
 //! | [`ops`] | the operations: gemm, attention, norm, embed, pool, topk, maxsim, hamming, residual, kmeans |
+//! | [`files`] | how inputs are read and outputs are written |
 //! | [`Tensor`], [`Offsets`] | a shape, a dtype and memory on one device; bounds of ragged sequences |
 //! | [`Device`] | the CPU or a GPU, your own CUDA context and stream or wgpu device included |
 //!
@@ -50,6 +51,7 @@
 pub mod device;
 mod dtype;
 mod error;
+pub mod files;
 pub mod images;
 pub mod metrics;
 pub mod models;
@@ -60,7 +62,7 @@ mod tensor;
 
 pub use device::{Device, DeviceInfo, DeviceOptions, MatmulPrecision};
 pub use dtype::{DType, Element, Float};
-pub use error::{Error, Result};
+pub use error::{Error, Result, shown};
 pub use half::{bf16, f16};
 pub use tensor::{Offsets, Tensor};
 

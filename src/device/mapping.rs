@@ -1,27 +1,28 @@
 //! Read-only file mappings.
 
-use std::fs::File;
 use std::path::Path;
 
-use crate::{Error, Result};
+use crate::{Error, Result, files};
 
-/// A whole file, mapped read-only.
+/// A whole regular file, mapped read-only.
 pub(crate) struct Mapping(memmap2::Mmap);
 
 impl Mapping {
+    /// Maps a file that is not empty.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if it does not exist, cannot be opened, is empty, is a folder, pipe, socket or device, or is a Git
+    /// LFS pointer.
     #[allow(unsafe_code)]
     pub(crate) fn open(path: &Path) -> Result<Self> {
-        let file = File::open(path).map_err(|e| Error::io(path, e))?;
-        let meta = file.metadata().map_err(|e| Error::io(path, e))?;
-        if !meta.is_file() {
-            return Err(Error::io(path, std::io::Error::other("not a regular file")));
-        }
-        if meta.len() == 0 {
+        let (file, metadata) = files::open(path)?;
+        if metadata.len() == 0 {
             return Err(Error::io(path, std::io::Error::other("the file is empty")));
         }
-        // SAFETY: the mapping is read-only and private to this process. As with every user of mmap, a file that
-        // another process truncates while it is mapped raises SIGBUS; model files are not edited in place.
+        // SAFETY: the mapping is read-only and private to this process. A file that another process truncates while it is
+        // mapped raises SIGBUS, as for every user of mmap: the documentation of `models`, the only user, says so.
         let map = unsafe { memmap2::Mmap::map(&file) }.map_err(|e| Error::io(path, e))?;
+        files::check_pointer(path, &map)?;
         Ok(Mapping(map))
     }
 }

@@ -7,7 +7,7 @@ use image::metadata::Orientation;
 use image::{ColorType, DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, RgbImage};
 
 use super::jpeg;
-use crate::{Error, Result};
+use crate::{Error, Result, files};
 
 /// Pixels of an image at most where no other limit is given: a quarter of a GiB as RGB. Pillow warns above it of a
 /// decompression bomb, and refuses twice as many.
@@ -44,8 +44,25 @@ impl Image {
     /// [`open`](Image::open) with another limit to the number of pixels. Decoding takes up to 16 bytes a pixel.
     pub fn open_within(file: impl AsRef<Path>, max_pixels: usize) -> Result<Image> {
         let file = file.as_ref();
-        let bytes = std::fs::read(file).map_err(|e| Error::io(file, e))?;
+        let bytes = files::read(file, files::IMAGE)?;
         decode(&bytes, max_pixels).map_err(|problem| Error::Image { file: file.into(), problem })
+    }
+
+    /// Looks at a file without decoding its pixels: whether it is a JPEG, PNG or WebP with a sound header and 1 to
+    /// [`MAX_PIXELS`] pixels. Reads 64 KiB, and more only if the header does not end there.
+    ///
+    /// # Errors
+    /// As [`open`](Image::open), for what the header shows.
+    pub fn check(file: impl AsRef<Path>) -> Result<()> {
+        let file = file.as_ref();
+        let bad = |problem| Error::Image { file: file.into(), problem };
+        let (head, is_whole) = files::read_head(file, HEAD)?;
+        match header(&head, MAX_PIXELS, is_whole) {
+            Err(_) if !is_whole => {
+                header(&files::read(file, files::IMAGE)?, MAX_PIXELS, true).map(drop).map_err(bad)
+            }
+            looked => looked.map(drop).map_err(bad),
+        }
     }
 
     /// [`open`](Image::open) for a file in memory.
@@ -91,7 +108,15 @@ impl Image {
     }
 }
 
-fn decode(bytes: &[u8], max_pixels: usize) -> Result<Image, String> {
+/// Bytes in which most headers end.
+const HEAD: u64 = 64 << 10;
+
+/// What a file's header says, with what decodes the rest. `is_whole` if the bytes are all of the file.
+fn header(
+    bytes: &[u8],
+    max_pixels: usize,
+    is_whole: bool,
+) -> Result<(impl ImageDecoder, [u32; 2]), String> {
     let known = "known are JPEG, PNG and WebP";
     let format = image::guess_format(bytes).map_err(|_| match bytes.is_empty() {
         true => "is empty".to_string(),
@@ -105,7 +130,7 @@ fn decode(bytes: &[u8], max_pixels: usize) -> Result<Image, String> {
     limits.max_alloc = Some((max_pixels as u64).saturating_mul(8).saturating_add(64 << 20));
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
     reader.limits(limits);
-    let mut decoder = reader.into_decoder().map_err(|e| e.to_string())?;
+    let decoder = reader.into_decoder().map_err(|e| e.to_string())?;
 
     let (width, height) = decoder.dimensions();
     let pixels = width as u64 * height as u64;
@@ -116,9 +141,14 @@ fn decode(bytes: &[u8], max_pixels: usize) -> Result<Image, String> {
         return Err(format!("has {width} x {height} pixels, expected at least 1 x 1"));
     }
     // The decoder fills up what is missing with grey.
-    if format == ImageFormat::Jpeg && !jpeg::is_whole(bytes) {
+    if format == ImageFormat::Jpeg && is_whole && !jpeg::is_whole(bytes) {
         return Err("ends before its end-of-image marker".into());
     }
+    Ok((decoder, [width, height]))
+}
+
+fn decode(bytes: &[u8], max_pixels: usize) -> Result<Image, String> {
+    let (mut decoder, [width, height]) = header(bytes, max_pixels, true)?;
     // Where the orientation is damaged, the picture need not be.
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
     let color = decoder.color_type();

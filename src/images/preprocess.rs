@@ -8,7 +8,7 @@ use super::geometry::{Crop, Middle};
 use super::recipe::Recipe;
 use super::resize::resize;
 use super::{Image, MAX_PIXELS, Pixels};
-use crate::{Error, Result};
+use crate::{Error, Result, files};
 
 /// Resizes, crops and normalises images as a model was trained with. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -28,14 +28,14 @@ impl Preprocessor {
     pub fn open(folder: &Path) -> Result<Preprocessor> {
         for name in ["processor_config.json", "preprocessor_config.json", "open_clip_config.json"] {
             let file = folder.join(name);
-            match std::fs::read_to_string(&file) {
+            match files::read_text(&file, files::CONFIG) {
                 // Before version 5 it had nothing about images.
                 Ok(text)
                     if name == "processor_config.json" && !text.contains("\"image_processor\"") => {
                 }
                 Ok(text) => return Preprocessor::parse(&text, &file),
-                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-                Err(e) => return Err(Error::io(file, e)),
+                Err(e) if e.is_not_found() => {}
+                Err(e) => return Err(e),
             }
         }
         let problem = "has no processor_config.json with an image_processor, no preprocessor_config.json and no \
@@ -95,12 +95,16 @@ impl Preprocessor {
     /// # Errors
     /// The first file's that fails, with its name: those of [`Image::open`] and [`pixels`](Preprocessor::pixels).
     pub fn files<P: AsRef<Path> + Sync>(&self, files: &[P]) -> Result<Vec<Pixels>> {
+        self.each_file(files).into_iter().collect()
+    }
+
+    /// [`files`](Preprocessor::files) with a result for each file, so that one that is damaged does not stop the others.
+    pub fn each_file<P: AsRef<Path> + Sync>(&self, files: &[P]) -> Vec<Result<Pixels>> {
         let one = |file: &Path| {
             let image = Image::open_within(file, self.max_pixels)?;
             self.run(&image).map_err(|problem| Error::Image { file: file.into(), problem })
         };
-        let done: Vec<_> = files.par_iter().map(|file| one(file.as_ref())).collect();
-        done.into_iter().collect()
+        files.par_iter().map(|file| one(file.as_ref())).collect()
     }
 
     /// The image that normalised pixels show: the nearest level of each.

@@ -9,7 +9,7 @@ use super::adapters::AdapterShape;
 use super::layers::Shape;
 use super::text::family::{self, Family, Layout};
 use crate::ops::gemm::Activation;
-use crate::{Error, Result};
+use crate::{Error, Result, files};
 
 /// Names as in transformers' table of activations.
 const ACTIVATIONS: [(&str, Activation); 10] = [
@@ -234,7 +234,7 @@ impl TextConfig {
 /// The `config.json` of a folder, and its path.
 pub(crate) fn read_config(folder: &Path) -> Result<(Map<String, Value>, PathBuf)> {
     let file = folder.join("config.json");
-    let text = std::fs::read_to_string(&file).map_err(|e| Error::io(&file, e))?;
+    let text = files::read_text(&file, files::CONFIG)?;
     Ok((parse_object(&text, &file)?, file))
 }
 

@@ -21,6 +21,11 @@
 //! Sequences run in batches, one after the other without padding. What a text gives never depends on what else is in
 //! its batch, to the bit, on one device.
 //!
+//! # Files
+//! Every file of a folder must be a regular file, of at most 64 MiB (`tokenizer.json` 256 MiB); Git LFS pointers are refused.
+//! Weights are mapped into memory while a model is loaded, and at no other time: a process that truncates the file during
+//! that time ends this one with SIGBUS. Replace files by renaming others onto them.
+//!
 //! # Memory
 //! Weights in the dtype asked for, plus the workspace of one batch. What products multiply by is kept
 //! [`Packed`](crate::ops::gemm::Packed) instead of plain, which takes as much memory but for the last panel; while a model

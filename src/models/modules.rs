@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::config::{config, only};
 use crate::ops::pool::Pooling;
-use crate::{Error, Result};
+use crate::{Error, Result, files};
 
 /// What follows the encoder, and where the encoder is.
 #[derive(Debug)]
@@ -302,10 +302,9 @@ impl Reading {
 
 /// A JSON file, or nothing where there is none.
 pub(crate) fn read_json<T: DeserializeOwned>(file: &Path) -> Result<Option<T>> {
-    let text = match std::fs::read(file) {
-        Ok(text) => text,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(Error::io(file, e)),
+    let text = match files::read(file, files::CONFIG) {
+        Err(e) if e.is_not_found() => return Ok(None),
+        text => text?,
     };
     serde_json::from_slice(&text)
         .map(Some)

@@ -12,7 +12,7 @@ use tokenizers::{
 
 use super::config::TextConfig;
 use super::modules::Reading;
-use crate::{Error, Result};
+use crate::{Error, Result, files};
 
 /// A tokenizer that gives what the model it was loaded with can read.
 #[derive(Clone)]
@@ -83,7 +83,7 @@ impl Tokenizer {
                     .into(),
             ));
         }
-        let text = std::fs::read(&file).map_err(|e| Error::io(&file, e))?;
+        let text = files::read(&file, files::TOKENIZER)?;
         let mut inner = parse(&text).map_err(bad)?;
         let limit = reading.limit.unwrap_or(usize::MAX).min(config.parts.max_tokens());
         // The crate subtracts the special tokens from the limit without looking.

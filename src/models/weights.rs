@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 
 use crate::device::mapping::Mapping;
-use crate::{DType, Device, Error, Result, Tensor};
+use crate::{DType, Device, Error, Result, Tensor, files};
 
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
@@ -103,7 +103,7 @@ impl Weights {
             tensor: tensor.into(),
             problem,
         };
-        let text = std::fs::read(&index).map_err(|e| Error::io(&index, e))?;
+        let text = files::read(&index, files::CONFIG)?;
         let Index { weight_map: Unique(map) } =
             serde_json::from_slice(&text).map_err(|e| bad("*", e.to_string()))?;
         let mut files: Vec<File> = Vec::new();

@@ -88,7 +88,7 @@ impl BinaryIndex {
                 format!("{} values", vectors.len()),
             ));
         }
-        let fresh = self.ids.check(ids.iter().map(AsRef::as_ref))?;
+        let fresh = self.ids.check(ids)?;
         let mut codes = Vec::with_capacity(ids.len() * self.codes.words());
         for part in vectors.chunks(self.group()) {
             codes.extend(self.encode(part)?.to_vec::<u32>()?);
@@ -285,8 +285,8 @@ impl BinaryIndex {
                 false => None,
             };
             let dim = projection.as_ref().map_or(bits, |p| p.0[1]);
-            let rows = projection.map(|p| bytemuck::pod_collect_to_vec::<u8, f32>(p.1));
-            let host: Vec<f32> = bytemuck::pod_collect_to_vec(thresholds);
+            let rows = projection.map(|p| bytemuck::pod_collect_to_vec::<u8, f32>(&p.1));
+            let host: Vec<f32> = bytemuck::pod_collect_to_vec(&thresholds);
             match Hasher::new(device, dim, rows.as_deref(), &host) {
                 Err(e @ (Error::Argument { .. } | Error::Shape { .. })) => {
                     return Err(file.fault("thresholds", e.to_string()));
@@ -295,8 +295,7 @@ impl BinaryIndex {
             }
         };
         let dim = hasher.dim();
-        let (shape, codes) = file.need("codes", DType::U32, &[None, Some(bits / 32)])?;
-        let n = shape[0];
+        let n = file.shape("codes", DType::U32, &[None, Some(bits / 32)])?[0];
         let keep = match (file.has("embeddings"), file.has("int8")) {
             (true, _) => Keep::Floats(file.float("embeddings")?),
             (false, true) => Keep::Int8,
@@ -307,9 +306,9 @@ impl BinaryIndex {
             Keep::Floats(dtype) => {
                 let bytes = file.need("embeddings", dtype, &[Some(n), Some(dim)])?.1;
                 match dtype {
-                    DType::F16 => Kept::F16(bytemuck::pod_collect_to_vec(bytes)),
-                    DType::BF16 => Kept::BF16(bytemuck::pod_collect_to_vec(bytes)),
-                    _ => Kept::F32(bytemuck::pod_collect_to_vec(bytes)),
+                    DType::F16 => Kept::F16(bytemuck::pod_collect_to_vec(&bytes)),
+                    DType::BF16 => Kept::BF16(bytemuck::pod_collect_to_vec(&bytes)),
+                    _ => Kept::F32(bytemuck::pod_collect_to_vec(&bytes)),
                 }
             }
             Keep::Int8 => {
@@ -319,22 +318,23 @@ impl BinaryIndex {
                 Kept::Int8 {
                     values: rows.map(|&b| b as i8).collect(),
                     scales: bytemuck::pod_collect_to_vec(
-                        file.need("scales", DType::F32, &[Some(n)])?.1,
+                        &file.need("scales", DType::F32, &[Some(n)])?.1,
                     ),
                 }
             }
         };
         let mut index = BinaryIndex::new(hasher, keep)?;
         let names = file.ids(n)?;
-        let fresh = index.ids.check(names.iter().map(String::as_str)).map_err(|e| Error::Data {
+        let fresh = index.ids.check(&names).map_err(|e| Error::Data {
             file: path.into(),
             line: None,
             problem: e.to_string(),
         })?;
-        let part = index.codes.chunk_rows() * 4 * index.codes.words();
-        for bytes in codes.chunks(part) {
-            let shape = [bytes.len() / 4 / index.codes.words(), index.codes.words()];
-            let codes = Tensor::from_bytes(device, DType::U32, &shape, bytes)?;
+        let (words, part) = (index.codes.words(), index.codes.chunk_rows());
+        for start in (0..n).step_by(part) {
+            let end = n.min(start + part);
+            let bytes = file.bytes("codes", start * words * 4..end * words * 4)?;
+            let codes = Tensor::from_bytes(device, DType::U32, &[end - start, words], &bytes)?;
             index.codes.append_tensor(&codes)?;
         }
         index.kept = kept;

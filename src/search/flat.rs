@@ -50,7 +50,7 @@ impl FlatIndex {
                 format!("{} values", vectors.len()),
             ));
         }
-        let fresh = self.ids.check(ids.iter().map(AsRef::as_ref))?;
+        let fresh = self.ids.check(ids)?;
         self.corpus.append(vectors)?;
         self.ids.append(fresh);
         Ok(())
@@ -169,17 +169,18 @@ impl FlatIndex {
         let stored = Stored::open(path)?;
         let (dtype, dim) = (stored.dtype(), stored.dim());
         let mut index = FlatIndex::new(device, dtype, dim)?;
-        let fresh = index
-            .ids
-            .check(stored.ids().iter().map(String::as_str))
-            .map_err(|e| Error::Data { file: path.into(), line: None, problem: e.to_string() })?;
-        let row_bytes = dim * dtype.size();
-        let part = index.corpus.chunk_rows() * row_bytes;
+        let fresh = index.ids.check(stored.ids()).map_err(|e| Error::Data {
+            file: path.into(),
+            line: None,
+            problem: e.to_string(),
+        })?;
+        let part = index.corpus.chunk_rows();
         // On the host, where the corpus takes the lengths of rows: from a GPU they would be read back for it.
         let host = if device.is_cpu() { device.clone() } else { Device::cpu() };
-        for bytes in stored.bytes().chunks(part) {
-            let rows = bytes.len() / row_bytes;
-            index.corpus.append_tensor(&Tensor::from_bytes(&host, dtype, &[rows, dim], bytes)?)?;
+        for start in (0..stored.len()).step_by(part) {
+            let rows = start..stored.len().min(start + part);
+            let (shape, bytes) = ([rows.len(), dim], stored.bytes(rows)?);
+            index.corpus.append_tensor(&Tensor::from_bytes(&host, dtype, &shape, &bytes)?)?;
         }
         index.ids.append(fresh);
         Ok(index)

@@ -1,7 +1,7 @@
 //! The ids of an index's rows, those that were removed, and the hits that name them.
 
 use std::borrow::Cow;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::ops::topk::{Bitmap, Hits};
@@ -20,6 +20,22 @@ pub struct Hit {
 /// What a search leaves out: `filter` keeps the ids for which it holds.
 pub(crate) type Filter<'a> = Option<&'a dyn Fn(&str) -> bool>;
 
+/// Checks that ids differ. Every file that is written and every index goes through this, so that one that was written can be
+/// read.
+///
+/// # Errors
+/// [`Error::Argument`] with the first id that occurs twice, and where.
+pub fn check_ids<S: AsRef<str>>(ids: &[S]) -> Result<()> {
+    let mut seen = HashMap::with_capacity(ids.len());
+    for (row, id) in ids.iter().enumerate() {
+        if let Some(first) = seen.insert(id.as_ref(), row) {
+            let got = format!("'{}' in the rows {first} and {row}", id.as_ref());
+            return Err(Error::argument("ids", "ids that differ", got));
+        }
+    }
+    Ok(())
+}
+
 /// The ids of an index's rows, in the order of the rows.
 #[derive(Clone)]
 pub(super) struct Ids {
@@ -35,15 +51,16 @@ impl Ids {
     }
 
     /// Ids that may be appended: none is there, none comes twice.
-    pub(super) fn check<'a>(&self, ids: impl Iterator<Item = &'a str>) -> Result<Vec<Arc<str>>> {
-        let mut seen = HashSet::new();
-        ids.map(|id| {
-            if self.rows.contains_key(id) || !seen.insert(id) {
-                return Err(Error::argument("ids", "ids that differ", format!("'{id}' twice")));
+    pub(super) fn check<S: AsRef<str>>(&self, ids: &[S]) -> Result<Vec<Arc<str>>> {
+        check_ids(ids)?;
+        let fresh = |id: &S| match self.rows.contains_key(id.as_ref()) {
+            true => {
+                let got = format!("'{}', which the index has already", id.as_ref());
+                Err(Error::argument("ids", "ids that are new", got))
             }
-            Ok(Arc::from(id))
-        })
-        .collect()
+            false => Ok(Arc::from(id.as_ref())),
+        };
+        ids.iter().map(fresh).collect()
     }
 
     /// Appends what [`check`](Self::check) gave, once the rows are there.

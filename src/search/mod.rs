@@ -10,5 +10,5 @@ mod tokens;
 pub use binary::{BinaryIndex, BinarySearch, Keep};
 pub use cur::CurIndex;
 pub use flat::FlatIndex;
-pub use ids::Hit;
+pub use ids::{Hit, check_ids};
 pub use tokens::TokenIndex;

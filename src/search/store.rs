@@ -3,22 +3,22 @@
 //! Metadata: `format` (`nearkin 1`), `ids` (a JSON array of strings, one a row of `embeddings`) and `xxh3` (the 64-bit
 //! XXH3 of all tensor data, in hexadecimal). A safetensors header holds at most 100 MB; where the ids take more than half
 //! of that, the same JSON is a tensor `ids` of bytes instead. Beside `embeddings`, or instead of it, there may be the tensors of
-//! token vectors that [`TokenIndex`](super::TokenIndex) names, with one id a document. A file is written under another name in the same folder,
-//! synced and renamed, so that a crash never leaves half of one. Files without these entries load too: rows are then
+//! token vectors that [`TokenIndex`](super::TokenIndex) names, with one id a document. A file is written by
+//! [`Replacement`](crate::files::Replacement), so that a crash never leaves half of one. Files without these entries load too: rows are then
 //! numbered.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::io::{BufWriter, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use safetensors::SafeTensors;
+use safetensors::tensor::Metadata;
 use serde_json::json;
-use xxhash_rust::xxh3::{Xxh3, xxh3_64};
+use xxhash_rust::xxh3::Xxh3;
 
 use super::flat::MAX_DIM;
-use crate::device::mapping::Mapping;
+use super::ids::check_ids;
+use crate::files::{Reader, Replacement};
 use crate::{DType, Device, Error, Result, Tensor};
 
 const FORMAT: &str = "nearkin 1";
@@ -28,8 +28,14 @@ const HEADER_IDS: usize = 40 << 20;
 const EMBEDDINGS: &str = "embeddings";
 /// The metadata's entry, or the tensor, that holds the ids.
 const IDS: &str = "ids";
+/// The metadata's entry that holds the checksum.
+const CHECKSUM: &str = "xxh3";
 /// Holds the checksum's place in the header until the data is written.
-const NO_CHECKSUM: &str = "xxh3:...........";
+const NO_CHECKSUM: &str = "................";
+/// The header up to the checksum.
+const BEFORE_CHECKSUM: &str = r#"{"__metadata__":{"xxh3":""#;
+/// Bytes of a header at most, as in the safetensors crate.
+const MAX_HEADER: u64 = 100_000_000;
 
 /// A tensor to be written: its little-endian bytes come in parts, so that it need never be in memory at once.
 pub struct Vectors<'a> {
@@ -73,7 +79,8 @@ impl<'a> Vectors<'a> {
 ///
 /// # Errors
 /// [`Error::Io`] if the folder cannot be written, [`Error::Shape`] if a tensor's parts are not as long as its shape says
-/// or `embeddings` has not one row an id, [`Error::Argument`] if two tensors have one name; what was at `path` stays then.
+/// or `embeddings` has not one row an id, [`Error::Argument`] if two ids or the names of two tensors are the same; what was at
+/// `path` stays then.
 pub fn write<S: AsRef<str>>(
     path: &Path,
     tensors: Vec<(&str, Vectors<'_>)>,
@@ -90,24 +97,21 @@ pub(super) fn write_with<S: AsRef<str>>(
     entries: &[(&str, String)],
 ) -> Result<()> {
     let io = |e| Error::io(path, e);
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
     let ids: Vec<&str> = ids.iter().map(AsRef::as_ref).collect();
+    check_ids(&ids)?;
     let rows = ids.len();
     let ids = serde_json::to_string(&ids).map_err(|e| io(e.into()))?;
     let (in_header, in_data) =
         if ids.len() <= HEADER_IDS { (Some(ids), None) } else { (None, Some(ids)) };
     let mut header = serde_json::Map::new();
-    let mut metadata = json!({ "format": FORMAT });
+    // The checksum comes first, so that its place in the file is known before the data is written.
+    let mut metadata = json!({ CHECKSUM: NO_CHECKSUM, "format": FORMAT });
     if let Some(ids) = in_header {
         metadata["ids"] = ids.into();
     }
     for (key, value) in entries {
         metadata[key] = value.as_str().into();
     }
-    metadata["xxh3"] = NO_CHECKSUM.into();
     header.insert("__metadata__".into(), metadata);
     let mut end = 0usize;
     let mut enter = |name: &str, dtype: &str, shape: &[usize], bytes: usize| {
@@ -132,13 +136,13 @@ pub(super) fn write_with<S: AsRef<str>>(
         enter(IDS, "U8", &[ids.len()], ids.len())?;
     }
     let mut header = serde_json::Value::from(header).to_string();
+    debug_assert!(header.starts_with(BEFORE_CHECKSUM));
     // The data starts at a multiple of 8 bytes.
     header.extend(std::iter::repeat_n(' ', header.len().next_multiple_of(8) - header.len()));
 
-    let file = tempfile::Builder::new().prefix(".nearkin-").tempfile_in(folder).map_err(io)?;
-    let mut out = BufWriter::with_capacity(1 << 20, file);
-    out.write_all(&(header.len() as u64).to_le_bytes()).map_err(io)?;
-    out.write_all(header.as_bytes()).map_err(io)?;
+    let mut out = Replacement::new(path)?;
+    out.append(&(header.len() as u64).to_le_bytes())?;
+    out.append(header.as_bytes())?;
     let mut hash = Xxh3::new();
     for (_, tensor) in tensors {
         let expected = tensor.bytes()?;
@@ -146,7 +150,7 @@ pub(super) fn write_with<S: AsRef<str>>(
         for part in tensor.parts {
             let part = part?;
             hash.update(&part);
-            out.write_all(&part).map_err(io)?;
+            out.append(&part)?;
             written += part.len();
         }
         if written != expected {
@@ -160,81 +164,113 @@ pub(super) fn write_with<S: AsRef<str>>(
     }
     if let Some(ids) = in_data {
         hash.update(ids.as_bytes());
-        out.write_all(ids.as_bytes()).map_err(io)?;
+        out.append(ids.as_bytes())?;
     }
-    // The ids come before it and contain no such text unescaped twice: the last occurrence is the entry's value.
-    let at = header.rfind(NO_CHECKSUM).expect("the header was made with it");
-    out.seek(SeekFrom::Start(8 + at as u64)).map_err(io)?;
-    out.write_all(format!("{:016x}", hash.digest()).as_bytes()).map_err(io)?;
-    let file = out.into_inner().map_err(|e| io(e.into_error()))?;
-    file.as_file().sync_all().map_err(io)?;
-    #[cfg(unix)]
-    {
-        // A temporary file is private; the result is an ordinary file, as readable as its neighbours.
-        use std::os::unix::fs::PermissionsExt;
-        let mode = std::fs::metadata(path).map_or(0o644, |m| m.permissions().mode() & 0o777);
-        file.as_file().set_permissions(PermissionsExt::from_mode(mode)).map_err(io)?;
-    }
-    file.persist(path).map_err(|e| io(e.error))?;
-    Ok(())
+    out.overwrite(8 + BEFORE_CHECKSUM.len() as u64, format!("{:016x}", hash.digest()).as_bytes())?;
+    out.commit()
 }
 
-/// A safetensors file, mapped, with its header and, if it has one, its checksum verified.
+/// A safetensors file, with its header and, if it has one, its checksum verified. Tensors are read on demand.
 pub(super) struct File {
     pub(super) path: PathBuf,
-    map: Mapping,
-    tensors: HashMap<String, (safetensors::Dtype, Vec<usize>, Range<usize>)>,
+    reader: Reader,
+    tensors: HashMap<String, Entry>,
     pub(super) metadata: HashMap<String, String>,
 }
 
+struct Entry {
+    dtype: safetensors::Dtype,
+    shape: Vec<usize>,
+    range: Range<u64>,
+}
+
+/// Bytes that a checksum reads at a time.
+const PART: u64 = 4 << 20;
+
 impl File {
     pub(super) fn open(path: &Path) -> Result<File> {
-        let map = Mapping::open(path)?;
-        let broken = |e| weights(path, "*", format!("not a whole safetensors file: {e}"));
-        let (header, metadata) = SafeTensors::read_metadata(&map).map_err(broken)?;
-        let metadata = metadata.metadata().clone().unwrap_or_default();
-        if let Some(want) = metadata.get("xxh3") {
-            let got = format!("{:016x}", xxh3_64(&map[8 + header..]));
+        let broken = |problem: &dyn std::fmt::Display| {
+            weights(path, "*", format!("not a whole safetensors file: {problem}"))
+        };
+        let reader = Reader::open(path)?;
+        let end = reader.length();
+        let too_short = || broken(&format!("has {end} bytes"));
+        if end < 8 {
+            return Err(too_short());
+        }
+        let length = reader.range(0..8)?.try_into().map_or(0, u64::from_le_bytes);
+        let start = length.checked_add(8).filter(|&start| start <= end).ok_or_else(|| {
+            broken(&format!("its header of {length} bytes ends after the file, which has {end}"))
+        })?;
+        if length > MAX_HEADER {
+            return Err(broken(&format!("its header has {length} bytes, more than {MAX_HEADER}")));
+        }
+        let header: Metadata =
+            serde_json::from_slice(&reader.range(8..start)?).map_err(|e| broken(&e))?;
+        let data = header.data_len() as u64;
+        if start.checked_add(data) != Some(end) {
+            let got = end - start;
+            return Err(broken(&format!("its tensors have {data} bytes, the file has {got}")));
+        }
+        let metadata = header.metadata().clone().unwrap_or_default();
+        if let Some(want) = metadata.get(CHECKSUM) {
+            let mut hash = Xxh3::new();
+            for from in (start..end).step_by(PART as usize) {
+                hash.update(&reader.range(from..end.min(from + PART))?);
+            }
+            let got = format!("{:016x}", hash.digest());
             if *want != got {
                 let problem = format!("the checksum is {got}, the file says {want}: damaged");
                 return Err(weights(path, "*", problem));
             }
         }
-        let file = SafeTensors::deserialize(&map).map_err(broken)?;
-        let place = |view: &safetensors::tensor::TensorView<'_>| {
-            // The view borrows the parsed file; its bytes are the mapping's.
-            let start = view.data().as_ptr() as usize - map.as_ptr() as usize;
-            (view.dtype(), view.shape().to_vec(), start..start + view.data().len())
-        };
-        let tensors = file.tensors().into_iter();
-        let tensors = tensors.map(|(name, view)| (name, place(&view))).collect();
-        Ok(File { path: path.into(), map, tensors, metadata })
+        let tensors = header.tensors().into_iter();
+        let tensors = tensors.map(|(name, info)| {
+            let (from, to) = info.data_offsets;
+            let range = start + from as u64..start + to as u64;
+            (name, Entry { dtype: info.dtype, shape: info.shape.clone(), range })
+        });
+        Ok(File { path: path.into(), tensors: tensors.collect(), reader, metadata })
+    }
+
+    fn entry(&self, name: &str) -> Result<&Entry> {
+        self.tensors.get(name).ok_or_else(|| {
+            let mut names: Vec<&str> = self.tensors.keys().map(String::as_str).collect();
+            names.sort_unstable();
+            self.fault(name, format!("missing; the file has {}", names.join(", ")))
+        })
+    }
+
+    /// A tensor's dtype, shape and length in bytes.
+    pub(super) fn info(&self, name: &str) -> Result<(safetensors::Dtype, &[usize], usize)> {
+        let entry = self.entry(name)?;
+        Ok((entry.dtype, &entry.shape, (entry.range.end - entry.range.start) as usize))
+    }
+
+    /// Some of a tensor's bytes.
+    pub(super) fn bytes(&self, name: &str, range: Range<usize>) -> Result<Vec<u8>> {
+        let start = self.entry(name)?.range.start;
+        self.reader.range(start + range.start as u64..start + range.end as u64)
     }
 
     /// A tensor's dtype, shape and bytes.
-    pub(super) fn tensor(&self, name: &str) -> Result<(safetensors::Dtype, &[usize], &[u8])> {
-        match self.tensors.get(name) {
-            Some((dtype, shape, range)) => Ok((*dtype, shape, &self.map[range.clone()])),
-            None => {
-                let mut names: Vec<&str> = self.tensors.keys().map(String::as_str).collect();
-                names.sort_unstable();
-                Err(self.fault(name, format!("missing; the file has {}", names.join(", "))))
-            }
-        }
+    pub(super) fn tensor(&self, name: &str) -> Result<(safetensors::Dtype, &[usize], Vec<u8>)> {
+        let (dtype, shape, length) = self.info(name)?;
+        Ok((dtype, shape, self.bytes(name, 0..length)?))
     }
 
     pub(super) fn has(&self, name: &str) -> bool {
         self.tensors.contains_key(name)
     }
 
-    /// A tensor of a type and a shape, of which some extents may be any: its shape and bytes.
-    pub(super) fn need(
+    /// The shape of a tensor that must have a type and a shape, of which some extents may be any.
+    pub(super) fn shape(
         &self,
         name: &str,
         dtype: DType,
         shape: &[Option<usize>],
-    ) -> Result<(&[usize], &[u8])> {
-        let (got, extents, bytes) = self.tensor(name)?;
+    ) -> Result<&[usize]> {
+        let (got, extents, _) = self.info(name)?;
         let expected = dtype.name().to_uppercase();
         if format!("{got:?}") != expected {
             return Err(self.fault(name, format!("of {got:?}, expected {expected}")));
@@ -246,12 +282,23 @@ impl File {
             let expected = shape.iter().map(extent).collect::<Vec<_>>().join(", ");
             return Err(self.fault(name, format!("shape {extents:?}, expected [{expected}]")));
         }
-        Ok((extents, bytes))
+        Ok(extents)
+    }
+
+    /// [`shape`](Self::shape), and the tensor's bytes.
+    pub(super) fn need(
+        &self,
+        name: &str,
+        dtype: DType,
+        shape: &[Option<usize>],
+    ) -> Result<(&[usize], Vec<u8>)> {
+        let extents = self.shape(name, dtype, shape)?;
+        Ok((extents, self.tensor(name)?.2))
     }
 
     /// The type of a tensor of floats.
     pub(super) fn float(&self, name: &str) -> Result<DType> {
-        let (dtype, ..) = self.tensor(name)?;
+        let (dtype, ..) = self.info(name)?;
         float(dtype)
             .ok_or_else(|| self.fault(name, format!("of {dtype:?}, expected F32, F16 or BF16")))
     }
@@ -259,11 +306,13 @@ impl File {
     /// The ids of `rows` rows; numbers where the file has none.
     pub(super) fn ids(&self, rows: usize) -> Result<Vec<String>> {
         let text = match (self.metadata.get(IDS), self.tensors.get(IDS)) {
-            (Some(text), _) => text.as_bytes(),
-            (None, Some((safetensors::Dtype::U8, _, range))) => &self.map[range.clone()],
+            (Some(text), _) => Cow::Borrowed(text.as_bytes()),
+            (None, Some(Entry { dtype: safetensors::Dtype::U8, .. })) => {
+                Cow::Owned(self.tensor(IDS)?.2)
+            }
             _ => return Ok((0..rows).map(|i| i.to_string()).collect()),
         };
-        let ids: Vec<String> = serde_json::from_slice(text).map_err(|e| {
+        let ids: Vec<String> = serde_json::from_slice(&text).map_err(|e| {
             self.data_fault(format!("its ids are not a JSON array of strings: {e}"))
         })?;
         if ids.len() != rows {
@@ -293,7 +342,7 @@ pub(super) fn float(dtype: safetensors::Dtype) -> Option<DType> {
     }
 }
 
-/// A file of vectors, mapped and checked: its matrix `embeddings`, which is read in parts, and the ids of its rows.
+/// A file of vectors, checked: its matrix `embeddings`, which is read in parts, and the ids of its rows.
 pub struct Stored {
     file: File,
     dtype: DType,
@@ -302,7 +351,7 @@ pub struct Stored {
 }
 
 impl Stored {
-    /// Maps a file and verifies its header and, if it has one, its checksum.
+    /// Opens a file and verifies its header and, if it has one, its checksum.
     ///
     /// # Errors
     /// [`Error::Io`]; [`Error::Weights`] if the file is truncated, damaged or lacks a matrix `embeddings` of f32, f16 or
@@ -310,7 +359,7 @@ impl Stored {
     pub fn open(path: &Path) -> Result<Stored> {
         let file = File::open(path)?;
         let dtype = file.float(EMBEDDINGS)?;
-        let (_, shape, _) = file.tensor(EMBEDDINGS)?;
+        let (_, shape, _) = file.info(EMBEDDINGS)?;
         let fault = |problem| file.fault(EMBEDDINGS, problem);
         let &[rows, dim] = shape else {
             return Err(fault(format!("shape {shape:?}, expected 2 dimensions")));
@@ -350,21 +399,21 @@ impl Stored {
     /// The vectors of some rows as f32: \[rows, dim\].
     ///
     /// # Errors
-    /// [`Error::Argument`] if there are no such rows.
+    /// [`Error::Argument`] if there are no such rows; [`Error::Io`] if they cannot be read any more.
     pub fn to_f32_vec(&self, rows: Range<usize>) -> Result<Vec<f32>> {
-        let row = self.dim * self.dtype.size();
         if rows.start > rows.end || rows.end > self.len() {
             let expected = format!("a range within {} rows", self.len());
             return Err(Error::argument("rows", expected, format!("{rows:?}")));
         }
-        let bytes = &self.bytes()[rows.start * row..rows.end * row];
-        Tensor::from_bytes(&Device::cpu(), self.dtype, &[rows.len(), self.dim], bytes)?.to_f32_vec()
+        let shape = [rows.len(), self.dim];
+        let bytes = self.bytes(rows)?;
+        Tensor::from_bytes(&Device::cpu(), self.dtype, &shape, &bytes)?.to_f32_vec()
     }
 
-    /// The vectors as they are stored, row after row.
-    pub(crate) fn bytes(&self) -> &[u8] {
-        let (_, _, range) = &self.file.tensors[EMBEDDINGS];
-        &self.file.map[range.clone()]
+    /// The bytes of some rows as they are stored.
+    pub(crate) fn bytes(&self, rows: Range<usize>) -> Result<Vec<u8>> {
+        let row = self.dim * self.dtype.size();
+        self.file.bytes(EMBEDDINGS, rows.start * row..rows.end * row)
     }
 }
 

@@ -749,6 +749,7 @@ fn all_methods_are_measured_on_the_same_scores() {
     let evaluation = Evaluation {
         anchor_queries: &anchor_queries,
         test_queries: &test_queries,
+        own_items: &[],
         cheap: Some(Cheap { dim: DIM, queries, items: of_items }),
         item_scorer: Some(&item_scorer),
         anchor_items: &[10, 20, M, 100 * M],

@@ -215,6 +215,49 @@ fn a_file_is_read_in_parts() {
     }
 }
 
+/// Another process may cut a file off that is open: an error, where a mapping would end the process.
+#[test]
+fn a_file_that_is_cut_off_while_it_is_read_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("i.safetensors");
+    index(&Device::cpu(), DType::F32, 64, &Rng(8).normals(64 * 500)).save(&path).unwrap();
+    let stored = Stored::open(&path).unwrap();
+    assert_eq!(stored.to_f32_vec(499..500).unwrap().len(), 64);
+    let file = std::fs::File::options().write(true).open(&path).unwrap();
+    file.set_len(file.metadata().unwrap().len() - 8).unwrap();
+    assert_eq!(stored.to_f32_vec(0..499).unwrap().len(), 499 * 64);
+    for rows in [0..500, 499..500] {
+        let error = stored.to_f32_vec(rows).unwrap_err();
+        assert!(matches!(&error, Error::Io { path: of, .. } if *of == path), "{error}");
+        assert!(error.to_string().contains("cut off"), "{error}");
+    }
+    file.set_len(0).unwrap();
+    assert!(matches!(stored.to_f32_vec(0..1), Err(Error::Io { .. })));
+}
+
+/// What is written can be read, whatever its tensors are called; what could not be read is not written.
+#[test]
+fn a_file_that_was_written_loads() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("i.safetensors");
+    let embeddings = || ("embeddings", Vectors::f32(&[2, 1], &[1.0, 2.0]));
+    for name in ["xxh3:...........", "................", "xxh3", "ids", "{\"__metadata__\":"] {
+        let other = (name, Vectors::f32(&[1], &[3.0]));
+        store::write(&path, vec![other, embeddings()], &["a", "................"]).unwrap();
+        let index =
+            FlatIndex::load(&path, &Device::cpu()).unwrap_or_else(|e| panic!("{name}: {e}"));
+        assert!(index.ids().eq(["a", "................"]), "{name}");
+    }
+    let before = std::fs::read(&path).unwrap();
+    for ids in [["a", "a"], ["", ""]] {
+        let error = store::write(&path, vec![embeddings()], &ids).unwrap_err();
+        assert!(error.to_string().contains("rows 0 and 1"), "{error}");
+    }
+    let reserved = ("__metadata__", Vectors::f32(&[1], &[3.0]));
+    assert!(matches!(store::write(&path, vec![reserved], &["a"; 0]), Err(Error::Argument { .. })));
+    assert_eq!(std::fs::read(&path).unwrap(), before);
+}
+
 #[test]
 fn files_of_others_load_with_row_numbers() {
     let folder = tempfile::tempdir().unwrap();

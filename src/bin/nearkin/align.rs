@@ -2,12 +2,15 @@
 
 use std::path::PathBuf;
 
+use image::ImageEncoder;
+use image::codecs::png::PngEncoder;
+use nearkin::files::{Replacement, check_output};
 use nearkin::images::{Image, Preprocessor};
 use nearkin::models::{DualEncoder, EmbedOptions};
 use nearkin::ops::maxsim::{Tokens, align};
 use nearkin::{Error, Offsets, Result, Tensor};
 
-use crate::{Compute, input, print_line};
+use crate::{Compute, print_line};
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
@@ -31,7 +34,7 @@ pub(crate) struct Options {
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
-    input::check_output(&options.output)?;
+    check_output(&options.output, &[&options.model, &options.image])?;
     let device = options.compute.device()?;
     let preprocessor = Preprocessor::open(&options.model)?;
     let image = Image::open(&options.image)?;
@@ -78,8 +81,11 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let picture = preprocessor.restore(&pixels)?;
     let (height, width) = (picture.height(), picture.width());
     let rgb = overlay(picture.rgb(), [height, width], &warmth, patches.grid);
-    image::save_buffer(&options.output, &rgb, width as u32, height as u32, image::ColorType::Rgb8)
-        .map_err(|e| Error::Image { file: options.output.clone(), problem: e.to_string() })
+    let mut png = Vec::new();
+    PngEncoder::new(&mut png)
+        .write_image(&rgb, width as u32, height as u32, image::ExtendedColorType::Rgb8)
+        .map_err(|e| Error::Image { file: options.output.clone(), problem: e.to_string() })?;
+    Replacement::write(&options.output, &png)
 }
 
 fn dot(a: &[f32], b: &[f32]) -> f32 {

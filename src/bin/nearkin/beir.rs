@@ -1,11 +1,11 @@
-//! Collections in BEIR layout: corpus.jsonl, queries.jsonl, qrels/<split>.tsv.
+//! Collections in BEIR layout: corpus.jsonl, queries.jsonl, qrels/<split>.tsv, plain or in gzip or zstd.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::path::Path;
 
 use nearkin::{Error, Result};
 
-use crate::input::{Texts, lines, texts};
+use crate::input::{Format, Texts, lines, plain_or_compressed, texts};
 
 pub(crate) struct Collection {
     pub(crate) corpus: Texts,
@@ -13,6 +13,33 @@ pub(crate) struct Collection {
     pub(crate) queries: Texts,
     /// For each query, the grades of judged documents.
     pub(crate) judgements: Vec<HashMap<String, i32>>,
+    /// For each query, the document that has its id: the query itself, which takes no rank.
+    pub(crate) own: Vec<Option<usize>>,
+}
+
+/// A line of judgements: query, document and grade, or in TREC's form query, iteration, document and grade. Fields are
+/// separated by tabs, or by other white space where there is none.
+fn judgement(line: &str) -> Result<(&str, &str, &str), String> {
+    let fields: Vec<&str> = match line.contains('\t') {
+        true => line.split('\t').map(str::trim).collect(),
+        false => line.split_whitespace().collect(),
+    };
+    match fields[..] {
+        [query, document, grade] | [query, _, document, grade] => Ok((query, document, grade)),
+        _ => Err(format!(
+            "{} fields, expected query, document and grade (or query, iteration, document and grade) separated by tabs",
+            fields.len()
+        )),
+    }
+}
+
+/// A grade: a whole number, which some files write as `1.0`.
+fn grade(text: &str) -> Option<i32> {
+    let whole = |value: f64| {
+        let fits = value.fract() == 0.0 && value.abs() <= f64::from(i32::MAX);
+        fits.then_some(value as i32)
+    };
+    text.parse().ok().or_else(|| text.parse().ok().and_then(whole))
 }
 
 /// Loads a collection; `limit` keeps the first so many documents and what is judged about them. Without it a relevant
@@ -22,38 +49,35 @@ pub(crate) fn load(folder: &Path, split: &str, limit: Option<usize>) -> Result<C
         let source = std::io::Error::other("is not a folder; expected a collection in BEIR layout");
         return Err(Error::Io { path: folder.into(), source });
     }
-    let mut corpus = texts(&folder.join("corpus.jsonl"))?;
+    let file = |name: &str| plain_or_compressed(folder.join(name));
+    let mut corpus = texts(&file("corpus.jsonl"), Some(Format::Jsonl))?;
     if let Some(limit) = limit {
         corpus.ids.truncate(limit);
         corpus.texts.truncate(limit);
     }
-    let known: HashSet<&str> = corpus.ids.iter().map(String::as_str).collect();
-    let path = folder.join("qrels").join(format!("{split}.tsv"));
+    let known: HashMap<&str, usize> =
+        corpus.ids.iter().enumerate().map(|(row, id)| (id.as_str(), row)).collect();
+    let path = file(&format!("qrels/{split}.tsv"));
     let mut grades: HashMap<String, HashMap<String, i32>> = HashMap::new();
     lines(&path, |number, line| {
         if line.trim().is_empty() {
             return Ok(());
         }
-        let fields: Vec<&str> = line.split('\t').map(str::trim).collect();
-        let problem = match fields[..] {
-            [query, document, grade] => match grade.parse::<i32>() {
-                Ok(grade) => {
-                    if limit.is_none() || known.contains(document) {
-                        grades.entry(query.into()).or_default().insert(document.into(), grade);
-                    }
-                    return Ok(());
+        let fault = |problem| Error::Data { file: path.clone(), line: Some(number), problem };
+        let (query, document, text) = judgement(line).map_err(fault)?;
+        match grade(text) {
+            Some(grade) => {
+                if limit.is_none() || known.contains_key(document) {
+                    grades.entry(query.into()).or_default().insert(document.into(), grade);
                 }
-                Err(_) if number == 1 => return Ok(()),
-                Err(_) => format!("the grade is '{grade}', expected a whole number"),
-            },
-            _ => format!(
-                "{} fields, expected query, document and grade separated by tabs",
-                fields.len()
-            ),
-        };
-        Err(Error::Data { file: path.clone(), line: Some(number), problem })
+                Ok(())
+            }
+            // The names of the columns.
+            None if number == 1 => Ok(()),
+            None => Err(fault(format!("the grade is '{text}', expected a whole number"))),
+        }
     })?;
-    let all = texts(&folder.join("queries.jsonl"))?;
+    let all = texts(&file("queries.jsonl"), Some(Format::Jsonl))?;
     let mut queries = Texts::default();
     let mut judgements = Vec::new();
     for (id, text) in all.ids.into_iter().zip(all.texts) {
@@ -72,5 +96,6 @@ pub(crate) fn load(folder: &Path, split: &str, limit: Option<usize>) -> Result<C
         };
         return Err(Error::Data { file: path, line: None, problem });
     }
-    Ok(Collection { corpus, queries, judgements })
+    let own = queries.ids.iter().map(|id| known.get(id.as_str()).copied()).collect();
+    Ok(Collection { corpus, queries, judgements, own })
 }

@@ -18,9 +18,12 @@ pub(crate) struct Options {
     /// A folder of a dual encoder (CLIP, SigLIP, OpenCLIP).
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
-    /// The labels: .txt, one a line.
+    /// The labels: .txt, one per line, or .jsonl (`text`); blank ones are passed over. - is standard input.
     #[arg(long, value_name = "FILE")]
     labels: PathBuf,
+    /// The format of --labels, where its name does not end in .txt or .jsonl.
+    #[arg(long, value_enum)]
+    format: Option<input::Format>,
     /// A text with {} in the place of the label; given several times, labels are ensembles of prompts.
     #[arg(long = "template", value_name = "TEXT", default_value = "a photo of a {}.")]
     templates: Vec<String>,
@@ -33,6 +36,8 @@ pub(crate) struct Options {
     /// Image files, or folders of them.
     #[arg(required = true, value_name = "IMAGES")]
     images: Vec<PathBuf>,
+    #[command(flatten)]
+    reading: images::Reading,
     #[command(flatten)]
     compute: Compute,
 }
@@ -47,7 +52,7 @@ enum Ensemble {
     Similarities,
 }
 
-pub(crate) fn run(options: &Options) -> Result<()> {
+pub(crate) fn run(options: &Options, json: bool) -> Result<()> {
     check_k(options.k)?;
     for template in &options.templates {
         if !template.contains(PLACE) {
@@ -58,33 +63,35 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             });
         }
     }
-    let labels = input::texts(&options.labels)?.texts;
-    if labels.is_empty() {
-        let (file, problem) = (options.labels.clone(), "has no label".into());
-        return Err(Error::Data { file, line: None, problem });
-    }
+    let labels = input::labels(&options.labels, options.format)?;
     let files = images::files(&options.images)?;
+    options.reading.check(&files)?;
     let device = options.compute.device()?;
     let preprocessor = Preprocessor::open(&options.model)?;
     let model = DualEncoder::load(&options.model, &device, options.compute.dtype.into())?;
     let batch_tokens = options.compute.batch_tokens();
     let prompts = Prompts::new(options, &labels, &model, batch_tokens)?;
-    let pictures = Images::Dual(&model).embed(&preprocessor, &files, batch_tokens)?;
-    for (file, vector) in files.iter().zip(pictures.values.chunks(model.dim())) {
+    let pictures =
+        Images::Dual(&model).embed(&preprocessor, &options.reading, files, batch_tokens)?;
+    let vectors = pictures.vectors.values.chunks(model.dim());
+    for (image, vector) in images::ids(&pictures.files).iter().zip(vectors) {
         let cosines = prompts.cosines(vector, labels.len());
         let probabilities = model.scoring().probabilities(&cosines);
         let mut order: Vec<usize> = (0..labels.len()).collect();
         order.sort_by(|&a, &b| cosines[b].total_cmp(&cosines[a]).then(a.cmp(&b)));
         order.truncate(options.k);
         let line = serde_json::json!({
-            "image": file.to_string_lossy(),
+            "image": image,
             "labels": order.iter().map(|&i| &labels[i]).collect::<Vec<_>>(),
             "probabilities": order.iter().map(|&i| probabilities[i]).collect::<Vec<_>>(),
             "cosines": order.iter().map(|&i| cosines[i]).collect::<Vec<_>>(),
         });
         print_line(&line.to_string())?;
     }
-    Ok(())
+    match json && pictures.bad.len() == 0 {
+        true => Ok(()),
+        false => pictures.bad.print(json),
+    }
 }
 
 /// Vectors of length 1 that images are compared with: `each` of them a label.

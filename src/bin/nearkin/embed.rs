@@ -1,15 +1,16 @@
 //! `nearkin embed`
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::ValueEnum;
+use nearkin::files::check_output;
 use nearkin::images::Preprocessor;
 use nearkin::models::{DualEncoder, EmbedOptions, ImageEncoder, Kind, TextEncoder, TokenEncoder};
 use nearkin::search::store::{self, Vectors};
 use nearkin::{Device, Error, Result};
 
-use crate::images::{self, Images};
+use crate::images::{self, Bad, Images};
 use crate::{Compute, input, print_line, progress};
 
 #[derive(clap::Args)]
@@ -17,7 +18,7 @@ pub(crate) struct Options {
     /// A Hugging Face, sentence-transformers or OpenCLIP folder.
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
-    /// .txt (a text per line) or .jsonl (`text`, optionally `_id` and `title`).
+    /// .txt (a text per line) or .jsonl (`text`, optionally `_id` and `title`), plain or in gzip or zstd; - is standard input.
     #[arg(
         long,
         value_name = "FILE",
@@ -25,9 +26,15 @@ pub(crate) struct Options {
         conflicts_with = "images"
     )]
     input: Option<PathBuf>,
-    /// Image files, or folders of them (JPEG, PNG, WebP); the names of the files are the ids.
+    /// The format of --input, where its name does not end in .txt or .jsonl.
+    #[arg(long, value_enum, requires = "input")]
+    format: Option<input::Format>,
+    /// Image files, or folders of them (JPEG, PNG, WebP); the names of the files are the ids. In folders names that begin with a
+    /// dot are passed over.
     #[arg(long, value_name = "PATHS", num_args = 1.., conflicts_with = "tokens")]
     images: Vec<PathBuf>,
+    #[command(flatten)]
+    reading: images::Reading,
     /// Where `embeddings` [n, d] go, as safetensors with the ids in the metadata.
     #[arg(long, value_name = "FILE")]
     output: PathBuf,
@@ -49,9 +56,11 @@ enum As {
 }
 
 pub(crate) fn run(options: &Options, json: bool) -> Result<()> {
-    input::check_output(&options.output)?;
+    let inputs = [&options.model].into_iter().chain(&options.input).chain(&options.images);
+    let inputs: Vec<&Path> = inputs.map(PathBuf::as_path).collect();
+    check_output(&options.output, &inputs)?;
     let Some(input) = &options.input else { return run_images(options, json) };
-    let texts = input::texts(input)?;
+    let texts = input::texts(input, options.format)?;
     let device = options.compute.device()?;
     match (Kind::of(&options.model)?, options.tokens) {
         (Kind::Dual, _) => return run_dual(options, &texts, &device, json),
@@ -101,12 +110,13 @@ pub(crate) fn run(options: &Options, json: bool) -> Result<()> {
         tensors.push(("offsets", Vectors::i64(&[offsets.len()], offsets)));
     }
     store::write(&options.output, tensors, &texts.ids)?;
-    report(options, &device, "texts", shape, seconds, json)
+    report(options, &device, "texts", shape, seconds, &Bad::default(), json)
 }
 
 /// Vectors of images.
 fn run_images(options: &Options, json: bool) -> Result<()> {
     let files = images::files(&options.images)?;
+    options.reading.check(&files)?;
     let device = options.compute.device()?;
     let dtype = options.compute.dtype.into();
     let (single, dual);
@@ -129,12 +139,13 @@ fn run_images(options: &Options, json: bool) -> Result<()> {
     };
     let preprocessor = Preprocessor::open(&options.model)?;
     let started = Instant::now();
-    let out = model.embed(&preprocessor, &files, options.compute.batch_tokens())?;
+    let batch_tokens = options.compute.batch_tokens();
+    let out = model.embed(&preprocessor, &options.reading, files, batch_tokens)?;
     let seconds = started.elapsed().as_secs_f64();
-    let shape = [files.len(), out.dim];
-    let tensors = vec![("embeddings", Vectors::f32(&shape, &out.values))];
-    store::write(&options.output, tensors, &images::ids(&files))?;
-    report(options, &device, "images", shape, seconds, json)
+    let shape = [out.files.len(), out.vectors.dim];
+    let tensors = vec![("embeddings", Vectors::f32(&shape, &out.vectors.values))];
+    store::write(&options.output, tensors, &images::ids(&out.files))?;
+    report(options, &device, "images", shape, seconds, &out.bad, json)
 }
 
 /// Vectors of the text half of a dual encoder.
@@ -162,7 +173,7 @@ fn run_dual(options: &Options, texts: &input::Texts, device: &Device, json: bool
         vec![("embeddings", Vectors::f32(&shape, &out.values))],
         &texts.ids,
     )?;
-    report(options, device, "texts", shape, seconds, json)
+    report(options, device, "texts", shape, seconds, &Bad::default(), json)
 }
 
 /// Token vectors of a model for late interaction.
@@ -185,22 +196,23 @@ fn run_late(options: &Options, texts: &input::Texts, device: &Device, json: bool
         ("offsets", Vectors::i64(&[out.offsets.len()], &out.offsets)),
     ];
     store::write(&options.output, tensors, &texts.ids)?;
-    report(options, device, "texts", [texts.texts.len(), out.dim], seconds, json)
+    report(options, device, "texts", [texts.texts.len(), out.dim], seconds, &Bad::default(), json)
 }
 
-/// Says what was done: so many texts or images to so many dimensions.
+/// Prints what was done: the number of texts or images, their dimensions, the images that were skipped.
 fn report(
     options: &Options,
     device: &Device,
     what: &str,
     [count, dim]: [usize; 2],
     seconds: f64,
+    bad: &Bad,
     json: bool,
 ) -> Result<()> {
     let rate = count as f64 / seconds.max(1e-9);
     let summary = serde_json::json!({
         what: count, "dim": dim, "seconds": seconds, format!("{what}_per_s"): rate,
-        "device": device.name(), "output": options.output,
+        "device": device.name(), "output": options.output.to_string_lossy(), "skipped": bad.len(), "bad": bad.json(),
     });
     if json {
         return print_line(&summary.to_string());
@@ -209,5 +221,5 @@ fn report(
         "{count} {what} to {dim} dimensions in {seconds:.2} s ({rate:.0}/s) on {}",
         device.name()
     );
-    Ok(())
+    bad.print(false)
 }

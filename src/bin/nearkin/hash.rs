@@ -4,12 +4,13 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::ValueEnum;
+use nearkin::files::check_output;
 use nearkin::ops::hamming::{Hasher, Itq};
 use nearkin::search::store::Stored;
 use nearkin::search::{BinaryIndex, Keep};
 use nearkin::{DType, Device, Result};
 
-use crate::{input, print_line};
+use crate::print_line;
 
 /// How vectors become bits.
 #[derive(clap::Args)]
@@ -103,7 +104,8 @@ pub(crate) struct Options {
     /// The vectors: a file of `nearkin embed` or of `FlatIndex::save`.
     #[arg(long, value_name = "FILE")]
     input: PathBuf,
-    /// Where codes, hash functions and what is kept go, for `nearkin search --metric hamming`.
+    /// Where codes, hash functions and what is kept go, for `nearkin search --metric hamming`. It cannot be --input: the vectors
+    /// stay, since not every code keeps them.
     #[arg(long, value_name = "FILE")]
     output: PathBuf,
     #[command(flatten)]
@@ -117,7 +119,7 @@ pub(crate) struct Options {
 }
 
 pub(crate) fn run(options: &Options, json: bool) -> Result<()> {
-    input::check_output(&options.output)?;
+    check_output(&options.output, &[&options.input])?;
     let device = Device::by_name(&options.device)?;
     let stored = Stored::open(&options.input)?;
     let vectors = stored.to_f32_vec(0..stored.len())?;
@@ -130,7 +132,7 @@ pub(crate) fn run(options: &Options, json: bool) -> Result<()> {
     if json {
         let line = serde_json::json!({
             "vectors": n, "bits": bits, "seconds": seconds, "memory_bytes": index.memory_bytes(),
-            "host_bytes": index.host_bytes(), "device": device.name(), "output": options.output,
+            "host_bytes": index.host_bytes(), "device": device.name(), "output": options.output.to_string_lossy(),
         });
         return print_line(&line.to_string());
     }

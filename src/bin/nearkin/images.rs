@@ -1,17 +1,30 @@
 //! Image files, named one by one or by their folder.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use nearkin::images::Preprocessor;
+use nearkin::files::{Hidden, walk};
+use nearkin::images::{Image, Pixels, Preprocessor};
 use nearkin::models::{DualEncoder, EmbedOptions, Embeddings, ImageEncoder};
+use nearkin::search::check_ids;
 use nearkin::{Error, Result};
+use rayon::prelude::*;
+use serde_json::{Value, json};
 
-use crate::progress;
+use crate::{print_line, progress};
 
 /// Files decoded, preprocessed and embedded at a time.
 const FILES: usize = 256;
 /// What is taken from a folder.
 const ENDINGS: [&str; 4] = ["jpg", "jpeg", "png", "webp"];
+
+/// How images are read.
+#[derive(clap::Args)]
+pub(crate) struct Reading {
+    /// Leave out images that cannot be read, and list them at the end. Without it they are listed before any work.
+    #[arg(long)]
+    skip_bad: bool,
+}
 
 /// Whether a name is one of an image.
 pub(crate) fn is_image(path: &Path) -> bool {
@@ -19,43 +32,135 @@ pub(crate) fn is_image(path: &Path) -> bool {
     ENDINGS.iter().any(|known| known.eq_ignore_ascii_case(ending))
 }
 
-/// The files that are named, and of folders all images in them and below, in the order of their names.
+/// The files that are named, and of folders all images in them and below, in the order of their names. Each real folder
+/// counts once; below a folder names that begin with a dot are passed over.
 ///
 /// # Errors
-/// [`Error::Io`] if a path is not there or cannot be read, [`Error::Data`] if there is no image among them.
+/// [`Error::Io`] if a path is not there or cannot be read, [`Error::Data`] if there is no image among them, or the ids of
+/// two are the same.
 pub(crate) fn files(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
+    let named: HashSet<&Path> = paths.iter().map(PathBuf::as_path).collect();
     let mut found = Vec::new();
-    for path in paths {
-        let kind =
-            std::fs::metadata(path).map_err(|source| Error::Io { path: path.clone(), source })?;
-        match kind.is_dir() {
-            true => walk(path, &mut found)?,
-            false => found.push(path.clone()),
+    walk(paths, Hidden::Skipped, &mut |path| {
+        if named.contains(path) || is_image(path) {
+            found.push(path.to_path_buf());
         }
+        Ok(())
+    })?;
+    let fault = |problem| Error::Data {
+        file: paths.first().cloned().unwrap_or_default(),
+        line: None,
+        problem,
+    };
+    if found.is_empty() {
+        let endings = ENDINGS.join(", ");
+        return Err(fault(format!("has no image; expected files that end in {endings}")));
     }
-    match found.is_empty() {
-        false => Ok(found),
-        true => Err(Error::Data {
-            file: paths.first().cloned().unwrap_or_default(),
-            line: None,
-            problem: format!("has no image; expected files that end in {}", ENDINGS.join(", ")),
-        }),
+    check_ids(&ids(&found)).map_err(|e| fault(format!("{e}; name each image once")))?;
+    Ok(found)
+}
+
+/// The names of files as ids. Bytes of a name that are not UTF-8 become `\xNN`.
+pub(crate) fn ids(files: &[PathBuf]) -> Vec<String> {
+    let id = |file: &PathBuf| {
+        let mut id = String::new();
+        for chunk in file.as_os_str().as_encoded_bytes().utf8_chunks() {
+            id += chunk.valid();
+            chunk.invalid().iter().for_each(|byte| id += &format!("\\x{byte:02X}"));
+        }
+        id
+    };
+    files.iter().map(id).collect()
+}
+
+/// Images that could not be read, with the reasons.
+#[derive(Default)]
+pub(crate) struct Bad(Vec<(PathBuf, Error)>);
+
+/// What is wrong with a file, without its name.
+fn problem(error: &Error) -> String {
+    match error {
+        Error::Image { problem, .. } => problem.clone(),
+        Error::Io { source, .. } => source.to_string(),
+        other => other.to_string(),
     }
 }
 
-fn walk(folder: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
-    let io = |source| Error::Io { path: folder.into(), source };
-    let entries = std::fs::read_dir(folder).map_err(io)?.collect::<Result<Vec<_>, _>>();
-    let mut entries: Vec<PathBuf> = entries.map_err(io)?.into_iter().map(|e| e.path()).collect();
-    entries.sort();
-    for path in entries {
-        if path.is_dir() {
-            walk(&path, found)?;
-        } else if is_image(&path) {
-            found.push(path);
+impl Bad {
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The files and what is wrong with each.
+    pub(crate) fn json(&self) -> Value {
+        let line = |(file, error): &(PathBuf, Error)| json!({ "image": file.to_string_lossy(), "problem": problem(error) });
+        self.0.iter().map(line).collect()
+    }
+
+    /// Lists them: on stdout as an object with their count for machines, else on stderr.
+    pub(crate) fn print(&self, json: bool) -> Result<()> {
+        if json {
+            let line = json!({ "skipped": self.len(), "bad": self.json() });
+            return print_line(&line.to_string());
+        }
+        if self.len() > 0 {
+            eprintln!("{} images were skipped:", self.len());
+            self.0.iter().for_each(|(_, error)| eprintln!("  {error}"));
+        }
+        Ok(())
+    }
+
+    /// All of them as one error.
+    fn into_error(self) -> Option<Error> {
+        let mut all: Vec<Error> = self.0.into_iter().map(|(_, error)| error).collect();
+        match all.len() {
+            0 | 1 => all.pop(),
+            _ => Some(Error::Several { all }),
         }
     }
-    Ok(())
+}
+
+impl Reading {
+    /// Pixels of files, none for those that are bad, which are added to `bad`.
+    ///
+    /// # Errors
+    /// The first file's that is bad, where such files are not skipped.
+    pub(crate) fn pixels<P: AsRef<Path> + Sync>(
+        &self,
+        preprocessor: &Preprocessor,
+        files: &[P],
+        bad: &mut Bad,
+    ) -> Result<Vec<Option<Pixels>>> {
+        let mut all = Vec::with_capacity(files.len());
+        for (file, pixels) in files.iter().zip(preprocessor.each_file(files)) {
+            match pixels {
+                Ok(pixels) => all.push(Some(pixels)),
+                Err(error) if self.skip_bad && is_bad(&error) => {
+                    bad.0.push((file.as_ref().into(), error));
+                    all.push(None);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(all)
+    }
+
+    /// Looks at the headers of files, before any work.
+    ///
+    /// # Errors
+    /// One that names all files whose headers are bad, where such files are not skipped.
+    pub(crate) fn check<P: AsRef<Path> + Sync>(&self, files: &[P]) -> Result<()> {
+        if self.skip_bad {
+            return Ok(());
+        }
+        let look = |file: &P| Image::check(file).err().map(|e| (file.as_ref().to_path_buf(), e));
+        Bad(files.par_iter().filter_map(look).collect()).into_error().map_or(Ok(()), Err)
+    }
+}
+
+/// Whether a file is at fault, not the machine.
+fn is_bad(error: &Error) -> bool {
+    matches!(error, Error::Image { .. } | Error::Io { .. })
 }
 
 /// What embeds images.
@@ -64,31 +169,40 @@ pub(crate) enum Images<'a> {
     Dual(&'a DualEncoder),
 }
 
-impl Images<'_> {
-    fn dim(&self) -> usize {
-        match self {
-            Images::Single(model) => model.dim(),
-            Images::Dual(model) => model.dim(),
-        }
-    }
+/// Vectors of the images that could be read.
+pub(crate) struct Embedded {
+    pub(crate) files: Vec<PathBuf>,
+    pub(crate) vectors: Embeddings,
+    pub(crate) bad: Bad,
+}
 
+impl Images<'_> {
     /// Vectors of files, so many at a time that neither files nor pixels need be in memory at once.
     pub(crate) fn embed(
         &self,
         preprocessor: &Preprocessor,
-        files: &[PathBuf],
+        reading: &Reading,
+        files: Vec<PathBuf>,
         batch_tokens: usize,
-    ) -> Result<Embeddings> {
+    ) -> Result<Embedded> {
         let bar = progress::bar("embedding", files.len());
         let mut all: Option<Embeddings> = None;
+        let (mut kept, mut bad) = (Vec::with_capacity(files.len()), Bad::default());
         for (i, files) in files.chunks(FILES).enumerate() {
-            let pixels = preprocessor.files(files)?;
+            let read = reading.pixels(preprocessor, files, &mut bad)?;
+            let good =
+                files.iter().zip(read).filter_map(|(file, read)| Some((file.clone(), read?)));
+            let (names, pixels): (Vec<PathBuf>, Vec<Pixels>) = good.unzip();
+            if pixels.is_empty() {
+                continue;
+            }
             let report = |done: usize| bar.set_position((i * FILES + done) as u64);
             let options = EmbedOptions { batch_tokens, progress: Some(&report) };
             let part = match self {
                 Images::Single(model) => model.embed(&pixels, &options)?,
                 Images::Dual(model) => model.embed_images(&pixels, &options)?,
             };
+            kept.extend(names);
             match &mut all {
                 Some(all) => {
                     all.values.extend_from_slice(&part.values);
@@ -98,16 +212,13 @@ impl Images<'_> {
             }
         }
         bar.finish_and_clear();
-        debug_assert!(all.as_ref().is_none_or(|all| all.dim == self.dim()));
-        all.ok_or_else(|| Error::Argument {
-            what: "images",
-            expected: "at least one".into(),
-            got: "none".into(),
-        })
+        match (all, bad) {
+            (Some(vectors), bad) => Ok(Embedded { files: kept, vectors, bad }),
+            (None, bad) => Err(bad.into_error().unwrap_or_else(|| Error::Argument {
+                what: "images",
+                expected: "at least one".into(),
+                got: "none".into(),
+            })),
+        }
     }
-}
-
-/// The names of files as ids; one that is not UTF-8 has a replacement character.
-pub(crate) fn ids(files: &[PathBuf]) -> Vec<String> {
-    files.iter().map(|file| file.to_string_lossy().into_owned()).collect()
 }

@@ -14,6 +14,7 @@ mod progress;
 mod rerank;
 mod search;
 mod sheet;
+mod zstd;
 
 use std::process::ExitCode;
 
@@ -160,12 +161,12 @@ fn main() -> ExitCode {
     let result = match &cli.command {
         Command::Devices => devices::run(cli.json),
         Command::Models => models::run(cli.json),
-        Command::Classify(options) => classify::run(options),
+        Command::Classify(options) => classify::run(options, cli.json),
         Command::Align(options) => align::run(options),
         Command::Embed(options) => embed::run(options, cli.json),
         Command::Hash(options) => hash::run(options, cli.json),
         Command::Search(options) => search::run(options),
-        Command::Rerank(options) => rerank::run(options),
+        Command::Rerank(options) => rerank::run(options, cli.json),
         Command::Eval(options) => eval::run(options, cli.json),
     };
     match result {
@@ -213,7 +214,7 @@ fn usage(error: &clap::Error) -> ExitCode {
     if error.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
         eprint!("{text}");
     } else {
-        eprintln!("nearkin: {message}");
+        eprintln!("nearkin: {}", nearkin::shown(message));
     }
     ExitCode::from(2)
 }

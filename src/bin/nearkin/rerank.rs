@@ -1,12 +1,13 @@
 //! `nearkin rerank`
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 use nearkin::images::Preprocessor;
 use nearkin::models::{CrossEncoder, EmbedOptions, ImageCrossEncoder, Kind};
 use nearkin::{Error, Result};
 
+use crate::images::{self, Bad};
 use crate::{Compute, input, print_line, progress};
 
 /// Pairs whose images are decoded and scored at a time.
@@ -17,16 +18,19 @@ pub(crate) struct Options {
     /// A folder with a cross-encoder: a sequence-classification model, or one of texts and images (BLIP, ViLT).
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
-    /// .jsonl with `text` and `text_pair`; with `text` and `image`, the path of a file, where the model reads images.
+    /// .jsonl with `text` and `text_pair`; with `text` and `image`, the path of a file, where the model reads images. - is
+    /// standard input.
     #[arg(long, value_name = "FILE")]
     pairs: PathBuf,
+    #[command(flatten)]
+    reading: images::Reading,
     #[command(flatten)]
     compute: Compute,
 }
 
-pub(crate) fn run(options: &Options) -> Result<()> {
+pub(crate) fn run(options: &Options, json: bool) -> Result<()> {
     match Kind::of(&options.model)? {
-        Kind::ImageCross | Kind::Dual => with_images(options),
+        Kind::ImageCross | Kind::Dual => with_images(options, json),
         Kind::Regions => Err(Error::Argument {
             what: "--model",
             expected: "a cross-encoder of texts, or of texts and images".into(),
@@ -60,44 +64,69 @@ fn of_texts(options: &Options) -> Result<()> {
         },
     )?;
     bar.finish_and_clear();
-    print(&logits, model.labels().len())
+    let labels = model.labels().len();
+    logits.chunks(labels.max(1)).try_for_each(|logits| print(Some(logits), labels))
 }
 
-fn with_images(options: &Options) -> Result<()> {
+fn with_images(options: &Options, json: bool) -> Result<()> {
     let pairs = pairs(options, "image")?;
+    let files: BTreeSet<&Path> = pairs.iter().map(|(_, file)| Path::new(file)).collect();
+    options.reading.check(&Vec::from_iter(files))?;
     let device = options.compute.device()?;
     let model = ImageCrossEncoder::load(&options.model, &device, options.compute.dtype.into())?;
     let preprocessor = Preprocessor::open(&options.model)?;
     let bar = progress::bar("scoring", pairs.len());
-    let mut logits = Vec::new();
+    let labels = model.labels().len();
+    let (mut bad, mut lines) = (Bad::default(), Vec::with_capacity(pairs.len()));
     for pairs in pairs.chunks(PAIRS) {
         let (mut files, mut numbers) = (Vec::new(), HashMap::new());
-        let mut numbered = Vec::with_capacity(pairs.len());
-        for (i, (_, file)) in pairs.iter().enumerate() {
-            let number = *numbers.entry(file).or_insert_with(|| {
+        for (_, file) in pairs {
+            numbers.entry(file).or_insert_with(|| {
                 files.push(Path::new(file));
                 files.len() - 1
             });
-            numbered.push((i, number));
         }
-        let images = model.encode(&preprocessor.files(&files)?)?;
+        let read = options.reading.pixels(&preprocessor, &files, &mut bad)?;
+        // The place of each file among those that could be read.
+        let mut good = 0;
+        let places: Vec<Option<usize>> = read
+            .iter()
+            .map(|pixels| {
+                good += usize::from(pixels.is_some());
+                pixels.as_ref().map(|_| good - 1)
+            })
+            .collect();
+        let pixels: Vec<_> = read.into_iter().flatten().collect();
+        let numbered: Vec<(usize, usize)> = pairs
+            .iter()
+            .enumerate()
+            .filter_map(|(i, (_, file))| Some((i, places[numbers[file]]?)))
+            .collect();
         let texts: Vec<&str> = pairs.iter().map(|(text, _)| text.as_str()).collect();
-        logits.extend(model.score(&texts, &images, &numbered)?);
+        let logits = match numbered.is_empty() {
+            true => Vec::new(),
+            false => model.score(&texts, &model.encode(&pixels)?, &numbered)?,
+        };
+        let mut logits = logits.chunks(labels.max(1));
+        lines.extend(pairs.iter().map(|(_, file)| {
+            places[numbers[file]].and_then(|_| logits.next()).map(<[f32]>::to_vec)
+        }));
         bar.inc(pairs.len() as u64);
     }
     bar.finish_and_clear();
-    print(&logits, model.labels().len())
+    lines.iter().try_for_each(|logits| print(logits.as_deref(), labels))?;
+    match json && bad.len() == 0 {
+        true => Ok(()),
+        false => bad.print(json),
+    }
 }
 
-/// A line for each pair.
-fn print(logits: &[f32], labels: usize) -> Result<()> {
-    for logits in logits.chunks(labels.max(1)) {
-        // A reranker has one label; a classifier's labels all go out.
-        let line = match logits {
-            [score] => serde_json::json!({ "score": score }),
-            scores => serde_json::json!({ "scores": scores }),
-        };
-        print_line(&line.to_string())?;
-    }
-    Ok(())
+/// The line of a pair: null where its image was skipped.
+fn print(logits: Option<&[f32]>, labels: usize) -> Result<()> {
+    // A reranker has one label; of a classifier all are printed.
+    let line = match (labels, logits) {
+        (1, logits) => serde_json::json!({ "score": logits.map(|l| l[0]) }),
+        (_, scores) => serde_json::json!({ "scores": scores }),
+    };
+    print_line(&line.to_string())
 }

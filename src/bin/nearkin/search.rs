@@ -3,13 +3,14 @@
 use std::path::PathBuf;
 
 use clap::ValueEnum;
+use nearkin::files::check_output;
 use nearkin::ops::topk::Metric;
 use nearkin::search::store::Stored;
 use nearkin::search::{BinaryIndex, BinarySearch, FlatIndex, Hit, TokenIndex};
 use nearkin::{Device, Error, Result};
 
 use crate::sheet::Sheet;
-use crate::{check_k, input, print_line};
+use crate::{check_k, print_line};
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
@@ -56,7 +57,7 @@ const QUERIES: usize = 4096;
 pub(crate) fn run(options: &Options) -> Result<()> {
     check_k(options.k)?;
     if let Some(file) = &options.sheet {
-        input::check_output(file)?;
+        check_output(file, &[&options.index, &options.queries])?;
     }
     let device = Device::by_name(&options.device)?;
     let metric = match options.metric {

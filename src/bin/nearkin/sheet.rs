@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
+use nearkin::files::Replacement;
 use nearkin::search::Hit;
-use nearkin::{Error, Result};
+use nearkin::{Result, shown as visible};
 
 use crate::images::is_image;
 
@@ -42,7 +43,7 @@ impl Sheet {
     }
 
     pub(crate) fn write(&self, file: &Path) -> Result<()> {
-        std::fs::write(file, &self.html).map_err(|source| Error::Io { path: file.into(), source })
+        Replacement::write(file, self.html.as_bytes())
     }
 }
 
@@ -56,17 +57,24 @@ fn shown(id: &str) -> String {
 }
 
 fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+    visible(text)
+        .replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+        .replace('"', "&quot;")
 }
 
-/// A path as an address: absolute, so that the page may lie anywhere, with what is special written as %xx.
+/// A path as an address: absolute, so that the page can be in any folder, with special characters as %xx. It has no host, even
+/// if the path begins with two slashes.
 fn address(id: &str) -> String {
     let path = std::path::absolute(id).unwrap_or_else(|_| id.into());
-    let mut address = String::from("file://");
-    for byte in path.to_string_lossy().bytes() {
+    let path = path.to_string_lossy();
+    let separators: &[char] = if cfg!(windows) { &['/', '\\'] } else { &['/'] };
+    let mut address = String::from("file:///");
+    for byte in path.trim_start_matches(separators).bytes() {
         match byte {
             b'/' | b'.' | b'-' | b'_' | b'~' => address.push(byte as char),
-            b'\\' => address.push('/'),
+            b'\\' if cfg!(windows) => address.push('/'),
             byte if byte.is_ascii_alphanumeric() => address.push(byte as char),
             byte => address += &format!("%{byte:02X}"),
         }
@@ -84,5 +92,13 @@ mod tests {
         let picture = shown("a <b>&\".jpg");
         assert!(picture.contains("a%20%3Cb%3E%26%22.jpg"), "{picture}");
         assert!(picture.contains("alt=\"a &lt;b&gt;&amp;&quot;.jpg\""), "{picture}");
+        assert_eq!(shown("a\u{202e}b"), "a\\u{202e}b");
+    }
+
+    #[test]
+    fn two_slashes_are_no_host() {
+        for id in ["//host/a.jpg", "///host/a.jpg", "/host/a.jpg"] {
+            assert!(shown(id).contains("src=\"file:///host/a.jpg\""), "{}", shown(id));
+        }
     }
 }

@@ -11,7 +11,7 @@ use crate::models::layers::{Names as LayerNames, Shape};
 use crate::models::text;
 use crate::models::vision::config::VisionConfig;
 use crate::models::vision::{self, family as image};
-use crate::{Error, Result};
+use crate::{Error, Result, files};
 
 pub(super) const CONFIG: &str = "open_clip_config.json";
 /// What the weights are called, besides `model.safetensors`.
@@ -158,7 +158,7 @@ fn last_apart(parts: &config::Parts, ids: &[u32], rows: &mut Vec<u32>) {
 
 /// Reads and checks a folder's configuration.
 pub(super) fn open(file: &Path) -> Result<(&'static Family, Parts)> {
-    let text = std::fs::read_to_string(file).map_err(|e| Error::io(file, e))?;
+    let text = files::read_text(file, files::CONFIG)?;
     parse(&parse_object(&text, file)?, file)
 }
 

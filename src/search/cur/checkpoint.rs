@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::search::store::{self, Stored, Vectors};
-use crate::{Error, Result};
+use crate::{Error, Result, shown};
 
 /// The folder of one job. A chunk is a file `scores-<first item>-<end>.safetensors`: its `embeddings` are the scores
 /// \[items, queries\] f32, its ids `<job>/<item>`, where the job is a hash of its name and its anchor queries.
@@ -57,7 +57,10 @@ impl Checkpoints {
             let Some(stored) = self.read(&path, &range)? else { continue };
             let values = stored.to_f32_vec(wanted.start - range.start..wanted.end - range.start)?;
             if values.iter().any(|v| !v.is_finite()) {
-                tracing::warn!("{}: a score is not finite; computing it again", path.display());
+                tracing::warn!(
+                    "{}: a score is not finite; computing it again",
+                    shown(path.display())
+                );
                 continue;
             }
             let at = wanted.start - items.start;
@@ -77,7 +80,7 @@ impl Checkpoints {
     /// A chunk of this job; none where it is damaged.
     fn read(&self, path: &Path, items: &Range<usize>) -> Result<Option<Stored>> {
         let damaged = |problem: &dyn std::fmt::Display| {
-            tracing::warn!("{}: {problem}; computing its scores again", path.display());
+            tracing::warn!("{}: {problem}; computing its scores again", shown(path.display()));
         };
         let stored = match Stored::open(path) {
             Ok(stored) => stored,

@@ -21,6 +21,9 @@ pub struct Evaluation<'a> {
     pub anchor_queries: &'a [usize],
     /// Queries that are asked.
     pub test_queries: &'a [usize],
+    /// For each test query the item that is the query itself, which takes no rank: neither among the exact best nor among
+    /// those found. Empty if no query is an item.
+    pub own_items: &'a [Option<usize>],
     /// Embeddings of all queries and items of the scorer, for the methods with a cheap score; they are left out without.
     pub cheap: Option<Cheap<'a>>,
     /// Scores items by items, as queries, for the fixed-item baseline; it is left out without.
@@ -42,6 +45,7 @@ impl std::fmt::Debug for Evaluation<'_> {
         f.debug_struct("Evaluation")
             .field("anchor_queries", &self.anchor_queries.len())
             .field("test_queries", &self.test_queries.len())
+            .field("own_items", &self.own_items.len())
             .field("cheap", &self.cheap.is_some())
             .field("item_scorer", &self.item_scorer.is_some())
             .field("anchor_items", &self.anchor_items)
@@ -102,6 +106,11 @@ pub fn evaluate(
             return Err(Error::argument(what, expected, "none"));
         }
     }
+    let (own_items, tests) = (evaluation.own_items, evaluation.test_queries.len());
+    if !own_items.is_empty() && own_items.len() != tests {
+        let got = format!("{} entries", own_items.len());
+        return Err(Error::argument("own_items", format!("one for each of {tests} queries"), got));
+    }
     if let Some(cheap) = &evaluation.cheap {
         cheap.check(scorer.queries(), items)?;
     }
@@ -112,9 +121,11 @@ pub fn evaluate(
     let queries: Vec<usize> = (0..evaluation.test_queries.len()).collect();
     let truth: Vec<Vec<usize>> = exact
         .par_chunks(items)
-        .map(|row| {
+        .enumerate()
+        .map(|(q, row)| {
             let all = row.iter().enumerate().map(|(item, &score)| Scored { item, score });
-            best(all.collect(), 100).iter().map(|s| s.item).collect()
+            let others = all.filter(|s| Some(s.item) != own_item(own_items, q));
+            best(others.collect(), DEPTH).iter().map(|s| s.item).collect()
         })
         .collect();
     let own = |numbers: &[usize], all: &[f32], dim: usize| -> Vec<f32> {
@@ -124,7 +135,8 @@ pub fn evaluate(
         let of_anchors = own(evaluation.anchor_queries, cheap.queries, cheap.dim);
         (cheap, of_anchors, own(evaluation.test_queries, cheap.queries, cheap.dim))
     });
-    let mut bench = Bench { scorer: &scorer, queries: &queries, truth: &truth, rows: Vec::new() };
+    let mut bench =
+        Bench { own_items, scorer: &scorer, queries: &queries, truth: &truth, rows: Vec::new() };
     let totals: BTreeSet<usize> = k_is
         .iter()
         .flat_map(|&k_i| {
@@ -150,7 +162,7 @@ pub fn evaluate(
     }
 
     let search = AdaptiveSearch {
-        k: 100,
+        k: DEPTH + 1,
         budget: 0,
         rounds: evaluation.rounds,
         rerank: 0,
@@ -188,6 +200,13 @@ pub fn evaluate(
     let totals: Vec<usize> = totals.into_iter().collect();
     bench.prefixes("random", 0, &totals, &random)?;
     Ok(bench.rows)
+}
+
+/// The deepest rank that is measured. Methods return one item more, which may be the query itself.
+const DEPTH: usize = 100;
+
+fn own_item(own_items: &[Option<usize>], query: usize) -> Option<usize> {
+    own_items.get(query).copied().flatten()
 }
 
 /// Exact scores of all items: \[queries, items\].
@@ -252,6 +271,7 @@ fn fixed_item(
 
 /// The queries and what was measured on them.
 struct Bench<'a> {
+    own_items: &'a [Option<usize>],
     scorer: &'a MatrixScorer<'a>,
     queries: &'a [usize],
     /// For each query its exact best 100.
@@ -262,10 +282,12 @@ struct Bench<'a> {
 impl Bench<'_> {
     fn add(&mut self, method: &'static str, k_i: usize, k_r: usize, found: &Found) {
         let recall = |k: usize| {
-            let each = found.items.iter().zip(self.truth).map(|(found, truth)| {
+            let each = found.items.iter().zip(self.truth).enumerate().map(|(q, (found, truth))| {
                 let k = k.min(truth.len());
-                let found = found.iter().take(k).filter(|s| truth[..k].contains(&s.item));
-                found.count() as f64 / k as f64
+                let own = own_item(self.own_items, q);
+                let others = found.iter().filter(|s| Some(s.item) != own);
+                let found = others.take(k).filter(|s| truth[..k].contains(&s.item));
+                found.count() as f64 / k.max(1) as f64
             });
             each.sum::<f64>() / self.queries.len() as f64
         };
@@ -283,7 +305,7 @@ impl Bench<'_> {
     ) -> Result<()> {
         let k_i = index.anchors().len();
         for &k_r in retrieved {
-            let search = CurSearch { k: 100, budget: k_i.saturating_add(k_r), embeddings };
+            let search = CurSearch { k: DEPTH + 1, budget: k_i.saturating_add(k_r), embeddings };
             let found = index.search(self.scorer, self.queries, &search)?;
             self.add(method, k_i, k_r, &found);
         }
@@ -305,7 +327,7 @@ impl Bench<'_> {
                 let pairs: Vec<Pair> = list.iter().map(|&i| (q, i)).collect();
                 let scores = score(self.scorer, &pairs)?;
                 found.calls += pairs.len();
-                found.items.push(best(zip(list, &scores).collect(), 100));
+                found.items.push(best(zip(list, &scores).collect(), DEPTH + 1));
             }
             self.add(method, k_i, k_r, &found);
         }

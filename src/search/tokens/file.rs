@@ -115,7 +115,7 @@ impl TokenIndex {
                     .map_err(|e| file.data_fault(format!("the metadata's {ENTRY}: {e}")))?,
             ),
         };
-        let (dtype, shape, main) = file.tensor("tokens")?;
+        let (dtype, shape, _) = file.info("tokens")?;
         let &[total, width] = shape else {
             return Err(file.fault("tokens", format!("shape {shape:?}, expected 2 dimensions")));
         };
@@ -124,7 +124,7 @@ impl TokenIndex {
             let got = format!("{:?} of {:?}, expected one dimension of I64", bounds.1, bounds.0);
             return Err(file.fault(offsets, got));
         }
-        let bounds: Vec<i64> = bytemuck::pod_collect_to_vec(bounds.2);
+        let bounds: Vec<i64> = bytemuck::pod_collect_to_vec(&bounds.2);
         let lengths = check_offsets(&bounds, total).map_err(|got| {
             file.data_fault(format!("its offsets: expected bounds that ascend from 0, got {got}"))
         })?;
@@ -154,12 +154,9 @@ impl TokenIndex {
             }
         }
         .map_err(|e| unfit(&file, "tokens", e))?;
-        let fresh = index
-            .ids
-            .check(ids.iter().map(String::as_str))
-            .map_err(|e| file.data_fault(e.to_string()))?;
+        let fresh = index.ids.check(&ids).map_err(|e| file.data_fault(e.to_string()))?;
         if kept.is_none() {
-            index.fill(&file, main, &lengths, fresh)?;
+            index.fill(&file, &lengths, fresh)?;
             return Ok(index);
         }
         let layout = &index.layout;
@@ -185,7 +182,7 @@ impl TokenIndex {
                 format!("{}, expected finite numbers of at least 0", f32::from_bits(*bits));
             return Err(file.fault("scales", problem));
         }
-        let raw = Raw { lengths, main: main.to_vec(), extra };
+        let raw = Raw { lengths, main: file.tensor("tokens")?.2, extra };
         index.append(raw, fresh).map_err(|e| unfit(&file, "tokens", e))?;
         Ok(index)
     }
@@ -194,7 +191,6 @@ impl TokenIndex {
     fn fill(
         &mut self,
         file: &File,
-        main: &[u8],
         lengths: &[usize],
         fresh: Vec<std::sync::Arc<str>>,
     ) -> Result<()> {
@@ -208,8 +204,8 @@ impl TokenIndex {
                 tokens += lengths[end];
                 end += 1;
             }
-            let bytes = &main[start * row..(start + tokens) * row];
-            let values = Tensor::from_bytes(&Device::cpu(), dtype, &[tokens, dim], bytes)?;
+            let bytes = file.bytes("tokens", start * row..(start + tokens) * row)?;
+            let values = Tensor::from_bytes(&Device::cpu(), dtype, &[tokens, dim], &bytes)?;
             let mut values = values.to_f32_vec()?;
             if let Some(i) = values.iter().position(|v| !v.is_finite()) {
                 let problem =
@@ -239,7 +235,7 @@ fn column(file: &File, name: &str, dtype: DType, total: usize) -> Result<Vec<u32
         let problem = format!("{shape:?} of {stored:?}, expected [{total}] of {dtype}");
         return Err(file.fault(name, problem));
     }
-    Ok(bytemuck::pod_collect_to_vec(bytes))
+    Ok(bytemuck::pod_collect_to_vec(&bytes))
 }
 
 /// The codec of a file.
@@ -247,7 +243,7 @@ fn codec(file: &File, device: &Device, dim: usize) -> Result<Codec> {
     let floats = |name: &str| -> Result<(&[usize], Vec<f32>)> {
         let (dtype, shape, bytes) = file.tensor(name)?;
         match dtype {
-            Dtype::F32 => Ok((shape, bytemuck::pod_collect_to_vec(bytes))),
+            Dtype::F32 => Ok((shape, bytemuck::pod_collect_to_vec(&bytes))),
             other => Err(file.fault(name, format!("of {other:?}, expected F32"))),
         }
     };

@@ -80,7 +80,7 @@ impl TokenIndex {
             let got = lengths.len().to_string();
             return Err(Error::shape(ADD, format!("{} documents, one an id", ids.len()), got));
         }
-        let fresh = self.ids.check(ids.iter().map(AsRef::as_ref))?;
+        let fresh = self.ids.check(ids)?;
         if let Some(i) = values.iter().position(|v| !v.is_finite()) {
             let got = format!("{} in token {}", values[i], i / self.dim());
             return Err(Error::argument("values", "finite numbers", got));

@@ -23,7 +23,7 @@ pub(super) fn rank(options: &Options, collection: &Collection, device: &Device) 
     let search = BinarySearch {
         oversample: options.oversample,
         asymmetric: options.asymmetric,
-        ..BinarySearch::new(Metric::Cosine, options.k)
+        ..BinarySearch::new(Metric::Cosine, options.depth(collection))
     };
     let found = index.search(&embedded.queries, &search)?;
     let again = match index.keep() {

@@ -1,10 +1,9 @@
 //! CUR: an expensive scorer asked for few documents of each query, and the recall of all methods against its calls.
 
-use std::fs::File;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use nearkin::files::{Replacement, check_output};
 use nearkin::models::CrossEncoder;
 use nearkin::ops::maxsim::{MaxSim, Tokens};
 use nearkin::search::cur::{
@@ -88,21 +87,14 @@ struct Scorers<'a> {
     by_items: &'a dyn CrossScorer,
 }
 
-/// The file of the plot, opened before hours are spent on what it shows.
-struct Plot<'a> {
-    path: &'a Path,
-    file: File,
-}
-
-impl Plot<'_> {
-    fn open(path: &Path) -> Result<Plot<'_>> {
-        let file = File::options().create(true).truncate(false).write(true).open(path);
-        Ok(Plot { path, file: file.map_err(|source| Error::Io { path: path.into(), source })? })
-    }
-
-    fn write(mut self, text: &str) -> Result<()> {
-        let written = self.file.set_len(0).and_then(|()| self.file.write_all(text.as_bytes()));
-        written.map_err(|source| Error::Io { path: self.path.into(), source })
+impl Cur {
+    /// Checks the file of the plot before hours are spent on what it shows.
+    pub(super) fn check_plot(&self, inputs: &[&Path]) -> Result<()> {
+        let Some(plot) = &self.plot else { return Ok(()) };
+        let folders = [&self.scorer, &self.checkpoints].into_iter().flatten();
+        let inputs: Vec<&Path> =
+            inputs.iter().copied().chain(folders.map(PathBuf::as_path)).collect();
+        check_output(plot, &inputs)
     }
 }
 
@@ -133,7 +125,6 @@ fn with(
             got: "none".into(),
         });
     };
-    let plot = cur.plot.as_deref().map(Plot::open).transpose()?;
     let embedded = dense::embed(options, collection, device)?;
     let dim = embedded.dim;
     let (fitted, asked): (Vec<usize>, Vec<usize>) = (0..count).partition(|&q| q < anchors);
@@ -170,7 +161,7 @@ fn with(
         scorer,
         &asked,
         &CurSearch {
-            k: options.k,
+            k: options.depth(collection),
             budget: k_i + k_r,
             embeddings: cur.residual.then_some(&embedded.queries[anchors * dim..]),
         },
@@ -182,6 +173,7 @@ fn with(
         &Evaluation {
             anchor_queries: &fitted,
             test_queries: &asked,
+            own_items: &asked.iter().map(|&q| collection.own[q]).collect::<Vec<_>>(),
             cheap: Some(Cheap { dim, queries: &embedded.queries, items: &embedded.documents }),
             item_scorer: cur.fixed_item.then_some(by_items),
             anchor_items: &cur.anchor_items,
@@ -191,12 +183,12 @@ fn with(
             seed: options.seed,
         },
     )?;
-    if let Some(plot) = plot {
+    if let Some(plot) = &cur.plot {
         let (asked, fitted) = (asked.len(), fitted.len());
         let title = format!(
             "Best of {items} documents by {name} that are found: mean of {asked} queries, fitted to {fitted} others"
         );
-        plot.write(&curves::svg(&title, &rows))?;
+        Replacement::write(plot, curves::svg(&title, &rows).as_bytes())?;
     }
     let rows: Vec<_> = rows.iter().map(|row| json!(row)).collect();
     let ids = |items: &Vec<nearkin::search::cur::Scored>| {

@@ -49,7 +49,8 @@ pub(super) fn rank(options: &Options, collection: &Collection, device: &Device) 
     device.synchronize()?;
     let indexing = embedded.documents_s + started.elapsed().as_secs_f64();
     let started = Instant::now();
-    let found = index.search(&embedded.queries, options.k, Metric::Cosine, None)?;
+    let k = options.depth(collection);
+    let found = index.search(&embedded.queries, k, Metric::Cosine, None)?;
     Ok(Ranked {
         queries: (0..found.len()).collect(),
         documents: ids(&found),

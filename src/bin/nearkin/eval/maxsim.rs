@@ -91,7 +91,8 @@ pub(super) fn rank(options: &Options, collection: &Collection, device: &Device) 
     device.synchronize()?;
     let indexing = documents_s + started.elapsed().as_secs_f64();
     let started = Instant::now();
-    let found = index.search(&queries.values, &queries.offsets, options.k, None)?;
+    let k = options.depth(collection);
+    let found = index.search(&queries.values, &queries.offsets, k, None)?;
     let stored = match options.tokens.bits() {
         Some(bits) => format!("centroids and residuals of {bits} bits"),
         None => options.tokens.storage().name().to_string(),

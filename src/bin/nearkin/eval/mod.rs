@@ -92,15 +92,36 @@ type Measure<'a> = &'a dyn Fn(&[&str], &HashMap<String, i32>) -> f64;
 
 pub(crate) fn run(options: &Options, json: bool) -> Result<()> {
     check_k(options.k)?;
+    options.cur.check_plot(&[&options.model, &options.data])?;
     let collection = beir::load(&options.data, &options.split, options.limit)?;
     let device = options.compute.device()?;
-    let ranked = match options.method {
+    let mut ranked = match options.method {
         Method::Dense => dense::rank(options, &collection, &device)?,
         Method::Maxsim => maxsim::rank(options, &collection, &device)?,
         Method::Binary => binary::rank(options, &collection, &device)?,
         Method::Cur => cur::rank(options, &collection, &device)?,
     };
+    ranked.leave_out_own(options.k, &collection);
     report(&collection, &device, &ranked, json)
+}
+
+impl Options {
+    /// Documents to retrieve per query: one more than asked for where a query may find itself.
+    fn depth(&self, collection: &Collection) -> usize {
+        let finds_itself = collection.own.iter().any(Option::is_some);
+        self.k.saturating_add(usize::from(finds_itself))
+    }
+}
+
+impl Ranked {
+    /// Drops from each query's ranking the document whose id is the query's own, as BEIR's evaluator does, and what is
+    /// ranked after `k`.
+    fn leave_out_own(&mut self, k: usize, collection: &Collection) {
+        for (&query, found) in self.queries.iter().zip(&mut self.documents) {
+            found.retain(|id| *id != collection.queries.ids[query]);
+            found.truncate(k);
+        }
+    }
 }
 
 fn report(collection: &Collection, device: &Device, ranked: &Ranked, json: bool) -> Result<()> {

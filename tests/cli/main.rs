@@ -1,7 +1,13 @@
 //! The program as a user runs it: outputs, exit codes, one clear line for bad input, nothing half-written.
 #![cfg(feature = "cli")]
 
+#[path = "../common/mod.rs"]
 mod common;
+
+mod evaluation;
+mod inputs;
+mod outputs;
+mod pictures;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -459,12 +465,12 @@ fn bad_input_is_one_line_exit_code_2_and_no_output() {
         &["d.jsonl:1", "expected a string"],
     );
     let twice = "{\"_id\":\"x\",\"text\":\"a\"}\n{\"_id\":\"x\",\"text\":\"b\"}\n";
-    embed(&model, &folder.write("e.jsonl", twice), &out, &["'x'", "twice"]);
+    embed(&model, &folder.write("e.jsonl", twice), &out, &["'x'", "differ"]);
     let twice = "{\"_id\":\"x\\ny\",\"text\":\"a\"}\n{\"_id\":\"x\\ny\",\"text\":\"b\"}\n";
-    embed(&model, &folder.write("e2.jsonl", twice), &out, &["x\\ny", "twice"]);
+    embed(&model, &folder.write("e2.jsonl", twice), &out, &["x\\ny", "differ"]);
     embed(&model, &folder.write("f.txt", b"fine\n\xff\xfe\n"), &out, &["f.txt:2", "UTF-8"]);
     embed(&model, &good, &folder.path("no/such/out.safetensors"), &["folder does not exist"]);
-    embed(&model, &good, folder.0.path().to_str().unwrap(), &["is a directory"]);
+    embed(&model, &good, folder.0.path().to_str().unwrap(), &["is a folder"]);
     embed(&golden("bert-cross").replace("bert-cross", "nothing"), &good, &out, &["nothing"]);
 
     let queries = folder.path("q.safetensors");
