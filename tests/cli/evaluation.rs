@@ -47,7 +47,7 @@ fn a_query_takes_no_rank_in_its_own_results() {
         &["--method", "dense", "-k", "1"],
         &["--method", "dense"],
         &["--method", "maxsim"],
-        &["--method", "binary"],
+        &["--method", "binary", "--hash", "lsh", "--bits", "32"],
         &cur,
     ];
     let data = collection(&folder, true);
