@@ -524,3 +524,95 @@ fn mutated_tokenizers_never_panic() {
         }
     }
 }
+
+/// A clone without Git LFS has short texts in place of the large files.
+#[test]
+fn git_lfs_pointers_are_named() {
+    let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393\n\
+                   size 12345\n";
+    let files = ["model.safetensors", "tokenizer.json", "config.json", "modules.json"];
+    for file in files {
+        let folder = Folder::of("bert");
+        folder.write(file, pointer);
+        folder.fails(&[file, "Git LFS pointer", "git lfs pull"]);
+    }
+    let folder = Folder::of("bert-sharded");
+    for file in ["model.safetensors.index.json", "model-00001-of-00003.safetensors"] {
+        let folder = Folder::of("bert-sharded");
+        assert!(folder.0.path().join(file).exists(), "{file}");
+        folder.write(file, pointer);
+        folder.fails(&[file, "Git LFS pointer"]);
+    }
+    folder.write("index.safetensors", pointer);
+    let index = folder.0.path().join("index.safetensors");
+    says(
+        nearkin::search::FlatIndex::load(&index, &Device::cpu()),
+        &["index.safetensors", "git lfs pull"],
+    );
+    #[cfg(feature = "images")]
+    says(nearkin::images::Image::open(&index), &["index.safetensors", "git lfs pull"]);
+}
+
+/// Weights in f64 are those in f32, rounded once; a float of 8 bits is nothing without its scales.
+#[test]
+fn weights_in_f64_are_rounded_and_others_are_named() {
+    let texts = ["a wing stalls", "heat"];
+    let plain = Folder::of("bert");
+    let want = plain.load().unwrap().embed(&texts).unwrap();
+    let folder = Folder::of("bert");
+    let widen = |to: &'static str| {
+        move |header: &mut Value, data: &mut Vec<u8>| {
+            let mut out: Vec<u8> = Vec::new();
+            let mut names: Vec<(u64, String)> = header
+                .as_object()
+                .unwrap()
+                .iter()
+                .filter(|(name, _)| *name != "__metadata__")
+                .map(|(name, info)| (info["data_offsets"][0].as_u64().unwrap(), name.clone()))
+                .collect();
+            names.sort();
+            for (_, name) in names {
+                let info = &mut header[&name];
+                let offset = |i: usize| info["data_offsets"][i].as_u64().unwrap() as usize;
+                let bytes = &data[offset(0)..offset(1)];
+                let start = out.len();
+                if info["dtype"] == "F32" {
+                    info["dtype"] = to.into();
+                    for value in bytes.chunks(4) {
+                        let value = f32::from_le_bytes(value.try_into().unwrap());
+                        match to {
+                            // Less than half of the last bit of an f32: rounding takes it away again.
+                            "F64" => out.extend((f64::from(value) * (1.0 + 1e-9)).to_le_bytes()),
+                            _ => out.push(value as u8),
+                        }
+                    }
+                } else {
+                    out.extend_from_slice(bytes);
+                }
+                info["data_offsets"] = json!([start, out.len()]);
+            }
+            *data = out;
+        }
+    };
+    folder.edit_weights(widen("F64"));
+    assert!(folder.load().unwrap().embed(&texts).unwrap() == want);
+    for dtype in [DType::F16, DType::BF16] {
+        let load = |f: &Folder| TextEncoder::load(f.0.path(), &Device::cpu(), dtype).unwrap();
+        assert!(load(&folder).embed(&texts).unwrap() == load(&plain).embed(&texts).unwrap());
+    }
+    for dtype in ["F8_E4M3", "F8_E5M2"] {
+        let folder = Folder::of("bert");
+        folder.edit_weights(widen(dtype));
+        folder.fails(&[dtype, "8-bit floats", "scales", "f32, f16 or bf16"]);
+    }
+    for dtype in ["I8", "U8"] {
+        let folder = Folder::of("bert");
+        folder.edit_weights(widen(dtype));
+        folder.fails(&[dtype, "f32, f16 or bf16"]);
+    }
+    // A value beyond f32 is no finite number there.
+    let folder = Folder::of("bert");
+    folder.edit_weights(widen("F64"));
+    folder.edit_weights(|_, data| data[..8].copy_from_slice(&1e300f64.to_le_bytes()));
+    folder.fails(&["not a finite number"]);
+}

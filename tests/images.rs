@@ -70,6 +70,43 @@ fn three(value: &Value) -> [f64; 3] {
     [0, 1, 2].map(|c| value[c].as_f64().unwrap())
 }
 
+/// A folder whose processor names no class has the one of its model, as AutoImageProcessor chose it for the goldens.
+#[test]
+fn a_processor_without_a_class_is_that_of_its_model() {
+    let rows: Vec<Value> = serde_json::from_slice(&bytes("auto.json")).unwrap();
+    assert!(rows.len() > 20);
+    let image = Image::open(golden("images").join("rgb.png")).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, json: &Value| {
+        std::fs::write(folder.path().join(name), json.to_string()).unwrap();
+    };
+    for row in &rows {
+        write("config.json", &json!({ "model_type": row["model_type"] }));
+        write("preprocessor_config.json", &row["config"]);
+        let mut explicit = row["config"].clone();
+        explicit["image_processor_type"] = row["class"].clone();
+        explicit["size"] = row["size"].clone();
+        let want = Preprocessor::parse(&explicit.to_string(), "explicit".as_ref()).unwrap();
+        let want = want.pixels(&image).unwrap();
+        let got = Preprocessor::open(folder.path()).unwrap().pixels(&image).unwrap();
+        assert!(got == want, "{row}");
+        // The same in the file of transformers 5, and by the class that config.json states.
+        let nested = json!({ "image_processor": row["config"] });
+        write("processor_config.json", &nested);
+        write("config.json", &json!({ "image_processor_type": row["class"] }));
+        let got = Preprocessor::open(folder.path()).unwrap().pixels(&image).unwrap();
+        assert!(got == want, "{row}");
+        std::fs::remove_file(folder.path().join("processor_config.json")).unwrap();
+    }
+    for config in [json!({}), json!({ "model_type": "bert" }), json!({ "model_type": 3 })] {
+        write("config.json", &config);
+        let error = Preprocessor::open(folder.path()).unwrap_err().to_string();
+        for part in ["preprocessor_config.json", "image_processor_type", "dinov2", "ChineseCLIP"] {
+            assert!(error.contains(part), "{error}");
+        }
+    }
+}
+
 #[test]
 fn recipes_give_what_the_python_processors_give() {
     let recipes: Vec<Value> = serde_json::from_slice(&bytes("recipes.json")).unwrap();

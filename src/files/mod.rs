@@ -14,7 +14,7 @@ mod walk;
 
 pub use identity::check_output;
 pub(crate) use lfs::check as check_pointer;
-pub(crate) use read::{CONFIG, TOKENIZER, open, read_text};
+pub(crate) use read::{CONFIG, TOKENIZER, open, read_json, read_text};
 #[cfg(feature = "images")]
 pub(crate) use read::{IMAGE, read_head};
 pub use read::{Reader, read};

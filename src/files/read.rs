@@ -5,6 +5,8 @@ use std::io::{Error as IoError, ErrorKind, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use serde::de::DeserializeOwned;
+
 use super::lfs;
 use crate::{Error, Result};
 
@@ -74,6 +76,20 @@ pub(crate) fn read_text(path: &Path, limit: u64) -> Result<String> {
     String::from_utf8(read(path, limit)?).map_err(|e| {
         Error::io(path, IoError::new(ErrorKind::InvalidData, format!("is not UTF-8: {e}")))
     })
+}
+
+/// A JSON file of settings; nothing where it does not exist.
+///
+/// # Errors
+/// Those of [`read`]; [`Error::Config`] if it is not JSON of the form of `T`.
+pub(crate) fn read_json<T: DeserializeOwned>(file: &Path) -> Result<Option<T>> {
+    let text = match read(file, CONFIG) {
+        Err(e) if e.is_not_found() => return Ok(None),
+        text => text?,
+    };
+    serde_json::from_slice(&text)
+        .map(Some)
+        .map_err(|e| Error::Config { file: file.into(), problem: e.to_string() })
 }
 
 fn check_regular(metadata: &Metadata) -> Result<(), IoError> {

@@ -5,7 +5,7 @@ use std::path::Path;
 use rayon::prelude::*;
 
 use super::geometry::{Crop, Middle};
-use super::recipe::Recipe;
+use super::recipe::{Object, Recipe};
 use super::resize::resize;
 use super::{Image, MAX_PIXELS, Pixels};
 use crate::{Error, Result, files};
@@ -21,7 +21,8 @@ pub struct Preprocessor {
 
 impl Preprocessor {
     /// Reads the first of these that a folder has: the `image_processor` in `processor_config.json`, where transformers 5
-    /// writes it; `preprocessor_config.json`; `open_clip_config.json`.
+    /// writes it; `preprocessor_config.json`; `open_clip_config.json`. A processor without `image_processor_type` is the one of
+    /// `config.json`: of its own `image_processor_type`, else of its `model_type`, as AutoImageProcessor chooses.
     ///
     /// # Errors
     /// Those of [`parse`](Preprocessor::parse), [`Error::Io`] if a file cannot be read, [`Error::Config`] if there is none.
@@ -33,7 +34,10 @@ impl Preprocessor {
                 Ok(text)
                     if name == "processor_config.json" && !text.contains("\"image_processor\"") => {
                 }
-                Ok(text) => return Preprocessor::parse(&text, &file),
+                Ok(text) => {
+                    let config = files::read_json(&folder.join("config.json"))?;
+                    return Preprocessor::read(&text, &file, config.as_ref());
+                }
                 Err(e) if e.is_not_found() => {}
                 Err(e) => return Err(e),
             }
@@ -54,8 +58,12 @@ impl Preprocessor {
     /// [`Error::Config`] if the text is no JSON object, a class, key or value is unknown, a value is out of range, or one that is
     /// needed is missing: with the key, and what would be right.
     pub fn parse(json: &str, file: &Path) -> Result<Preprocessor> {
-        let recipe =
-            Recipe::parse(json).map_err(|problem| Error::Config { file: file.into(), problem })?;
+        Preprocessor::read(json, file, None)
+    }
+
+    fn read(json: &str, file: &Path, config: Option<&Object>) -> Result<Preprocessor> {
+        let recipe = Recipe::parse(json, config)
+            .map_err(|problem| Error::Config { file: file.into(), problem })?;
         let value = |channel: usize, level: usize| {
             ((level as f64 * recipe.scale - recipe.mean[channel]) / recipe.std[channel]) as f32
         };

@@ -15,7 +15,7 @@ pub(super) struct Recipe {
     pub(super) std: [f64; 3],
 }
 
-type Object = Map<String, Value>;
+pub(super) type Object = Map<String, Value>;
 
 /// The longest edge that a configuration may ask for.
 const MAX_EDGE: usize = 1 << 14;
@@ -30,17 +30,18 @@ impl Recipe {
         }
     }
 
-    /// Whichever of the files it is.
-    pub(super) fn parse(text: &str) -> Result<Recipe, String> {
+    /// Whichever of the files it is. An image processor that states no class has the one of `config`, the model's
+    /// `config.json`, as AutoImageProcessor takes it.
+    pub(super) fn parse(text: &str, config: Option<&Object>) -> Result<Recipe, String> {
         let json: Object = serde_json::from_str(text).map_err(|e| e.to_string())?;
         match (
             get(&json, "image_processor"),
             json.contains_key("preprocess_cfg") || json.contains_key("model_cfg"),
         ) {
-            (Some(Value::Object(nested)), _) => processor(nested),
+            (Some(Value::Object(nested)), _) => processor(nested, config),
             (Some(other), _) => Err(format!("image_processor is {other}, not an object")),
             (None, true) => open_clip(&json),
-            (None, false) => processor(&json),
+            (None, false) => processor(&json, config),
         }
     }
 }
@@ -115,6 +116,8 @@ const HALF: [f64; 3] = [0.5; 3];
 /// What a class of transformers takes where its configuration says nothing.
 struct Class {
     name: &'static str,
+    /// The `model_type` of models that have it where nothing else is said.
+    model: &'static str,
     size: Target,
     /// Whether one number is a square, not the shorter edge.
     square: bool,
@@ -128,6 +131,7 @@ struct Class {
 const CLASSES: [Class; 8] = {
     let clip = Class {
         name: "CLIP",
+        model: "clip",
         size: Target::Shortest(224),
         square: false,
         resample: Resample::BICUBIC,
@@ -137,6 +141,7 @@ const CLASSES: [Class; 8] = {
     };
     let vit = Class {
         name: "ViT",
+        model: "vit",
         size: Target::Exact(224, 224),
         square: true,
         resample: Resample::BILINEAR,
@@ -145,19 +150,34 @@ const CLASSES: [Class; 8] = {
         std: HALF,
     };
     [
-        Class { name: "Bit", ..clip },
-        Class { name: "Blip", size: Target::Exact(384, 384), square: true, crop: None, ..clip },
-        Class { name: "ChineseCLIP", ..clip },
+        Class { name: "Bit", model: "dinov2", ..clip },
+        Class {
+            name: "Blip",
+            model: "blip",
+            size: Target::Exact(384, 384),
+            square: true,
+            crop: None,
+            ..clip
+        },
+        Class { name: "ChineseCLIP", model: "chinese_clip", ..clip },
         Class {
             name: "DeiT",
+            model: "deit",
             size: Target::Exact(256, 256),
             resample: Resample::BICUBIC,
             crop: Some(224),
             ..vit
         },
-        Class { name: "Siglip", square: false, resample: Resample::BICUBIC, ..vit },
+        Class {
+            name: "Siglip",
+            model: "siglip",
+            square: false,
+            resample: Resample::BICUBIC,
+            ..vit
+        },
         Class {
             name: "Vilt",
+            model: "vilt",
             size: Target::Shortest(384),
             square: false,
             resample: Resample::BICUBIC,
@@ -204,11 +224,26 @@ const INDIFFERENT: [&str; 10] = [
     "return_tensors",
 ];
 
+/// The class of a name such as `CLIPImageProcessor`, `CLIPImageProcessorFast` or `CLIPFeatureExtractor`.
+fn named(name: &str) -> Option<&'static Class> {
+    let name = name.strip_suffix("Fast").or(name.strip_suffix("Pil")).unwrap_or(name);
+    let name = name.strip_suffix("ImageProcessor").or(name.strip_suffix("FeatureExtractor"))?;
+    CLASSES.iter().find(|class| class.name == name)
+}
+
+/// The class that transformers' `IMAGE_PROCESSOR_MAPPING` has for the `model_type` of a configuration.
+fn of_model(config: &Object) -> Option<&'static Class> {
+    let model = get(config, "model_type")?.as_str()?;
+    CLASSES.iter().find(|class| class.model == model)
+}
+
 /// The configuration of an image processor of transformers.
-fn processor(json: &Object) -> Result<Recipe, String> {
+fn processor(json: &Object, config: Option<&Object>) -> Result<Recipe, String> {
+    let of_config = config.and_then(|config| get(config, "image_processor_type"));
     let stated = ["image_processor_type", "feature_extractor_type"]
         .into_iter()
-        .find_map(|key| get(json, key));
+        .find_map(|key| get(json, key))
+        .or(of_config);
     let known = || {
         let names: Vec<&str> = CLASSES.iter().map(|class| class.name).collect();
         format!(
@@ -216,18 +251,27 @@ fn processor(json: &Object) -> Result<Recipe, String> {
             names.join(", ")
         )
     };
-    let stated = match stated {
-        Some(Value::String(name)) => name,
+    let (class, stated) = match stated {
+        Some(Value::String(name)) => match named(name) {
+            Some(class) => (class, name.as_str()),
+            None => return Err(format!("unknown image processor '{name}'; {}", known())),
+        },
         Some(other) => {
             return Err(format!("image_processor_type is {other}, not a name; {}", known()));
         }
-        None => return Err(format!("has no image_processor_type; {}", known())),
+        None => match config.and_then(of_model) {
+            Some(class) => (class, class.name),
+            None => {
+                let models: Vec<&str> = CLASSES.iter().map(|class| class.model).collect();
+                return Err(format!(
+                    "has no image_processor_type, and config.json no model_type with a processor of its own ({}); {}",
+                    models.join(", "),
+                    known()
+                ));
+            }
+        },
     };
     let pil = stated.ends_with("Pil");
-    let name = stated.strip_suffix("Fast").or(stated.strip_suffix("Pil")).unwrap_or(stated);
-    let name = name.strip_suffix("ImageProcessor").or(name.strip_suffix("FeatureExtractor"));
-    let class = CLASSES.iter().find(|class| Some(class.name) == name);
-    let class = class.ok_or_else(|| format!("unknown image processor '{stated}'; {}", known()))?;
     let vilt = class.name == "Vilt";
 
     for (key, value) in json {

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::config::{model_type, read_config};
 use super::dual::DualEncoder;
+use super::modules::transformer;
 use super::tokens::TokenEncoder;
 use super::{cross, dual, text, vision};
 use crate::{Error, Result};
@@ -127,7 +128,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// What a folder's configuration makes it.
+    /// What a folder is made for, by the configuration of its transformer, which `modules.json` may place in a folder below.
     ///
     /// # Errors
     /// [`Error::Io`] or [`Error::Config`] if it has none, or one of an unknown architecture.
@@ -135,13 +136,7 @@ impl Kind {
         if DualEncoder::has_own_config(folder) {
             return Ok(Kind::Dual);
         }
-        if folder.join("modules.json").is_file() {
-            return match TokenEncoder::is_made_for(folder)? {
-                true => Ok(Kind::Tokens),
-                false => Ok(Kind::Text),
-            };
-        }
-        let (json, file) = read_config(folder)?;
+        let (json, file) = read_config(&transformer(folder)?)?;
         let name =
             model_type(&json).map_err(|problem| Error::Config { file: file.clone(), problem })?;
         if dual::family::names().contains(&name) {

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use crate::models::modules::read_json;
+use crate::files::read_json;
 use crate::models::weights::Weights;
 use crate::ops::gemm::{Activation, Epilogue, Packed, gemm};
 use crate::{DType, Device, Error, Result, Tensor};

@@ -3,12 +3,12 @@
 use std::path::{Component, Path, PathBuf};
 
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::config::{config, only};
+use crate::files::read_json;
 use crate::ops::pool::Pooling;
-use crate::{Error, Result, files};
+use crate::{Error, Result};
 
 /// What follows the encoder, and where the encoder is.
 #[derive(Debug)]
@@ -56,6 +56,20 @@ impl Module {
         }
         let problem = format!("the path '{}' leaves the folder", self.path);
         Err(Error::Config { file: file.into(), problem })
+    }
+}
+
+/// The folder of the transformer: of the module that `modules.json` lists as such, which may be any folder below, else the folder
+/// itself. What the transformer's configuration says decides what a folder is; the one beside `modules.json` may say nothing.
+///
+/// # Errors
+/// [`Error::Config`] if the file is no list of modules, or the path leaves the folder.
+pub(crate) fn transformer(folder: &Path) -> Result<PathBuf> {
+    let file = folder.join("modules.json");
+    let modules = read_json::<Vec<Module>>(&file)?.unwrap_or_default();
+    match modules.iter().find(|module| module.name().ends_with("Transformer")) {
+        Some(module) => module.inside(folder, &file),
+        None => Ok(folder.into()),
     }
 }
 
@@ -298,15 +312,4 @@ impl Reading {
             },
         })
     }
-}
-
-/// A JSON file, or nothing where there is none.
-pub(crate) fn read_json<T: DeserializeOwned>(file: &Path) -> Result<Option<T>> {
-    let text = match files::read(file, files::CONFIG) {
-        Err(e) if e.is_not_found() => return Ok(None),
-        text => text?,
-    };
-    serde_json::from_slice(&text)
-        .map(Some)
-        .map_err(|e| Error::Config { file: file.into(), problem: e.to_string() })
 }

@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::ops::{Deref, Range};
 use std::path::{Component, Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
@@ -13,7 +14,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 
 use crate::device::mapping::Mapping;
-use crate::{DType, Device, Error, Result, Tensor, files};
+use crate::{DType, Device, Error, Result, Tensor, files, shown};
 
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
@@ -31,6 +32,18 @@ pub(crate) struct Weights {
 struct File {
     path: PathBuf,
     bytes: Bytes,
+    /// Whether the user knows that it has weights in f64.
+    warned: AtomicBool,
+}
+
+impl File {
+    fn new(path: PathBuf, bytes: Bytes) -> File {
+        File { path, bytes, warned: AtomicBool::new(false) }
+    }
+
+    fn map(path: PathBuf) -> Result<File> {
+        Ok(File::new(path.clone(), Bytes::Mapped(Mapping::open(&path)?)))
+    }
 }
 
 enum Bytes {
@@ -67,8 +80,7 @@ impl Weights {
         let other = others.iter().map(|name| folder.join(name)).find(|path| path.is_file());
         let single = other.filter(|_| !single.is_file()).unwrap_or(single);
         if single.is_file() {
-            let file = File { bytes: Bytes::Mapped(Mapping::open(&single)?), path: single };
-            return Weights::of_file(file);
+            return Weights::of_file(File::map(single)?);
         }
         if index.is_file() {
             return Weights::open_shards(folder, index);
@@ -85,7 +97,7 @@ impl Weights {
 
     /// A checkpoint of one file in memory.
     pub(crate) fn from_bytes(name: &str, bytes: Vec<u8>) -> Result<Weights> {
-        Weights::of_file(File { path: name.into(), bytes: Bytes::Owned(bytes) })
+        Weights::of_file(File::new(name.into(), Bytes::Owned(bytes)))
     }
 
     fn of_file(file: File) -> Result<Weights> {
@@ -117,7 +129,7 @@ impl Weights {
                     return Err(bad(&tensor, problem));
                 }
                 let path = folder.join(&shard);
-                let file = File { bytes: Bytes::Mapped(Mapping::open(&path)?), path };
+                let file = File::map(path)?;
                 shards.insert(shard.clone(), file.entries(files.len())?);
                 files.push(file);
             }
@@ -167,8 +179,8 @@ impl Weights {
     /// A tensor of the given name and shape, stored as any float, on `device` as `dtype`.
     ///
     /// # Errors
-    /// [`Error::Weights`] if it is missing, has another shape, is no float, or holds a value that is not finite
-    /// or that `dtype` cannot hold.
+    /// [`Error::Weights`] if it is missing, has another shape, is no float of 16 to 64 bits, or holds a value that is not
+    /// finite, as f32 or as `dtype`.
     pub(crate) fn tensor(
         &self,
         device: &Device,
@@ -222,18 +234,20 @@ impl Weights {
         let file = &self.files[entry.file];
         let bad =
             |problem| Error::Weights { file: file.path.clone(), tensor: name.into(), problem };
-        let stored = match entry.dtype {
-            Dtype::F32 => DType::F32,
-            Dtype::F16 => DType::F16,
-            Dtype::BF16 => DType::BF16,
-            other => return Err(bad(format!("expected f32, f16 or bf16, got {other:?}"))),
-        };
+        let stored = Stored::of(entry.dtype).map_err(bad)?;
+        if stored == Stored::F64 && !file.warned.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                "{}: has weights in f64 (the first is {}); they are rounded to f32",
+                shown(file.path.display()),
+                shown(name)
+            );
+        }
         if entry.shape != shape {
             return Err(bad(format!("expected shape {shape:?}, got {:?}", entry.shape)));
         }
         let bytes = &file.bytes[entry.range.clone()];
         let mut converted =
-            if dtype == stored { None } else { Some(Vec::with_capacity(bytes.len())) };
+            if stored.is(dtype) { None } else { Some(Vec::with_capacity(bytes.len())) };
         let mut values = Vec::with_capacity(CHUNK);
         for (i, chunk) in bytes.chunks(CHUNK * stored.size()).enumerate() {
             decode(stored, chunk, &mut values);
@@ -290,21 +304,69 @@ fn is_plain_name(name: &str) -> bool {
         && !name.contains(['/', '\\', ':'])
 }
 
+/// How a file stores floats.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stored {
+    F64,
+    F32,
+    F16,
+    BF16,
+}
+
+impl Stored {
+    fn of(dtype: Dtype) -> Result<Stored, String> {
+        let known = "expected f32, f16 or bf16, or f64, which is rounded to f32";
+        Ok(match dtype {
+            Dtype::F64 => Stored::F64,
+            Dtype::F32 => Stored::F32,
+            Dtype::F16 => Stored::F16,
+            Dtype::BF16 => Stored::BF16,
+            Dtype::F8_E4M3 | Dtype::F8_E5M2 | Dtype::F8_E8M0 => {
+                return Err(format!(
+                    "has 8-bit floats ({dtype:?}), which mean nothing without the scales of their quantisation; {known}: save \
+                     the model in one of them"
+                ));
+            }
+            other => return Err(format!("has elements of {other:?}; {known}")),
+        })
+    }
+
+    fn size(self) -> usize {
+        match self {
+            Stored::F64 => 8,
+            Stored::F32 => 4,
+            Stored::F16 | Stored::BF16 => 2,
+        }
+    }
+
+    fn is(self, dtype: DType) -> bool {
+        matches!(
+            (self, dtype),
+            (Stored::F32, DType::F32) | (Stored::F16, DType::F16) | (Stored::BF16, DType::BF16)
+        )
+    }
+}
+
 /// Little-endian floats of any alignment to f32.
-fn decode(stored: DType, bytes: &[u8], values: &mut Vec<f32>) {
+fn decode(stored: Stored, bytes: &[u8], values: &mut Vec<f32>) {
     values.clear();
     let half = |pair: &[u8]| u16::from_le_bytes([pair[0], pair[1]]);
     match stored {
-        DType::F16 => {
+        Stored::F16 => {
             let halves: Vec<f16> = bytes.chunks_exact(2).map(|b| f16::from_bits(half(b))).collect();
             values.resize(halves.len(), 0.0);
             halves.convert_to_f32_slice(values);
         }
-        DType::BF16 => {
+        Stored::BF16 => {
             values.extend(bytes.chunks_exact(2).map(|b| f32::from_bits((half(b) as u32) << 16)))
         }
-        _ => values
+        Stored::F32 => values
             .extend(bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))),
+        Stored::F64 => {
+            values.extend(bytes.chunks_exact(8).map(|b| {
+                f64::from_le_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]]) as f32
+            }))
+        }
     }
 }
 

@@ -13,6 +13,8 @@ Written are
   recipes.json          for each recipe the configuration file, what the Python object made of it, and the images
   recipes.safetensors   "<recipe>/<image>" [3, height, width] u8: the processor's pixel_values, brought back to levels of 0..255,
                         which is exact because it normalises last; of larger ones every "step"th row and column
+  auto.json             for each model_type and `size` of a preprocessor_config.json without a class, the class that AutoImageProcessor
+                        takes, and the sizes it makes of it
   arrays.safetensors    "positions/..." of torch's interpolate; "patches/..." of torch's conv2d; "mask" of ViLT's batch
 
 The processors are built from their classes, with torchvision where the name does not end in Pil, as AutoImageProcessor does.
@@ -21,6 +23,7 @@ The processors are built from their classes, with torchvision where the name doe
 import io
 import json
 import struct
+import tempfile
 import zlib
 from pathlib import Path
 
@@ -299,6 +302,24 @@ MODES_OF_TORCH = {
 }
 
 
+def write_auto():
+    """What AutoImageProcessor takes where preprocessor_config.json names no class."""
+    rows = []
+    for model in ["blip", "chinese_clip", "clip", "deit", "dinov2", "siglip", "vilt", "vit"]:
+        for size in [None, 48, {"height": 40, "width": 56}]:
+            # ViLT's processor takes a shorter edge alone, and CLIP's kind crops what it resized.
+            if model == "vilt" and isinstance(size, dict):
+                continue
+            with tempfile.TemporaryDirectory() as folder:
+                transformers.AutoConfig.for_model(model).save_pretrained(folder)
+                config = {"crop_size": 32, **({} if size is None else {"size": size})}
+                (Path(folder) / "preprocessor_config.json").write_text(json.dumps(config))
+                processor = transformers.AutoImageProcessor.from_pretrained(folder)
+            sides = {k: v for k, v in dict(processor.size).items() if v is not None}
+            rows.append({"model_type": model, "config": config, "class": type(processor).__name__, "size": sides})
+    (OUT / "auto.json").write_text(json.dumps(rows, indent=1) + "\n")
+
+
 def write_arrays():
     generator = torch.Generator().manual_seed(SEED)
     tensors = {}
@@ -334,6 +355,7 @@ def main():
     names = sorted(p.name for p in OUT.iterdir())
     save_file({name: decoded(OUT / name) for name in names}, OUT / "decoded.safetensors")
     write_recipes()
+    write_auto()
     write_arrays()
     print(sum(p.stat().st_size for p in OUT.iterdir()), "bytes in", OUT)
 

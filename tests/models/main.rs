@@ -5,4 +5,5 @@ mod common;
 
 mod colbert;
 mod encoders;
+mod folders;
 mod transformers;

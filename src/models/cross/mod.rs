@@ -14,7 +14,7 @@ pub use regions::{PairStates, RegionCrossEncoder, RegionHead, Regions};
 use super::batch::Rows;
 use super::config::{Parts, TextConfig};
 use super::layers::{Linear, Loader, Norm};
-use super::modules::Reading;
+use super::modules::{Reading, transformer};
 use super::text::family::Take;
 use super::text::{Encoder, Hidden, language};
 use super::tokenizer::Tokenizer;
@@ -121,6 +121,7 @@ impl CrossEncoder {
     /// classification head is not, and [`Error::Weights`] if the head is missing or has not one row a label.
     pub fn load(folder: &Path, device: &Device, dtype: DType) -> Result<CrossEncoder> {
         check_dtype(dtype)?;
+        let folder = &transformer(folder)?;
         let config = TextConfig::open(folder)?;
         let tokenizer = Tokenizer::open(folder, &config, &Reading::open(folder)?)?;
         let weights = Weights::open(folder)?;

@@ -10,7 +10,7 @@ use settings::{ARTIFACT, Form, Settings};
 
 use super::config::TextConfig;
 use super::layers::{Loader, NORM_EPS};
-use super::modules::{Modules, Projections, Reading};
+use super::modules::{Modules, Projections, Reading, transformer};
 use super::text::{Encoder, Hidden, language};
 use super::tokenizer::{Encoded, Tokenizer};
 use super::weights::Weights;
@@ -121,7 +121,8 @@ impl TokenEncoder {
     /// # Errors
     /// [`Error::Config`] or [`Error::Io`] if its files can not be read.
     pub fn is_made_for(folder: &Path) -> Result<bool> {
-        Ok(Projections::open(folder)?.is_some() || is_colbert(folder, &TextConfig::open(folder)?))
+        Ok(Projections::open(folder)?.is_some()
+            || is_colbert(folder, &TextConfig::open(&transformer(folder)?)?))
     }
 
     /// Loads a folder. Matrices and embedding tables are kept as `dtype` (f32, f16 or bf16), biases and norms as f32;

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::models::modules::read_json;
+use crate::files::read_json;
 use crate::models::tokenizer::Tokenizer;
 use crate::{Error, Result};
 
