@@ -50,6 +50,7 @@
 pub mod device;
 mod dtype;
 mod error;
+mod header;
 pub mod images;
 pub mod metrics;
 pub mod models;

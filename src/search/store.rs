@@ -13,12 +13,13 @@ use std::io::{BufWriter, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use safetensors::SafeTensors;
+use safetensors::tensor::TensorInfo;
 use serde_json::json;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use super::flat::MAX_DIM;
 use crate::device::mapping::Mapping;
+use crate::header::Header;
 use crate::{DType, Device, Error, Result, Tensor};
 
 const FORMAT: &str = "nearkin 1";
@@ -190,25 +191,21 @@ pub(super) struct File {
 impl File {
     pub(super) fn open(path: &Path) -> Result<File> {
         let map = Mapping::open(path)?;
-        let broken = |e| weights(path, "*", format!("not a whole safetensors file: {e}"));
-        let (header, metadata) = SafeTensors::read_metadata(&map).map_err(broken)?;
-        let metadata = metadata.metadata().clone().unwrap_or_default();
-        if let Some(want) = metadata.get("xxh3") {
-            let got = format!("{:016x}", xxh3_64(&map[8 + header..]));
+        let header = Header::read(&map)
+            .map_err(|e| weights(path, "*", format!("not a whole safetensors file: {e}")))?;
+        if let Some(want) = header.metadata.get("xxh3") {
+            let got = format!("{:016x}", xxh3_64(&map[header.data..]));
             if *want != got {
                 let problem = format!("the checksum is {got}, the file says {want}: damaged");
                 return Err(weights(path, "*", problem));
             }
         }
-        let file = SafeTensors::deserialize(&map).map_err(broken)?;
-        let place = |view: &safetensors::tensor::TensorView<'_>| {
-            // The view borrows the parsed file; its bytes are the mapping's.
-            let start = view.data().as_ptr() as usize - map.as_ptr() as usize;
-            (view.dtype(), view.shape().to_vec(), start..start + view.data().len())
+        let place = |(name, info): (String, TensorInfo)| {
+            let (start, end) = info.data_offsets;
+            (name, (info.dtype, info.shape, header.data + start..header.data + end))
         };
-        let tensors = file.tensors().into_iter();
-        let tensors = tensors.map(|(name, view)| (name, place(&view))).collect();
-        Ok(File { path: path.into(), map, tensors, metadata })
+        let tensors = header.tensors.into_iter().map(place).collect();
+        Ok(File { path: path.into(), map, tensors, metadata: header.metadata })
     }
 
     /// A tensor's dtype, shape and bytes.
