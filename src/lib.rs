@@ -47,6 +47,7 @@
 //! - Operations only enqueue on a GPU; [`Tensor::to_vec`] waits, [`Tensor::to_vec_async`] does not block.
 #![deny(missing_docs)]
 
+mod budget;
 pub mod device;
 mod dtype;
 mod error;

@@ -9,9 +9,8 @@ use image::{ColorType, DynamicImage, ImageDecoder, ImageFormat, ImageReader, Lim
 use super::jpeg;
 use crate::{Error, Result};
 
-/// Pixels of an image at most where no other limit is given: a quarter of a GiB as RGB. Pillow warns above it of a
-/// decompression bomb, and refuses twice as many.
-pub const MAX_PIXELS: usize = (1 << 30) / 4 / 3;
+/// Pixels of an image at most where no other limit is given: half a GiB as RGB, and what Pillow refuses to exceed.
+pub const MAX_PIXELS: usize = 2 * ((1 << 30) / 4 / 3);
 
 /// An upright image in RGB, 8 bits a channel, rows from the top.
 #[derive(Clone, PartialEq, Eq)]
@@ -43,9 +42,19 @@ impl Image {
 
     /// [`open`](Image::open) with another limit to the number of pixels. Decoding takes up to 16 bytes a pixel.
     pub fn open_within(file: impl AsRef<Path>, max_pixels: usize) -> Result<Image> {
-        let file = file.as_ref();
+        Image::open_with_room(file.as_ref(), max_pixels, |_, _| ()).map(|(image, ())| image)
+    }
+
+    /// [`open_within`](Image::open_within); once the header is read, `room` is given the height and width that it states,
+    /// and may wait until there is memory for them. What it gives is given back with the image.
+    pub(super) fn open_with_room<T>(
+        file: &Path,
+        max_pixels: usize,
+        room: impl FnOnce(usize, usize) -> T,
+    ) -> Result<(Image, T)> {
         let bytes = std::fs::read(file).map_err(|e| Error::io(file, e))?;
-        decode(&bytes, max_pixels).map_err(|problem| Error::Image { file: file.into(), problem })
+        decode(&bytes, max_pixels, room)
+            .map_err(|problem| Error::Image { file: file.into(), problem })
     }
 
     /// [`open`](Image::open) for a file in memory.
@@ -55,7 +64,10 @@ impl Image {
 
     /// [`from_bytes`](Image::from_bytes) with another limit to the number of pixels.
     pub fn from_bytes_within(bytes: &[u8], max_pixels: usize) -> Result<Image> {
-        decode(bytes, max_pixels).map_err(|problem| Error::Image { file: "memory".into(), problem })
+        let image = decode(bytes, max_pixels, |_, _| ());
+        image
+            .map(|(image, ())| image)
+            .map_err(|problem| Error::Image { file: "memory".into(), problem })
     }
 
     /// An image from `rgb` `[height, width, 3]`.
@@ -91,7 +103,11 @@ impl Image {
     }
 }
 
-fn decode(bytes: &[u8], max_pixels: usize) -> Result<Image, String> {
+fn decode<T>(
+    bytes: &[u8],
+    max_pixels: usize,
+    room: impl FnOnce(usize, usize) -> T,
+) -> Result<(Image, T), String> {
     let known = "known are JPEG, PNG and WebP";
     let format = image::guess_format(bytes).map_err(|_| match bytes.is_empty() {
         true => "is empty".to_string(),
@@ -119,6 +135,7 @@ fn decode(bytes: &[u8], max_pixels: usize) -> Result<Image, String> {
     if format == ImageFormat::Jpeg && !jpeg::is_whole(bytes) {
         return Err("ends before its end-of-image marker".into());
     }
+    let room = room(height as usize, width as usize);
     // Where the orientation is damaged, the picture need not be.
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
     let color = decoder.color_type();
@@ -131,7 +148,7 @@ fn decode(bytes: &[u8], max_pixels: usize) -> Result<Image, String> {
     let mut upright = DynamicImage::ImageRgb8(rgb);
     upright.apply_orientation(orientation);
     let (width, height) = (upright.width() as usize, upright.height() as usize);
-    Ok(Image { width, height, rgb: upright.into_rgb8().into_raw() })
+    Ok((Image { width, height, rgb: upright.into_rgb8().into_raw() }, room))
 }
 
 /// Samples as the decoder gives them, 16 bits in the machine's order, to RGB.

@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 
-use nearkin::images::{Image, Preprocessor};
+use nearkin::images::Image;
 use nearkin::models::{DualEncoder, EmbedOptions};
 use nearkin::ops::maxsim::{Tokens, align};
 use nearkin::{Error, Offsets, Result, Tensor};
 
+use crate::images::Reading;
 use crate::{Compute, input, print_line};
 
 #[derive(clap::Args)]
@@ -27,14 +28,16 @@ pub(crate) struct Options {
     #[arg(long, value_name = "FILE")]
     output: PathBuf,
     #[command(flatten)]
+    reading: Reading,
+    #[command(flatten)]
     compute: Compute,
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
     input::check_output(&options.output)?;
     let device = options.compute.device()?;
-    let preprocessor = Preprocessor::open(&options.model)?;
-    let image = Image::open(&options.image)?;
+    let preprocessor = options.reading.preprocessor(&options.model)?;
+    let image = Image::open_within(&options.image, options.reading.max_pixels())?;
     let pixels = preprocessor.pixels(&image)?;
     let model = DualEncoder::load(&options.model, &device, options.compute.dtype.into())?;
     let texts = std::slice::from_ref(&options.text);

@@ -3,11 +3,10 @@
 use std::path::PathBuf;
 
 use clap::ValueEnum;
-use nearkin::images::Preprocessor;
 use nearkin::models::{DualEncoder, EmbedOptions};
 use nearkin::{Error, Result};
 
-use crate::images::{self, Images};
+use crate::images::{self, Images, Reading};
 use crate::{Compute, check_k, input, print_line};
 
 /// Where a label goes in a template.
@@ -33,6 +32,8 @@ pub(crate) struct Options {
     /// Image files, or folders of them.
     #[arg(required = true, value_name = "IMAGES")]
     images: Vec<PathBuf>,
+    #[command(flatten)]
+    reading: Reading,
     #[command(flatten)]
     compute: Compute,
 }
@@ -65,7 +66,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     }
     let files = images::files(&options.images)?;
     let device = options.compute.device()?;
-    let preprocessor = Preprocessor::open(&options.model)?;
+    let preprocessor = options.reading.preprocessor(&options.model)?;
     let model = DualEncoder::load(&options.model, &device, options.compute.dtype.into())?;
     let batch_tokens = options.compute.batch_tokens();
     let prompts = Prompts::new(options, &labels, &model, batch_tokens)?;

@@ -4,12 +4,11 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::ValueEnum;
-use nearkin::images::Preprocessor;
 use nearkin::models::{DualEncoder, EmbedOptions, ImageEncoder, Kind, TextEncoder, TokenEncoder};
 use nearkin::search::store::{self, Vectors};
 use nearkin::{Device, Error, Result};
 
-use crate::images::{self, Images};
+use crate::images::{self, Images, Reading};
 use crate::{Compute, input, print_line, progress};
 
 #[derive(clap::Args)]
@@ -38,6 +37,8 @@ pub(crate) struct Options {
     /// What a folder made for late interaction takes the texts for.
     #[arg(long = "as", value_enum, default_value_t = As::Document, requires = "tokens")]
     form: As,
+    #[command(flatten)]
+    reading: Reading,
     #[command(flatten)]
     compute: Compute,
 }
@@ -127,7 +128,7 @@ fn run_images(options: &Options, json: bool) -> Result<()> {
             });
         }
     };
-    let preprocessor = Preprocessor::open(&options.model)?;
+    let preprocessor = options.reading.preprocessor(&options.model)?;
     let started = Instant::now();
     let out = model.embed(&preprocessor, &files, options.compute.batch_tokens())?;
     let seconds = started.elapsed().as_secs_f64();

@@ -2,16 +2,49 @@
 
 use std::path::{Path, PathBuf};
 
-use nearkin::images::Preprocessor;
+use nearkin::images::{MAX_PIXELS, Preprocessor};
 use nearkin::models::{DualEncoder, EmbedOptions, Embeddings, ImageEncoder};
 use nearkin::{Error, Result};
 
 use crate::progress;
 
-/// Files decoded, preprocessed and embedded at a time.
+/// Files decoded, preprocessed and embedded at a time, at most.
 const FILES: usize = 256;
+/// Files at a time where they come out in different sizes.
+const UNEQUAL_FILES: usize = 16;
+/// Bytes of pixels at a time where all files come out in one size.
+const PIXEL_BYTES: usize = 1 << 30;
 /// What is taken from a folder.
 const ENDINGS: [&str; 4] = ["jpg", "jpeg", "png", "webp"];
+
+/// How image files are read.
+#[derive(clap::Args)]
+pub(crate) struct Reading {
+    /// Pixels that an image file may have; decoding takes up to 16 bytes a pixel. The default is Pillow's limit.
+    #[arg(long, value_name = "N", default_value_t = MAX_PIXELS as u64,
+        value_parser = clap::value_parser!(u64).range(1..))]
+    max_pixels: u64,
+}
+
+impl Reading {
+    /// Pixels that a file may have.
+    pub(crate) fn max_pixels(&self) -> usize {
+        usize::try_from(self.max_pixels).unwrap_or(usize::MAX)
+    }
+
+    /// What the folder of a model does to images, within the limit.
+    pub(crate) fn preprocessor(&self, model: &Path) -> Result<Preprocessor> {
+        Ok(Preprocessor::open(model)?.with_max_pixels(self.max_pixels()))
+    }
+}
+
+/// How many files may be preprocessed at a time, so that their pixels need not be in memory at once.
+pub(crate) fn at_a_time(preprocessor: &Preprocessor) -> usize {
+    match preprocessor.size() {
+        Some((height, width)) => (PIXEL_BYTES / (12 * height * width).max(1)).clamp(1, FILES),
+        None => UNEQUAL_FILES,
+    }
+}
 
 /// Whether a name is one of an image.
 pub(crate) fn is_image(path: &Path) -> bool {
@@ -81,9 +114,10 @@ impl Images<'_> {
     ) -> Result<Embeddings> {
         let bar = progress::bar("embedding", files.len());
         let mut all: Option<Embeddings> = None;
-        for (i, files) in files.chunks(FILES).enumerate() {
+        let each = at_a_time(preprocessor);
+        for (i, files) in files.chunks(each).enumerate() {
             let pixels = preprocessor.files(files)?;
-            let report = |done: usize| bar.set_position((i * FILES + done) as u64);
+            let report = |done: usize| bar.set_position((i * each + done) as u64);
             let options = EmbedOptions { batch_tokens, progress: Some(&report) };
             let part = match self {
                 Images::Single(model) => model.embed(&pixels, &options)?,

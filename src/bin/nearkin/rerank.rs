@@ -3,14 +3,11 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use nearkin::images::Preprocessor;
 use nearkin::models::{CrossEncoder, EmbedOptions, ImageCrossEncoder, Kind};
 use nearkin::{Error, Result};
 
+use crate::images::{Reading, at_a_time};
 use crate::{Compute, input, print_line, progress};
-
-/// Pairs whose images are decoded and scored at a time.
-const PAIRS: usize = 256;
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
@@ -20,6 +17,8 @@ pub(crate) struct Options {
     /// .jsonl with `text` and `text_pair`; with `text` and `image`, the path of a file, where the model reads images.
     #[arg(long, value_name = "FILE")]
     pairs: PathBuf,
+    #[command(flatten)]
+    reading: Reading,
     #[command(flatten)]
     compute: Compute,
 }
@@ -67,10 +66,10 @@ fn with_images(options: &Options) -> Result<()> {
     let pairs = pairs(options, "image")?;
     let device = options.compute.device()?;
     let model = ImageCrossEncoder::load(&options.model, &device, options.compute.dtype.into())?;
-    let preprocessor = Preprocessor::open(&options.model)?;
+    let preprocessor = options.reading.preprocessor(&options.model)?;
     let bar = progress::bar("scoring", pairs.len());
     let mut logits = Vec::new();
-    for pairs in pairs.chunks(PAIRS) {
+    for pairs in pairs.chunks(at_a_time(&preprocessor)) {
         let (mut files, mut numbers) = (Vec::new(), HashMap::new());
         let mut numbered = Vec::with_capacity(pairs.len());
         for (i, (_, file)) in pairs.iter().enumerate() {
