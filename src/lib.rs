@@ -48,10 +48,12 @@
 //! - Operations only enqueue on a GPU; [`Tensor::to_vec`] waits, [`Tensor::to_vec_async`] does not block.
 #![deny(missing_docs)]
 
+mod budget;
 pub mod device;
 mod dtype;
 mod error;
 pub mod files;
+mod header;
 pub mod images;
 pub mod metrics;
 pub mod models;

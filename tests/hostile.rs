@@ -5,7 +5,13 @@ mod common;
 use std::path::Path;
 
 use common::{Rng, golden, golden_copy};
-use nearkin::models::{CrossEncoder, TextEncoder, check_config, check_weights};
+use nearkin::images::Pixels;
+use nearkin::models::{
+    CrossEncoder, EmbedOptions, ImageEncoder, TextEncoder, TextInput, check_config, check_weights,
+};
+use nearkin::ops::hamming::Hasher;
+use nearkin::ops::maxsim::Storage;
+use nearkin::search::{BinaryIndex, FlatIndex, Keep, TokenIndex, check_index};
 use nearkin::{DType, Device, Error};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -110,6 +116,26 @@ fn headers_that_lie_are_refused() {
         assert!(matches!(error, Error::Weights { .. }), "{what}: {error}");
     }
     assert_eq!(check_weights(&file_of(&format!(r#"{{"a":{good}}}"#), &[0; 8])).unwrap(), 2);
+}
+
+#[test]
+fn headers_with_too_many_tensors_are_refused() {
+    let header = |count: usize| {
+        let entry = |i| format!(r#""{i}":{{"dtype":"F32","shape":[0],"data_offsets":[0,0]}}"#);
+        file_of(&format!("{{{}}}", (0..count).map(entry).collect::<Vec<_>>().join(",")), &[])
+    };
+    assert_eq!(check_weights(&header(1 << 16)).unwrap(), 0);
+    let more = header((1 << 16) + 1);
+    for result in [check_weights(&more), check_index(&more)] {
+        let error = says(result, &["more than 65536 tensors"]);
+        assert!(matches!(error, Error::Weights { .. }), "{error}");
+    }
+
+    let folder = Folder::of("bert-sharded");
+    let names: Vec<String> = (0..(1 << 18) + 1).map(|i| format!("\"{i}\":\"a\"")).collect();
+    let index = format!(r#"{{"weight_map":{{{}}}}}"#, names.join(","));
+    folder.write("model.safetensors.index.json", index);
+    folder.fails(&["model.safetensors.index.json", "more than 262144 tensors"]);
 }
 
 #[test]
@@ -376,6 +402,196 @@ fn tokenizers_that_do_not_fit_are_refused() {
     }
 }
 
+/// The same BERT whose `tokenizer.json` is changed.
+fn with_tokenizer(name: &str, edit: impl FnOnce(&mut Value)) -> Folder {
+    let folder = Folder::of(name);
+    folder.edit("tokenizer.json", edit);
+    folder
+}
+
+#[test]
+fn tokenizers_that_make_much_of_a_text_are_refused() {
+    let sequence = |steps: Vec<Value>| json!({"type": "Sequence", "normalizers": steps});
+    let replace = |pattern: Value, content: &str| json!({"type": "Replace", "pattern": pattern, "content": content});
+    let refused = |edit: &dyn Fn(&mut Value), parts: &[&str]| {
+        let error = with_tokenizer("bert", edit).fails(&[&["tokenizer.json"], parts].concat());
+        assert!(matches!(error, Error::Tokenizer { .. }), "{error}");
+    };
+    let normalizer = |step: Value, parts: &[&str]| {
+        refused(&|v| v["normalizer"] = step.clone(), &[&["expected at most 256"], parts].concat());
+    };
+    let long = "x".repeat(10 << 20);
+    normalizer(json!({"type": "Prepend", "prepend": long}), &["Prepend"]);
+    normalizer(json!({"prepend": long}), &["Prepend"]);
+    normalizer(replace(json!({"String": "a"}), &"b".repeat(300)), &["Replace"]);
+    normalizer(replace(json!({"String": ""}), &"b".repeat(300)), &["Replace"]);
+    normalizer(replace(json!({"Regex": "."}), &"b".repeat(300)), &["Replace"]);
+    let doubled = || replace(json!({"String": "a"}), "aa");
+    normalizer(sequence((0..9).map(|_| doubled()).collect()), &["512 bytes"]);
+    let nested = sequence(vec![sequence((0..5).map(|_| doubled()).collect()); 2]);
+    normalizer(nested, &["512 bytes"]);
+
+    let nfc = || json!({"type": "NFC"});
+    let many = sequence((0..65).map(|_| nfc()).collect());
+    refused(&|v| v["normalizer"] = many.clone(), &["more than 64 normalizers"]);
+    let whitespace = || json!({"type": "Whitespace"});
+    let many: Vec<Value> = (0..65).map(|_| whitespace()).collect();
+    let many = json!({"type": "Sequence", "pretokenizers": many});
+    refused(&|v| v["pre_tokenizer"] = many.clone(), &["more than 64"]);
+
+    let added = |content: &str| {
+        json!({"id": 1000, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
+               "normalized": true, "special": false})
+    };
+    let count = |n: usize| (0..n).map(|i| added(&format!("<{i}>"))).collect::<Value>();
+    let many = count((1 << 16) + 1);
+    refused(&|v| v["added_tokens"] = many.clone(), &["65537 added tokens", "65536"]);
+    let large = added(&"x".repeat(2 << 20));
+    refused(&|v| v["added_tokens"] = json!([large]), &["2097152 bytes of added tokens"]);
+
+    let model = |key: &str, value: Value, parts: &[&str]| {
+        refused(&|v| v["model"][key] = value.clone(), parts);
+    };
+    model("max_input_chars_per_word", json!(10_000), &["10000 letters", "256"]);
+    let long = json!("#".repeat(1000));
+    model("continuing_subword_prefix", long.clone(), &["continuing_subword_prefix", "1000", "256"]);
+    model("unk_token", long, &["unknown token", "1000", "256"]);
+
+    // A trie of four GB in eight bytes, and one rule that writes a thousand.
+    let rules = |text: &str| json!({"type": "Precompiled", "precompiled_charsmap": text});
+    let step = rules("/////wAAAAA=");
+    refused(&|v| v["normalizer"] = step.clone(), &["precompiled_charsmap", "ends early"]);
+    let step = rules(&format!("AAAA{}", "YWFh".repeat(350)));
+    normalizer(step, &["Precompiled"]);
+
+    // Templates that repeat.
+    let piece = |kind: &str, id: &str| json!({kind: {"id": id, "type_id": 0}});
+    let tokens: Vec<Value> = (0..2000).map(|_| piece("SpecialToken", "[SEP]")).collect();
+    refused(&|v| v["post_processor"]["pair"] = json!(tokens), &["special tokens"]);
+    let twice = with_tokenizer("bert", |v| {
+        v["post_processor"]["single"] = json!([piece("Sequence", "A"), piece("Sequence", "A")])
+    });
+    let text = "the fox and the dog ".repeat(20);
+    says(twice.load().unwrap().embed(&[text]), &["tokenizer.json", "told to give"]);
+
+    // What real tokenizers have is taken.
+    let four_thousand = count(4000);
+    let taken: [&dyn Fn(&mut Value); 5] = [
+        &|v| {
+            v["normalizer"] = sequence(vec![
+                json!({"type": "Prepend", "prepend": "▁"}),
+                replace(json!({"String": " "}), "▁"),
+            ])
+        },
+        &|v| {
+            v["added_tokens"]
+                .as_array_mut()
+                .unwrap()
+                .extend(four_thousand.as_array().unwrap().clone())
+        },
+        &|v| v["model"]["max_input_chars_per_word"] = json!(200),
+        &|v| {
+            v["normalizer"] = sequence(vec![
+                nfc(),
+                replace(json!({"Regex": "\\s+"}), " "),
+                json!({"type": "Lowercase"}),
+            ])
+        },
+        &|v| v["normalizer"] = Value::Null,
+    ];
+    for edit in taken {
+        with_tokenizer("bert", edit).load().unwrap();
+    }
+}
+
+/// As the tokenizers crate reads a text, without cutting it before.
+fn uncut(folder: &Folder, limit: usize, text: &str) -> Vec<u32> {
+    let file = folder.0.path().join("tokenizer.json");
+    let mut tokenizer = tokenizers::Tokenizer::from_file(file).unwrap();
+    let cut = tokenizers::TruncationParams { max_length: limit, ..Default::default() };
+    tokenizer.with_padding(None).with_truncation(Some(cut)).unwrap();
+    tokenizer.encode_fast(text, true).unwrap().get_ids().to_vec()
+}
+
+#[test]
+fn a_long_text_gives_the_tokens_of_its_beginning() {
+    for name in ["bert", "distilbert", "roberta", "xlm-roberta", "mpnet"] {
+        let folder = Folder::of(name);
+        let model = folder.load().unwrap();
+        let part = "The fox,  it's 3.14 Привет\n日本語 … naïve <mask> ";
+        let text = part.repeat((30 << 20) / part.len());
+        let expected = uncut(&folder, model.max_tokens(), &part.repeat(100));
+        assert_eq!(model.token_ids(&[&text]).unwrap(), [expected], "{name}");
+    }
+}
+
+#[test]
+fn a_text_that_cannot_be_cut_is_refused_above_a_bound() {
+    let refused = |folder: &Folder, text: &str, parts: &[&str]| {
+        let error =
+            says(folder.load().unwrap().embed(&[text]), &[&["tokenizer.json"], parts].concat());
+        assert!(matches!(error, Error::Tokenizer { .. }), "{error}");
+    };
+    // The normalizer may make 7.5 bytes of one.
+    let folder = Folder::of("bert");
+    let word = "x".repeat(1 << 20);
+    assert!(folder.load().unwrap().embed(&[&word[..1 << 19]]).is_ok());
+    refused(&folder, &(word.clone() + "x"), &["1048577 bytes", "at most 1048576 bytes"]);
+
+    // One whose end is kept.
+    folder.edit("tokenizer_config.json", |v| v["truncation_side"] = json!("left"));
+    refused(&folder, &"the fox ".repeat(140_000), &["1120000 bytes"]);
+
+    // A pattern whose time grows with the square.
+    let folder = with_tokenizer("bert", |v| {
+        v["pre_tokenizer"] = json!({"type": "Split", "pattern": {"Regex": "[a-z]*[0-9]|[a-z]"},
+                                    "behavior": "Isolated", "invert": false});
+    });
+    refused(&folder, &word[..80_000], &["80000 bytes", "at most 32768 bytes"]);
+    assert!(folder.load().unwrap().embed(&["a short text"]).is_ok());
+
+    // Of a pair, either text.
+    let pair = Folder::of("bert-cross");
+    let model = CrossEncoder::load(pair.0.path(), &Device::cpu(), DType::F32).unwrap();
+    let long = "the fox ".repeat(1 << 18);
+    assert!(model.score(&[("a dog", &long), (&long, "a dog")]).is_ok());
+    says(model.score(&[("a dog", &*word.repeat(2))]), &["tokenizer.json", "2097152 bytes"]);
+}
+
+#[test]
+fn rotary_tables_are_as_long_as_a_text() {
+    let folder = common::weights::folder("modernbert");
+    let load = |config: &Value| {
+        let mut json: Value =
+            serde_json::from_slice(&std::fs::read(folder.path().join("config.json")).unwrap())
+                .unwrap();
+        json["max_position_embeddings"] = json!(1 << 24);
+        std::fs::write(folder.path().join("config.json"), json.to_string()).unwrap();
+        std::fs::write(folder.path().join("tokenizer_config.json"), config.to_string()).unwrap();
+        TextEncoder::load(folder.path(), &Device::cpu(), DType::F32).unwrap()
+    };
+    assert_eq!(load(&json!({})).max_tokens(), 1 << 17);
+    let model = load(&json!({"model_max_length": 20}));
+    assert_eq!(model.max_tokens(), 20);
+    let input = |n: usize| TextInput { ids: vec![5; n], given: Vec::new() };
+    let options = EmbedOptions::default();
+    assert!(model.embed_inputs(&[input(20)], &options).is_ok());
+    says(model.embed_inputs(&[input(21)], &options), &["1 to 20 ids", "21"]);
+}
+
+#[test]
+fn images_of_too_many_patches_are_refused() {
+    let folder = common::weights::folder("vit");
+    let model = ImageEncoder::load(folder.path(), &Device::cpu(), DType::F32).unwrap();
+    let (height, width) = (8 * 257, 8 * 256);
+    let pixels = Pixels { values: vec![0.0; 3 * height * width], height, width };
+    let error = says(
+        model.embed(&[pixels], &EmbedOptions::default()).map(|_| ()),
+        &["65536 patches", "65792 patches", "2056 x 2048"],
+    );
+    assert!(matches!(error, Error::Argument { .. }), "{error}");
+}
+
 #[test]
 fn lower_case_is_done_before_the_tokenizer_where_asked() {
     // This tokenizer keeps the case.
@@ -475,6 +691,86 @@ fn mutated_weights_never_panic() {
         folder.write("model.safetensors", mutate(&bytes, &mut rng));
         _ = folder.load();
     }
+}
+
+/// The file of an index, and the same without its checksum, which would hide all other faults.
+fn unchecked(save: impl FnOnce(&Path) -> Result<(), Error>) -> Vec<u8> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("index.safetensors");
+    save(&path).unwrap();
+    let mut bytes = std::fs::read(&path).unwrap();
+    assert!(check_index(&bytes).unwrap() > 0);
+    let at = bytes.windows(6).position(|w| w == b"\"xxh3\"").unwrap();
+    bytes[at + 4] = b'0';
+    assert!(check_index(&bytes).unwrap() > 0);
+    bytes
+}
+
+#[test]
+fn mutated_indexes_never_panic() {
+    let (cpu, mut rng) = (Device::cpu(), Rng(4));
+    let ids: Vec<String> = (0..20).map(|i| format!("id {i}")).collect();
+    let offsets: Vec<i64> = (0..=20).map(|i| i * (i + 1) / 2).collect();
+    let (vectors, tokens) = (rng.normals(20 * 32), rng.normals(210 * 32));
+    let mut files = Vec::new();
+    for dtype in [DType::F32, DType::F16, DType::BF16] {
+        let mut index = FlatIndex::new(&cpu, dtype, 32).unwrap();
+        index.add(&ids, &vectors).unwrap();
+        files.push(unchecked(|path| index.save(path)));
+    }
+    for storage in [Storage::F32, Storage::BF16, Storage::Int8, Storage::Binary] {
+        let mut index = TokenIndex::new(&cpu, storage, 32).unwrap();
+        index.add(&ids, &tokens, &offsets).unwrap();
+        files.push(unchecked(|path| index.save(path)));
+    }
+    for keep in [Keep::Codes, Keep::Int8, Keep::Floats(DType::F16)] {
+        let hasher = Hasher::random(&cpu, &[0.0; 32], 64, 5).unwrap();
+        let mut index = BinaryIndex::new(hasher, keep).unwrap();
+        index.add(&ids, &vectors).unwrap();
+        files.push(unchecked(|path| index.save(path)));
+    }
+    let golden = std::fs::read(golden("residual.safetensors")).unwrap();
+    files.push(golden);
+
+    let (mut refused, mut taken) = (0, 0);
+    for (i, file) in files.iter().enumerate() {
+        for _ in 0..220 {
+            let bytes = match rng.below(4) {
+                // The front of one and the end of another.
+                0 => {
+                    let other = &files[rng.below(files.len())];
+                    let (head, tail) = (rng.below(file.len()), rng.below(other.len()));
+                    [&file[..head], &other[tail..]].concat()
+                }
+                // The header of one before the data of another.
+                1 => {
+                    let other = &files[(i + 1 + rng.below(files.len() - 1)) % files.len()];
+                    let data =
+                        |f: &[u8]| 8 + u64::from_le_bytes(f[..8].try_into().unwrap()) as usize;
+                    [&file[..data(file)], &other[data(other)..]].concat()
+                }
+                _ => mutate(file, &mut rng),
+            };
+            match check_index(&bytes) {
+                Ok(_) => taken += 1,
+                Err(_) => refused += 1,
+            }
+        }
+        // Changed values alone, of a number or an id.
+        for _ in 0..60 {
+            let mut bytes = file.clone();
+            let header = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+            for _ in 0..=rng.below(8) {
+                let at = header + rng.below(bytes.len() - header);
+                bytes[at] = [0, 0xff, 0x7f, 0x80, rng.next() as u8][rng.below(5)];
+            }
+            match check_index(&bytes) {
+                Ok(_) => taken += 1,
+                Err(_) => refused += 1,
+            }
+        }
+    }
+    assert!(refused > 1000 && taken > 300, "{refused} refused, {taken} taken");
 }
 
 #[test]

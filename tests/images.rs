@@ -576,11 +576,11 @@ fn images_that_would_grow_without_bound_are_refused() {
         Image::from_rgb(width, height, vec![7; 3 * width * height]).unwrap()
     };
     let clip = parse(json!({"image_processor_type": "CLIPImageProcessor"})).unwrap();
-    says(clip.pixels(&image(1, 500_000)), &["1 x 500000", "89478485"]);
-    says(clip.pixels(&image(500_000, 1)), &["500000 x 1", "89478485"]);
-    // Between the passes it would have 224 x 500000 pixels.
+    says(clip.pixels(&image(1, 500_000)), &["1 x 500000", "178956970"]);
+    says(clip.pixels(&image(500_000, 1)), &["500000 x 1", "178956970"]);
+    // Between the passes it would have 224 x 900000 pixels.
     let vit = parse(json!({"image_processor_type": "ViTImageProcessor"})).unwrap();
-    says(vit.pixels(&image(1, 500_000)), &["1 x 500000", "112000000"]);
+    says(vit.pixels(&image(1, 900_000)), &["1 x 900000", "201600000"]);
     assert_eq!(vit.pixels(&image(500_000, 1)).unwrap().height, 224);
     let small = vit.with_max_pixels(224 * 224);
     assert!(small.pixels(&image(3, 5)).is_ok());
@@ -588,6 +588,26 @@ fn images_that_would_grow_without_bound_are_refused() {
     let tiny = parse(json!({"image_processor_type": "ViTImageProcessor", "size": 4})).unwrap();
     let tiny = tiny.with_max_pixels(61 * 47 - 1);
     says(tiny.files(&[file("tiny.png"), file("rgb.png")]), &["rgb.png", "61 x 47"]);
+
+    // 9400 x 9400 pixels would make 1.8 million patches of 7 x 7, and take a gigabyte an image.
+    let large = |sides: Value| {
+        parse(
+            json!({"image_processor_type": "ViTImageProcessor", "do_resize": false, "size": sides}),
+        )
+    };
+    let sized = |config: Value| says(parse(config).map(|_| ()), &["9400 x 9400", "16777216"]);
+    for config in [
+        json!({"image_processor_type": "ViTImageProcessor", "size": 9400}),
+        json!({"image_processor_type": "CLIPImageProcessor", "crop_size": 9400}),
+        json!({"preprocess_cfg": {"size": 9400}}),
+    ] {
+        assert!(matches!(sized(config), Error::Config { .. }));
+    }
+    assert!(large(json!(4096)).is_ok());
+    let whole = large(json!(224)).unwrap();
+    assert_eq!(whole.pixels(&image(4096, 4096)).unwrap().values.len(), 3 << 24);
+    let error = says(whole.pixels(&image(4096, 4097)), &["4097 x 4096", "16777216"]);
+    assert!(matches!(error, Error::Image { .. }), "{error}");
 
     let vilt = parse(json!({"image_processor_type": "ViltImageProcessor"})).unwrap();
     says(vilt.pixels(&image(400, 10)), &["400 x 10", "0 pixels"]);
@@ -600,6 +620,86 @@ fn images_that_would_grow_without_bound_are_refused() {
     {
         let error = says(Image::from_rgb(width, height, vec![0; len]), &["of an image"]);
         assert!(matches!(error, Error::Argument { .. }), "{error}");
+    }
+}
+
+/// A PNG file of `height` rows of grey, 8 bits a pixel: rows of zeros in stored deflate blocks.
+fn grey_png(width: u32, height: u32, rows: u32) -> Vec<u8> {
+    let crc = |bytes: &[u8]| {
+        !bytes.iter().fold(!0u32, |crc, byte| {
+            (0..8).fold(crc ^ *byte as u32, |c, _| c >> 1 ^ 0xedb8_8320 * (c & 1))
+        })
+    };
+    let mut out = b"\x89PNG\r\n\x1a\n".to_vec();
+    let mut chunk = |kind: &[u8; 4], data: &[u8]| {
+        out.extend((data.len() as u32).to_be_bytes());
+        let body = [kind, data].concat();
+        out.extend_from_slice(&body);
+        out.extend(crc(&body).to_be_bytes());
+    };
+    let header = [&width.to_be_bytes()[..], &height.to_be_bytes(), &[8, 0, 0, 0, 0]].concat();
+    chunk(b"IHDR", &header);
+    let data = vec![0; (width as usize + 1) * rows as usize];
+    let mut stream = vec![0x78, 0x01];
+    let blocks = data.chunks(0xffff).collect::<Vec<_>>();
+    for (i, block) in blocks.iter().enumerate() {
+        let n = block.len() as u16;
+        stream.push((i + 1 == blocks.len()) as u8);
+        stream.extend(n.to_le_bytes().into_iter().chain((!n).to_le_bytes()));
+        stream.extend_from_slice(block);
+    }
+    // Adler-32 of zeros.
+    let sum = (data.len() % 65521) as u32;
+    stream.extend((sum << 16 | 1).to_be_bytes());
+    chunk(b"IDAT", &stream);
+    chunk(b"IEND", &[]);
+    out
+}
+
+#[test]
+fn photographs_are_read_up_to_the_limit_of_pillow() {
+    // 12000 x 9000 passes the limit and fails for want of data; one row more than the limit does not get so far.
+    let error = Image::from_bytes(&grey_png(12_000, 9_000, 0)).unwrap_err().to_string();
+    assert!(!error.contains("are allowed"), "{error}");
+    says(Image::from_bytes(&grey_png(13_378, 13_378, 0)), &["13378 x 13378", "178956970"]);
+    let error = Image::from_bytes(&grey_png(13_377, 13_377, 0)).unwrap_err().to_string();
+    assert!(!error.contains("are allowed"), "{error}");
+    says(
+        Image::from_bytes_within(&grey_png(12_000, 9_000, 0), 12_000 * 9_000 - 1),
+        &["12000 x 9000", "107999999"],
+    );
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("photograph.png");
+    std::fs::write(&path, grey_png(4_000, 3_000, 3_000)).unwrap();
+    let clip = parse(json!({"image_processor_type": "CLIPImageProcessor"})).unwrap();
+    let pixels = clip.clone().with_max_pixels(12_000_000).files(&[&path]).unwrap();
+    assert_eq!((pixels[0].height, pixels[0].width), (224, 224));
+    says(clip.with_max_pixels(11_999_999).files(&[&path]), &["photograph.png", "11999999"]);
+}
+
+/// Files share the budget of one: with a budget as small as the largest, all are still decoded, in order, to the same pixels.
+#[test]
+fn many_files_share_one_budget_and_none_waits_for_ever() {
+    let folder = tempfile::tempdir().unwrap();
+    let files: Vec<_> = (0..40u32)
+        .map(|i| {
+            let (width, height) = [(300, 200), (30, 20), (7, 5), (200, 300)][i as usize % 4];
+            let path = folder.path().join(format!("{i}.png"));
+            std::fs::write(&path, grey_png(width, height + i / 4, height + i / 4)).unwrap();
+            path
+        })
+        .collect();
+    let crop = json!({"image_processor_type": "ViTImageProcessor", "size": 8});
+    let free = parse(crop).unwrap();
+    let tight = free.clone().with_max_pixels(200 * 309);
+    let expected: Vec<Pixels> =
+        files.iter().map(|file| free.pixels(&Image::open(file).unwrap()).unwrap()).collect();
+    for threads in [1, 3, 8] {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        let found = pool.install(|| rayon::join(|| tight.files(&files), || tight.files(&files)));
+        assert_eq!(found.0.unwrap(), expected);
+        assert_eq!(found.1.unwrap(), expected);
     }
 }
 

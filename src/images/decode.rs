@@ -9,9 +9,8 @@ use image::{ColorType, DynamicImage, ImageDecoder, ImageFormat, ImageReader, Lim
 use super::jpeg;
 use crate::{Error, Result, files};
 
-/// Pixels of an image at most where no other limit is given: a quarter of a GiB as RGB. Pillow warns above it of a
-/// decompression bomb, and refuses twice as many.
-pub const MAX_PIXELS: usize = (1 << 30) / 4 / 3;
+/// Pixels of an image at most where no other limit is given: half a GiB as RGB, and what Pillow refuses to exceed.
+pub const MAX_PIXELS: usize = 2 * ((1 << 30) / 4 / 3);
 
 /// An upright image in RGB, 8 bits a channel, rows from the top.
 #[derive(Clone, PartialEq, Eq)]
@@ -43,9 +42,19 @@ impl Image {
 
     /// [`open`](Image::open) with another limit to the number of pixels. Decoding takes up to 16 bytes a pixel.
     pub fn open_within(file: impl AsRef<Path>, max_pixels: usize) -> Result<Image> {
-        let file = file.as_ref();
+        Image::open_with_room(file.as_ref(), max_pixels, |_, _| ()).map(|(image, ())| image)
+    }
+
+    /// [`open_within`](Image::open_within); once the header is read, `room` is called with the height and width that it states,
+    /// and may wait until there is memory for them. Its result is returned with the image.
+    pub(super) fn open_with_room<T>(
+        file: &Path,
+        max_pixels: usize,
+        room: impl FnOnce(usize, usize) -> T,
+    ) -> Result<(Image, T)> {
         let bytes = files::read(file, files::IMAGE)?;
-        decode(&bytes, max_pixels).map_err(|problem| Error::Image { file: file.into(), problem })
+        decode(&bytes, max_pixels, room)
+            .map_err(|problem| Error::Image { file: file.into(), problem })
     }
 
     /// Looks at a file without decoding its pixels: whether it is a JPEG, PNG or WebP with a sound header and 1 to
@@ -54,12 +63,17 @@ impl Image {
     /// # Errors
     /// As [`open`](Image::open), for what the header shows.
     pub fn check(file: impl AsRef<Path>) -> Result<()> {
+        Image::check_within(file, MAX_PIXELS)
+    }
+
+    /// [`check`](Image::check) with another limit to the number of pixels.
+    pub fn check_within(file: impl AsRef<Path>, max_pixels: usize) -> Result<()> {
         let file = file.as_ref();
         let bad = |problem| Error::Image { file: file.into(), problem };
         let (head, is_whole) = files::read_head(file, HEAD)?;
-        match header(&head, MAX_PIXELS, is_whole) {
+        match header(&head, max_pixels, is_whole) {
             Err(_) if !is_whole => {
-                header(&files::read(file, files::IMAGE)?, MAX_PIXELS, true).map(drop).map_err(bad)
+                header(&files::read(file, files::IMAGE)?, max_pixels, true).map(drop).map_err(bad)
             }
             looked => looked.map(drop).map_err(bad),
         }
@@ -72,7 +86,10 @@ impl Image {
 
     /// [`from_bytes`](Image::from_bytes) with another limit to the number of pixels.
     pub fn from_bytes_within(bytes: &[u8], max_pixels: usize) -> Result<Image> {
-        decode(bytes, max_pixels).map_err(|problem| Error::Image { file: "memory".into(), problem })
+        let image = decode(bytes, max_pixels, |_, _| ());
+        image
+            .map(|(image, ())| image)
+            .map_err(|problem| Error::Image { file: "memory".into(), problem })
     }
 
     /// An image from `rgb` `[height, width, 3]`.
@@ -147,8 +164,13 @@ fn header(
     Ok((decoder, [width, height]))
 }
 
-fn decode(bytes: &[u8], max_pixels: usize) -> Result<Image, String> {
+fn decode<T>(
+    bytes: &[u8],
+    max_pixels: usize,
+    room: impl FnOnce(usize, usize) -> T,
+) -> Result<(Image, T), String> {
     let (mut decoder, [width, height]) = header(bytes, max_pixels, true)?;
+    let room = room(height as usize, width as usize);
     // Where the orientation is damaged, the picture need not be.
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
     let color = decoder.color_type();
@@ -161,7 +183,7 @@ fn decode(bytes: &[u8], max_pixels: usize) -> Result<Image, String> {
     let mut upright = DynamicImage::ImageRgb8(rgb);
     upright.apply_orientation(orientation);
     let (width, height) = (upright.width() as usize, upright.height() as usize);
-    Ok(Image { width, height, rgb: upright.into_rgb8().into_raw() })
+    Ok((Image { width, height, rgb: upright.into_rgb8().into_raw() }, room))
 }
 
 /// Samples as the decoder gives them, 16 bits in the machine's order, to RGB.

@@ -1,6 +1,7 @@
 //! What the folder of a model says to do with an image, done.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use rayon::prelude::*;
 
@@ -8,7 +9,12 @@ use super::geometry::{Crop, Middle};
 use super::recipe::{Object, Recipe};
 use super::resize::resize;
 use super::{Image, MAX_PIXELS, Pixels};
+use crate::budget::Budget;
 use crate::{Error, Result, files};
+
+/// Pixels of what comes out for one image at most: 4096 x 4096. No encoder is trained on a twentieth of it, and as f32 they
+/// take 201 MB.
+const MAX_OUTPUT: usize = 1 << 24;
 
 /// Resizes, crops and normalises images as a model was trained with. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -17,6 +23,8 @@ pub struct Preprocessor {
     /// The value of a level of a channel.
     levels: [[f32; 256]; 3],
     max_pixels: usize,
+    /// Pixels that are decoded and resized at the same time by this and its clones.
+    budget: Arc<Budget>,
 }
 
 impl Preprocessor {
@@ -56,24 +64,29 @@ impl Preprocessor {
     ///
     /// # Errors
     /// [`Error::Config`] if the text is no JSON object, a class, key or value is unknown, a value is out of range, or one that is
-    /// needed is missing: with the key, and what would be right.
+    /// needed is missing: with the key, and what would be right; if images come out with more than 2^24 pixels.
     pub fn parse(json: &str, file: &Path) -> Result<Preprocessor> {
         Preprocessor::read(json, file, None)
     }
 
     fn read(json: &str, file: &Path, config: Option<&Object>) -> Result<Preprocessor> {
-        let recipe = Recipe::parse(json, config)
-            .map_err(|problem| Error::Config { file: file.into(), problem })?;
+        let bad = |problem| Error::Config { file: file.into(), problem };
+        let recipe = Recipe::parse(json, config).map_err(bad)?;
+        if let Some((height, width)) = recipe.size() {
+            check_output(height, width).map_err(bad)?;
+        }
         let value = |channel: usize, level: usize| {
             ((level as f64 * recipe.scale - recipe.mean[channel]) / recipe.std[channel]) as f32
         };
         let levels = std::array::from_fn(|c| std::array::from_fn(|level| value(c, level)));
-        Ok(Preprocessor { recipe, levels, max_pixels: MAX_PIXELS })
+        let budget = Arc::new(Budget::new(MAX_PIXELS));
+        Ok(Preprocessor { recipe, levels, max_pixels: MAX_PIXELS, budget })
     }
 
-    /// The same with another limit than [`MAX_PIXELS`]: to the pixels of a file, of an image while it is resized, and after.
+    /// The same with another limit than [`MAX_PIXELS`]: to the pixels of a file and of an image while it is resized. As many are
+    /// decoded at the same time by [`files`](Preprocessor::files).
     pub fn with_max_pixels(self, max_pixels: usize) -> Preprocessor {
-        Preprocessor { max_pixels, ..self }
+        Preprocessor { max_pixels, budget: Arc::new(Budget::new(max_pixels)), ..self }
     }
 
     /// The height and width that every image comes out in; nothing where it depends on the image.
@@ -84,7 +97,8 @@ impl Preprocessor {
     /// Resizes, crops and normalises an image: `(level * rescale_factor - mean) / std`.
     ///
     /// # Errors
-    /// [`Error::Image`] if the size to resize to, or the image between the passes of the filter, has no pixel or too many.
+    /// [`Error::Image`] if the size to resize to, the image between the passes of the filter, or what comes out has no pixel or
+    /// too many.
     pub fn pixels(&self, image: &Image) -> Result<Pixels> {
         self.run(image).map_err(|problem| Error::Image { file: "memory".into(), problem })
     }
@@ -98,7 +112,10 @@ impl Preprocessor {
         done.into_iter().collect()
     }
 
-    /// Decodes and preprocesses many files on all threads, in order. A thread needs up to 16 bytes for each pixel of its file.
+    /// Decodes and preprocesses many files on all threads, in order. Files that are worked on at the same time have together at most
+    /// as many pixels as one may have, of the file or while it is resized: a large one waits for others and then runs alone.
+    /// Each pixel takes up to 16 bytes, so that memory does not grow with the number of threads; the results, 12 bytes a pixel,
+    /// come on top.
     ///
     /// # Errors
     /// The first file's that fails, with its name: those of [`Image::open`] and [`pixels`](Preprocessor::pixels).
@@ -109,7 +126,9 @@ impl Preprocessor {
     /// [`files`](Preprocessor::files) with a result for each file, so that one that is damaged does not stop the others.
     pub fn each_file<P: AsRef<Path> + Sync>(&self, files: &[P]) -> Vec<Result<Pixels>> {
         let one = |file: &Path| {
-            let image = Image::open_within(file, self.max_pixels)?;
+            // The part of the budget is held until the pixels are small. Nothing below waits for other threads.
+            let room = |height, width| self.budget.take(self.most_pixels(height, width));
+            let (image, _part) = Image::open_with_room(file, self.max_pixels, room)?;
             self.run(&image).map_err(|problem| Error::Image { file: file.into(), problem })
         };
         files.par_iter().map(|file| one(file.as_ref())).collect()
@@ -135,6 +154,18 @@ impl Preprocessor {
         Image::from_rgb(pixels.width, pixels.height, rgb)
     }
 
+    /// Pixels of an image in a file, or while it is resized, whichever are more; it may lie on its side in the file.
+    fn most_pixels(&self, height: usize, width: usize) -> usize {
+        let upright = |height: usize, width: usize| match self.recipe.resize {
+            Some((target, _)) => {
+                let (to_height, to_width) = target.of(height, width);
+                to_height.max(height).saturating_mul(to_width)
+            }
+            None => 0,
+        };
+        (height * width).max(upright(height, width)).max(upright(width, height))
+    }
+
     fn run(&self, image: &Image) -> Result<Pixels, String> {
         let (height, width, resized);
         let rgb = match self.recipe.resize {
@@ -150,6 +181,7 @@ impl Preprocessor {
         };
         let whole = Crop { height, width, fill: 0, middle: Middle::Floor };
         let crop = self.recipe.crop.unwrap_or(whole);
+        check_output(crop.height, crop.width)?;
         let top = crop.middle.start(height, crop.height);
         let left = crop.middle.start(width, crop.width);
 
@@ -170,5 +202,14 @@ impl Preprocessor {
             }
         }
         Ok(Pixels { values, height: crop.height, width: crop.width })
+    }
+}
+
+fn check_output(height: usize, width: usize) -> Result<(), String> {
+    match height.saturating_mul(width) <= MAX_OUTPUT {
+        true => Ok(()),
+        false => Err(format!(
+            "asks for images of {height} x {width} pixels, expected at most {MAX_OUTPUT} pixels"
+        )),
     }
 }

@@ -27,6 +27,8 @@ const ACTIVATIONS: [(&str, Activation); 10] = [
 
 /// The widest head that [`attention`](crate::ops::attention) takes.
 const MAX_HEAD: usize = 128;
+/// Tokens of a sequence at most, however many positions a configuration states: attention compares each with all.
+const LONGEST: usize = 1 << 17;
 
 /// What a text encoder's `config.json` says, whatever its family.
 #[derive(Clone)]
@@ -96,7 +98,7 @@ impl Parts {
 
     /// The longest sequence that has a position for each of its tokens.
     pub(crate) fn max_tokens(&self) -> usize {
-        self.positions - self.skipped
+        (self.positions - self.skipped).min(LONGEST)
     }
 
     fn check(&self) -> Result<(), String> {
@@ -223,6 +225,16 @@ impl TextConfig {
         parts.check().map_err(|problem| Error::Config { file: file.into(), problem })?;
         let (class, labels) = (None, Vec::new());
         Ok(TextConfig { file: file.into(), family, name, class, labels, parts })
+    }
+
+    /// The same for sequences of at most `limit` tokens: where positions are rotations, which are computed and not read, there are
+    /// no more of them.
+    pub(crate) fn up_to(mut self, limit: usize) -> TextConfig {
+        if self.layout().positions.is_none() {
+            self.parts.positions = self.parts.positions.min(limit);
+            self.parts.shape.positions = self.parts.shape.positions.min(limit);
+        }
+        self
     }
 
     /// The names of this checkpoint's tensors.

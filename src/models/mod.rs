@@ -36,6 +36,10 @@
 //! another `12 T H` in attention. Of gated nets I counts thrice, and rotary positions take another `12 T H`; images come with
 //! their pixels, `4 T` for each value of a patch. On CUDA these go up through pinned host memory, of which a device keeps up to
 //! 256 MiB until [`Device::trim`](crate::Device::trim).
+//! Tokenizing takes about 215 bytes for each byte of a text. A text that loses its end at the limit of tokens is cut before that, at
+//! white space, where the rules of its tokenizer leave the remaining tokens as they are (BERT, RoBERTa, XLM-RoBERTa, CLIP, Qwen and
+//! their kin); of any other text at most 1 MiB is read, or 32 KiB where `tokenizer.json` has a regular expression that is not one of
+//! theirs, less where its normalizers lengthen a text more than eightfold. A longer one is an [`Error::Tokenizer`](crate::Error).
 //! [`Inspect`] downloads what it gives. Results and token ids are on the host.
 //!
 //! # Example

@@ -80,7 +80,7 @@ impl SparseEncoder {
                 &weights.tensor(device, dtype, &words, &[vocab, hidden])?,
                 Some(weights.tensor(device, DType::F32, &bias, &[vocab])?),
             )?,
-            encoder: Encoder::load(config, &loader)?,
+            encoder: Encoder::load(config.up_to(tokenizer.limit()), &loader)?,
             tokenizer,
         })
     }

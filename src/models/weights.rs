@@ -9,17 +9,21 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
-use safetensors::{Dtype, SafeTensors};
+use safetensors::Dtype;
+use safetensors::tensor::TensorInfo;
 use serde::Deserialize;
-use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde::de::{Deserializer, MapAccess, Visitor};
 
 use crate::device::mapping::Mapping;
+use crate::header::{Header, MAX_TENSORS};
 use crate::{DType, Device, Error, Result, Tensor, files, shown};
 
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
 /// Elements converted at a time, so that a conversion needs little besides its result.
 const CHUNK: usize = 16 << 10;
+/// Tensors of an index at most; the largest checkpoints have about 10^5.
+const MAX_INDEXED: usize = 4 * MAX_TENSORS;
 
 /// The tensors of a checkpoint by name: one safetensors file, or shards behind an index.
 pub(crate) struct Weights {
@@ -108,7 +112,7 @@ impl Weights {
     fn open_shards(folder: &Path, index: PathBuf) -> Result<Weights> {
         #[derive(Deserialize)]
         struct Index {
-            weight_map: Unique<String>,
+            weight_map: Shards,
         }
         let bad = |tensor: &str, problem: String| Error::Weights {
             file: index.clone(),
@@ -116,7 +120,7 @@ impl Weights {
             problem,
         };
         let text = files::read(&index, files::CONFIG)?;
-        let Index { weight_map: Unique(map) } =
+        let Index { weight_map: Shards(map) } =
             serde_json::from_slice(&text).map_err(|e| bad("*", e.to_string()))?;
         let mut files: Vec<File> = Vec::new();
         let mut shards: HashMap<String, HashMap<String, Entry>> = HashMap::new();
@@ -269,31 +273,17 @@ impl Weights {
 impl File {
     /// The checked entries of this file's header, as entries of the file numbered `number`.
     fn entries(&self, number: usize) -> Result<HashMap<String, Entry>> {
-        let bad = |tensor: &str, problem: String| Error::Weights {
+        let header = Header::read(&self.bytes).map_err(|problem| Error::Weights {
             file: self.path.clone(),
-            tensor: tensor.into(),
+            tensor: "*".into(),
             problem,
+        })?;
+        let entry = |(name, info): (String, TensorInfo)| {
+            let (start, end) = info.data_offsets;
+            let range = header.data + start..header.data + end;
+            (name, Entry { file: number, dtype: info.dtype, shape: info.shape, range })
         };
-        // The crate checks lengths, offsets and overlaps, but takes the last of two tensors of one name.
-        let (header, metadata) =
-            SafeTensors::read_metadata(&self.bytes).map_err(|e| bad("*", e.to_string()))?;
-        let data = 8 + header;
-        serde_json::from_slice::<Unique<IgnoredAny>>(&self.bytes[8..data])
-            .map_err(|e| bad("*", e.to_string()))?;
-        let tensors = metadata.tensors();
-        Ok(tensors
-            .into_iter()
-            .map(|(name, info)| {
-                let (start, end) = info.data_offsets;
-                let entry = Entry {
-                    file: number,
-                    dtype: info.dtype,
-                    shape: info.shape.clone(),
-                    range: data + start..data + end,
-                };
-                (name, entry)
-            })
-            .collect())
+        Ok(header.tensors.into_iter().map(entry).collect())
     }
 }
 
@@ -393,31 +383,34 @@ fn encode(dtype: DType, values: &[f32], out: &mut Vec<u8>) -> Result<(), usize> 
     Ok(())
 }
 
-/// A JSON object whose keys are told apart: a name that comes twice is an error, not the last value.
-struct Unique<V>(Vec<(String, V)>);
+/// The tensors that an index names and their shards, each name once.
+struct Shards(Vec<(String, String)>);
 
-impl<'de, V: Deserialize<'de>> Deserialize<'de> for Unique<V> {
+impl<'de> Deserialize<'de> for Shards {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Pairs<V>(std::marker::PhantomData<V>);
-        impl<'de, V: Deserialize<'de>> Visitor<'de> for Pairs<V> {
-            type Value = Unique<V>;
+        struct Pairs;
+        impl<'de> Visitor<'de> for Pairs {
+            type Value = Shards;
             fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
                 f.write_str("an object")
             }
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 let mut seen = HashSet::new();
                 let mut pairs = Vec::new();
-                while let Some((name, value)) = map.next_entry::<String, V>()? {
+                while let Some((name, shard)) = map.next_entry::<String, String>()? {
                     if !seen.insert(name.clone()) {
-                        return Err(serde::de::Error::custom(format!(
-                            "the name '{name}' comes twice"
-                        )));
+                        let problem = format!("the name '{name}' comes twice");
+                        return Err(serde::de::Error::custom(problem));
                     }
-                    pairs.push((name, value));
+                    if pairs.len() == MAX_INDEXED {
+                        let problem = format!("more than {MAX_INDEXED} tensors");
+                        return Err(serde::de::Error::custom(problem));
+                    }
+                    pairs.push((name, shard));
                 }
-                Ok(Unique(pairs))
+                Ok(Shards(pairs))
             }
         }
-        deserializer.deserialize_map(Pairs(std::marker::PhantomData))
+        deserializer.deserialize_map(Pairs)
     }
 }

@@ -7,8 +7,54 @@ mod ids;
 pub mod store;
 mod tokens;
 
+use std::io::Write;
+
+use crate::ops::topk::Metric;
+use crate::{Device, Error, Result};
+
 pub use binary::{BinaryIndex, BinarySearch, Keep};
 pub use cur::CurIndex;
 pub use flat::FlatIndex;
 pub use ids::{Hit, check_ids};
 pub use tokens::TokenIndex;
+
+/// Reads the bytes of a file as every kind of index, and searches where that works, for tests with hostile bytes. Gives how many
+/// kinds it is.
+#[doc(hidden)]
+pub fn check_index(bytes: &[u8]) -> Result<usize> {
+    let io = |e| Error::io("memory", e);
+    let mut file = tempfile::NamedTempFile::new().map_err(io)?;
+    file.write_all(bytes).map_err(io)?;
+    let (path, device) = (file.path(), Device::cpu());
+    // Searches of large vectors take time and check nothing more.
+    let is_small = |dim: usize| dim <= 1 << 12;
+    let query = |dim: usize| (0..dim).map(|i| (i % 7) as f32 - 3.0).collect::<Vec<f32>>();
+    let mut kinds = 0;
+    // Chunks of CUR's scores are such files too.
+    let stored = store::Stored::open(path);
+    if let Ok(stored) = &stored {
+        stored.to_f32_vec(0..stored.len().min(3))?;
+    }
+    if let Ok(index) = FlatIndex::load(path, &device) {
+        kinds += 1;
+        if is_small(index.dim()) {
+            index.search(&query(index.dim()), 3, Metric::Cosine, None)?;
+        }
+    }
+    if let Ok(index) = TokenIndex::load(path, &device) {
+        kinds += 1;
+        if is_small(index.dim()) {
+            index.search(&query(2 * index.dim()), &[0, 2], 3, None)?;
+        }
+    }
+    if let Ok(index) = BinaryIndex::load(path, &device) {
+        kinds += 1;
+        if is_small(index.dim()) {
+            index.search(&query(index.dim()), &BinarySearch::new(Metric::Cosine, 3))?;
+        }
+    }
+    match kinds {
+        0 => stored.and(Ok(0)),
+        n => Ok(n),
+    }
+}

@@ -12,13 +12,14 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use safetensors::tensor::Metadata;
+use safetensors::tensor::TensorInfo;
 use serde_json::json;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::flat::MAX_DIM;
 use super::ids::check_ids;
 use crate::files::{Reader, Replacement};
+use crate::header::Header;
 use crate::{DType, Device, Error, Result, Tensor};
 
 const FORMAT: &str = "nearkin 1";
@@ -34,8 +35,6 @@ const CHECKSUM: &str = "xxh3";
 const NO_CHECKSUM: &str = "................";
 /// The header up to the checksum.
 const BEFORE_CHECKSUM: &str = r#"{"__metadata__":{"xxh3":""#;
-/// Bytes of a header at most, as in the safetensors crate.
-const MAX_HEADER: u64 = 100_000_000;
 
 /// A tensor to be written: its little-endian bytes come in parts, so that it need never be in memory at once.
 pub struct Vectors<'a> {
@@ -189,31 +188,14 @@ const PART: u64 = 4 << 20;
 
 impl File {
     pub(super) fn open(path: &Path) -> Result<File> {
-        let broken = |problem: &dyn std::fmt::Display| {
+        let broken = |problem: String| {
             weights(path, "*", format!("not a whole safetensors file: {problem}"))
         };
         let reader = Reader::open(path)?;
         let end = reader.length();
-        let too_short = || broken(&format!("has {end} bytes"));
-        if end < 8 {
-            return Err(too_short());
-        }
-        let length = reader.range(0..8)?.try_into().map_or(0, u64::from_le_bytes);
-        let start = length.checked_add(8).filter(|&start| start <= end).ok_or_else(|| {
-            broken(&format!("its header of {length} bytes ends after the file, which has {end}"))
-        })?;
-        if length > MAX_HEADER {
-            return Err(broken(&format!("its header has {length} bytes, more than {MAX_HEADER}")));
-        }
-        let header: Metadata =
-            serde_json::from_slice(&reader.range(8..start)?).map_err(|e| broken(&e))?;
-        let data = header.data_len() as u64;
-        if start.checked_add(data) != Some(end) {
-            let got = end - start;
-            return Err(broken(&format!("its tensors have {data} bytes, the file has {got}")));
-        }
-        let metadata = header.metadata().clone().unwrap_or_default();
-        if let Some(want) = metadata.get(CHECKSUM) {
+        let start = Header::end(&reader.range(0..end.min(8))?, end).map_err(broken)?;
+        let header = Header::parse(&reader.range(8..start)?, start, end).map_err(broken)?;
+        if let Some(want) = header.metadata.get(CHECKSUM) {
             let mut hash = Xxh3::new();
             for from in (start..end).step_by(PART as usize) {
                 hash.update(&reader.range(from..end.min(from + PART))?);
@@ -224,13 +206,13 @@ impl File {
                 return Err(weights(path, "*", problem));
             }
         }
-        let tensors = header.tensors().into_iter();
-        let tensors = tensors.map(|(name, info)| {
+        let place = |(name, info): (String, TensorInfo)| {
             let (from, to) = info.data_offsets;
             let range = start + from as u64..start + to as u64;
-            (name, Entry { dtype: info.dtype, shape: info.shape.clone(), range })
-        });
-        Ok(File { path: path.into(), tensors: tensors.collect(), reader, metadata })
+            (name, Entry { dtype: info.dtype, shape: info.shape, range })
+        };
+        let tensors = header.tensors.into_iter().map(place).collect();
+        Ok(File { path: path.into(), reader, tensors, metadata: header.metadata })
     }
 
     fn entry(&self, name: &str) -> Result<&Entry> {

@@ -880,6 +880,38 @@ fn a_text_is_drawn_where_it_is_seen() {
 }
 
 #[test]
+fn every_command_that_reads_images_takes_a_limit_of_pixels() {
+    let at = Pictures::new("clip");
+    let (out, drawn) = (at.folder.path("o.safetensors"), at.folder.path("o.png"));
+    let pictures = at.folder.path("pictures");
+    let picture = std::fs::read_dir(&pictures).unwrap().map(|e| e.unwrap().path());
+    let picture = picture.into_iter().find(|p| p.extension().is_some_and(|e| e == "jpg")).unwrap();
+    let picture = picture.to_str().unwrap();
+    let labels = at.folder.write("labels.txt", "dog\n");
+    let blip = Pictures::new("blip");
+    let pairs = json!({"text": "a dog", "image": picture}).to_string();
+    let pairs = at.folder.write("pairs.jsonl", &pairs);
+    let cpu = ["--device", "cpu", "--model"];
+    let commands: [Vec<&str>; 4] = [
+        [&["embed"], &cpu[..], &[at.model(), "--output", &out, "--images", picture]].concat(),
+        [&["classify"], &cpu[..], &[at.model(), "--labels", &labels, picture]].concat(),
+        [
+            &["align"],
+            &cpu[..],
+            &[at.model(), "--image", picture, "--text", "a dog", "--output", &drawn],
+        ]
+        .concat(),
+        [&["rerank"], &cpu[..], &[blip.model(), "--pairs", &pairs]].concat(),
+    ];
+    for command in commands {
+        let with = |n: &'static str| [&command[..], &["--max-pixels", n]].concat();
+        refuse(&with("7"), &[".jpg", "at most 7 are allowed"]);
+        refuse(&with("0"), &["--max-pixels"]);
+        succeed(&with("300000000"));
+    }
+}
+
+#[test]
 fn what_does_not_fit_a_model_is_one_line() {
     let at = Pictures::new("clip");
     let (out, pictures) = (at.folder.path("o.safetensors"), at.folder.path("pictures"));

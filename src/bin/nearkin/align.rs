@@ -5,11 +5,12 @@ use std::path::PathBuf;
 use image::ImageEncoder;
 use image::codecs::png::PngEncoder;
 use nearkin::files::{Replacement, check_output};
-use nearkin::images::{Image, Preprocessor};
+use nearkin::images::Image;
 use nearkin::models::{DualEncoder, EmbedOptions};
 use nearkin::ops::maxsim::{Tokens, align};
 use nearkin::{Error, Offsets, Result, Tensor};
 
+use crate::images::Limits;
 use crate::{Compute, print_line};
 
 #[derive(clap::Args)]
@@ -30,14 +31,16 @@ pub(crate) struct Options {
     #[arg(long, value_name = "FILE")]
     output: PathBuf,
     #[command(flatten)]
+    limits: Limits,
+    #[command(flatten)]
     compute: Compute,
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
     check_output(&options.output, &[&options.model, &options.image])?;
     let device = options.compute.device()?;
-    let preprocessor = Preprocessor::open(&options.model)?;
-    let image = Image::open(&options.image)?;
+    let preprocessor = options.limits.preprocessor(&options.model)?;
+    let image = Image::open_within(&options.image, options.limits.max_pixels())?;
     let pixels = preprocessor.pixels(&image)?;
     let model = DualEncoder::load(&options.model, &device, options.compute.dtype.into())?;
     let texts = std::slice::from_ref(&options.text);

@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 
 use clap::ValueEnum;
-use nearkin::images::Preprocessor;
 use nearkin::models::{DualEncoder, EmbedOptions};
 use nearkin::{Error, Result};
 
@@ -67,7 +66,7 @@ pub(crate) fn run(options: &Options, json: bool) -> Result<()> {
     let files = images::files(&options.images)?;
     options.reading.check(&files)?;
     let device = options.compute.device()?;
-    let preprocessor = Preprocessor::open(&options.model)?;
+    let preprocessor = options.reading.limits.preprocessor(&options.model)?;
     let model = DualEncoder::load(&options.model, &device, options.compute.dtype.into())?;
     let batch_tokens = options.compute.batch_tokens();
     let prompts = Prompts::new(options, &labels, &model, batch_tokens)?;

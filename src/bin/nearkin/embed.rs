@@ -5,7 +5,6 @@ use std::time::Instant;
 
 use clap::ValueEnum;
 use nearkin::files::check_output;
-use nearkin::images::Preprocessor;
 use nearkin::models::{DualEncoder, EmbedOptions, ImageEncoder, Kind, TextEncoder, TokenEncoder};
 use nearkin::search::store::{self, Vectors};
 use nearkin::{Device, Error, Result};
@@ -137,7 +136,7 @@ fn run_images(options: &Options, json: bool) -> Result<()> {
             });
         }
     };
-    let preprocessor = Preprocessor::open(&options.model)?;
+    let preprocessor = options.reading.limits.preprocessor(&options.model)?;
     let started = Instant::now();
     let batch_tokens = options.compute.batch_tokens();
     let out = model.embed(&preprocessor, &options.reading, files, batch_tokens)?;

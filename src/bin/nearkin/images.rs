@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use nearkin::files::{Hidden, walk};
-use nearkin::images::{Image, Pixels, Preprocessor};
+use nearkin::images::{Image, MAX_PIXELS, Pixels, Preprocessor};
 use nearkin::models::{DualEncoder, EmbedOptions, Embeddings, ImageEncoder};
 use nearkin::search::check_ids;
 use nearkin::{Error, Result};
@@ -13,17 +13,52 @@ use serde_json::{Value, json};
 
 use crate::{print_line, progress};
 
-/// Files decoded, preprocessed and embedded at a time.
+/// Files decoded, preprocessed and embedded at a time, at most.
 const FILES: usize = 256;
+/// Files at a time where they come out in different sizes.
+const UNEQUAL_FILES: usize = 16;
+/// Bytes of pixels at a time where all files come out in one size.
+const PIXEL_BYTES: usize = 1 << 30;
 /// What is taken from a folder.
 const ENDINGS: [&str; 4] = ["jpg", "jpeg", "png", "webp"];
 
-/// How images are read.
+/// What an image may take.
+#[derive(clap::Args)]
+pub(crate) struct Limits {
+    /// Pixels that an image file may have; decoding takes up to 16 bytes a pixel. The default is Pillow's limit.
+    #[arg(long, value_name = "N", default_value_t = MAX_PIXELS as u64,
+        value_parser = clap::value_parser!(u64).range(1..))]
+    max_pixels: u64,
+}
+
+impl Limits {
+    /// Pixels that a file may have.
+    pub(crate) fn max_pixels(&self) -> usize {
+        usize::try_from(self.max_pixels).unwrap_or(usize::MAX)
+    }
+
+    /// What the folder of a model does to images, within the limit.
+    pub(crate) fn preprocessor(&self, model: &Path) -> Result<Preprocessor> {
+        Ok(Preprocessor::open(model)?.with_max_pixels(self.max_pixels()))
+    }
+}
+
+/// How many image files are read.
 #[derive(clap::Args)]
 pub(crate) struct Reading {
+    #[command(flatten)]
+    pub(crate) limits: Limits,
     /// Leave out images that cannot be read, and list them at the end. Without it they are listed before any work.
     #[arg(long)]
     skip_bad: bool,
+}
+
+/// How many files may be preprocessed at a time, so that their pixels need not be in memory at once.
+pub(crate) fn at_a_time(preprocessor: &Preprocessor) -> usize {
+    match preprocessor.size() {
+        Some((height, width)) => (PIXEL_BYTES / (12 * height * width).max(1)).clamp(1, FILES),
+        None => UNEQUAL_FILES,
+    }
 }
 
 /// Whether a name is one of an image.
@@ -153,7 +188,11 @@ impl Reading {
         if self.skip_bad {
             return Ok(());
         }
-        let look = |file: &P| Image::check(file).err().map(|e| (file.as_ref().to_path_buf(), e));
+        let look = |file: &P| {
+            Image::check_within(file, self.limits.max_pixels())
+                .err()
+                .map(|e| (file.as_ref().to_path_buf(), e))
+        };
         Bad(files.par_iter().filter_map(look).collect()).into_error().map_or(Ok(()), Err)
     }
 }
@@ -188,7 +227,8 @@ impl Images<'_> {
         let bar = progress::bar("embedding", files.len());
         let mut all: Option<Embeddings> = None;
         let (mut kept, mut bad) = (Vec::with_capacity(files.len()), Bad::default());
-        for (i, files) in files.chunks(FILES).enumerate() {
+        let each = at_a_time(preprocessor);
+        for (i, files) in files.chunks(each).enumerate() {
             let read = reading.pixels(preprocessor, files, &mut bad)?;
             let good =
                 files.iter().zip(read).filter_map(|(file, read)| Some((file.clone(), read?)));
@@ -196,7 +236,7 @@ impl Images<'_> {
             if pixels.is_empty() {
                 continue;
             }
-            let report = |done: usize| bar.set_position((i * FILES + done) as u64);
+            let report = |done: usize| bar.set_position((i * each + done) as u64);
             let options = EmbedOptions { batch_tokens, progress: Some(&report) };
             let part = match self {
                 Images::Single(model) => model.embed(&pixels, &options)?,

@@ -3,15 +3,11 @@
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
-use nearkin::images::Preprocessor;
 use nearkin::models::{CrossEncoder, EmbedOptions, ImageCrossEncoder, Kind};
 use nearkin::{Error, Result};
 
-use crate::images::{self, Bad};
+use crate::images::{self, Bad, at_a_time};
 use crate::{Compute, input, print_line, progress};
-
-/// Pairs whose images are decoded and scored at a time.
-const PAIRS: usize = 256;
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
@@ -74,11 +70,11 @@ fn with_images(options: &Options, json: bool) -> Result<()> {
     options.reading.check(&Vec::from_iter(files))?;
     let device = options.compute.device()?;
     let model = ImageCrossEncoder::load(&options.model, &device, options.compute.dtype.into())?;
-    let preprocessor = Preprocessor::open(&options.model)?;
+    let preprocessor = options.reading.limits.preprocessor(&options.model)?;
     let bar = progress::bar("scoring", pairs.len());
     let labels = model.labels().len();
     let (mut bad, mut lines) = (Bad::default(), Vec::with_capacity(pairs.len()));
-    for pairs in pairs.chunks(PAIRS) {
+    for pairs in pairs.chunks(at_a_time(&preprocessor)) {
         let (mut files, mut numbers) = (Vec::new(), HashMap::new());
         for (_, file) in pairs {
             numbers.entry(file).or_insert_with(|| {

@@ -128,7 +128,8 @@ impl CrossEncoder {
         let loader = Loader::new(&weights, &config, device, dtype)?;
         let head = Head::load(&config, &loader)?;
         let language = language(&config, None)?;
-        Ok(CrossEncoder { encoder: Encoder::load(config, &loader)?, tokenizer, head, language })
+        let encoder = Encoder::load(config.up_to(tokenizer.limit()), &loader)?;
+        Ok(CrossEncoder { encoder, tokenizer, head, language })
     }
 
     /// Names of the classes; one for a model that gives a single score.
@@ -163,7 +164,7 @@ impl CrossEncoder {
     /// The token ids that each pair becomes, special ones included.
     ///
     /// # Errors
-    /// [`Error::Tokenizer`] if a text gives a token that the model does not have.
+    /// [`Error::Tokenizer`] if a text is too long (see [memory](crate::models#memory)) or gives a token that the model does not have.
     pub fn token_ids<S: AsRef<str> + Sync>(&self, pairs: &[(S, S)]) -> Result<Vec<Vec<u32>>> {
         Ok(self.tokenizer.pairs(pairs)?.into_iter().map(|e| e.ids).collect())
     }

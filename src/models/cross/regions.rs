@@ -221,7 +221,7 @@ impl RegionCrossEncoder {
     /// The token ids that each text becomes, special ones included.
     ///
     /// # Errors
-    /// [`Error::Tokenizer`] if a text gives a token that the model does not have.
+    /// [`Error::Tokenizer`] if a text is too long (see [memory](crate::models#memory)) or gives a token that the model does not have.
     pub fn token_ids<S: AsRef<str> + Sync>(&self, texts: &[S]) -> Result<Vec<Vec<u32>>> {
         Ok(self.tokenizer.texts(texts)?.into_iter().map(|e| e.ids).collect())
     }

@@ -148,7 +148,7 @@ impl DualEncoder {
     /// The token ids that each text becomes, special ones and filling included.
     ///
     /// # Errors
-    /// [`Error::Tokenizer`] if a text gives a token that the model does not have.
+    /// [`Error::Tokenizer`] if a text is too long (see [memory](crate::models#memory)) or gives a token that the model does not have.
     pub fn token_ids<S: AsRef<str> + Sync>(&self, texts: &[S]) -> Result<Vec<Vec<u32>>> {
         Ok(self.text.encode(texts)?.into_iter().map(|e| e.ids).collect())
     }
@@ -156,7 +156,7 @@ impl DualEncoder {
     /// A vector of length 1 for each text: \[texts, [`dim`](Self::dim)\] in the caller's order.
     ///
     /// # Errors
-    /// [`Error::Tokenizer`] if a text gives a token that the model does not have, [`Error::OutOfMemory`] if the device is
+    /// [`Error::Tokenizer`] if a text is too long (see [memory](crate::models#memory)) or gives a token that the model does not have, [`Error::OutOfMemory`] if the device is
     /// full, [`Error::DeviceLost`] if it is gone.
     pub fn embed_texts<S: AsRef<str> + Sync>(
         &self,

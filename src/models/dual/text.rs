@@ -55,7 +55,7 @@ impl TextTower {
         Ok(TextTower {
             added,
             pad: parts.pad,
-            encoder: Encoder::load(parts.text.clone(), loader)?,
+            encoder: Encoder::load(parts.text.clone().up_to(tokenizer.limit()), loader)?,
             tokenizer,
             projection: projection.transpose()?,
             end: family.end,

@@ -145,7 +145,7 @@ impl TextEncoder {
         let tokenizer = Tokenizer::open(folder, &config, &Reading::open(folder)?)?;
         let weights = Weights::open(folder)?;
         let loader = Loader::new(&weights, &config, device, dtype)?;
-        let encoder = Encoder::load(config, &loader)?;
+        let encoder = Encoder::load(config.up_to(tokenizer.limit()), &loader)?;
         let language = language(&encoder.config, None)?;
         let (mut finish, mut dim) = (Vec::new(), encoder.hidden());
         for after in &modules.after {
@@ -204,7 +204,7 @@ impl TextEncoder {
     /// The token ids that each text becomes, special ones included.
     ///
     /// # Errors
-    /// [`Error::Tokenizer`] if a text gives a token that the model does not have.
+    /// [`Error::Tokenizer`] if a text is too long (see [memory](crate::models#memory)) or gives a token that the model does not have.
     pub fn token_ids<S: AsRef<str> + Sync>(&self, texts: &[S]) -> Result<Vec<Vec<u32>>> {
         Ok(self.tokenizer.texts(texts)?.into_iter().map(|e| e.ids).collect())
     }
@@ -222,7 +222,7 @@ impl TextEncoder {
     /// A vector for each text: \[texts, [`dim`](Self::dim)\] in the caller's order.
     ///
     /// # Errors
-    /// [`Error::Tokenizer`] if a text gives a token that the model does not have, [`Error::OutOfMemory`] if the device is
+    /// [`Error::Tokenizer`] if a text is too long (see [memory](crate::models#memory)) or gives a token that the model does not have, [`Error::OutOfMemory`] if the device is
     /// full, [`Error::DeviceLost`] if it is gone.
     pub fn embed<S: AsRef<str> + Sync>(&self, texts: &[S]) -> Result<Vec<f32>> {
         Ok(self.embed_with(texts, &EmbedOptions::default())?.values)
@@ -270,7 +270,8 @@ impl TextEncoder {
     /// What [`embed_tokens`](Self::embed_tokens) gives for texts as ids, some of whose word embeddings are given.
     ///
     /// # Errors
-    /// [`Error::Argument`] for a text without ids or longer than the model has positions, an id, place or width that does not
+    /// [`Error::Argument`] for a text without ids or longer than the model has positions (rotations: than
+    /// [`max_tokens`](Self::max_tokens)), an id, place or width that does not
     /// fit; as [`embed`](Self::embed).
     pub fn embed_inputs(
         &self,

@@ -166,7 +166,7 @@ impl TokenEncoder {
         };
         Ok(TokenEncoder {
             language: language(&config, None)?,
-            encoder: Encoder::load(config, &loader)?,
+            encoder: Encoder::load(config.up_to(tokenizer.limit()), &loader)?,
             head,
             queries: Reader::new(&tokenizer, settings.queries)?,
             documents: Reader::new(&tokenizer, settings.documents)?,
@@ -217,7 +217,7 @@ impl TokenEncoder {
     /// The vectors of queries.
     ///
     /// # Errors
-    /// [`Error::Tokenizer`] if a text gives a token that the model does not have, [`Error::OutOfMemory`] if the device is
+    /// [`Error::Tokenizer`] if a text is too long (see [memory](crate::models#memory)) or gives a token that the model does not have, [`Error::OutOfMemory`] if the device is
     /// full, [`Error::DeviceLost`] if it is gone.
     pub fn encode_queries<S: AsRef<str> + Sync>(&self, texts: &[S]) -> Result<TokenVectors> {
         self.encode_queries_with(texts, &EmbedOptions::default())

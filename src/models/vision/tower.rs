@@ -26,6 +26,9 @@ use crate::{DType, Device, Element, Error, Offsets, Result, Tensor};
 const TABLES: usize = 8;
 /// Patches down and across an image at most.
 const MAX_GRID: usize = 1 << 12;
+/// Patches of an image: those of 16 x 16 in an image of 4096 x 4096. Attention compares each with all, and a layer keeps some 20
+/// numbers for each number of a hidden state.
+const MAX_PATCHES: usize = 1 << 16;
 
 /// An image encoder on a device.
 pub(crate) struct Tower {
@@ -159,7 +162,7 @@ impl Tower {
     /// Patches down and across an image of some height and width.
     ///
     /// # Errors
-    /// [`Error::Argument`] if it is smaller than a patch or too large, or, where positions are not those of a square,
+    /// [`Error::Argument`] if it is smaller than a patch or has too many patches, or, where positions are not those of a square,
     /// of another size than the model's.
     pub(crate) fn grid(&self, height: usize, width: usize) -> Result<[usize; 2]> {
         let [down, across] = self.config.parts.patch;
@@ -167,6 +170,11 @@ impl Tower {
         if grid.iter().any(|n| !(1..=MAX_GRID).contains(n)) {
             let expected = format!("at least {down} x {across}, at most {MAX_GRID} patches a side");
             return Err(Error::argument("image size", expected, format!("{height} x {width}")));
+        }
+        if grid[0] * grid[1] > MAX_PATCHES {
+            let expected = format!("at most {MAX_PATCHES} patches of {down} x {across}");
+            let got = format!("{height} x {width} pixels, {} patches", grid[0] * grid[1]);
+            return Err(Error::argument("image size", expected, got));
         }
         Ok(grid)
     }
