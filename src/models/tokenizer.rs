@@ -467,10 +467,21 @@ mod tests {
                     json!({"type": "NFKD"}),
                     json!({"type": "StripAccents"}),
                     json!({"type": "Lowercase"}),
-                    space,
-                    strip,
+                    space.clone(),
+                    strip.clone(),
                 ]),
                 json!({"type": "Metaspace", "replacement": "▁", "prepend_scheme": "first", "split": true}),
+            ),
+            (
+                "xlm-roberta",
+                "SigLIP",
+                normal(vec![
+                    json!({"type": "Lowercase"}),
+                    replace(json!({"Regex": r#"[!"\#'\(\),\-\.:;=\?@\[\\\]_`\|\~]"#}), ""),
+                    space.clone(),
+                    strip.clone(),
+                ]),
+                json!({"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": true}),
             ),
             (
                 "xlm-roberta",
@@ -544,6 +555,7 @@ mod tests {
             replace(json!({"String": "e"}), ""),
             replace(json!({"String": "e f"}), "x"),
             replace(json!({"Regex": "e.*f"}), "x"),
+            replace(json!({"Regex": "[e]f|[g]"}), "x"),
             replace(json!({"Regex": bounds::SPACES[0]}), ""),
             json!({"type": "ByteLevel"}),
         ] {

@@ -36,6 +36,24 @@ pub(super) const GPT: [&str; 3] = [
 /// Patterns that gather white space.
 pub(super) const SPACES: [&str; 2] = [r"\s+", " {2,}"];
 
+/// Whether a pattern is one class of characters, `[…]`, and so matches one character at a time; SigLIP leaves out punctuation by
+/// one.
+pub(super) fn is_class(pattern: &str) -> bool {
+    let Some(inner) = pattern.strip_prefix('[').and_then(|p| p.strip_suffix(']')) else {
+        return false;
+    };
+    let mut escaped = false;
+    for c in inner.chars() {
+        match c {
+            _ if escaped => escaped = false,
+            '\\' => escaped = true,
+            '[' | ']' => return false,
+            _ => {}
+        }
+    }
+    !escaped && !inner.is_empty()
+}
+
 /// The parts of a file that bound the work on a text.
 #[derive(Deserialize)]
 pub(super) struct Outline {
@@ -90,7 +108,9 @@ impl Outline {
         let growth = growth(&normalizers)?;
         let matched = normalizers.iter().chain(&pre_tokenizers).any(|step| {
             let pattern = step["pattern"]["Regex"].as_str();
-            pattern.is_some_and(|p| p != CLIP && !GPT.contains(&p) && !SPACES.contains(&p))
+            pattern.is_some_and(|p| {
+                p != CLIP && !GPT.contains(&p) && !SPACES.contains(&p) && !is_class(p)
+            })
         });
         let most = MOST_TEXT.min((MOST_NORMALIZED as f64 / growth) as usize);
         let added: Vec<String> = self.added_tokens.into_iter().map(|a| a.content).collect();
@@ -181,6 +201,7 @@ fn growth(normalizers: &[Value]) -> Result<f64, String> {
                     }
                     (_, Some(r"\s+")) => (content.max(1.0), 0.0),
                     (_, Some(" {2,}")) => ((content / 2.0).max(1.0), 0.0),
+                    (_, Some(pattern)) if is_class(pattern) => (content.max(1.0), 0.0),
                     // It may match between any two bytes.
                     _ => (1.0 + content, content),
                 }

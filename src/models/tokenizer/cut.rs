@@ -14,7 +14,7 @@
 
 use serde_json::Value;
 
-use super::bounds::{Bounds, CLIP, GPT, SPACES};
+use super::bounds::{Bounds, CLIP, GPT, SPACES, is_class};
 
 /// Bytes before a place, and after it, on which the normalizer is run.
 const WINDOW: usize = 64;
@@ -106,7 +106,8 @@ impl Cuts {
     }
 }
 
-/// Whether a normalizer does at a place what the characters around it say, and makes no white space of anything else.
+/// Whether a normalizer does at a place what the characters around it say: it works on each character, on a cluster or a
+/// sequence that ends before white space, or on a run of white space, which a place is the whole of.
 fn is_local(step: &Value) -> bool {
     match step["type"].as_str().unwrap_or_default() {
         "BertNormalizer" | "NFC" | "NFD" | "NFKC" | "NFKD" | "Lowercase" | "StripAccents"
@@ -114,6 +115,7 @@ fn is_local(step: &Value) -> bool {
         "Replace" => {
             let content = step["content"].as_str().unwrap_or_default();
             match (step["pattern"]["String"].as_str(), step["pattern"]["Regex"].as_str()) {
+                (_, Some(regex)) if is_class(regex) => true,
                 (_, Some(regex)) => SPACES.contains(&regex) && [" ", "\u{2581}"].contains(&content),
                 (Some(text), _) => [text, content]
                     .iter()
