@@ -5,7 +5,7 @@ use std::sync::Arc;
 use half::{bf16, f16};
 
 use crate::device::cpu::CpuBuffer;
-use crate::device::{Backend, Device};
+use crate::device::{Backend, Device, host};
 use crate::dtype::with_float;
 use crate::{DType, Element, Error, Float, Result};
 
@@ -104,7 +104,7 @@ impl Tensor {
             gpu.upload_with(tensor.cuda(), bytes, |bytes| fill(bytemuck::cast_slice_mut(bytes)))?;
             return Ok(tensor);
         }
-        let mut data = vec![T::zeroed(); elements(shape)?];
+        let mut data = host::filled(elements(shape)?, T::zeroed())?;
         fill(&mut data)?;
         Tensor::from_slice(device, shape, &data)
     }
@@ -119,11 +119,11 @@ impl Tensor {
         match dtype {
             DType::F32 => Tensor::from_slice(device, shape, data),
             DType::F16 => {
-                let data: Vec<f16> = data.iter().map(|&x| f16::from_f32(x)).collect();
+                let data = host::collected(data.iter().map(|&x| f16::from_f32(x)))?;
                 Tensor::from_slice(device, shape, &data)
             }
             DType::BF16 => {
-                let data: Vec<bf16> = data.iter().map(|&x| bf16::from_f32(x)).collect();
+                let data = host::collected(data.iter().map(|&x| bf16::from_f32(x)))?;
                 Tensor::from_slice(device, shape, &data)
             }
             other => Err(Error::shape("tensor", "f32, f16 or bf16", other.name())),
@@ -250,7 +250,8 @@ impl Tensor {
     }
 
     /// The address of the elements on the device, if the tensor is on CUDA. Work on the device's stream that is
-    /// enqueued from now on finds them complete; the address is valid as long as the tensor or a clone of it.
+    /// enqueued from now on finds them complete; the address is valid as long as the tensor or a clone of it. Nothing may be
+    /// written there: kernels trust bounds and indices in tensors, and memory goes on to other tensors.
     #[cfg(feature = "cuda")]
     pub fn as_cuda_pointer(&self) -> Option<u64> {
         match &self.storage {
@@ -260,7 +261,8 @@ impl Tensor {
     }
 
     /// Wraps a caller's wgpu buffer (usages `STORAGE | COPY_SRC`) without copying.
-    /// Work the caller submitted before is seen; the buffer is not pooled, and is only read by operations.
+    /// Work the caller submitted before is seen; the buffer is not pooled, and is only read by operations. What the caller
+    /// writes to it later changes results, never what memory is touched: indices and bounds always come from the host.
     ///
     /// # Errors
     /// [`Error::Shape`] if the buffer is smaller than the shape, [`Error::NoDevice`] if `device` is not wgpu,
@@ -299,16 +301,6 @@ impl Tensor {
             shape: shape.to_vec(),
             storage: Storage::Wgpu(Arc::new(gpu.adopt_buffer(buffer, bytes))),
         })
-    }
-
-    /// The wgpu buffer behind this tensor, if it is on wgpu. Call [`Device::flush`] before using it on the queue:
-    /// until then the work that fills it may only be recorded.
-    #[cfg(feature = "wgpu")]
-    pub fn as_wgpu_buffer(&self) -> Option<&::wgpu::Buffer> {
-        match &self.storage {
-            Storage::Wgpu(b) => Some(b.raw()),
-            _ => None,
-        }
     }
 
     /// The elements, if the tensor is on the CPU and of this type.
@@ -369,9 +361,15 @@ impl Tensor {
     /// The buffer of a wgpu tensor whose device the caller has checked.
     #[cfg(feature = "wgpu")]
     pub(crate) fn wgpu(&self) -> &crate::device::wgpu::WgpuBuffer {
+        self.on_wgpu().unwrap_or_else(|| unreachable!("the contract checked the device"))
+    }
+
+    /// The buffer, if the tensor is on wgpu.
+    #[cfg(feature = "wgpu")]
+    pub(crate) fn on_wgpu(&self) -> Option<&crate::device::wgpu::WgpuBuffer> {
         match &self.storage {
-            Storage::Wgpu(b) => b,
-            _ => unreachable!("the contract checked the device"),
+            Storage::Wgpu(b) => Some(b),
+            _ => None,
         }
     }
 
@@ -391,9 +389,9 @@ impl Tensor {
     pub fn to_vec<T: Element>(&self) -> Result<Vec<T>> {
         self.check_element::<T>()?;
         match &self.storage {
-            Storage::Cpu(b) => Ok(b.as_slice().to_vec()),
+            Storage::Cpu(b) => host::copied(b.as_slice()),
             #[cfg(any(feature = "cuda", feature = "wgpu"))]
-            _ => Ok(bytemuck::pod_collect_to_vec(&self.to_bytes()?)),
+            _ => host::elements(&self.to_bytes()?),
         }
     }
 
@@ -420,14 +418,14 @@ impl Tensor {
             ready?;
             #[cfg(feature = "cuda")]
             if let Some(copy) = copy {
-                return Ok(bytemuck::pod_collect_to_vec(&copy.await?));
+                return host::elements(&copy.await?);
             }
             #[cfg(feature = "wgpu")]
             if let Some(read) = read {
-                return Ok(bytemuck::pod_collect_to_vec(&read.await?));
+                return host::elements(&read.await?);
             }
             match &storage {
-                Storage::Cpu(b) => Ok(b.as_slice().to_vec()),
+                Storage::Cpu(b) => host::copied(b.as_slice()),
                 #[cfg(any(feature = "cuda", feature = "wgpu"))]
                 _ => unreachable!("a read was started"),
             }
@@ -445,7 +443,7 @@ impl Tensor {
     /// Copies the elements to the host as little-endian bytes, whatever the dtype.
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
         match &self.storage {
-            Storage::Cpu(b) => Ok(b.bytes().to_vec()),
+            Storage::Cpu(b) => host::copied(b.bytes()),
             #[cfg(feature = "cuda")]
             Storage::Cuda(b) => {
                 let Backend::Cuda(gpu) = self.device.backend() else {
@@ -471,7 +469,7 @@ impl Tensor {
             return Err(Error::shape("read-back as f32", "a float tensor", self.dtype.name()));
         }
         with_float!(self.dtype, T => {
-            Ok(self.to_vec::<T>()?.into_iter().map(Float::to_f32).collect())
+            host::collected(self.to_vec::<T>()?.into_iter().map(Float::to_f32))
         })
     }
 

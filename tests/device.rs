@@ -141,6 +141,60 @@ fn unknown_devices_are_named_and_best_is_never_software() {
     assert_eq!(Device::best().is_cpu(), best.id == "cpu");
 }
 
+/// A limit holds for small tensors as for large ones.
+#[test]
+fn many_small_tensors_meet_the_limit() {
+    let options = DeviceOptions { memory_limit: Some(100_000), ..Default::default() };
+    let device = Device::cpu_with(options);
+    let mut held = Vec::new();
+    let error = loop {
+        match Tensor::zeros(&device, DType::F32, &[held.len() % 7]) {
+            Ok(tensor) => held.push(tensor),
+            Err(error) => break error,
+        }
+        assert!(held.len() < 10_000, "{} bytes", device.memory_in_use());
+    };
+    assert!(matches!(error, Error::OutOfMemory { .. }), "{error}");
+    assert!(device.memory_in_use() <= 100_000 && held.len() > 1000, "{}", held.len());
+    held.clear();
+    assert_eq!(device.memory_in_use(), 0);
+}
+
+/// Where the system limits the process, what does not fit is an error and the process goes on.
+#[cfg(target_os = "linux")]
+#[test]
+fn host_memory_that_is_short_is_an_error() {
+    const ALONE: &str = "NEARKIN_TEST_LIMITED";
+    let name = "host_memory_that_is_short_is_an_error";
+    if std::env::var_os(ALONE).is_none() {
+        let limited = "ulimit -v 1000000; exec \"$0\" --exact \"$1\" --nocapture --test-threads=1";
+        let program = std::env::current_exe().unwrap();
+        let mut command = std::process::Command::new("sh");
+        command.args(["-c", limited]).arg(program).arg(name).env(ALONE, "1");
+        let output = command.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && said.contains("1 passed"), "{output:?}");
+        return;
+    }
+    let device = Device::cpu();
+    let halves = Tensor::zeros(&device, DType::BF16, &[180 << 20]).unwrap();
+    let full = |result: Result<(), Error>| {
+        let error = result.unwrap_err();
+        assert!(matches!(error, Error::OutOfMemory { .. }), "{error}");
+    };
+    full(halves.to_f32_vec().map(drop));
+    full(halves.to_dtype(DType::F16).map(drop));
+    full(Tensor::zeros(&device, DType::F32, &[180 << 20]).map(drop));
+    full(
+        nearkin::ops::topk::Corpus::from_tensor(&halves.reshape(&[180 << 10, 1024]).unwrap())
+            .map(drop),
+    );
+    assert_eq!(
+        Tensor::zeros(&device, DType::F32, &[5]).unwrap().to_vec::<f32>().unwrap(),
+        [0.0; 5]
+    );
+}
+
 #[test]
 fn a_memory_limit_is_out_of_memory_and_the_device_goes_on() {
     let options = DeviceOptions { memory_limit: Some(1 << 20), ..Default::default() };
@@ -251,7 +305,10 @@ mod adopted {
         ours.flush().unwrap();
         let out = make(24, wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST);
         let mut encoder = device.create_command_encoder(&Default::default());
-        encoder.copy_buffer_to_buffer(y.as_wgpu_buffer().unwrap(), 0, &out, 0, 24);
+        // SAFETY: it is only copied from, by work that is submitted before `y` is dropped.
+        #[allow(unsafe_code)]
+        let buffer = unsafe { y.as_wgpu_buffer() }.unwrap();
+        encoder.copy_buffer_to_buffer(buffer, 0, &out, 0, 24);
         queue.submit([encoder.finish()]);
         out.map_async(wgpu::MapMode::Read, .., |r| r.unwrap());
         device.poll(wgpu::PollType::wait_indefinitely()).unwrap();

@@ -276,3 +276,41 @@ fn a_warm_model_compiles_nothing() {
         assert_eq!(warm.unwrap(), want);
     });
 }
+
+/// A copy whose end cannot be marked and that cannot be waited for may still be under way: its pinned memory stays. Where it
+/// can be waited for nothing is left behind.
+#[test]
+fn memory_of_a_copy_that_may_be_under_way_is_not_given_back() {
+    let name = "memory_of_a_copy_that_may_be_under_way_is_not_given_back";
+    alone(name, &[], || {
+        let (Some(_), Some(emulator)) = (cuda(), emulator()) else { return };
+        let memory = || emulator.leaks().iter().filter(|l| l.what == "memory").count();
+        for waits in [true, false] {
+            let mut marks = 0;
+            for nth in 1..20 {
+                let before = memory();
+                let device = Device::cuda(0).unwrap();
+                let tensor = Tensor::from_slice(&device, &[3], &[1f32, 2.0, 3.0]).unwrap();
+                emulator.set_fault(Fault::nth(Operation::Call, nth, INVALID_VALUE));
+                if !waits {
+                    let (operation, error) = (Operation::Sync, INVALID_VALUE);
+                    emulator.set_fault(Fault::Nth { operation, nth: 1, error, stays: true });
+                }
+                let read = pollster::block_on(tensor.to_vec_async::<f32>());
+                emulator.clear_faults();
+                drop((tensor, device));
+                match read {
+                    Ok(read) => assert_eq!(read, [1.0, 2.0, 3.0]),
+                    Err(Error::Driver { problem, .. })
+                        if problem.contains("recording an event") =>
+                    {
+                        marks += 1;
+                        assert_eq!(memory() - before, !waits as usize, "waits: {waits}");
+                    }
+                    Err(e) => assert!(matches!(e, Error::Driver { .. }), "{nth}: {e}"),
+                }
+            }
+            assert_eq!(marks, 1, "a call marks the end");
+        }
+    });
+}

@@ -8,6 +8,7 @@ pub(crate) mod cpu;
 #[cfg(feature = "cuda")]
 #[allow(unsafe_code)]
 pub(crate) mod cuda;
+pub(crate) mod host;
 pub(crate) mod mapping;
 #[cfg(feature = "wgpu")]
 pub(crate) mod wgpu;
@@ -132,7 +133,9 @@ impl Device {
         Ok(Device(Arc::new(Backend::Cuda(Arc::new(device)))))
     }
 
-    /// The CUDA context and stream behind this device, if it is one.
+    /// The CUDA context and stream behind this device, if it is one. While the stream is being captured into a graph, copies
+    /// from and to the host are refused ([`Error::Unsupported`]): the graph would copy again when the memory is gone. What
+    /// else is enqueued then must not be replayed when the tensors that it uses are dropped.
     #[cfg(feature = "cuda")]
     pub fn as_cuda(
         &self,

@@ -768,6 +768,26 @@ impl WgpuDevice {
     }
 }
 
+impl crate::Tensor {
+    /// The wgpu buffer behind this tensor, if it is on wgpu. Call [`Device::flush`](super::Device::flush) before using it on
+    /// the queue: until then the work that fills it may only be recorded.
+    ///
+    /// # Safety
+    /// The buffer may be bound for reading and copied from; nothing may write to it or map it. A clone of it, or work that uses
+    /// it, must be gone from the queue's order before the last clone of the tensor is dropped: submit such work first. Kernels
+    /// run without bounds checks and trust bounds and indices in tensors, and a dropped tensor's buffer becomes another's.
+    ///
+    /// ```compile_fail,E0133
+    /// # fn buffer(tensor: &nearkin::Tensor) -> Option<&wgpu::Buffer> {
+    /// tensor.as_wgpu_buffer()
+    /// # }
+    /// ```
+    #[allow(unsafe_code)]
+    pub unsafe fn as_wgpu_buffer(&self) -> Option<&wgpu::Buffer> {
+        self.on_wgpu().map(WgpuBuffer::raw)
+    }
+}
+
 /// Workgroup counts for `n` workgroups in a row; kernels count `y * num_workgroups.x + x`.
 pub(crate) fn spread(n: usize) -> [u32; 3] {
     if n <= GROUPS { [n as u32, 1, 1] } else { [GROUPS as u32, n.div_ceil(GROUPS) as u32, 1] }

@@ -17,6 +17,7 @@ pub mod residual;
 pub mod rope;
 pub mod topk;
 
+pub(crate) mod length;
 pub(crate) mod math;
 pub(crate) mod random;
 

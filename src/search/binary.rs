@@ -10,6 +10,7 @@ use super::ids::{Filter, Hit, Ids};
 use super::store::{self, File, Vectors};
 use crate::device::Device;
 use crate::ops::hamming::{BinaryCorpus, Hasher, Queries, encode, radius, topk};
+use crate::ops::length;
 use crate::ops::topk::select::{entry, key};
 use crate::ops::topk::{Exclude, Hits, Metric};
 use crate::{DType, Error, Float, Result, Tensor};
@@ -24,7 +25,8 @@ pub enum Keep {
     Codes,
     /// The vectors as f32, f16 or bf16.
     Floats(DType),
-    /// The vectors as signed bytes, each with the scale that takes its greatest magnitude to 127.
+    /// The vectors as signed bytes, each with the scale that takes its greatest magnitude to 127. A vector whose scale is below
+    /// the range of f32, which is one whose greatest magnitude is below 8.9e-44, counts as zeros.
     Int8,
 }
 
@@ -146,9 +148,11 @@ impl BinaryIndex {
         for part in queries.chunks(self.group()) {
             let mut hits = if search.asymmetric {
                 let shape = [part.len() / self.dim(), self.hasher.bits()];
-                let values = self.hasher.project(part)?;
+                let (values, exponents) = self.hasher.project_scaled(part)?;
                 let values = Tensor::from_slice(self.device(), &shape, &values)?;
-                topk(Queries::Floats(&values), &self.codes, k, exclude)?
+                let mut hits = topk(Queries::Floats(&values), &self.codes, k, exclude)?;
+                hits.scale(&exponents);
+                hits
             } else {
                 topk(Queries::Codes(&self.encode(part)?), &self.codes, k, exclude)?
             };
@@ -464,7 +468,11 @@ impl Kept {
             Kept::F16(all) => all.extend(vectors.iter().map(|&v| f16::from_f32(v))),
             Kept::BF16(all) => all.extend(vectors.iter().map(|&v| bf16::from_f32(v))),
             Kept::Int8 { values, scales } => {
-                for row in vectors.chunks_exact(dim) {
+                let mut row = Vec::with_capacity(dim);
+                for vector in vectors.chunks_exact(dim) {
+                    row.clear();
+                    row.extend_from_slice(vector);
+                    let exponent = length::reduce(&mut row, &length::PLAIN);
                     // A NaN or an infinity makes the scale one too, and the scores NaN: such a vector is never found.
                     let greatest =
                         row.iter().fold(0.0f32, |m, v| if v.abs() <= m { m } else { v.abs() });
@@ -472,7 +480,7 @@ impl Kept {
                     let quantised =
                         |&v: &f32| if scale > 0.0 { (v / scale).round() as i8 } else { 0 };
                     values.extend(row.iter().map(quantised));
-                    scales.push(scale);
+                    scales.push(length::scaled(scale, exponent));
                 }
             }
         }

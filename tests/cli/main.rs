@@ -352,6 +352,10 @@ fn eval_of_late_interaction_and_cur_finds_what_the_queries_are() {
             let whole = rows.iter().find(|r| r["method"] == method && r["calls"] == 6);
             assert_eq!(whole.unwrap()["recall@1"], 1.0, "{method} on {device}: all were scored");
         }
+        let most = usize::MAX.to_string();
+        let endless = ["--retrieved", &most, "--rounds", &most];
+        let json = eval(&[&all[..], &endless].concat());
+        assert_eq!(json["calls"], 3 * 6, "{device}: as many as there are documents");
         let json = eval(&[&all[..], &["--retrieved", "9", "--residual"]].concat());
         assert_eq!(json["ndcg@10"], 1.0, "{device}: all documents were scored");
     }

@@ -18,6 +18,7 @@ mod oracle {
     pub mod topk;
 }
 
+mod any_length;
 mod attention;
 mod embed;
 mod gemm;

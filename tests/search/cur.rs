@@ -665,6 +665,33 @@ fn rounds_correct_a_dual_encoder() {
     }
 }
 
+/// As many rounds as a number can say end with the budget, or where nothing more is found.
+#[test]
+fn rounds_end_with_what_they_can_find() {
+    const M: usize = 40;
+    let mut rng = Rng(4);
+    let all = scores(&mut rng, 12, M, 3, 0.0);
+    let r = matrix(&all, M, 0..8);
+    let index = AdaptiveIndex::adacur(&Device::cpu(), &r, Some(1e-5), None).unwrap();
+    let scorer = MatrixScorer::new(12, M, &all).unwrap();
+    let search = |rounds, budget, rerank, first| {
+        let search = AdaptiveSearch { k: 5, budget, rounds, rerank, first, embeddings: None };
+        let found = index.search(&scorer, &[8, 9, 10, 11], &search).unwrap();
+        let items = found.items.iter().map(|list| list.iter().map(|s| s.item).collect());
+        (found.calls, items.collect::<Vec<Vec<usize>>>())
+    };
+    let first = First::Uniform { seed: 3 };
+    for (budget, rerank) in [(9, 0), (9, 4), (usize::MAX, 0), (usize::MAX, usize::MAX - 1)] {
+        let each = search(M, budget, rerank, first);
+        assert_eq!(each.0, 4 * budget.min(M));
+        for rounds in [M + 1, usize::MAX - 1, usize::MAX] {
+            assert_eq!(search(rounds, budget, rerank, first), each, "{rounds} rounds of {budget}");
+        }
+    }
+    let nothing = vec![Vec::new(); 4];
+    assert_eq!(search(usize::MAX, 6, 2, First::Given(&nothing)).0, 4 * 6);
+}
+
 /// What a cheap score leaves is explained by the anchor queries, round by round; items may come later.
 #[test]
 fn rounds_correct_a_cheap_score_by_anchor_queries() {

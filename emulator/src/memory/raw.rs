@@ -46,6 +46,15 @@ impl Bytes {
         self.len
     }
 
+    /// A pointer to one of `widths` bytes at an aligned `offset`.
+    fn aligned(&self, offset: usize, bytes: u32, widths: &[u32]) -> *mut u8 {
+        assert!(widths.contains(&bytes), "{bytes} bytes at once, of {widths:?}");
+        let at = self.at(offset, bytes as usize);
+        // The widest are two halves.
+        assert!((at as usize).is_multiple_of(bytes.min(8) as usize), "{bytes} bytes at {offset}");
+        at
+    }
+
     /// A pointer to `bytes` bytes at `offset`.
     fn at(&self, offset: usize, bytes: usize) -> *mut u8 {
         let end = offset.checked_add(bytes).filter(|&end| end <= self.len);
@@ -56,9 +65,8 @@ impl Bytes {
 
     /// 1, 2, 4, 8 or 16 bytes at an aligned offset.
     pub fn load(&self, offset: usize, bytes: u32) -> u128 {
-        let at = self.at(offset, bytes as usize);
-        debug_assert!(offset.is_multiple_of(bytes as usize));
-        // SAFETY: the range is inside, and aligned because allocations begin at multiples of 64, or as the caller checked.
+        let at = self.aligned(offset, bytes, &[1, 2, 4, 8, 16]);
+        // SAFETY: the range was just found to be inside and aligned, and is as wide as what is taken from it.
         unsafe {
             match bytes {
                 1 => u128::from(AtomicU8::from_ptr(at).load(Relaxed)),
@@ -76,8 +84,7 @@ impl Bytes {
 
     /// Stores 1, 2, 4, 8 or 16 bytes at an aligned offset.
     pub fn store(&self, offset: usize, bytes: u32, value: u128) {
-        let at = self.at(offset, bytes as usize);
-        debug_assert!(offset.is_multiple_of(bytes as usize));
+        let at = self.aligned(offset, bytes, &[1, 2, 4, 8, 16]);
         // SAFETY: as in `load`.
         unsafe {
             match bytes {
@@ -95,7 +102,7 @@ impl Bytes {
 
     /// Replaces 2, 4 or 8 bytes by `f` of them, atomically; gives what was there.
     pub fn update(&self, offset: usize, bytes: u32, f: &mut dyn FnMut(u64) -> u64) -> u64 {
-        let at = self.at(offset, bytes as usize);
+        let at = self.aligned(offset, bytes, &[2, 4, 8]);
         // SAFETY: as in `load`.
         unsafe {
             match bytes {
@@ -158,5 +165,34 @@ impl Drop for Bytes {
             // SAFETY: allocated with this layout, and freed once.
             unsafe { dealloc(self.start.as_ptr(), layout) }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    fn refused<T>(f: impl FnOnce() -> T) -> bool {
+        catch_unwind(AssertUnwindSafe(f)).is_err()
+    }
+
+    #[test]
+    fn widths_and_places_are_checked() {
+        let bytes = Bytes::zeroed(32).unwrap();
+        for width in [1, 2, 4, 8, 16] {
+            bytes.store(16, width, 7);
+            assert_eq!(bytes.load(16, width), 7);
+        }
+        for width in [0, 3, 5, 12, 17, 32] {
+            assert!(refused(|| bytes.load(16, width)), "{width}");
+            assert!(refused(|| bytes.store(16, width, 0)), "{width}");
+        }
+        for width in [0, 1, 3, 16] {
+            assert!(refused(|| bytes.update(16, width, &mut |v| v)), "{width}");
+        }
+        assert!(refused(|| bytes.load(2, 4)) && refused(|| bytes.store(4, 8, 0)));
+        assert!(refused(|| bytes.update(1, 2, &mut |v| v)));
+        assert!(refused(|| bytes.load(64, 1)));
     }
 }

@@ -25,6 +25,23 @@ pub(super) fn recording(core: &Core) -> Option<sys::CUstream> {
     RECORDING.get().filter(|(on, _)| std::ptr::eq(*on, core)).map(|(_, stream)| stream)
 }
 
+/// Refuses a copy between host and device while the stream, ours or the caller's, is being captured: the graph would keep the
+/// address of host memory that is gone when it is launched.
+pub(super) fn refuse_host_copies(core: &Core) -> Result<()> {
+    let none = sys::CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_NONE;
+    let mut status = none;
+    // SAFETY: the stream lives; the driver writes the status.
+    let asked = unsafe { sys::cuStreamIsCapturing(core.stream(), &mut status) };
+    core.check("asking whether a graph is recorded", asked.result())?;
+    match status == none {
+        true => Ok(()),
+        false => Err(Error::Unsupported {
+            what: "a copy between host and device while a graph is recorded".into(),
+            device: core.name.clone(),
+        }),
+    }
+}
+
 /// Counts a launch to the graph that is being recorded; false if none is.
 pub(super) fn count(core: &Core) -> bool {
     let counts = recording(core).is_some();
@@ -149,5 +166,36 @@ impl CudaDevice {
         self.core.check("launching a graph", result.result())?;
         self.launches.fetch_add(graph.launches, Ordering::Relaxed);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::device;
+    use super::*;
+
+    #[test]
+    fn copies_between_host_and_device_are_not_recorded() {
+        let Some(gpu) = device() else { return };
+        let buffer = gpu.alloc(64).unwrap();
+        gpu.upload(&buffer, &[7; 64]).unwrap();
+        let refused = |copy: &dyn Fn() -> Result<()>| {
+            let mut said = None;
+            let graph = gpu.record(|| {
+                said = Some(copy());
+                gpu.clear(&buffer)
+            });
+            let said = said.unwrap().unwrap_err();
+            assert!(
+                matches!(&said, Error::Unsupported { what, .. } if what.contains("graph")),
+                "{said}"
+            );
+            // The recording goes on, and was not executed.
+            assert!(graph.is_ok(), "{:?}", graph.err());
+            assert_eq!(gpu.read_now(&buffer, 64).unwrap(), [7; 64]);
+        };
+        refused(&|| gpu.upload(&buffer, &[1; 64]));
+        refused(&|| gpu.upload_with(&buffer, 64, |_| Ok(())));
+        refused(&|| gpu.read_now(&buffer, 64).map(drop));
     }
 }

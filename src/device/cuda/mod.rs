@@ -24,7 +24,7 @@ pub(crate) use driver::driver;
 pub(crate) use graph::Graph;
 pub(crate) use tiles::Tiles;
 
-use crate::device::{DeviceInfo, DeviceOptions, MatmulPrecision};
+use crate::device::{DeviceInfo, DeviceOptions, MatmulPrecision, host};
 use crate::template::{Header, Member, Rendered, Spec, render_ptx};
 use crate::{Error, Result};
 
@@ -493,6 +493,7 @@ impl CudaDevice {
         }
         self.fits(buffer, 0, data.len() as u64)?;
         self.core.bind()?;
+        graph::refuse_host_copies(&self.core)?;
         // SAFETY: the range is inside the buffer. The driver has read pageable memory when it returns.
         let result = unsafe {
             sys::cuMemcpyHtoDAsync_v2(
@@ -536,8 +537,9 @@ impl CudaDevice {
             return Ok(Vec::new());
         }
         self.fits(buffer, 0, bytes)?;
-        let mut data = host_memory(bytes)?;
+        let mut data = host::filled(bytes as usize, 0u8)?;
         self.core.bind()?;
+        graph::refuse_host_copies(&self.core)?;
         // SAFETY: the range is inside the buffer and the vector is as long; the stream is waited for before either goes.
         let result = unsafe {
             let stream = self.core.stream();
@@ -573,9 +575,7 @@ impl CudaDevice {
                 Err(e) => Poll::Ready(Err(e)),
             })
             .await?;
-            let mut data = host_memory(bytes)?;
-            data.copy_from_slice(read.as_slice());
-            Ok(data)
+            host::copied(read.as_slice())
         }
     }
 
@@ -585,7 +585,8 @@ impl CudaDevice {
         }
         self.fits(buffer, 0, bytes)?;
         self.core.bind()?;
-        let read = pinned::Pinned::new(&self.core, bytes as usize)?;
+        graph::refuse_host_copies(&self.core)?;
+        let mut read = pinned::Pinned::new(&self.core, bytes as usize)?;
         // SAFETY: the pinned memory has room for the range, which is inside the buffer.
         let copied = unsafe {
             let stream = self.core.stream();
@@ -810,15 +811,6 @@ impl CudaDevice {
         }
         Ok(CudaBuffer { pointer, bytes, core: self.core.clone(), source: Source::Caller(None) })
     }
-}
-
-/// Host memory to copy to, or an error where it does not fit.
-fn host_memory(bytes: u64) -> Result<Vec<u8>> {
-    let full = || Error::OutOfMemory { device: "the host".into(), requested: bytes, free: None };
-    let mut data = Vec::new();
-    data.try_reserve_exact(bytes as usize).map_err(|_| full())?;
-    data.resize(bytes as usize, 0);
-    Ok(data)
 }
 
 impl crate::Tensor {

@@ -55,11 +55,20 @@ impl Pinned {
         self.bytes
     }
 
-    /// Marks the end of what was enqueued before.
-    pub(super) fn record(&self) -> Result<()> {
+    /// Marks the end of the copy that was just enqueued. Where that fails, the copy is waited for; where that fails too, it may
+    /// still be under way, and the memory is never given back.
+    pub(super) fn record(&mut self) -> Result<()> {
         // SAFETY: the event and the stream live.
-        let recorded = unsafe { sys::cuEventRecord(self.event, self.core.stream()) };
-        self.core.check("recording an event", recorded.result())
+        let recorded = unsafe { sys::cuEventRecord(self.event, self.core.stream()) }.result();
+        if recorded.is_err() {
+            // SAFETY: the stream lives.
+            let waited = unsafe { sys::cuStreamSynchronize(self.core.stream()) };
+            if waited.result().is_err() {
+                self.host = std::ptr::null_mut();
+                self.bytes = 0;
+            }
+        }
+        self.core.check("recording an event", recorded)
     }
 
     /// Whether what was marked is done; true where nothing was.
@@ -72,8 +81,9 @@ impl Pinned {
         }
     }
 
-    /// What a copy that is done, or the host, wrote: all of it.
+    /// What a copy that is done, or the host, wrote: all of it. Not for memory whose copy failed.
     pub(super) fn as_slice(&self) -> &[u8] {
+        debug_assert!(!self.host.is_null());
         // SAFETY: the memory is as long and was written.
         unsafe { std::slice::from_raw_parts(self.host.cast(), self.bytes) }
     }

@@ -4,8 +4,9 @@
 use cudarc::driver::sys;
 
 use super::pinned::Pinned;
-use super::{CudaBuffer, CudaDevice, host_memory, lock};
+use super::{CudaBuffer, CudaDevice, graph, lock};
 use crate::Result;
+use crate::device::host;
 
 /// Pinned bytes that a device keeps for its next inputs.
 const KEPT: usize = 256 << 20;
@@ -23,6 +24,8 @@ impl CudaDevice {
         if bytes == 0 {
             return fill(&mut []);
         }
+        self.core.bind()?;
+        graph::refuse_host_copies(&self.core)?;
         let mut kept = lock(&self.staging);
         let free = kept.iter().position(|s| s.bytes() >= bytes && s.is_done().unwrap_or(false));
         let found = free.map(|at| kept.remove(at));
@@ -30,7 +33,7 @@ impl CudaDevice {
         let found = found.map_or_else(|| Pinned::zeroed(&self.core, bytes), Ok);
         let Ok(mut staging) = found else {
             // Where no memory can be pinned any other will do.
-            let mut data = host_memory(bytes as u64)?;
+            let mut data = host::filled(bytes, 0u8)?;
             fill(&mut data)?;
             return self.upload(buffer, &data);
         };

@@ -13,7 +13,7 @@ pub(crate) mod cuda;
 pub(crate) mod wgpu;
 
 use super::{check, check_devices, check_float, matrix};
-use crate::device::Backend;
+use crate::device::{Backend, host};
 use crate::{DType, Error, Result, Tensor};
 
 /// The row number that stands for a row of zeros. Tables have fewer rows than this.
@@ -142,13 +142,7 @@ pub fn scatter_rows(x: &Tensor, rows: &[u32], into: usize) -> Result<Tensor> {
     if x.is_empty() {
         return Tensor::zeros(x.device(), DType::F32, &[into, x.shape()[1]]);
     }
-    let mut sources = Vec::new();
-    sources.try_reserve_exact(into).map_err(|_| Error::OutOfMemory {
-        device: "the host".into(),
-        requested: (into as u64).saturating_mul(4),
-        free: None,
-    })?;
-    sources.resize(into, MISSING);
+    let mut sources = host::filled(into, MISSING)?;
     for (i, &row) in rows.iter().enumerate() {
         let source = &mut sources[row as usize];
         if *source != MISSING {

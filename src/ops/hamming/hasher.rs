@@ -4,6 +4,7 @@ use rayon::prelude::*;
 
 use super::check_bits;
 use super::itq::{self, Itq};
+use crate::ops::length::scaled;
 use crate::{Device, Error, Result, Tensor};
 
 /// A hash function from vectors of `dim` dimensions to `bits` bits, on one device: bit `i = [p_i · x > t_i]`, or
@@ -101,7 +102,7 @@ impl Hasher {
         };
         let mut normals = itq::Normals::new(seed);
         let planes: Vec<f32> = (0..count).map(|_| normals.draw() as f32).collect();
-        let thresholds = planes.chunks_exact(dim).map(|p| dot(p, mean)).collect::<Vec<_>>();
+        let thresholds = planes.chunks_exact(dim).map(|p| dot(p, mean) as f32).collect::<Vec<_>>();
         Hasher::new(device, dim, Some(&planes), &thresholds)
     }
 
@@ -121,23 +122,39 @@ impl Hasher {
         Hasher::new(device, dim, Some(&projection), &thresholds)
     }
 
-    /// `p_i · x - t_i` of rows \[n, dim\] on the host: \[n, bits\], for asymmetric scores of queries.
+    /// `p_i · x - t_i` of rows \[n, dim\] on the host: \[n, bits\], for asymmetric scores of queries; infinite beyond f32.
     ///
     /// # Errors
     /// [`Error::Shape`] if they are not whole rows.
     pub fn project(&self, x: &[f32]) -> Result<Vec<f32>> {
+        let (mut values, exponents) = self.project_scaled(x)?;
+        for (row, &e) in values.chunks_mut(self.bits).zip(&exponents).filter(|(_, e)| **e != 0) {
+            row.iter_mut().for_each(|v| *v = scaled(*v, e));
+        }
+        Ok(values)
+    }
+
+    /// The same, each row divided by 2 to the power of its exponent, which is not 0 only where the row would not be finite.
+    pub(crate) fn project_scaled(&self, x: &[f32]) -> Result<(Vec<f32>, Vec<i32>)> {
         if !x.len().is_multiple_of(self.dim) {
             let expected = format!("rows of dimension {}", self.dim);
             return Err(Error::shape("hasher", expected, format!("{} values", x.len())));
         }
-        let one = |x: &[f32]| -> Vec<f32> {
+        let row = |x: &[f32], exponent: i32| -> Vec<f32> {
+            let factor = 2f64.powi(-exponent);
             let value = |i: usize| match &self.rows {
-                Some(rows) => dot(&rows[i * self.dim..][..self.dim], x),
-                None => x[i],
+                Some(rows) => (dot(&rows[i * self.dim..][..self.dim], x) * factor) as f32,
+                None => (x[i] as f64 * factor) as f32,
             };
-            (0..self.bits).map(|i| value(i) - self.host[i]).collect()
+            (0..self.bits).map(|i| value(i) - scaled(self.host[i], -exponent)).collect()
         };
-        Ok(x.par_chunks(self.dim).flat_map_iter(one).collect())
+        let finite = |x: &[f32]| x.iter().all(|v| v.is_finite());
+        let one = |x: &[f32]| match row(x, 0) {
+            values if finite(&values) || !finite(x) => (values, 0),
+            _ => (row(x, FAR), FAR),
+        };
+        let (values, exponents): (Vec<_>, Vec<_>) = x.par_chunks(self.dim).map(one).unzip();
+        Ok((values.concat(), exponents))
     }
 
     /// Dimensions of a vector.
@@ -175,7 +192,10 @@ impl Hasher {
     }
 }
 
+/// What a projection beyond f32 is divided by, as an exponent of 2.
+const FAR: i32 = 64;
+
 /// A product summed in f64, which keeps the order of additions from mattering.
-fn dot(a: &[f32], b: &[f32]) -> f32 {
-    a.iter().zip(b).map(|(&a, &b)| a as f64 * b as f64).sum::<f64>() as f32
+fn dot(a: &[f32], b: &[f32]) -> f64 {
+    a.iter().zip(b).map(|(&a, &b)| a as f64 * b as f64).sum()
 }

@@ -7,7 +7,7 @@
 //!   (Charikar, STOC 2002), ITQ (Gong and Lazebnik, CVPR 2011), or the caller's own, as RREH's hash functions are.
 //! - [`topk`] with [`Queries::Codes`]: the score is `-popcount(q ^ x)`, the negated Hamming distance.
 //! - [`topk`] with [`Queries::Floats`] or [`Queries::Int8`]: the score is `sum_i q_i s_i`, `s_i` 1 where bit `i` of the row is
-//!   set, else -1.
+//!   set, else -1. Queries may be of [any length](super::topk#any-length).
 //! - [`radius`]: every row within a Hamming distance.
 //!
 //! # Devices
@@ -72,8 +72,10 @@ pub use itq::Itq;
 
 use std::borrow::Cow;
 
+use rayon::prelude::*;
+
 use super::topk::{Bitmap, Exclude, Hits};
-use super::{check_float, matrix};
+use super::{check_float, length, matrix};
 use crate::device::Backend;
 use crate::{DType, Error, Result, Tensor};
 
@@ -191,15 +193,23 @@ pub fn topk(
     if count == 0 || corpus.is_empty() {
         return Ok(Hits::none(count));
     }
+    let mut exponents = Vec::new();
     let queries = match queries {
         Queries::Codes(t) => Host::Codes(t.to_vec()?),
-        Queries::Floats(t) => Host::Floats(t.to_f32_vec()?),
+        Queries::Floats(t) => {
+            let mut values = t.to_f32_vec()?;
+            let each = values.par_chunks_mut(width);
+            exponents = each.map(|query| length::reduce(query, &length::PLAIN)).collect();
+            Host::Floats(values)
+        }
         Queries::Int8(t) => {
             let bytes = |w: u32| w.to_le_bytes().map(|b| f32::from(b as i8));
             Host::Floats(t.to_vec::<u32>()?.into_iter().flat_map(bytes).collect())
         }
     };
-    search(&Args { queries, count, corpus, exclude, k: k.min(corpus.len()) })
+    let mut hits = search(&Args { queries, count, corpus, exclude, k: k.min(corpus.len()) })?;
+    hits.scale(&exponents);
+    Ok(hits)
 }
 
 fn search(args: &Args<'_>) -> Result<Hits> {

@@ -10,6 +10,8 @@
 //! Sums and means are over tokens that no mask leaves out. A NaN never wins, and of equals the first is the place. A token
 //! whose best is -∞ found nothing: the other item is empty, masked as a whole, or gives only NaN and -∞. An item with such a
 //! token scores -∞; an item without tokens that count scores 0. Scales are not negative, so that a token's own comes last.
+//! Cosines are right however short or long the tokens are ([any length](super::topk#any-length)); other products are formed
+//! from the vectors as they are, so that beyond the range of f32 they are infinite or NaN.
 //!
 //! | | CPU | wgpu | CUDA |
 //! |---|---|---|---|

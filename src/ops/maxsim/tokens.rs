@@ -9,6 +9,7 @@ use rayon::prelude::*;
 #[cfg(feature = "wgpu")]
 use crate::device::Backend;
 use crate::dtype::with_float;
+use crate::ops::length::{self, PLAIN};
 use crate::ops::math::{vectorize, widen};
 use crate::ops::residual::{Codec, Codes, cpu::decode_rows};
 use crate::ops::{check, check_devices, check_float, matrix};
@@ -199,18 +200,33 @@ impl Tokens {
     }
 
     /// The same tokens compared by the cosine: every product is divided by both vectors' lengths, which are computed from
-    /// the values as stored, once, on the host; 0 for a vector without length. Compressed ones are, without being asked.
+    /// the values as stored, once, on the host; 0 for a vector without length. Compressed ones are, without being asked. Where
+    /// vectors are very short or very long ([any length](crate::ops::topk#any-length)), the result has a scaled copy of all.
     ///
     /// # Errors
-    /// [`Error::DeviceLost`] if the vectors can not be read.
+    /// [`Error::DeviceLost`] if the vectors can not be read, [`Error::OutOfMemory`] if a copy does not fit.
     pub fn normalized(&self) -> Result<Tokens> {
         if self.compressed.is_some() {
             return Ok(self.clone());
         }
-        let host = self.unscaled()?;
-        let scale = host.par_chunks(self.dim).map(crate::ops::topk::inverse_length).collect();
+        let mut host = self.unscaled()?;
+        let (scale, exponents): (Vec<f32>, Vec<i32>) = host
+            .par_chunks_mut(self.dim)
+            .map(|token| {
+                let exponent = length::reduce(token, &PLAIN);
+                (length::inverse_length(token), exponent)
+            })
+            .unzip();
+        // Only floats can be that short or long.
+        let vectors = match exponents.iter().any(|&e| e != 0) {
+            true => {
+                let (dtype, shape) = (self.storage.dtype(), self.vectors.shape());
+                Tensor::from_f32(self.device(), dtype, shape, &host)?
+            }
+            false => self.vectors.clone(),
+        };
         let scale = Some(PerToken::new(self.device(), scale)?);
-        Tokens { scale, ..self.clone() }.remask()
+        Tokens { vectors, scale, ..self.clone() }.remask()
     }
 
     /// The same tokens, of which those whose `keep` is false take no part: they are no token's best, and their own best
@@ -275,7 +291,7 @@ impl Tokens {
         }
         let tokens = match storage {
             Storage::Int8 => {
-                let (words, scale) = quantize(&host, dim);
+                let (words, scale) = quantize(host, dim);
                 let words = Tensor::from_slice(device, &[total, dim / 4], &words)?;
                 let scale = Tensor::from_slice(device, &[total], &scale)?;
                 Tokens::int8(&words, &scale, &self.offsets)?
@@ -465,11 +481,14 @@ fn aligned<T: bytemuck::Pod>(bytes: &[u8]) -> Cow<'_, [T]> {
 }
 
 /// Bytes of all tokens, four to a word, and the tokens' scales.
-fn quantize(values: &[f32], dim: usize) -> (Vec<u32>, Vec<f32>) {
-    let scale: Vec<f32> = values
-        .par_chunks(dim)
-        .map(|token| token.iter().fold(0f32, |m, v| m.max(v.abs())) / 127.0)
-        .collect();
+fn quantize(mut values: Vec<f32>, dim: usize) -> (Vec<u32>, Vec<f32>) {
+    let (mut scale, exponents): (Vec<f32>, Vec<i32>) = values
+        .par_chunks_mut(dim)
+        .map(|token| {
+            let exponent = length::reduce(token, &PLAIN);
+            (token.iter().fold(0f32, |m, v| m.max(v.abs())) / 127.0, exponent)
+        })
+        .unzip();
     let words = values
         .par_chunks(dim)
         .zip(&scale)
@@ -481,6 +500,7 @@ fn quantize(values: &[f32], dim: usize) -> (Vec<u32>, Vec<f32>) {
                 .map(move |four| u32::from_le_bytes(std::array::from_fn(|i| byte(&four[i]) as u8)))
         })
         .collect();
+    scale.iter_mut().zip(exponents).for_each(|(s, exponent)| *s = length::scaled(*s, exponent));
     (words, scale)
 }
 

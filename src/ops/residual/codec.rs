@@ -6,7 +6,8 @@ use rayon::prelude::*;
 
 use super::{Codes, OP};
 use crate::ops::kmeans::{KMeans, kmeans};
-use crate::ops::topk::{Corpus, Metric, Search, inverse_length, topk};
+use crate::ops::length::normalize;
+use crate::ops::topk::{Corpus, Metric, Search, topk};
 use crate::ops::{check, check_float, matrix};
 use crate::{DType, Device, Error, Result, Tensor};
 
@@ -309,14 +310,6 @@ fn unit(vectors: &Tensor) -> Result<Vec<f32>> {
     }
     normalize(&mut host, dim);
     Ok(host)
-}
-
-/// Divides rows by their lengths; those without length stay zero.
-pub(crate) fn normalize(rows: &mut [f32], dim: usize) {
-    rows.par_chunks_mut(dim.max(1)).for_each(|row| {
-        let inverse = inverse_length(row);
-        row.iter_mut().for_each(|v| *v *= inverse);
-    });
 }
 
 /// Weights by the buckets' bits as they are stored, lowest first.

@@ -26,7 +26,6 @@ pub(crate) mod cuda;
 #[cfg(feature = "wgpu")]
 pub(crate) mod wgpu;
 
-pub(crate) use codec::normalize;
 pub use codec::{Codec, Training};
 
 use crate::device::Backend;

@@ -1,10 +1,13 @@
 //! Vectors on a device, in chunks that a kernel can bind.
 
+use std::borrow::Cow;
+
 use rayon::prelude::*;
 
-use super::inverse_length;
-use crate::device::{Backend, Device};
+use super::Metric;
+use crate::device::{Backend, Device, host};
 use crate::dtype::with_float;
+use crate::ops::length::{self, PLAIN, inverse_length};
 use crate::ops::{check_float, matrix};
 use crate::{DType, Error, Float, Result, Tensor};
 
@@ -18,7 +21,8 @@ const CUDA_CHUNK: u64 = 1 << 30;
 /// The vectors that are searched: \[N, D\] on one device, in chunks no larger than one binding there.
 ///
 /// With each row its inverse length is kept for [`Metric::Cosine`](super::Metric::Cosine), 4 bytes a row, computed
-/// from the values as stored. Small additions are merged into larger chunks as they gather, each row being copied
+/// from the values as stored; of a chunk with very short or very long rows also a copy that is scaled
+/// ([any length](super::topk#any-length)). Small additions are merged into larger chunks as they gather, each row being copied
 /// O(log N) times in all. Cloning shares the chunks.
 #[derive(Clone, Debug)]
 pub struct Corpus {
@@ -36,13 +40,55 @@ pub(crate) struct Chunk {
     pub(crate) start: usize,
     /// \[n, D\].
     pub(crate) rows: Tensor,
-    /// 1 / |x| of each row, \[n\] f32.
-    pub(crate) inverse: Tensor,
+    /// 1 / |x| of each row, \[n\] f32; of the scaled row where there is one.
+    inverse: Tensor,
+    scaled: Option<Scaled>,
+}
+
+/// Rows that are divided by their powers of two.
+#[derive(Clone, Debug)]
+struct Scaled {
+    /// \[n, D\].
+    rows: Tensor,
+    /// The powers, \[n\] f32.
+    powers: Tensor,
 }
 
 impl Chunk {
     pub(crate) fn len(&self) -> usize {
         self.inverse.len()
+    }
+
+    /// Whether some rows are not plain.
+    pub(crate) fn is_scaled(&self) -> bool {
+        self.scaled.is_some()
+    }
+
+    /// The rows as a kernel compares them.
+    pub(crate) fn compared(&self, metric: Metric) -> &Tensor {
+        match &self.scaled {
+            Some(scaled) if metric != Metric::L2 => &scaled.rows,
+            _ => &self.rows,
+        }
+    }
+
+    /// What kernels that form `form` for scores of `metric` multiply sums with each row by, \[n\] f32. Where they do not
+    /// multiply, it is NaN for rows with a NaN.
+    pub(crate) fn scale(&self, metric: Metric, form: Metric) -> Result<Cow<'_, Tensor>> {
+        match (&self.scaled, metric == Metric::Dot && form == Metric::Cosine) {
+            (_, false) => Ok(Cow::Borrowed(&self.inverse)),
+            (Some(scaled), true) => Ok(Cow::Borrowed(&scaled.powers)),
+            (None, true) => {
+                let ones = vec![1f32; self.len()];
+                Tensor::from_slice(self.rows.device(), &[ones.len()], &ones).map(Cow::Owned)
+            }
+        }
+    }
+
+    /// Bytes of the rows, their scales and what is scaled.
+    fn bytes(&self) -> usize {
+        let scaled = self.scaled.as_ref().map_or(0, |s| s.rows.bytes() + s.powers.bytes());
+        self.rows.bytes() + self.inverse.bytes() + scaled
     }
 }
 
@@ -97,14 +143,16 @@ impl Corpus {
             count += last;
             keep -= 1;
         }
-        let mut joined = Vec::new();
+        let joined;
         let rows = if keep == self.chunks.len() {
             rows
         } else {
+            let mut all = host::with_room(count * self.dim)?;
             for chunk in &self.chunks[keep..] {
-                joined.extend(chunk.rows.to_f32_vec()?);
+                all.extend(chunk.rows.to_f32_vec()?);
             }
-            joined.extend_from_slice(rows);
+            all.extend_from_slice(rows);
+            joined = all;
             &joined
         };
         let mut start = self.chunks.get(keep).map_or(self.len, |c| c.start);
@@ -184,16 +232,32 @@ impl Corpus {
 
     /// A chunk of a tensor and the values it was made from.
     fn chunk(&self, start: usize, rows: Tensor, values: &[f32]) -> Result<Chunk> {
-        let inverse: Vec<f32> = with_float!(self.dtype, T => values
+        let stored = |row: &[f32], to: &mut Vec<f32>| {
+            to.clear();
+            with_float!(self.dtype, T => to.extend(row.iter().map(|&v| T::from_f32(v).to_f32())));
+        };
+        let (inverse, exponents): (Vec<f32>, Vec<i32>) = values
             .par_chunks(self.dim)
-            .map_init(Vec::new, |stored, row| {
-                stored.clear();
-                stored.extend(row.iter().map(|&v| T::from_f32(v).to_f32()));
-                inverse_length(stored)
+            .map_init(Vec::new, |row, values| {
+                stored(values, row);
+                let exponent = length::reduce(row, &PLAIN);
+                (inverse_length(row), exponent)
             })
-            .collect());
-        let inverse = Tensor::from_slice(&self.device, &[inverse.len()], &inverse)?;
-        Ok(Chunk { start, rows, inverse })
+            .unzip();
+        let tensor = |values: &[f32]| Tensor::from_slice(&self.device, &[values.len()], values);
+        let scaled = if exponents.iter().any(|&e| e != 0) {
+            let (mut copy, mut row) = (host::with_room(values.len())?, Vec::new());
+            for (values, &exponent) in values.chunks(self.dim).zip(&exponents) {
+                stored(values, &mut row);
+                copy.extend(row.iter().map(|&v| length::scaled(v, -exponent)));
+            }
+            let powers: Vec<f32> = exponents.iter().map(|&e| length::scaled(1.0, e)).collect();
+            let rows = Tensor::from_f32(&self.device, self.dtype, rows.shape(), &copy)?;
+            Some(Scaled { rows, powers: tensor(&powers)? })
+        } else {
+            None
+        };
+        Ok(Chunk { start, rows, inverse: tensor(&inverse)?, scaled })
     }
 
     /// The most rows of a chunk: neither they nor their scales exceed a binding.
@@ -237,9 +301,9 @@ impl Corpus {
         self.len == 0
     }
 
-    /// Bytes of the vectors and their inverse lengths on the device.
+    /// Bytes of the vectors and their inverse lengths on the device, and of scaled copies.
     pub fn bytes(&self) -> usize {
-        self.len * (self.row_bytes() + size_of::<f32>())
+        self.chunks.iter().map(Chunk::bytes).sum()
     }
 
     /// The stored rows, chunk by chunk: tensors \[n, D\].

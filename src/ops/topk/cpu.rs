@@ -5,6 +5,7 @@
 //! score is one chain of fused multiply-adds over the dimensions, whichever lane, block or tile it is computed in.
 //! That makes results independent of batch, chunks and threads, and no sum across lanes is needed.
 
+use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -14,10 +15,10 @@ use rayon::prelude::*;
 
 use super::corpus::Chunk;
 use super::select::{Selector, entry, key, score};
-use super::{Args, Hits, Metric, inverse_length};
-use crate::DType;
+use super::{Args, Hits, Metric};
 use crate::device::cache::fetch;
 use crate::ops::math::{PIECE, fitting, vectorize, widen};
+use crate::{DType, Result, Tensor};
 
 /// Rows scored together: as many accumulators as AVX-512 and NEON have registers for, with two vectors a panel.
 const BLOCK: usize = 12;
@@ -26,21 +27,26 @@ const TILE: usize = 256 << 10;
 /// Bytes of candidates a worker may hold; queries beyond them wait for another pass over the corpus.
 const CANDIDATES: usize = 32 << 20;
 
-pub(crate) fn topk(args: &Args<'_>) -> Hits {
+pub(crate) fn topk(args: &Args<'_>) -> Result<Hits> {
+    let chunks = args.corpus.parts().iter();
+    let scales =
+        chunks.map(|c| c.scale(args.search.metric, args.form)).collect::<Result<Vec<_>>>()?;
     let group = (CANDIDATES / Selector::bytes(args.k)).clamp(1, args.count);
     let mut hits = Hits::new();
     for first in (0..args.count).step_by(group) {
         let queries = first..(first + group).min(args.count);
-        for entries in pass(args, queries) {
+        for entries in pass(args, &scales, queries) {
             hits.push(&entries);
         }
     }
-    hits
+    Ok(hits)
 }
 
 /// Consecutive rows of a chunk.
 struct Tile<'a> {
     chunk: &'a Chunk,
+    /// What sums with the chunk's rows are multiplied by.
+    scale: &'a Tensor,
     rows: Range<usize>,
 }
 
@@ -49,21 +55,22 @@ struct Panel {
     queries: Range<usize>,
     width: usize,
     data: Vec<f32>,
-    /// 1 / |q|, for the cosine.
-    inverse: Vec<f32>,
+    /// The queries' scales.
+    scale: Vec<f32>,
 }
 
-/// One pass over the corpus for some of the queries.
-fn pass(args: &Args<'_>, queries: Range<usize>) -> Vec<Vec<u64>> {
+/// One pass over the corpus, whose chunks have `scales`, for some of the queries.
+fn pass(args: &Args<'_>, scales: &[Cow<'_, Tensor>], queries: Range<usize>) -> Vec<Vec<u64>> {
     let panels = panels(args, &queries);
     let step = fitting(TILE, args.corpus.dim(), BLOCK);
     let tiles: Vec<Tile<'_>> = args
         .corpus
         .parts()
         .iter()
-        .flat_map(|chunk| {
+        .zip(scales)
+        .flat_map(|(chunk, scale)| {
             let n = chunk.len();
-            (0..n).step_by(step).map(move |s| Tile { chunk, rows: s..(s + step).min(n) })
+            (0..n).step_by(step).map(move |s| Tile { chunk, scale, rows: s..(s + step).min(n) })
         })
         .collect();
     // Workers draw tiles in order, so each sees rows in ascending order; the merge is under a total order, so it does
@@ -101,15 +108,15 @@ fn panels(args: &Args<'_>, queries: &Range<usize>) -> Vec<Panel> {
         let width = if left <= lanes { lanes } else { 2 * lanes };
         let queries = first..first + left.min(width);
         let mut data = vec![0.0; dim * width];
-        let mut inverse = vec![0.0; width];
+        let mut scale = vec![0.0; width];
         for (lane, q) in queries.clone().enumerate() {
             for (d, &v) in args.query(q).iter().enumerate() {
                 data[d * width + lane] = v;
             }
-            inverse[lane] = inverse_length(args.query(q));
+            scale[lane] = args.scale[q];
         }
         first = queries.end;
-        panels.push(Panel { queries, width, data, inverse });
+        panels.push(Panel { queries, width, data, scale });
     }
     panels
 }
@@ -154,21 +161,22 @@ impl<'a> Worker<'a> {
         let mut buffer = std::mem::take(&mut self.rows);
         buffer.resize(padded, 0.0);
         let (stored, rest) = buffer.split_at_mut(values.len());
+        let all = tile.chunk.compared(args.search.metric);
         let rows: &[f32] = match args.corpus.dtype() {
             DType::F16 => {
-                widen(&tile.chunk.rows.cpu::<f16>()[values], stored);
+                widen(&all.cpu::<f16>()[values], stored);
                 rest.fill(0.0);
                 &buffer
             }
             DType::BF16 => {
-                widen(&tile.chunk.rows.cpu::<bf16>()[values], stored);
+                widen(&all.cpu::<bf16>()[values], stored);
                 rest.fill(0.0);
                 &buffer
             }
             // Whole blocks are read where they lie; only the last tile of a chunk is padded.
-            _ if padded == values.len() => &tile.chunk.rows.cpu::<f32>()[values],
+            _ if padded == values.len() => &all.cpu::<f32>()[values],
             _ => {
-                stored.copy_from_slice(&tile.chunk.rows.cpu::<f32>()[values]);
+                stored.copy_from_slice(&all.cpu::<f32>()[values]);
                 rest.fill(0.0);
                 &buffer
             }
@@ -189,7 +197,7 @@ impl<'a> Worker<'a> {
         let args = self.args;
         let panel = &self.panels[p];
         let dim = args.corpus.dim();
-        let inverse = tile.chunk.inverse.cpu::<f32>();
+        let scale = tile.scale.cpu::<f32>();
         for (b, block) in rows.chunks_exact(BLOCK * dim).enumerate() {
             let at = first + b * BLOCK;
             let count = BLOCK.min(tile.rows.end - at);
@@ -203,7 +211,7 @@ impl<'a> Worker<'a> {
                 panel,
                 rows: block,
                 dim,
-                squares: args.search.metric == Metric::L2,
+                squares: args.form == Metric::L2,
                 scores: &mut self.scores,
             });
             let thresholds = &self.thresholds[p];
@@ -214,11 +222,11 @@ impl<'a> Worker<'a> {
                 || {
                     for (r, scores) in scores.chunks_exact_mut(panel.width).enumerate().take(count)
                     {
-                        match args.search.metric {
+                        match args.form {
                             Metric::Dot => {}
                             Metric::Cosine => {
-                                for (s, i) in scores.iter_mut().zip(&panel.inverse) {
-                                    *s = *s * i * inverse[at + r];
+                                for (s, own) in scores.iter_mut().zip(&panel.scale) {
+                                    *s = *s * own * scale[at + r];
                                 }
                             }
                             Metric::L2 => scores.iter_mut().for_each(|s| *s = -*s),

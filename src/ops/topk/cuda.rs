@@ -10,7 +10,7 @@ use rayon::prelude::*;
 
 use super::corpus::Chunk;
 use super::select::{Entry, Selector, entry};
-use super::{Args, Bitmap, Exclude, Hits, Metric, inverse_length};
+use super::{Args, Bitmap, Exclude, Hits, Metric};
 use crate::device::MatmulPrecision;
 use crate::device::cuda::{Binding, CudaDevice};
 use crate::template::{Family, Spec, keys, params};
@@ -268,7 +268,7 @@ enum Scan {
 
 impl Scan {
     fn choose(gpu: &CudaDevice, args: &Args<'_>) -> Scan {
-        let (t, metric, dim) = (args.corpus.dtype(), args.search.metric, args.corpus.dim());
+        let (t, metric, dim) = (args.corpus.dtype(), args.form, args.corpus.dim());
         let keys = args.k > FUSED_K;
         let has_room = gpu.facts.shared_per_block >= LARGE_TENSOR_SHARED;
         if let Some(product) = Product::choose(gpu.precision, args.dtype, t, metric, dim) {
@@ -379,11 +379,11 @@ impl<'a> Pass<'a> {
     ) -> Result<Self> {
         let (device, dim, n) = (args.corpus.device(), args.corpus.dim(), queries.len());
         let data = &args.queries[queries.start * dim..queries.end * dim];
-        let scale: Vec<f32> = data.chunks_exact(dim).map(inverse_length).collect();
+        let scale = &args.scale[queries.clone()];
         let parts = match scan {
             Scan::Fma(_) => None,
             Scan::Tensor(TensorSpec { core, parts, .. }) => {
-                Some(Product { core, parts }.enter(args, data, &scale)?)
+                Some(Product { core, parts }.enter(args, data, scale)?)
             }
         };
         Ok(Pass {
@@ -391,7 +391,7 @@ impl<'a> Pass<'a> {
             args,
             data: Tensor::from_slice(device, &[n, dim], data)?,
             parts,
-            scale: Tensor::from_slice(device, &[n], &scale)?,
+            scale: Tensor::from_slice(device, &[n], scale)?,
             queries,
             scan,
         })
@@ -470,11 +470,13 @@ impl<'a> Pass<'a> {
             Some([skips, masks]) => [Some(skips), Some(masks)],
             None => [None, None],
         };
+        let metric = self.args.search.metric;
+        let row_scale = chunk.scale(metric, self.args.form)?;
         let mut bindings = vec![
             self.parts.as_ref().unwrap_or(&self.data).cuda().into(),
-            chunk.rows.cuda().into(),
+            chunk.compared(metric).cuda().into(),
             self.scale.cuda().into(),
-            chunk.inverse.cuda().into(),
+            row_scale.cuda().into(),
             inputs.bias.as_ref().unwrap_or(&self.data).cuda().into(),
             skips.unwrap_or(&self.data).cuda().into(),
             masks.unwrap_or(&self.data).cuda().into(),
@@ -582,7 +584,8 @@ impl<'a> Pass<'a> {
 mod tests {
     use super::*;
     use crate::device::Backend;
-    use crate::ops::topk::{Corpus, Search};
+    use crate::ops::length::inverse_length;
+    use crate::ops::topk::{Corpus, Search, prepare};
     use crate::{Device, DeviceOptions};
 
     fn data(n: usize, step: u32) -> Vec<f32> {
@@ -641,12 +644,16 @@ mod tests {
                 let (queries, bias) = (data(count * dim, 2654435761), data(n, 3266489917));
                 let found = |k: usize, tile, keys| {
                     let search = Search { bias: Some(&bias), ..Search::new(metric, k) };
+                    let mut plain = queries.clone();
+                    let (scale, form) = prepare(&mut plain, &corpus, metric);
                     let args = Args {
-                        queries: &queries,
+                        queries: &plain,
+                        scale: &scale,
                         dtype: DType::F32,
                         count,
                         corpus: &corpus,
                         search: &search,
+                        form,
                         k,
                     };
                     let scan = Scan::tensor(product, t, metric, tile, keys);

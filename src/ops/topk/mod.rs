@@ -5,6 +5,22 @@
 //! k 10: 5,342,912 bytes, 1.035; 40 queries, 10 000 x 384 in bf16, k 10: 7,988,320 bytes, 1.035, and 3,108,020 warp
 //! instructions on tensor cores, where the same in f16 takes 15,757,573 of fused multiply-adds. With every other tile
 //! excluded, half as much. Scores are formed without bank conflicts.
+//!
+//! # Any length
+//! Every search of vectors, here and in [`hamming`](super::hamming) and [`maxsim`](super::maxsim), keeps one rule on every
+//! device, whatever the storage. Vectors are finite f32 numbers of any magnitude, subnormal numbers included.
+//! - A cosine is that of the directions, however short or long the vectors are; only a vector of zeros has none, and
+//!   scores 0. So does fused cosine in [`Tokens::normalized`](super::maxsim::Tokens::normalized).
+//! - A dot product has the same error relative to |q| |x| as one of vectors of length 1: no partial sum overflows. A result
+//!   beyond the range of f32 is infinite, with its sign; one below 2^-126 may be 0. The same holds for the sums of
+//!   [`Queries::Floats`](super::hamming::Queries::Floats), which rank as they would without a bound.
+//! - A squared distance is summed in f32 from differences in f32: -∞ if it is beyond the range, and 0 instead of a value below
+//!   2^-126 where a device has no subnormal numbers. It is never NaN.
+//! - Infinite scores rank as numbers do, equal ones by ascending row number. A vector with an infinity has no cosine, and its
+//!   other scores are infinite or NaN. A NaN is never found.
+//!
+//! Vectors whose largest magnitude is within 2^-30 and 2^31 are compared as they are. Others are scaled by a power of two on
+//! the host. A chunk of a [`Corpus`] with such a row keeps a second copy of its rows, scaled, and 4 bytes a row.
 
 mod bitmap;
 mod corpus;
@@ -21,7 +37,10 @@ pub use corpus::Corpus;
 pub use select::Hits;
 pub(crate) use select::{Selector, entry, key};
 
-use super::{check_float, matrix};
+use rayon::prelude::*;
+
+use self::corpus::Chunk;
+use super::{check_float, length, matrix};
 use crate::device::Backend;
 use crate::{DType, Error, Result, Tensor};
 
@@ -29,15 +48,16 @@ use crate::{DType, Error, Result, Tensor};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Metric {
-    /// `q · x`.
+    /// `q · x`; infinite if it is beyond the range of f32.
     Dot,
-    /// `q · x / (|q| |x|)`; 0 where either is zero, or shorter than the 2.9e-39 whose inverse an f32 still holds.
+    /// `q · x / (|q| |x|)`, however short or long they are; 0 where either is zero.
     Cosine,
     /// The negated squared Euclidean distance, `-|q - x|^2`, so that the nearest row has the largest score.
     ///
     /// It is summed from the differences rather than expanded to `|q|^2 - 2 q · x + |x|^2`: the expansion cancels
     /// far from the origin, and no margin of candidates to score again would make its order certain. The price
-    /// is one subtraction a term, which a search bound by memory does not feel. Equal vectors score exactly 0.
+    /// is one subtraction a term, which a search bound by memory does not feel. Equal vectors score exactly 0, vectors whose
+    /// squared distance is beyond the range of f32 -∞.
     L2,
 }
 
@@ -118,14 +138,19 @@ impl<'a> Search<'a> {
 
 /// The inputs after the checks.
 pub(crate) struct Args<'a> {
-    /// The queries \[Q, D\] on the host.
+    /// The queries \[Q, D\] on the host; for dot products and cosines divided by their powers of two.
     queries: &'a [f32],
+    /// What sums with each query are multiplied by: its inverse length for cosines, else its power of two. NaN for a query
+    /// with a NaN.
+    scale: &'a [f32],
     /// What the queries are stored as.
     #[cfg_attr(not(feature = "cuda"), allow(dead_code))]
     dtype: DType,
     count: usize,
     corpus: &'a Corpus,
     search: &'a Search<'a>,
+    /// What kernels form: dot products with a power of two other than 1 are cosines to them, of other scales.
+    form: Metric,
     /// `min(k, N)`.
     k: usize,
 }
@@ -188,17 +213,20 @@ pub fn topk(queries: &Tensor, corpus: &Corpus, search: &Search<'_>) -> Result<Hi
     if count == 0 || rows == 0 {
         return Ok(Hits::none(count));
     }
-    let host = queries.to_f32_vec()?;
+    let mut host = queries.to_f32_vec()?;
+    let (scale, form) = prepare(&mut host, corpus, search.metric);
     let args = Args {
         queries: &host,
+        scale: &scale,
         dtype: queries.dtype(),
         count,
         corpus,
         search,
+        form,
         k: search.k.min(rows),
     };
     match corpus.device().backend() {
-        Backend::Cpu(_) => Ok(cpu::topk(&args)),
+        Backend::Cpu(_) => cpu::topk(&args),
         #[cfg(feature = "cuda")]
         Backend::Cuda(gpu) => cuda::topk(gpu, &args),
         #[cfg(feature = "wgpu")]
@@ -206,24 +234,23 @@ pub fn topk(queries: &Tensor, corpus: &Corpus, search: &Search<'_>) -> Result<Hi
     }
 }
 
-/// `1 / |x|`, or 0 where that is not an f32; NaN if an element is. In f64, so that the squares neither overflow nor vanish.
-pub(crate) fn inverse_length(x: &[f32]) -> f32 {
-    let squares: f64 = x.iter().map(|&v| v as f64 * v as f64).sum();
-    let inverse = (1.0 / squares.sqrt()) as f32;
-    if inverse.is_infinite() { 0.0 } else { inverse }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::inverse_length;
-
-    #[test]
-    fn an_inverse_length_is_finite_or_of_a_nan() {
-        assert_eq!(inverse_length(&[3.0, -4.0]), 0.2);
-        assert_eq!(inverse_length(&[0.0, -0.0]), 0.0);
-        assert_eq!(inverse_length(&[1e-40, 0.0]), 0.0);
-        assert!((inverse_length(&[1e30, 0.0]) - 1e-30).abs() < 1e-36);
-        assert_eq!(inverse_length(&[f32::INFINITY, 0.0]), 0.0);
-        assert!(inverse_length(&[f32::NAN, 0.0]).is_nan());
-    }
+/// Divides queries by their powers of two, and gives their scales and what kernels form: see [`Args`].
+fn prepare(queries: &mut [f32], corpus: &Corpus, metric: Metric) -> (Vec<f32>, Metric) {
+    let plain = if corpus.dtype() == DType::F16 { length::PLAIN_F16 } else { length::PLAIN };
+    let scale = |query: &mut [f32]| match metric {
+        Metric::Cosine => {
+            length::reduce(query, &plain);
+            length::inverse_length(query)
+        }
+        _ if query.iter().any(|v| v.is_nan()) => f32::NAN,
+        Metric::Dot => length::scaled(1.0, length::reduce(query, &plain)),
+        Metric::L2 => 1.0,
+    };
+    let scale: Vec<f32> = queries.par_chunks_mut(corpus.dim()).map(scale).collect();
+    let scales = scale.iter().any(|&s| s != 1.0 && !s.is_nan());
+    let form = match metric {
+        Metric::Dot if scales || corpus.parts().iter().any(Chunk::is_scaled) => Metric::Cosine,
+        other => other,
+    };
+    (scale, form)
 }

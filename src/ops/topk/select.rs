@@ -1,5 +1,7 @@
 //! The total order of hits, and keeping the first k of it.
 
+use crate::ops::length::scaled;
+
 /// A hit as one number: greater is better. The score's bits are mapped so that they compare as unsigned integers;
 /// below them is the complement of the row, so that of equal scores the lower row is greater.
 pub(crate) type Entry = u64;
@@ -120,6 +122,14 @@ impl Hits {
         self.ids.extend_from_slice(rows);
         self.scores.extend_from_slice(scores);
         self.bounds.push(self.ids.len());
+    }
+
+    /// Multiplies each query's scores by 2 to the power of its exponent; nothing where there are no exponents.
+    pub(crate) fn scale(&mut self, exponents: &[i32]) {
+        for (q, &exponent) in exponents.iter().enumerate().filter(|(_, e)| **e != 0) {
+            let scores = &mut self.scores[self.bounds[q]..self.bounds[q + 1]];
+            scores.iter_mut().for_each(|s| *s = scaled(*s, exponent));
+        }
     }
 
     /// The number of queries.

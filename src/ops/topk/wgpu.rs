@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use super::corpus::Chunk;
 use super::select::{Selector, entry};
-use super::{Args, Exclude, Hits, Metric, inverse_length};
+use super::{Args, Exclude, Hits, Metric};
 use crate::device::wgpu::{Binding, GROUPS, WgpuBuffer, WgpuDevice};
 use crate::ops::Stored;
 use crate::template::{Family, Spec, keys, params};
@@ -163,7 +163,7 @@ impl<'a> Pass<'a> {
         let device = args.corpus.device();
         let n = queries.len();
         let data = &args.queries[queries.start * dim..queries.end * dim];
-        let scale: Vec<f32> = data.chunks_exact(dim).map(inverse_length).collect();
+        let scale = &args.scale[queries.clone()];
         let exclude = match args.search.exclude {
             Exclude::None => Excluded::None,
             Exclude::PerQuery(_) if n > 1 && fused => Excluded::Each,
@@ -173,7 +173,7 @@ impl<'a> Pass<'a> {
         let spec = TopkSpec {
             t: Stored::of(&args.corpus.parts()[0].rows, &gpu.facts),
             vec: dim.is_multiple_of(4),
-            metric: args.search.metric,
+            metric: args.form,
             bias: args.search.bias.is_some(),
             exclude,
             qt: if narrow { NARROW } else { WIDE } as u32,
@@ -183,7 +183,7 @@ impl<'a> Pass<'a> {
             gpu,
             args,
             data: Tensor::from_slice(device, &[n, dim], data)?,
-            scale: Tensor::from_slice(device, &[n], &scale)?,
+            scale: Tensor::from_slice(device, &[n], scale)?,
             queries,
             spec,
         })
@@ -250,12 +250,14 @@ impl<'a> Pass<'a> {
     ) -> Result<()> {
         let kernel = self.gpu.kernel(self.spec)?;
         let mut bindings: Vec<Binding<'_>> = vec![self.data.wgpu().into()];
-        let rows = chunk.rows.wgpu();
+        let metric = self.args.search.metric;
+        let rows = chunk.compared(metric);
         // A caller's buffer may be longer than the rows.
-        let bytes = (chunk.rows.bytes() as u64).next_multiple_of(4);
-        bindings.push(Binding { buffer: rows, offset: 0, bytes });
+        let bytes = (rows.bytes() as u64).next_multiple_of(4);
+        bindings.push(Binding { buffer: rows.wgpu(), offset: 0, bytes });
+        let scale = chunk.scale(metric, self.args.form)?;
         if self.spec.metric == Metric::Cosine {
-            bindings.extend([self.scale.wgpu().into(), chunk.inverse.wgpu().into()]);
+            bindings.extend([self.scale.wgpu().into(), scale.wgpu().into()]);
         }
         let more = [&inputs.bias, &inputs.skips, &inputs.masks].into_iter().flatten();
         bindings.extend(more.map(|t| Binding::from(t.wgpu())));

@@ -305,7 +305,8 @@ impl AdaptiveIndex {
         let mut scored = vec![Vec::new(); queries.len()];
         // Where the items are fewer than the budget, the rounds come first.
         let rerank = search.rerank.min(budget - 1);
-        for round in 0..=search.rounds {
+        let mut round = 0;
+        loop {
             let last = round == search.rounds;
             let room = |scored: &Vec<super::Scored>| match last {
                 true => budget - scored.len(),
@@ -316,6 +317,11 @@ impl AdaptiveIndex {
             } else {
                 let most = scored.iter().map(&room).max().unwrap_or(0);
                 if most == 0 {
+                    // Nothing is left to the rounds, however many there are.
+                    if last {
+                        break;
+                    }
+                    round = search.rounds;
                     continue;
                 }
                 let latent: Vec<f32> = solvers
@@ -343,6 +349,8 @@ impl AdaptiveIndex {
                 }
                 *list = fresh;
             }
+            // A round that finds nothing teaches nothing: the ones after it would find the same.
+            let found_none = round > 0 && lists.iter().all(Vec::is_empty);
             let exact = score_lists(scorer, queries, &lists)?;
             if !last {
                 let rows = self.gather(&lists)?;
@@ -362,6 +370,10 @@ impl AdaptiveIndex {
             for ((scored, list), exact) in scored.iter_mut().zip(&lists).zip(&exact) {
                 scored.extend(zip(list, exact));
             }
+            if last {
+                break;
+            }
+            round = if found_none { search.rounds } else { round + 1 };
         }
         Ok(scored.into_iter().map(|scored| best(scored, search.k)).collect())
     }

@@ -172,7 +172,9 @@ pub fn evaluate(
     let adacur = AdaptiveIndex::adacur(device, &anchors, None, None)?;
     for &k_i in &k_is {
         for &k_r in evaluation.retrieved.iter().filter(|&&k_r| k_r > 0) {
-            let split = AdaptiveSearch { budget: k_i.saturating_add(k_r), rerank: k_r, ..search };
+            // No more than there are, so that a sum that saturates leaves calls to the rounds.
+            let rerank = k_r.min(items);
+            let split = AdaptiveSearch { budget: k_i.saturating_add(rerank), rerank, ..search };
             bench.add("adacur-split", k_i, k_r, &adacur.search(&scorer, &queries, &split)?);
         }
     }

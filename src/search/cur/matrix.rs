@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::checkpoint::Checkpoints;
 use super::scorer::{CrossScorer, Pair, score};
+use crate::device::host;
 use crate::{Error, Result};
 
 /// Pairs of a chunk where the caller does not say.
@@ -100,13 +101,7 @@ impl ScoreMatrix {
             requested: (n as u64).saturating_mul(items.len() as u64).saturating_mul(4),
             free: None,
         })?;
-        let mut scores = Vec::new();
-        scores.try_reserve_exact(size).map_err(|_| Error::OutOfMemory {
-            device: "the host".into(),
-            requested: size as u64 * 4,
-            free: None,
-        })?;
-        scores.resize(size, 0.0f32);
+        let mut scores = host::filled(size, 0.0f32)?;
         let checkpoints = options
             .checkpoints
             .map(|at| Checkpoints::open(at, options.job, queries))

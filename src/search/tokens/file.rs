@@ -13,8 +13,9 @@ use serde::{Deserialize, Serialize};
 
 use super::part::Raw;
 use super::{TokenIndex, check_offsets};
+use crate::ops::length::normalize;
 use crate::ops::maxsim::Storage;
-use crate::ops::residual::{Codec, normalize};
+use crate::ops::residual::Codec;
 use crate::search::store::{self, File, Vectors};
 use crate::{DType, Device, Error, Result, Tensor};
 

@@ -8,8 +8,9 @@ use std::sync::Arc;
 use part::{Layout, Part};
 
 use super::ids::{Hit, Ids};
+use crate::ops::length::normalize;
 use crate::ops::maxsim::{self, MaxSim, Storage, Tokens};
-use crate::ops::residual::{Codec, Training, normalize};
+use crate::ops::residual::{Codec, Training};
 use crate::ops::topk::{Exclude, key};
 use crate::{Device, Error, Result, Tensor};
 

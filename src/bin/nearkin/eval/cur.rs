@@ -162,7 +162,7 @@ fn with(
         &asked,
         &CurSearch {
             k: options.depth(collection),
-            budget: k_i + k_r,
+            budget: k_i.saturating_add(k_r),
             embeddings: cur.residual.then_some(&embedded.queries[anchors * dim..]),
         },
     )?;
