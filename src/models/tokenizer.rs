@@ -148,21 +148,46 @@ impl Tokenizer {
         self.limit
     }
 
-    /// Tokenizes texts in parallel.
-    pub(crate) fn texts<S: AsRef<str> + Sync>(&self, texts: &[S]) -> Result<Vec<Encoded>> {
-        texts.par_iter().map(|text| self.encode(self.text(text.as_ref()).into())).collect()
+    /// Tokenizes texts in parallel, each with `prompt` before it.
+    pub(crate) fn texts<S: AsRef<str> + Sync>(
+        &self,
+        prompt: &str,
+        texts: &[S],
+    ) -> Result<Vec<Encoded>> {
+        texts.par_iter().map(|text| self.encode(self.text(prompt, text.as_ref()).into())).collect()
     }
 
-    /// Tokenizes pairs in parallel.
-    pub(crate) fn pairs<S: AsRef<str> + Sync>(&self, pairs: &[(S, S)]) -> Result<Vec<Encoded>> {
+    /// Tokenizes pairs in parallel, each with `prompt` before its first text.
+    pub(crate) fn pairs<S: AsRef<str> + Sync>(
+        &self,
+        prompt: &str,
+        pairs: &[(S, S)],
+    ) -> Result<Vec<Encoded>> {
         pairs
             .par_iter()
-            .map(|(a, b)| self.encode((self.text(a.as_ref()), self.text(b.as_ref())).into()))
+            .map(|(a, b)| {
+                self.encode((self.text(prompt, a.as_ref()), self.text("", b.as_ref())).into())
+            })
             .collect()
     }
 
-    fn text<'t>(&self, text: &'t str) -> Cow<'t, str> {
-        if self.lower_case { text.to_lowercase().into() } else { text.into() }
+    /// How many tokens at the beginning of a text are its prompt's, in the way of sentence-transformers: as many as the prompt
+    /// alone has, its special tokens included, but for one at its end.
+    pub(crate) fn prompt_tokens(&self, prompt: &str) -> Result<usize> {
+        if prompt.is_empty() {
+            return Ok(0);
+        }
+        let ids = self.encode(self.text(prompt, "").into())?.ids;
+        let special = |id| self.inner.get_added_tokens_decoder().get(id).is_some_and(|t| t.special);
+        Ok(ids.len() - usize::from(ids.last().is_some_and(special)))
+    }
+
+    fn text<'t>(&self, prompt: &str, text: &'t str) -> Cow<'t, str> {
+        let text = match prompt {
+            "" => Cow::Borrowed(text),
+            prompt => format!("{prompt}{text}").into(),
+        };
+        if self.lower_case { text.to_lowercase().into() } else { text }
     }
 
     fn encode(&self, input: EncodeInput) -> Result<Encoded> {

@@ -6,3 +6,4 @@ mod common;
 mod colbert;
 mod encoders;
 mod transformers;
+mod variants;
