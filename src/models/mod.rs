@@ -7,7 +7,7 @@
 //! | | from | to |
 //! |---|---|---|
 //! | [`TextEncoder`] | texts | a vector each |
-//! | [`TokenEncoder`] | texts | a vector for each token: late interaction, with the settings of PyLate and ColBERT folders |
+//! | [`TokenEncoder`] | texts | a vector for each token: late interaction, with the settings of sentence-transformers, PyLate and ColBERT folders |
 //! | [`ImageEncoder`] | pixels | a vector each, or the states of all patches |
 //! | [`DualEncoder`] | texts and pixels | vectors of one space |
 //! | [`SparseEncoder`] | texts | weights of words (SPLADE) |
@@ -67,6 +67,7 @@ mod graphs;
 mod inspect;
 mod layers;
 mod modules;
+mod prompts;
 mod sparse;
 mod text;
 mod tokenizer;
@@ -81,6 +82,7 @@ pub use cross::{
 };
 pub use dual::{DualEncoder, Scoring};
 pub use inspect::{Inspect, Inspection};
+pub use prompts::{Prompt, Prompts};
 pub use sparse::{SparseEmbeddings, SparseEncoder};
 pub use text::{Embeddings, TextEncoder, TextInput, TokenEmbeddings};
 pub use tokens::{TokenEncoder, TokenVectors};
@@ -90,7 +92,7 @@ use std::path::Path;
 
 use crate::{DType, Device, Error, Result};
 
-/// How much to run at once, and whom to tell.
+/// How much to run at once, what to put before texts, and whom to tell.
 #[derive(Clone, Copy, Default)]
 pub struct EmbedOptions<'a> {
     /// Tokens of a batch at most; a longer text is a batch of its own. 0 is the device's default: 2048 on a CPU, 8192 on a GPU,
@@ -98,6 +100,9 @@ pub struct EmbedOptions<'a> {
     pub batch_tokens: usize,
     /// Called with the number of texts done so far.
     pub progress: Option<&'a (dyn Fn(usize) + Sync)>,
+    /// What is put before each text, and before the first text of a pair. Images and texts that are given as ids have nothing
+    /// before them; models of texts and images have no prompts of their own.
+    pub prompt: Prompt<'a>,
 }
 
 impl std::fmt::Debug for EmbedOptions<'_> {
@@ -105,6 +110,7 @@ impl std::fmt::Debug for EmbedOptions<'_> {
         f.debug_struct("EmbedOptions")
             .field("batch_tokens", &self.batch_tokens)
             .field("progress", &self.progress.is_some())
+            .field("prompt", &self.prompt)
             .finish()
     }
 }

@@ -6,6 +6,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::config::{config, only};
+use super::prompts;
 use crate::files::read_json;
 use crate::ops::pool::Pooling;
 use crate::{Error, Result};
@@ -15,6 +16,8 @@ use crate::{Error, Result};
 pub(crate) struct Modules {
     pub(crate) transformer: PathBuf,
     pub(crate) pooling: Pooling<'static>,
+    /// Whether the tokens of a prompt are pooled.
+    pub(crate) include_prompt: bool,
     /// The width that the pooling module states, and the file that does.
     pub(crate) width: Option<(usize, PathBuf)>,
     /// What follows the pooling, in its order.
@@ -73,34 +76,117 @@ pub(crate) fn transformer(folder: &Path) -> Result<PathBuf> {
     }
 }
 
-/// A transformer and the projections of its tokens, as PyLate lists them.
+/// A transformer and what makes token vectors of its states: as PyLate lists it (Dense modules alone) or as the class
+/// MultiVectorEncoder of sentence-transformers 6 does.
 #[derive(Debug)]
-pub(crate) struct Projections {
+pub(crate) struct TokenModules {
     pub(crate) transformer: PathBuf,
-    /// The folders of the projections, the first to be applied first; at least one.
-    pub(crate) dense: Vec<PathBuf>,
+    /// What is done to hidden states, in its order. PyLate's end with a normalisation that is not listed.
+    pub(crate) steps: Vec<TokenStep>,
+    /// The folder of the module that says which tokens count.
+    pub(crate) mask: Option<PathBuf>,
+    /// Whether sentence-transformers' own class saved the folder.
+    pub(crate) own: bool,
 }
 
-impl Projections {
-    /// Reads `modules.json`; nothing where there is none or it lists anything but a Transformer and Dense modules.
+/// A step after the transformer of a token encoder.
+#[derive(Debug)]
+pub(crate) enum TokenStep {
+    /// Vectors of length 1.
+    Normalize,
+    /// A linear map, in its folder.
+    Dense(PathBuf),
+}
+
+/// The states that modules of token vectors read.
+const STATES: &str = "token_embeddings";
+
+impl TokenModules {
+    /// Reads `modules.json`; nothing where there is none, or neither it nor the class that saved the folder makes a token encoder.
     ///
     /// # Errors
-    /// [`Error::Config`] if the file is no list of modules, or a path leaves the folder.
-    pub(crate) fn open(folder: &Path) -> Result<Option<Projections>> {
+    /// [`Error::Config`] if the file is no list of modules, or names for a token encoder one that is unknown or reads something
+    /// else than the states of tokens, or a path leaves the folder.
+    pub(crate) fn open(folder: &Path) -> Result<Option<TokenModules>> {
         let file = folder.join("modules.json");
         let Some(modules) = read_json::<Vec<Module>>(&file)? else { return Ok(None) };
-        match &modules[..] {
-            [first, rest @ ..]
-                if first.name() == "Transformer"
-                    && !rest.is_empty()
-                    && rest.iter().all(|m| m.name() == "Dense") =>
-            {
-                let transformer = first.inside(folder, &file)?;
-                let dense = rest.iter().map(|m| m.inside(folder, &file)).collect::<Result<_>>()?;
-                Ok(Some(Projections { transformer, dense }))
-            }
-            _ => Ok(None),
+        let [first, rest @ ..] = &modules[..] else { return Ok(None) };
+        if first.name() != "Transformer" {
+            return Ok(None);
         }
+        let own = prompts::class(folder)?.as_deref() == Some(prompts::TOKENS)
+            || rest.iter().any(|module| module.name() == "MultiVectorMask");
+        if !own && (rest.is_empty() || rest.iter().any(|module| module.name() != "Dense")) {
+            return Ok(None);
+        }
+        let mut out = TokenModules {
+            transformer: first.inside(folder, &file)?,
+            steps: Vec::new(),
+            mask: None,
+            own,
+        };
+        for module in rest {
+            let path = module.inside(folder, &file)?;
+            match module.name() {
+                "Dense" => {
+                    if own {
+                        Ends::open(&path)?.check(&path)?;
+                    }
+                    out.steps.push(TokenStep::Dense(path));
+                }
+                // One that reads vectors of texts, of which there are none, does nothing.
+                "Normalize" => {
+                    let ends = Ends::open(&path)?;
+                    if ends.module_input_name.as_deref() == Some(STATES) {
+                        ends.check(&path)?;
+                        out.steps.push(TokenStep::Normalize);
+                    }
+                }
+                "MultiVectorMask" if out.mask.is_none() => out.mask = Some(path),
+                _ => {
+                    let problem = format!(
+                        "the module '{}' of a token encoder is unknown or comes twice; known are Dense, Normalize and one \
+                         MultiVectorMask",
+                        module.class
+                    );
+                    return Err(Error::Config { file, problem });
+                }
+            }
+        }
+        if !own {
+            out.steps.push(TokenStep::Normalize);
+        }
+        Ok(Some(out))
+    }
+}
+
+/// What a module of token vectors reads and writes, as its `config.json` says.
+#[derive(Default, Deserialize)]
+struct Ends {
+    module_input_name: Option<String>,
+    module_output_name: Option<String>,
+}
+
+impl Ends {
+    fn open(folder: &Path) -> Result<Ends> {
+        Ok(read_json(&folder.join("config.json"))?.unwrap_or_default())
+    }
+
+    /// Checks that the module, which reads the states of tokens, puts what it makes in their place.
+    fn check(&self, folder: &Path) -> Result<()> {
+        let names = [
+            ("module_input_name", &self.module_input_name),
+            ("module_output_name", &self.module_output_name),
+        ];
+        for (key, name) in names {
+            if let Some(name) = name
+                && name != STATES
+            {
+                let problem = format!("{key} is '{name}', expected {STATES}");
+                return Err(Error::Config { file: folder.join("config.json"), problem });
+            }
+        }
+        Ok(())
     }
 }
 
@@ -148,6 +234,7 @@ impl Modules {
             return Ok(Modules {
                 transformer: folder.into(),
                 pooling: Pooling::Mean,
+                include_prompt: true,
                 width: None,
                 after: Vec::new(),
                 stated: false,
@@ -167,8 +254,8 @@ impl Modules {
                 name @ ("Transformer" | "Pooling" | "Normalize" | "Dense" | "LayerNorm") => {
                     return Err(bad(format!(
                         "the module {name} is out of order; expected Transformer, Pooling and perhaps \
-                         Dense, LayerNorm and Normalize (Transformer and Dense alone make token vectors: they are \
-                         for TokenEncoder)"
+                         Dense, LayerNorm and Normalize (Transformer and Dense without Pooling make token vectors: they \
+                         are for TokenEncoder)"
                     )));
                 }
                 _ => {
@@ -180,23 +267,10 @@ impl Modules {
             }
         }
         let transformer = transformer.ok_or_else(|| bad("names no Transformer".into()))?;
-        warn_of_prompt(folder)?;
-        let (pooling, width) = pooling.ok_or_else(|| bad("names no Pooling".into()))?;
-        Ok(Modules { transformer, pooling, width, after, stated: true })
+        let Pooled { pooling, width, include_prompt } =
+            pooling.ok_or_else(|| bad("names no Pooling".into()))?;
+        Ok(Modules { transformer, pooling, include_prompt, width, after, stated: true })
     }
-}
-
-/// sentence-transformers puts a default prompt, which few models have, before every text. Here prompts are the caller's.
-fn warn_of_prompt(folder: &Path) -> Result<()> {
-    #[derive(Deserialize)]
-    struct Prompts {
-        default_prompt_name: Option<String>,
-    }
-    let file = folder.join("config_sentence_transformers.json");
-    if let Some(Prompts { default_prompt_name: Some(name) }) = read_json(&file)? {
-        tracing::warn!(prompt = name, "{} has a default prompt; it is not added", file.display());
-    }
-    Ok(())
 }
 
 /// Ways of pooling by the name that version 6 writes and by the flag that earlier ones set.
@@ -209,9 +283,14 @@ const POOLINGS: [(&str, &str, Option<Pooling<'static>>); 6] = [
     ("weightedmean", "pooling_mode_weightedmean_tokens", None),
 ];
 
-type PoolingAndWidth = (Pooling<'static>, Option<(usize, PathBuf)>);
+/// What a pooling module states.
+struct Pooled {
+    pooling: Pooling<'static>,
+    width: Option<(usize, PathBuf)>,
+    include_prompt: bool,
+}
 
-fn read_pooling(file: &Path) -> Result<PoolingAndWidth> {
+fn read_pooling(file: &Path) -> Result<Pooled> {
     let bad = |problem: String| Error::Config { file: file.into(), problem };
     let Some(json) = read_json::<Map<String, Value>>(file)? else {
         return Err(bad("is missing".into()));
@@ -246,7 +325,14 @@ fn read_pooling(file: &Path) -> Result<PoolingAndWidth> {
         .iter()
         .find_map(|key| json.get(*key).and_then(Value::as_u64))
         .map(|width| (width as usize, file.into()));
-    Ok((pooling, width))
+    let include_prompt = match json.get("include_prompt") {
+        None => true,
+        Some(Value::Bool(include)) => *include,
+        Some(other) => {
+            return Err(bad(format!("include_prompt is {other}, expected true or false")));
+        }
+    };
+    Ok(Pooled { pooling, width, include_prompt })
 }
 
 /// What sentence-transformers and the tokenizer say about reading a text.

@@ -6,6 +6,7 @@ use super::batch::Rows;
 use super::config::TextConfig;
 use super::layers::{Linear, Loader, Norm, NormKind};
 use super::modules::{Reading, splade};
+use super::prompts::{self, Prompts};
 use super::text::{Encoder, Hidden};
 use super::tokenizer::Tokenizer;
 use super::weights::Weights;
@@ -24,6 +25,7 @@ const TEXTS: usize = 256;
 pub struct SparseEncoder {
     encoder: Encoder,
     tokenizer: Tokenizer,
+    prompts: Prompts,
     dense: Linear,
     activation: Activation,
     norm: Norm,
@@ -53,6 +55,7 @@ impl SparseEncoder {
     /// head); as [`TextEncoder::load`](super::TextEncoder::load).
     pub fn load(folder: &Path, device: &Device, dtype: DType) -> Result<SparseEncoder> {
         check_dtype(dtype)?;
+        let prompts = Prompts::open(folder, &[prompts::SPARSE, prompts::SENTENCE])?;
         let folder = &splade(folder)?;
         let config = TextConfig::open(folder)?;
         let Some(names) = config.family.vocabulary else {
@@ -82,12 +85,18 @@ impl SparseEncoder {
             )?,
             encoder: Encoder::load(config.up_to(tokenizer.limit()), &loader)?,
             tokenizer,
+            prompts,
         })
     }
 
     /// Words of the vocabulary.
     pub fn dim(&self) -> usize {
         self.words.weight.shape()[0]
+    }
+
+    /// The folder's prompts.
+    pub fn prompts(&self) -> &Prompts {
+        &self.prompts
     }
 
     /// Tokens, special ones included, at which a text is cut.
@@ -113,9 +122,10 @@ impl SparseEncoder {
         let dim = self.dim();
         let mut out =
             SparseEmbeddings { offsets: vec![0], ids: Vec::new(), weights: Vec::new(), dim };
+        let prompt = self.prompts.text(options.prompt)?;
         let budget = if options.batch_tokens == 0 { TOKENS } else { options.batch_tokens };
         for (i, texts) in texts.chunks(TEXTS).enumerate() {
-            let encoded = self.tokenizer.texts(texts)?;
+            let encoded = self.tokenizer.texts(prompt, texts)?;
             let mut scores = vec![0.0f32; texts.len() * dim];
             let report = |done| options.report(i * TEXTS + done);
             let mut rows = Rows::new(&mut scores, dim, &report);

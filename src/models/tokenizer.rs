@@ -68,6 +68,14 @@ fn normalize(tokenizer: &tokenizers::Tokenizer, text: &str) -> Option<String> {
     Some(text.get().to_string())
 }
 
+/// A text with a prompt before it.
+fn after<'t>(prompt: &str, text: &'t str) -> Cow<'t, str> {
+    match prompt {
+        "" => text.into(),
+        prompt => format!("{prompt}{text}").into(),
+    }
+}
+
 /// Runs the crate's code. It unwraps and indexes on the word of the file, so that a damaged one can make it panic (a
 /// template that names a special token it does not define); here that is an error like any other.
 fn guarded<T>(run: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> {
@@ -185,24 +193,43 @@ impl Tokenizer {
         self.limit
     }
 
-    /// Tokenizes texts in parallel.
+    /// Tokenizes texts in parallel, each with `prompt` before it.
     ///
     /// # Errors
     /// [`Error::Tokenizer`] if a text is too long and cannot be cut, or gives a token that the model does not have.
-    pub(crate) fn texts<S: AsRef<str> + Sync>(&self, texts: &[S]) -> Result<Vec<Encoded>> {
-        texts.par_iter().map(|text| self.one(text.as_ref())).collect()
+    pub(crate) fn texts<S: AsRef<str> + Sync>(
+        &self,
+        prompt: &str,
+        texts: &[S],
+    ) -> Result<Vec<Encoded>> {
+        texts.par_iter().map(|text| self.one(&after(prompt, text.as_ref()))).collect()
     }
 
-    /// Tokenizes pairs in parallel.
+    /// Tokenizes pairs in parallel, each with `prompt` before its first text.
     ///
     /// # Errors
     /// As [`texts`](Self::texts).
-    pub(crate) fn pairs<S: AsRef<str> + Sync>(&self, pairs: &[(S, S)]) -> Result<Vec<Encoded>> {
-        pairs.par_iter().map(|(a, b)| self.pair(a.as_ref(), b.as_ref())).collect()
+    pub(crate) fn pairs<S: AsRef<str> + Sync>(
+        &self,
+        prompt: &str,
+        pairs: &[(S, S)],
+    ) -> Result<Vec<Encoded>> {
+        pairs.par_iter().map(|(a, b)| self.pair(&after(prompt, a.as_ref()), b.as_ref())).collect()
     }
 
     fn bad(&self, problem: String) -> Error {
         Error::Tokenizer { file: self.file.clone(), problem }
+    }
+
+    /// How many tokens at the beginning of a text are its prompt's, in the way of sentence-transformers: as many as the prompt
+    /// alone has, its special tokens included, but for one at its end.
+    pub(crate) fn prompt_tokens(&self, prompt: &str) -> Result<usize> {
+        if prompt.is_empty() {
+            return Ok(0);
+        }
+        let ids = self.one(prompt)?.ids;
+        let special = |id| self.inner.get_added_tokens_decoder().get(id).is_some_and(|t| t.special);
+        Ok(ids.len() - usize::from(ids.last().is_some_and(special)))
     }
 
     fn text<'t>(&self, text: &'t str) -> Cow<'t, str> {

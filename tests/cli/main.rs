@@ -8,6 +8,7 @@ mod evaluation;
 mod inputs;
 mod outputs;
 mod pictures;
+mod prompts;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

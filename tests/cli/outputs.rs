@@ -18,12 +18,9 @@ fn commands(at: &Pictures) -> Vec<(Vec<String>, Vec<String>)> {
             std::fs::copy(&file, Path::new(&bert).join(file.file_name().unwrap())).unwrap();
         }
     }
-    for folder_of in ["1_Pooling"] {
-        let to = format!("{bert}/{folder_of}");
-        std::fs::create_dir_all(&to).unwrap();
-        std::fs::copy(format!("{}/{folder_of}/config.json", golden("bert")), to + "/config.json")
-            .unwrap();
-    }
+    std::fs::create_dir_all(format!("{bert}/1_Pooling")).unwrap();
+    let pooling = "1_Pooling/config.json";
+    std::fs::copy(format!("{}/{pooling}", golden("bert")), format!("{bert}/{pooling}")).unwrap();
     succeed(&[
         "embed", "--device", "cpu", "--model", &bert, "--input", &texts, "--output", &vectors,
     ]);

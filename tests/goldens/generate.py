@@ -34,6 +34,7 @@ import os
 import shutil
 import string
 import struct
+import tempfile
 import unicodedata
 import warnings
 from pathlib import Path
@@ -677,7 +678,57 @@ def make_colbert_stanford(folder: Path) -> dict:
     return {"markers": ["[unused0]", "[unused1]"], "lengths": [20, 28], "attend": True, "skip": punctuation}
 
 
+def make_colbert_st6(folder: Path) -> dict:
+    """What MultiVectorEncoder of sentence-transformers 6 writes, with the real class."""
+    from sentence_transformers import MultiVectorEncoder
+    from sentence_transformers.base.modules import Dense, Normalize, Transformer
+    from sentence_transformers.multi_vector_encoder.modules import MultiVectorMask
+
+    tok = bert_tokenizer(40)
+    tok.add_special_tokens({"additional_special_tokens": [AddedToken("[Q]", normalized=False, special=True),
+                                                          AddedToken("[D]", normalized=False, special=True)]})  # fmt: skip
+    config = bert_config(len(tok), max_position_embeddings=40)
+    model = transformers.BertModel(config, add_pooling_layer=False)
+    fill(model, SEED + 16, embed=0.1)
+    expansion = {"strategy": "fixed", "attend": False, "token": None, "length": 16}
+    skip = [".", ",", "!", "?", ";"]
+    with tempfile.TemporaryDirectory() as plain:
+        save_colbert_encoder(Path(plain), tok, model.state_dict(), config)
+        transformer = Transformer(plain, document_length=30, query_expansion=expansion)
+    dense = Dense(40, 16, bias=False, activation_function=torch.nn.Identity(), module_input_name="token_embeddings",
+                  init_weight=normal_matrix(16, 40, SEED + 17))  # fmt: skip
+    modules = [transformer, dense, MultiVectorMask(skip), Normalize("token_embeddings")]
+    st = MultiVectorEncoder(modules=modules, prompts={"query": "[Q] ", "document": "[D] "}, device="cpu")
+    st.save_pretrained(str(folder), create_model_card=False)
+    tidy_tokenizer_config(folder)
+    edit_tokenizer_json(folder, lambda data: None)
+    return {"lengths": [16, 30]}
+
+
+@torch.no_grad()
+def golden_st6(folder: Path, texts: list[str]) -> tuple[dict, dict]:
+    """Queries and documents of the class itself, one at a time."""
+    from sentence_transformers import MultiVectorEncoder
+
+    kwargs = {"attn_implementation": "eager", "dtype": torch.float32}
+    st = MultiVectorEncoder(str(folder), device="cpu", model_kwargs=kwargs)
+    tensors, sides = {}, {}
+    for side, encode in (("q", st.encode_query), ("d", st.encode_document)):
+        ids, offsets, sides[side] = [], [0], []
+        for text in texts:
+            raw = encode([text], output_value=None)[0]
+            ids += raw["input_ids"][raw["attention_mask"].bool()].tolist()
+            offsets.append(len(ids))
+            sides[side].append(encode([text])[0])
+        tensors[f"{side}_ids"] = torch.tensor(ids)
+        tensors[f"{side}_offsets"] = torch.tensor(offsets)
+        tensors[f"{side}_vectors"] = torch.cat(sides[side]).contiguous()
+    tensors["scores"] = st.similarity(sides["q"], sides["d"]).contiguous()
+    return tensors, {"texts": texts, "dimension": tensors["q_vectors"].shape[1]}
+
+
 FOLDERS = {
+    "colbert-st6": make_colbert_st6,
     "colbert-pylate": make_colbert_pylate,
     "colbert-stanford": make_colbert_stanford,
     "bert": make_bert,
@@ -838,7 +889,11 @@ def golden_colbert(folder: Path, facts: dict, texts: list[str]) -> tuple[dict, d
 def generate_colbert(name: str, folder: Path) -> None:
     facts = FOLDERS[name](folder)
     edit_tokenizer_json(folder, lambda data: None)  # on one line, to save room
-    tensors, info = golden_colbert(folder, facts, TEXTS)
+    if name == "colbert-st6":
+        tensors, info = golden_st6(folder, TEXTS)
+        info.update(facts)
+    else:
+        tensors, info = golden_colbert(folder, facts, TEXTS)
     save_file(tensors, folder / "golden.safetensors")
     info["versions"] = versions()
     write_json(folder / "golden.json", info)

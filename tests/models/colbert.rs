@@ -1,4 +1,5 @@
-//! `TokenEncoder` against what transformers computes for folders as PyLate and ColBERT write them; folders that are damaged.
+//! `TokenEncoder` against what transformers computes for folders as PyLate and ColBERT write them, and sentence-transformers for
+//! its own; folders that are damaged.
 
 use std::path::Path;
 
@@ -8,7 +9,7 @@ use nearkin::{DType, Device, Error};
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
 
-const FOLDERS: [&str; 2] = ["colbert-pylate", "colbert-stanford"];
+const FOLDERS: [&str; 3] = ["colbert-pylate", "colbert-stanford", "colbert-st6"];
 
 /// A golden's texts and what the reference computed.
 struct Golden {
@@ -112,7 +113,8 @@ fn progress_counts_every_text_once() {
     let model = TokenEncoder::load(&golden("colbert-pylate"), &Device::cpu(), DType::F32).unwrap();
     let seen = std::sync::Mutex::new(Vec::new());
     let progress = |done| seen.lock().unwrap().push(done);
-    let options = EmbedOptions { batch_tokens: 40, progress: Some(&progress) };
+    let options =
+        EmbedOptions { batch_tokens: 40, progress: Some(&progress), ..Default::default() };
     model.encode_documents_with(&texts, &options).unwrap();
     let seen = seen.into_inner().unwrap();
     assert!(seen.windows(2).all(|w| w[0] < w[1]) && seen.last() == Some(&texts.len()), "{seen:?}");

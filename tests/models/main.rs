@@ -7,3 +7,4 @@ mod colbert;
 mod encoders;
 mod folders;
 mod transformers;
+mod variants;

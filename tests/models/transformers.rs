@@ -284,7 +284,8 @@ fn progress_counts_every_text_once() {
         let model = TextEncoder::load(&golden.folder, d, DType::F32).unwrap();
         let seen = Mutex::new(Vec::new());
         let progress = |done| seen.lock().unwrap().push(done);
-        let options = EmbedOptions { batch_tokens: 40, progress: Some(&progress) };
+        let options =
+            EmbedOptions { batch_tokens: 40, progress: Some(&progress), ..Default::default() };
         model.embed_with(&golden.texts(), &options).unwrap();
         let seen = seen.into_inner().unwrap();
         assert!(seen.windows(2).all(|w| w[0] < w[1]), "{seen:?}");

@@ -5,11 +5,14 @@ use std::time::Instant;
 
 use clap::ValueEnum;
 use nearkin::files::check_output;
-use nearkin::models::{DualEncoder, EmbedOptions, ImageEncoder, Kind, TextEncoder, TokenEncoder};
+use nearkin::models::{
+    DualEncoder, EmbedOptions, ImageEncoder, Kind, Prompt, Prompts, TextEncoder, TokenEncoder,
+};
 use nearkin::search::store::{self, Vectors};
 use nearkin::{Device, Error, Result};
 
 use crate::images::{self, Bad, Images};
+use crate::prompts::chosen;
 use crate::{Compute, input, print_line, progress};
 
 #[derive(clap::Args)]
@@ -41,9 +44,13 @@ pub(crate) struct Options {
     /// interaction (PyLate, ColBERT) write its token vectors, and no embeddings.
     #[arg(long)]
     tokens: bool,
-    /// What a folder made for late interaction takes the texts for.
-    #[arg(long = "as", value_enum, default_value_t = As::Document, requires = "tokens")]
-    form: As,
+    /// What the texts are: queries and documents have prompts of their own where the model does, and in late interaction forms.
+    /// Without it texts have the model's default prompt, and those of late interaction are documents.
+    #[arg(long = "as", value_enum, conflicts_with = "images")]
+    form: Option<As>,
+    /// What is put before each text: the model's prompt of this name if it has one, else this text. Empty is nothing.
+    #[arg(long, value_name = "NAME|TEXT", conflicts_with = "images")]
+    prompt: Option<String>,
     #[command(flatten)]
     compute: Compute,
 }
@@ -52,6 +59,18 @@ pub(crate) struct Options {
 enum As {
     Query,
     Document,
+}
+
+impl Options {
+    /// What is put before each text.
+    fn prompt<'a>(&'a self, prompts: &Prompts) -> Prompt<'a> {
+        let otherwise = match self.form {
+            Some(As::Query) => Prompt::Query,
+            Some(As::Document) => Prompt::Document,
+            None => Prompt::Default,
+        };
+        chosen(self.prompt.as_deref(), otherwise, prompts)
+    }
 }
 
 pub(crate) fn run(options: &Options, json: bool) -> Result<()> {
@@ -93,6 +112,7 @@ pub(crate) fn run(options: &Options, json: bool) -> Result<()> {
     let embed = EmbedOptions {
         batch_tokens: options.compute.batch_tokens(),
         progress: Some(&|done| bar.set_position(done as u64)),
+        prompt: options.prompt(encoder.prompts()),
     };
     let shape = [texts.texts.len(), encoder.dim()];
     let (embeddings, tokens) = if options.tokens {
@@ -156,12 +176,20 @@ fn run_dual(options: &Options, texts: &input::Texts, device: &Device, json: bool
             got: "a dual encoder".into(),
         });
     }
+    if options.form.is_some() {
+        return Err(Error::Argument {
+            what: "--as",
+            expected: "a text encoder, which may tell queries from documents".into(),
+            got: "a dual encoder".into(),
+        });
+    }
     let model = DualEncoder::load(&options.model, device, options.compute.dtype.into())?;
     let bar = progress::bar("embedding", texts.texts.len());
     let started = Instant::now();
     let embed = EmbedOptions {
         batch_tokens: options.compute.batch_tokens(),
         progress: Some(&|done| bar.set_position(done as u64)),
+        prompt: options.prompt.as_deref().map_or(Prompt::None, Prompt::Text),
     };
     let out = model.embed_texts(&texts.texts, &embed)?;
     let seconds = started.elapsed().as_secs_f64();
@@ -183,10 +211,11 @@ fn run_late(options: &Options, texts: &input::Texts, device: &Device, json: bool
     let embed = EmbedOptions {
         batch_tokens: options.compute.batch_tokens(),
         progress: Some(&|done| bar.set_position(done as u64)),
+        prompt: options.prompt(encoder.prompts()),
     };
     let out = match options.form {
-        As::Query => encoder.encode_queries_with(&texts.texts, &embed)?,
-        As::Document => encoder.encode_documents_with(&texts.texts, &embed)?,
+        Some(As::Query) => encoder.encode_queries_with(&texts.texts, &embed)?,
+        _ => encoder.encode_documents_with(&texts.texts, &embed)?,
     };
     let seconds = started.elapsed().as_secs_f64();
     bar.finish_and_clear();

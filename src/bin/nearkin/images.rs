@@ -237,7 +237,8 @@ impl Images<'_> {
                 continue;
             }
             let report = |done: usize| bar.set_position((i * each + done) as u64);
-            let options = EmbedOptions { batch_tokens, progress: Some(&report) };
+            let options =
+                EmbedOptions { batch_tokens, progress: Some(&report), ..EmbedOptions::default() };
             let part = match self {
                 Images::Single(model) => model.embed(&pixels, &options)?,
                 Images::Dual(model) => model.embed_images(&pixels, &options)?,

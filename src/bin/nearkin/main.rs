@@ -11,6 +11,7 @@ mod images;
 mod input;
 mod models;
 mod progress;
+mod prompts;
 mod rerank;
 mod search;
 mod sheet;
@@ -153,7 +154,7 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(e) => return usage(&e),
     };
-    // Unless told otherwise, what the library warns of (a prompt that is not added) is shown and nothing else.
+    // Unless told otherwise, what the library warns of is shown and nothing else.
     let filter = tracing_subscriber::EnvFilter::try_from_env("NEARKIN_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("nearkin=warn"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();

@@ -3,10 +3,11 @@
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
-use nearkin::models::{CrossEncoder, EmbedOptions, ImageCrossEncoder, Kind};
+use nearkin::models::{CrossEncoder, EmbedOptions, ImageCrossEncoder, Kind, Prompt};
 use nearkin::{Error, Result};
 
 use crate::images::{self, Bad, at_a_time};
+use crate::prompts::chosen;
 use crate::{Compute, input, print_line, progress};
 
 #[derive(clap::Args)]
@@ -18,6 +19,10 @@ pub(crate) struct Options {
     /// standard input.
     #[arg(long, value_name = "FILE")]
     pairs: PathBuf,
+    /// What is put before each `text`, of models of texts: the model's prompt of this name if it has one, else this text. Without
+    /// it the model's default prompt is, if it has one.
+    #[arg(long, value_name = "NAME|TEXT")]
+    prompt: Option<String>,
     #[command(flatten)]
     reading: images::Reading,
     #[command(flatten)]
@@ -57,6 +62,7 @@ fn of_texts(options: &Options) -> Result<()> {
         &EmbedOptions {
             batch_tokens: options.compute.batch_tokens(),
             progress: Some(&|done| bar.set_position(done as u64)),
+            prompt: chosen(options.prompt.as_deref(), Prompt::Default, model.prompts()),
         },
     )?;
     bar.finish_and_clear();
@@ -65,6 +71,13 @@ fn of_texts(options: &Options) -> Result<()> {
 }
 
 fn with_images(options: &Options, json: bool) -> Result<()> {
+    if let Some(prompt) = &options.prompt {
+        return Err(Error::Argument {
+            what: "--prompt",
+            expected: "a cross-encoder of texts".into(),
+            got: format!("'{prompt}' and a model that reads images"),
+        });
+    }
     let pairs = pairs(options, "image")?;
     let files: BTreeSet<&Path> = pairs.iter().map(|(_, file)| Path::new(file)).collect();
     options.reading.check(&Vec::from_iter(files))?;

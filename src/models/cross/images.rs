@@ -213,7 +213,7 @@ impl ImageCrossEncoder {
         pairs: &[(usize, usize)],
     ) -> Result<Vec<f32>> {
         check_pairs(pairs, texts.len(), images.len())?;
-        let encoded = self.tokenizer.texts(texts)?;
+        let encoded = self.tokenizer.texts("", texts)?;
         let text = encoded.iter().map(|text| text.ids.len()).max().unwrap_or(0);
         let image = images.rows.iter().map(Range::len).max().unwrap_or(0);
         let longest = match &self.meeting {

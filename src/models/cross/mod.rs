@@ -15,6 +15,7 @@ use super::batch::Rows;
 use super::config::{Parts, TextConfig};
 use super::layers::{Linear, Loader, Norm};
 use super::modules::{Reading, transformer};
+use super::prompts::{self, Prompts};
 use super::text::family::Take;
 use super::text::{Encoder, Hidden, language};
 use super::tokenizer::Tokenizer;
@@ -28,6 +29,7 @@ use crate::{DType, Device, Error, Result, Tensor};
 pub struct CrossEncoder {
     encoder: Encoder,
     tokenizer: Tokenizer,
+    prompts: Prompts,
     head: Head,
     /// Which of the languages texts are in, where the model has a net for each.
     language: usize,
@@ -121,15 +123,16 @@ impl CrossEncoder {
     /// classification head is not, and [`Error::Weights`] if the head is missing or has not one row a label.
     pub fn load(folder: &Path, device: &Device, dtype: DType) -> Result<CrossEncoder> {
         check_dtype(dtype)?;
-        let folder = &transformer(folder)?;
-        let config = TextConfig::open(folder)?;
-        let tokenizer = Tokenizer::open(folder, &config, &Reading::open(folder)?)?;
-        let weights = Weights::open(folder)?;
+        let transformer = transformer(folder)?;
+        let config = TextConfig::open(&transformer)?;
+        let tokenizer = Tokenizer::open(&transformer, &config, &Reading::open(&transformer)?)?;
+        let weights = Weights::open(&transformer)?;
         let loader = Loader::new(&weights, &config, device, dtype)?;
         let head = Head::load(&config, &loader)?;
         let language = language(&config, None)?;
+        let prompts = Prompts::open(folder, &[prompts::CROSS])?;
         let encoder = Encoder::load(config.up_to(tokenizer.limit()), &loader)?;
-        Ok(CrossEncoder { encoder, tokenizer, head, language })
+        Ok(CrossEncoder { encoder, tokenizer, prompts, head, language })
     }
 
     /// Names of the classes; one for a model that gives a single score.
@@ -140,6 +143,11 @@ impl CrossEncoder {
     /// Tokens, special ones included, at which a pair is cut.
     pub fn max_tokens(&self) -> usize {
         self.tokenizer.limit()
+    }
+
+    /// The folder's prompts.
+    pub fn prompts(&self) -> &Prompts {
+        &self.prompts
     }
 
     /// The languages that the model has a net for (X-MOD), in the checkpoint's order; empty for other models.
@@ -161,12 +169,12 @@ impl CrossEncoder {
         &self.encoder.device
     }
 
-    /// The token ids that each pair becomes, special ones included.
+    /// The token ids that each pair becomes, special ones included and without a prompt.
     ///
     /// # Errors
     /// [`Error::Tokenizer`] if a text is too long (see [memory](crate::models#memory)) or gives a token that the model does not have.
     pub fn token_ids<S: AsRef<str> + Sync>(&self, pairs: &[(S, S)]) -> Result<Vec<Vec<u32>>> {
-        Ok(self.tokenizer.pairs(pairs)?.into_iter().map(|e| e.ids).collect())
+        Ok(self.tokenizer.pairs("", pairs)?.into_iter().map(|e| e.ids).collect())
     }
 
     /// Makes a first batch of pairs of these lengths (in tokens, special ones included) as fast as a later one: compiles
@@ -179,7 +187,8 @@ impl CrossEncoder {
         self.encoder.warm_up(lengths, self.max_tokens(), budget, |hidden| self.head.logits(hidden))
     }
 
-    /// The raw logits of each pair: \[pairs, labels\] in the caller's order.
+    /// The raw logits of each pair, its first text after the folder's default prompt if it has one: \[pairs, labels\] in the
+    /// caller's order.
     ///
     /// # Errors
     /// As [`TextEncoder::embed`](super::TextEncoder::embed).
@@ -187,21 +196,22 @@ impl CrossEncoder {
         self.score_with(pairs, &EmbedOptions::default())
     }
 
-    /// [`score`](Self::score) with a budget and a report of progress.
+    /// [`score`](Self::score) with a budget, a prompt and a report of progress.
     ///
     /// # Errors
-    /// As [`score`](Self::score).
+    /// [`Error::Argument`] if the folder has no prompt of the name; as [`score`](Self::score).
     pub fn score_with<S: AsRef<str> + Sync>(
         &self,
         pairs: &[(S, S)],
         options: &EmbedOptions<'_>,
     ) -> Result<Vec<f32>> {
+        let prompt = self.prompts.text(options.prompt)?;
         let width = self.labels().len();
         let mut logits = vec![0.0; pairs.len() * width];
         for (i, (pairs, out)) in
             pairs.chunks(WINDOW).zip(logits.chunks_mut(WINDOW * width)).enumerate()
         {
-            let mut encoded = self.tokenizer.pairs(pairs)?;
+            let mut encoded = self.tokenizer.pairs(prompt, pairs)?;
             encoded.iter_mut().for_each(|pair| pair.language = self.language);
             let report = |done| options.report(i * WINDOW + done);
             let mut rows = Rows::new(out, width, &report);

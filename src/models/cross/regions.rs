@@ -10,7 +10,7 @@ use crate::models::layers::{Linear, Loader, Norm, NormKind};
 use crate::models::modules::Reading;
 use crate::models::tokenizer::{Encoded, Tokenizer};
 use crate::models::weights::Weights;
-use crate::models::{EmbedOptions, Embeddings, check_dtype};
+use crate::models::{EmbedOptions, Embeddings, Prompts, check_dtype};
 use crate::ops::embed::gather_rows;
 use crate::ops::gemm::Activation;
 use crate::{DType, Device, Error, Offsets, Result, Tensor};
@@ -223,7 +223,7 @@ impl RegionCrossEncoder {
     /// # Errors
     /// [`Error::Tokenizer`] if a text is too long (see [memory](crate::models#memory)) or gives a token that the model does not have.
     pub fn token_ids<S: AsRef<str> + Sync>(&self, texts: &[S]) -> Result<Vec<Vec<u32>>> {
-        Ok(self.tokenizer.texts(texts)?.into_iter().map(|e| e.ids).collect())
+        Ok(self.tokenizer.texts("", texts)?.into_iter().map(|e| e.ids).collect())
     }
 
     /// The raw logits of each pair of a text and an image, given by their numbers: \[pairs, labels\] f32 in the caller's order.
@@ -261,7 +261,7 @@ impl RegionCrossEncoder {
         let mut logits = vec![0.0; pairs.len() * width];
         let report = |done| options.report(done);
         let mut rows = Rows::new(&mut logits, width, &report);
-        self.run(&self.tokenizer.texts(texts)?, images, pairs, options, |batch| {
+        self.run(&self.texts(texts, options)?, images, pairs, options, |batch| {
             rows.put(head.logits(batch.pooled)?, batch.places.collect())
         })?;
         rows.finish()?;
@@ -284,7 +284,7 @@ impl RegionCrossEncoder {
         let mut values = vec![0.0; pairs.len() * dim];
         let report = |done| options.report(done);
         let mut rows = Rows::new(&mut values, dim, &report);
-        self.run(&self.tokenizer.texts(texts)?, images, pairs, options, |batch| {
+        self.run(&self.texts(texts, options)?, images, pairs, options, |batch| {
             tokens += batch.words.offsets.total();
             rows.put(batch.pooled, batch.places.collect())
         })?;
@@ -312,7 +312,7 @@ impl RegionCrossEncoder {
             pooled: Vec::new(),
             dim: self.dim(),
         };
-        let encoded = self.tokenizer.texts(texts)?;
+        let encoded = self.texts(texts, options)?;
         self.run(&encoded, images, pairs, options, |batch| {
             out.words.extend(batch.words.states.to_vec::<f32>()?);
             out.regions.extend(batch.regions.states.to_vec::<f32>()?);
@@ -324,6 +324,14 @@ impl RegionCrossEncoder {
         })?;
         out.ids = pairs.iter().flat_map(|&(text, _)| &encoded[text].ids).copied().collect();
         Ok(out)
+    }
+
+    fn texts<S: AsRef<str> + Sync>(
+        &self,
+        texts: &[S],
+        options: &EmbedOptions<'_>,
+    ) -> Result<Vec<Encoded>> {
+        self.tokenizer.texts(Prompts::none().text(options.prompt)?, texts)
     }
 
     /// Runs pairs in batches, in order, and gives each batch to `each`.

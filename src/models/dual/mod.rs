@@ -150,7 +150,7 @@ impl DualEncoder {
     /// # Errors
     /// [`Error::Tokenizer`] if a text is too long (see [memory](crate::models#memory)) or gives a token that the model does not have.
     pub fn token_ids<S: AsRef<str> + Sync>(&self, texts: &[S]) -> Result<Vec<Vec<u32>>> {
-        Ok(self.text.encode(texts)?.into_iter().map(|e| e.ids).collect())
+        Ok(self.text.encode("", texts)?.into_iter().map(|e| e.ids).collect())
     }
 
     /// A vector of length 1 for each text: \[texts, [`dim`](Self::dim)\] in the caller's order.

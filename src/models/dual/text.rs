@@ -9,7 +9,7 @@ use crate::models::layers::{Linear, Loader};
 use crate::models::modules::Reading;
 use crate::models::text::{Encoder, Hidden, TextInput, encode};
 use crate::models::tokenizer::{Encoded, Tokenizer};
-use crate::models::{EmbedOptions, Embeddings, TokenVectors, WINDOW};
+use crate::models::{EmbedOptions, Embeddings, Prompts, TokenVectors, WINDOW};
 use crate::ops::gemm::Activation;
 use crate::ops::pool::{Pooling, pool};
 use crate::{Result, Tensor};
@@ -70,8 +70,12 @@ impl TextTower {
     }
 
     /// The tokens of texts, filled up where the model was trained so.
-    pub(super) fn encode<S: AsRef<str> + Sync>(&self, texts: &[S]) -> Result<Vec<Encoded>> {
-        let mut encoded = self.tokenizer.texts(texts)?;
+    pub(super) fn encode<S: AsRef<str> + Sync>(
+        &self,
+        prompt: &str,
+        texts: &[S],
+    ) -> Result<Vec<Encoded>> {
+        let mut encoded = self.tokenizer.texts(prompt, texts)?;
         if let Some(pad) = self.filling {
             for text in &mut encoded {
                 text.ids.resize(self.tokenizer.limit(), pad);
@@ -113,10 +117,11 @@ impl TextTower {
         finish: impl Fn(Tensor) -> Result<Tensor>,
     ) -> Result<Embeddings> {
         let dim = self.dim;
+        let prompt = Prompts::none().text(options.prompt)?;
         let mut all = Embeddings { values: Vec::with_capacity(texts.len() * dim), dim, tokens: 0 };
         for (i, texts) in texts.chunks(WINDOW).enumerate() {
             let report = |done| options.report(i * WINDOW + done);
-            let part = self.run(self.encode(texts)?, options, &report, &finish)?;
+            let part = self.run(self.encode(prompt, texts)?, options, &report, &finish)?;
             all.values.extend_from_slice(&part.values);
             all.tokens += part.tokens;
         }
@@ -161,7 +166,7 @@ impl TextTower {
         finish: impl Fn(Tensor) -> Result<Tensor>,
     ) -> Result<TokenVectors> {
         let dim = self.dim;
-        let encoded = self.encode(texts)?;
+        let encoded = self.encode(Prompts::none().text(options.prompt)?, texts)?;
         let mut out = TokenVectors { values: Vec::new(), offsets: vec![0], ids: Vec::new(), dim };
         for text in &encoded {
             out.ids.extend_from_slice(&text.ids);

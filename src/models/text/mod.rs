@@ -26,6 +26,7 @@ use super::dense::Dense;
 use super::inspect::{Inspect, Inspection};
 use super::layers::{Loader, NORM_EPS, Norm, NormKind};
 use super::modules::{After, Modules, Reading};
+use super::prompts::{self, Prompt, Prompts};
 use super::tokenizer::{Encoded, Tokenizer};
 use super::weights::Weights;
 use super::{EmbedOptions, WINDOW, check_dtype};
@@ -37,7 +38,10 @@ use crate::{DType, Device, Error, Result, Tensor};
 pub struct TextEncoder {
     encoder: Encoder,
     tokenizer: Tokenizer,
+    prompts: Prompts,
     pooling: Pooling<'static>,
+    /// Whether the tokens of prompts are pooled.
+    include_prompt: bool,
     /// What is done to pooled vectors.
     finish: Vec<Finish>,
     /// Width of a vector.
@@ -113,7 +117,8 @@ impl TextEncoder {
     /// Without `modules.json` texts are mean-pooled and not normalised. A text is cut at the `max_seq_length` of
     /// `sentence_bert_config.json`, else the `model_max_length` of `tokenizer_config.json`, and at the model's last
     /// position in any case. White space around a text is the tokenizer's business, as since version 6 of
-    /// sentence-transformers; prompts are the caller's.
+    /// sentence-transformers. Prompts are those of `config_sentence_transformers.json`; where the pooling says
+    /// `include_prompt: false`, their tokens are read but not pooled.
     ///
     /// # Errors
     /// [`Error::Config`] for what is unknown (architecture, activation, module, pooling) or out of range, and for a
@@ -123,6 +128,7 @@ impl TextEncoder {
     pub fn load(folder: &Path, device: &Device, dtype: DType) -> Result<TextEncoder> {
         check_dtype(dtype)?;
         let modules = Modules::open(folder)?;
+        let prompts = Prompts::open(folder, &[prompts::SENTENCE])?;
         let folder = &modules.transformer;
         let config = TextConfig::open(folder)?;
         if let Some(class) = &config.class
@@ -155,8 +161,17 @@ impl TextEncoder {
             }
             finish.push(step);
         }
-        let pooling = modules.pooling;
-        Ok(TextEncoder { encoder, language, tokenizer, pooling, finish, dim })
+        let (pooling, include_prompt) = (modules.pooling, modules.include_prompt);
+        Ok(TextEncoder {
+            encoder,
+            language,
+            tokenizer,
+            prompts,
+            pooling,
+            include_prompt,
+            finish,
+            dim,
+        })
     }
 
     /// Width of a vector.
@@ -184,9 +199,23 @@ impl TextEncoder {
         Ok(self)
     }
 
-    /// Token ids of texts, marked with their language.
-    fn encode<S: AsRef<str> + Sync>(&self, texts: &[S]) -> Result<Vec<Encoded>> {
-        let mut encoded = self.tokenizer.texts(texts)?;
+    /// The folder's prompts.
+    pub fn prompts(&self) -> &Prompts {
+        &self.prompts
+    }
+
+    /// The text of a prompt, and how many tokens it leaves out of the pooling.
+    fn prompt<'a>(&'a self, prompt: Prompt<'a>) -> Result<(&'a str, usize)> {
+        let text = self.prompts.text(prompt)?;
+        match self.include_prompt {
+            true => Ok((text, 0)),
+            false => Ok((text, self.tokenizer.prompt_tokens(text)?)),
+        }
+    }
+
+    /// Token ids of texts with a prompt before each, marked with their language.
+    fn encode<S: AsRef<str> + Sync>(&self, prompt: &str, texts: &[S]) -> Result<Vec<Encoded>> {
+        let mut encoded = self.tokenizer.texts(prompt, texts)?;
         encoded.iter_mut().for_each(|e| e.language = self.language);
         Ok(encoded)
     }
@@ -201,12 +230,12 @@ impl TextEncoder {
         &self.encoder.device
     }
 
-    /// The token ids that each text becomes, special ones included.
+    /// The token ids that each text becomes, special ones included and without a prompt.
     ///
     /// # Errors
     /// [`Error::Tokenizer`] if a text is too long (see [memory](crate::models#memory)) or gives a token that the model does not have.
     pub fn token_ids<S: AsRef<str> + Sync>(&self, texts: &[S]) -> Result<Vec<Vec<u32>>> {
-        Ok(self.tokenizer.texts(texts)?.into_iter().map(|e| e.ids).collect())
+        Ok(self.tokenizer.texts("", texts)?.into_iter().map(|e| e.ids).collect())
     }
 
     /// Makes a first batch of texts of these lengths (in tokens, special ones included) as fast as a later one: compiles
@@ -216,10 +245,11 @@ impl TextEncoder {
     /// [`Error::Argument`] if a length is 0 or above [`max_tokens`](Self::max_tokens); as [`embed`](Self::embed).
     pub fn warm_up(&self, lengths: &[usize]) -> Result<()> {
         let budget = EmbedOptions::default().budget(self.device());
-        self.encoder.warm_up(lengths, self.max_tokens(), budget, |hidden| self.pool(hidden))
+        self.encoder.warm_up(lengths, self.max_tokens(), budget, |hidden| self.pool(hidden, 0))
     }
 
-    /// A vector for each text: \[texts, [`dim`](Self::dim)\] in the caller's order.
+    /// A vector for each text, after the folder's default prompt if it has one: \[texts, [`dim`](Self::dim)\] in the caller's
+    /// order.
     ///
     /// # Errors
     /// [`Error::Tokenizer`] if a text is too long (see [memory](crate::models#memory)) or gives a token that the model does not have, [`Error::OutOfMemory`] if the device is
@@ -228,46 +258,49 @@ impl TextEncoder {
         Ok(self.embed_with(texts, &EmbedOptions::default())?.values)
     }
 
-    /// [`embed`](Self::embed) with a budget and a report of progress.
+    /// [`embed`](Self::embed) with a budget, a prompt and a report of progress.
     ///
     /// # Errors
-    /// As [`embed`](Self::embed).
+    /// [`Error::Argument`] if the folder has no prompt of the name; as [`embed`](Self::embed).
     pub fn embed_with<S: AsRef<str> + Sync>(
         &self,
         texts: &[S],
         options: &EmbedOptions<'_>,
     ) -> Result<Embeddings> {
+        let (prompt, left_out) = self.prompt(options.prompt)?;
         let dim = self.dim();
         let mut values = vec![0.0; texts.len() * dim];
         let mut tokens = 0;
         for (i, (texts, out)) in
             texts.chunks(WINDOW).zip(values.chunks_mut(WINDOW * dim)).enumerate()
         {
-            let encoded = self.encode(texts)?;
+            let encoded = self.encode(prompt, texts)?;
             tokens += encoded.iter().map(|e| e.ids.len()).sum::<usize>();
             let report = |done| options.report(i * WINDOW + done);
             let mut rows = Rows::new(out, dim, &report);
             self.encoder.run(&encoded, options.budget(self.device()), |hidden| {
-                rows.put(self.pool(&hidden)?, hidden.members)
+                rows.put(self.pool(&hidden, left_out)?, hidden.members)
             })?;
             rows.finish()?;
         }
         Ok(Embeddings { values, dim, tokens })
     }
 
-    /// The last hidden state of every token besides the vector of every text.
+    /// The last hidden state of every token, those of a prompt included, besides the vector of every text.
     ///
     /// # Errors
-    /// As [`embed`](Self::embed).
+    /// As [`embed_with`](Self::embed_with).
     pub fn embed_tokens<S: AsRef<str> + Sync>(
         &self,
         texts: &[S],
         options: &EmbedOptions<'_>,
     ) -> Result<TokenEmbeddings> {
-        self.run_tokens(&self.encode(texts)?, options)
+        let (prompt, left_out) = self.prompt(options.prompt)?;
+        self.run_tokens(&self.encode(prompt, texts)?, left_out, options)
     }
 
-    /// What [`embed_tokens`](Self::embed_tokens) gives for texts as ids, some of whose word embeddings are given.
+    /// What [`embed_tokens`](Self::embed_tokens) gives for texts as ids, some of whose word embeddings are given. No prompt is
+    /// put before them.
     ///
     /// # Errors
     /// [`Error::Argument`] for a text without ids or longer than the model has positions (rotations: than
@@ -281,7 +314,7 @@ impl TextEncoder {
         let limit = self.encoder.config.parts.max_tokens();
         let mut encoded = encode(&self.encoder, inputs, limit)?;
         encoded.iter_mut().for_each(|e| e.language = self.language);
-        self.run_tokens(&encoded, options)
+        self.run_tokens(&encoded, 0, options)
     }
 
     /// Hidden states of layers, and how tokens attend to each other, in texts as ids: those of [`token_ids`](Self::token_ids), or
@@ -299,6 +332,7 @@ impl TextEncoder {
     fn run_tokens(
         &self,
         encoded: &[Encoded],
+        left_out: usize,
         options: &EmbedOptions<'_>,
     ) -> Result<TokenEmbeddings> {
         let (dim, width) = (self.encoder.hidden(), self.dim);
@@ -313,7 +347,7 @@ impl TextEncoder {
         let report = |done| options.report(done);
         let mut rows = Rows::new(&mut embeddings, width, &report);
         self.encoder.run(encoded, options.budget(self.device()), |hidden| {
-            let pooled = self.pool(&hidden)?;
+            let pooled = self.pool(&hidden, left_out)?;
             let states = hidden.states.to_vec::<f32>()?;
             for (&i, w) in hidden.members.iter().zip(hidden.offsets.bounds().windows(2)) {
                 let to = offsets[i] as usize * dim..offsets[i + 1] as usize * dim;
@@ -325,9 +359,32 @@ impl TextEncoder {
         Ok(TokenEmbeddings { tokens, offsets, ids, embeddings, dim })
     }
 
-    fn pool(&self, hidden: &Hidden) -> Result<Tensor> {
-        let pooled = pool(&hidden.states, &hidden.offsets, self.pooling, None)?;
+    /// The vectors of a batch, made without the first `left_out` tokens of each text.
+    fn pool(&self, hidden: &Hidden, left_out: usize) -> Result<Tensor> {
+        let pooled = match left_out {
+            0 => pool(&hidden.states, &hidden.offsets, self.pooling, None)?,
+            _ => pool_after(hidden, self.pooling, left_out)?,
+        };
         self.finish.iter().try_fold(pooled, |x, step| step.apply(x))
+    }
+}
+
+/// Pools each sequence without its first `left_out` tokens. Where that leaves none, the first token's vector stands for the
+/// sequence if the pooling is of the first, else zeros, as sentence-transformers has it (its maximum is of nothing, -inf).
+fn pool_after(hidden: &Hidden, how: Pooling<'_>, left_out: usize) -> Result<Tensor> {
+    let lengths = || (0..hidden.offsets.len()).map(|i| hidden.offsets.range(i).len());
+    let masked = |counts: &dyn Fn(usize, usize) -> bool, how| {
+        let mask: Vec<bool> = lengths().flat_map(|n| (0..n).map(move |i| counts(i, n))).collect();
+        pool(&hidden.states, &hidden.offsets, how, Some(&mask))
+    };
+    match how {
+        Pooling::Cls => {
+            let first = lengths().map(|n| if left_out < n { left_out as u32 } else { 0 });
+            pool(&hidden.states, &hidden.offsets, Pooling::At(&first.collect::<Vec<_>>()), None)
+        }
+        // The mean of one token.
+        Pooling::Last => masked(&|i, n| i >= left_out && i + 1 == n, Pooling::Mean),
+        how => masked(&|i, _| i >= left_out, how),
     }
 }
 

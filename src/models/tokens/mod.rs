@@ -6,22 +6,26 @@ mod settings;
 use std::path::Path;
 
 use head::Head;
-use settings::{ARTIFACT, Form, Settings};
+use settings::{ARTIFACT, Fill, Form, Settings};
 
 use super::config::TextConfig;
-use super::layers::{Loader, NORM_EPS};
-use super::modules::{Modules, Projections, Reading, transformer};
-use super::text::{Encoder, Hidden, language};
+use super::layers::Loader;
+use super::modules::{Modules, Reading, TokenModules, transformer};
+use super::prompts::{self, Prompt, Prompts};
+use super::text::{Encoder, language};
 use super::tokenizer::{Encoded, Tokenizer};
 use super::weights::Weights;
 use super::{EmbedOptions, WINDOW, check_dtype};
-use crate::ops::norm::l2_normalize;
-use crate::{DType, Device, Error, Result, Tensor};
+use crate::{DType, Device, Error, Result};
 
 /// A transformer whose tokens are compared one by one: hidden states, projected where the folder has a projection, each of
-/// length 1.
+/// length 1 unless the folder's modules lack a normalisation.
 ///
-/// Three kinds of folders are read:
+/// Four kinds of folders are read:
+/// - Those of the class `MultiVectorEncoder` of sentence-transformers 6: `modules.json` with a Transformer, Dense, Normalize and
+///   a MultiVectorMask. `sentence_bert_config.json` says how long texts are (`query_length`, `document_length`) and how queries
+///   are filled up (`query_expansion`), the mask which tokens' vectors are left out (`skiplist_words`, `skiplist_tasks`,
+///   `keep_only_token_ids`). The marker is the prompt named `query` or `document`.
 /// - PyLate's: `modules.json` with a Transformer and Dense modules; `config_sentence_transformers.json` says which marker
 ///   tokens queries and documents get (`query_prefix`, `document_prefix`), how long they are (`query_length`,
 ///   `document_length`), whether queries are filled up with mask tokens (`do_query_expansion`), whether the text sees those
@@ -30,14 +34,15 @@ use crate::{DType, Device, Error, Result, Tensor};
 /// - Any folder of a [`TextEncoder`](super::TextEncoder): all tokens of a text, its special ones included; queries and documents
 ///   are the same.
 ///
-/// A query of the first two is `[CLS] marker text [SEP] [MASK] …` with as many masks as it takes to reach its length, and
-/// each of them has a vector. Masks that are not seen look at the text, but neither the text nor masks look at them. A
-/// document is `[CLS] marker text [SEP]`.
+/// A query of all but the last is `[CLS] marker prompt text [SEP] [MASK] …` with as many masks as it takes to reach its length,
+/// and each of them has a vector. Masks that are not seen look at the text, but neither the text nor masks look at them. A
+/// document is `[CLS] marker prompt text [SEP]`.
 pub struct TokenEncoder {
     encoder: Encoder,
     head: Head,
     queries: Reader,
     documents: Reader,
+    prompts: Prompts,
     /// Which of the languages texts are in, where the model has a net for each.
     language: usize,
 }
@@ -52,7 +57,7 @@ struct Reader {
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct TokenVectors {
-    /// \[total, dim\]: vectors of length 1, text after text.
+    /// \[total, dim\]: vectors, text after text; of length 1 unless the folder's modules lack a normalisation.
     pub values: Vec<f32>,
     /// \[texts + 1\]: text `i` owns the vectors `offsets[i]..offsets[i + 1]`.
     pub offsets: Vec<i64>,
@@ -85,9 +90,9 @@ impl Reader {
         Ok(Reader { tokenizer: tokenizer.with_limit(room)?, form })
     }
 
-    /// The tokens of texts with marker and filling.
-    fn texts<S: AsRef<str> + Sync>(&self, texts: &[S]) -> Result<Vec<Encoded>> {
-        let mut encoded = self.tokenizer.texts(texts)?;
+    /// The tokens of texts with marker, prompt and filling.
+    fn texts<S: AsRef<str> + Sync>(&self, prompt: &str, texts: &[S]) -> Result<Vec<Encoded>> {
+        let mut encoded = self.tokenizer.texts(prompt, texts)?;
         for text in &mut encoded {
             if let Some(marker) = self.form.marker {
                 text.ids.insert(1, marker);
@@ -96,9 +101,9 @@ impl Reader {
                 }
             }
             text.seen = text.ids.len();
-            if let Some((mask, seen)) = self.form.fill {
-                let length = self.form.limit.max(text.ids.len());
-                text.ids.resize(length, mask);
+            if let Some(Fill { token, seen, length }) = self.form.fill {
+                let length = length.max(text.ids.len());
+                text.ids.resize(length, token);
                 if !text.types.is_empty() {
                     text.types.resize(length, 0);
                 }
@@ -109,19 +114,15 @@ impl Reader {
         }
         Ok(encoded)
     }
-
-    fn keeps(&self, id: u32) -> bool {
-        self.form.skip.binary_search(&id).is_err()
-    }
 }
 
 impl TokenEncoder {
-    /// Whether a folder was made for late interaction: PyLate's or ColBERT's.
+    /// Whether a folder was made for late interaction: by sentence-transformers, PyLate or ColBERT.
     ///
     /// # Errors
     /// [`Error::Config`] or [`Error::Io`] if its files can not be read.
     pub fn is_made_for(folder: &Path) -> Result<bool> {
-        Ok(Projections::open(folder)?.is_some()
+        Ok(TokenModules::open(folder)?.is_some()
             || is_colbert(folder, &TextConfig::open(&transformer(folder)?)?))
     }
 
@@ -134,8 +135,8 @@ impl TokenEncoder {
     /// that is missing.
     pub fn load(folder: &Path, device: &Device, dtype: DType) -> Result<TokenEncoder> {
         check_dtype(dtype)?;
-        let projections = Projections::open(folder)?;
-        let transformer = match &projections {
+        let listed = TokenModules::open(folder)?;
+        let transformer = match &listed {
             Some(modules) => modules.transformer.clone(),
             None => Modules::open(folder)?.transformer,
         };
@@ -147,25 +148,33 @@ impl TokenEncoder {
         }
         let own = is_colbert(folder, &config);
         let mut reading = Reading::open(&transformer)?;
-        if projections.is_some() || own {
+        let mut limit = None;
+        if listed.is_some() || own {
             // The settings' lengths hold instead, up to the model's last position.
-            reading.limit = None;
+            limit = reading.limit.take();
         }
         let tokenizer = Tokenizer::open(&transformer, &config, &reading)?;
-        let settings = match &projections {
+        let settings = match &listed {
+            Some(modules) if modules.own => Settings::multi_vector(modules, &tokenizer, limit)?,
             Some(_) => Settings::pylate(folder, &transformer, &tokenizer)?,
             None if own => Settings::colbert(folder, &tokenizer)?,
             None => Settings::plain(&tokenizer),
         };
         let weights = Weights::open(&transformer)?;
         let loader = Loader::new(&weights, &config, device, dtype)?;
-        let head = match &projections {
+        let head = match &listed {
             Some(modules) => Head::modules(modules, config.parts.shape.hidden, device, dtype)?,
             None if own => Head::linear(&config, &loader)?,
-            None => Head::none(config.parts.shape.hidden),
+            None => Head::plain(config.parts.shape.hidden),
         };
+        let classes = [prompts::TOKENS, prompts::PYLATE, prompts::SENTENCE];
+        let mut prompts = Prompts::open(folder, &classes)?;
+        for (name, marker) in &settings.markers {
+            prompts.strip(name, marker);
+        }
         Ok(TokenEncoder {
             language: language(&config, None)?,
+            prompts,
             encoder: Encoder::load(config.up_to(tokenizer.limit()), &loader)?,
             head,
             queries: Reader::new(&tokenizer, settings.queries)?,
@@ -178,7 +187,13 @@ impl TokenEncoder {
         self.head.dim
     }
 
-    /// Tokens at which a query is cut, marker and special ones included; as many as each has where queries are filled.
+    /// The folder's prompts, without the markers that PyLate writes into them too.
+    pub fn prompts(&self) -> &Prompts {
+        &self.prompts
+    }
+
+    /// Tokens at which a query is cut, marker and special ones included; as many as each has where queries are filled up to
+    /// their limit.
     pub fn query_tokens(&self) -> usize {
         self.queries.form.limit
     }
@@ -188,10 +203,15 @@ impl TokenEncoder {
         self.documents.form.limit
     }
 
-    /// Whether the folder tells queries from documents, by a marker, a length or a filling.
+    /// Whether the folder tells queries from documents, by a marker, a prompt, a length or a filling.
     pub fn has_forms(&self) -> bool {
         let (q, d) = (&self.queries.form, &self.documents.form);
-        q.marker != d.marker || q.limit != d.limit || q.fill.is_some() || !d.skip.is_empty()
+        q.marker != d.marker
+            || q.limit != d.limit
+            || q.fill.is_some()
+            || q.skip != d.skip
+            || d.only.is_some()
+            || self.prompts.text(Prompt::Query).ok() != self.prompts.text(Prompt::Document).ok()
     }
 
     /// The languages that the model has a net for (X-MOD, on which ColBERT-XM is built), in the checkpoint's order; empty for
@@ -214,7 +234,7 @@ impl TokenEncoder {
         &self.encoder.device
     }
 
-    /// The vectors of queries.
+    /// The vectors of queries, each after the folder's prompt for queries if it has one.
     ///
     /// # Errors
     /// [`Error::Tokenizer`] if a text is too long (see [memory](crate::models#memory)) or gives a token that the model does not have, [`Error::OutOfMemory`] if the device is
@@ -223,19 +243,20 @@ impl TokenEncoder {
         self.encode_queries_with(texts, &EmbedOptions::default())
     }
 
-    /// [`encode_queries`](Self::encode_queries) with a budget and a report of progress.
+    /// [`encode_queries`](Self::encode_queries) with a budget, a prompt and a report of progress.
     ///
     /// # Errors
-    /// As [`encode_queries`](Self::encode_queries).
+    /// [`Error::Argument`] if the folder has no prompt of the name; as [`encode_queries`](Self::encode_queries).
     pub fn encode_queries_with<S: AsRef<str> + Sync>(
         &self,
         texts: &[S],
         options: &EmbedOptions<'_>,
     ) -> Result<TokenVectors> {
-        self.encode(&self.queries, texts, options)
+        self.encode(&self.queries, Prompt::Query, texts, options)
     }
 
-    /// The vectors of documents; those of words that the folder skips are left out.
+    /// The vectors of documents, each after the folder's prompt for documents if it has one; those of words that the folder skips
+    /// are left out.
     ///
     /// # Errors
     /// As [`encode_queries`](Self::encode_queries).
@@ -243,45 +264,53 @@ impl TokenEncoder {
         self.encode_documents_with(texts, &EmbedOptions::default())
     }
 
-    /// [`encode_documents`](Self::encode_documents) with a budget and a report of progress.
+    /// [`encode_documents`](Self::encode_documents) with a budget, a prompt and a report of progress.
     ///
     /// # Errors
-    /// As [`encode_queries`](Self::encode_queries).
+    /// As [`encode_queries_with`](Self::encode_queries_with).
     pub fn encode_documents_with<S: AsRef<str> + Sync>(
         &self,
         texts: &[S],
         options: &EmbedOptions<'_>,
     ) -> Result<TokenVectors> {
-        self.encode(&self.documents, texts, options)
+        self.encode(&self.documents, Prompt::Document, texts, options)
     }
 
     fn encode<S: AsRef<str> + Sync>(
         &self,
         reader: &Reader,
+        default: Prompt<'_>,
         texts: &[S],
         options: &EmbedOptions<'_>,
     ) -> Result<TokenVectors> {
+        let prompt = match options.prompt {
+            Prompt::Default => self.prompts.text(default)?,
+            prompt => self.prompts.text(prompt)?,
+        };
         let dim = self.dim();
         let mut out = TokenVectors { values: Vec::new(), offsets: vec![0], ids: Vec::new(), dim };
         for (i, texts) in texts.chunks(WINDOW).enumerate() {
-            let mut encoded = reader.texts(texts)?;
+            let mut encoded = reader.texts(prompt, texts)?;
             encoded.iter_mut().for_each(|text| text.language = self.language);
             let first = out.offsets.len() - 1;
             for text in &encoded {
-                out.ids.extend(text.ids.iter().filter(|id| reader.keeps(**id)));
+                out.ids.extend(text.ids.iter().filter(|id| reader.form.keeps(**id)));
                 out.offsets.push(out.ids.len() as i64);
             }
             out.values.resize(out.ids.len() * dim, 0.0);
             let mut done = 0;
             self.encoder.run(&encoded, options.budget(self.device()), |hidden| {
-                let vectors = self.vectors(&hidden)?.to_vec::<f32>()?;
+                let vectors = self.head.apply(&hidden.states)?.to_vec::<f32>()?;
                 for (&member, bounds) in
                     hidden.members.iter().zip(hidden.offsets.bounds().windows(2))
                 {
                     let rows =
                         vectors[bounds[0] as usize * dim..bounds[1] as usize * dim].chunks(dim);
-                    let kept =
-                        encoded[member].ids.iter().zip(rows).filter(|(id, _)| reader.keeps(**id));
+                    let kept = encoded[member]
+                        .ids
+                        .iter()
+                        .zip(rows)
+                        .filter(|(id, _)| reader.form.keeps(**id));
                     let start = out.offsets[first + member] as usize * dim;
                     let places = out.values[start..].chunks_mut(dim);
                     kept.zip(places).for_each(|((_, row), place)| place.copy_from_slice(row));
@@ -292,11 +321,6 @@ impl TokenEncoder {
             })?;
         }
         Ok(out)
-    }
-
-    /// Vectors of length 1 \[T, dim\] of the tokens of a batch.
-    fn vectors(&self, hidden: &Hidden) -> Result<Tensor> {
-        l2_normalize(&self.head.apply(&hidden.states)?, NORM_EPS)
     }
 }
 

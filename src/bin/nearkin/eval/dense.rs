@@ -27,15 +27,16 @@ pub(super) fn embed(
 ) -> Result<Embedded> {
     let encoder = TextEncoder::load(&options.model, device, options.compute.dtype.into())?;
     let batch_tokens = options.compute.batch_tokens();
+    let [query, document] = options.prompts(encoder.prompts());
     let bar = progress::bar("documents", collection.corpus.texts.len());
     let started = Instant::now();
     let progress = |done| bar.set_position(done as u64);
-    let embed = EmbedOptions { batch_tokens, progress: Some(&progress) };
+    let embed = EmbedOptions { batch_tokens, progress: Some(&progress), prompt: document };
     let documents = encoder.embed_with(&collection.corpus.texts, &embed)?.values;
     let documents_s = started.elapsed().as_secs_f64();
     bar.finish_and_clear();
     let started = Instant::now();
-    let embed = EmbedOptions { batch_tokens, progress: None };
+    let embed = EmbedOptions { batch_tokens, progress: None, prompt: query };
     let queries = encoder.embed_with(&collection.queries.texts, &embed)?.values;
     let queries_s = started.elapsed().as_secs_f64();
     Ok(Embedded { dim: encoder.dim(), documents, queries, documents_s, queries_s })

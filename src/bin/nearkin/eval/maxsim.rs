@@ -65,15 +65,16 @@ pub(super) fn encode(
 ) -> Result<Encoded> {
     let encoder = TokenEncoder::load(&options.model, device, options.compute.dtype.into())?;
     let batch_tokens = options.compute.batch_tokens();
+    let [query, document] = options.prompts(encoder.prompts());
     let bar = progress::bar("documents", collection.corpus.texts.len());
     let started = Instant::now();
     let progress = |done| bar.set_position(done as u64);
-    let embed = EmbedOptions { batch_tokens, progress: Some(&progress) };
+    let embed = EmbedOptions { batch_tokens, progress: Some(&progress), prompt: document };
     let documents = encoder.encode_documents_with(&collection.corpus.texts, &embed)?;
     let documents_s = started.elapsed().as_secs_f64();
     bar.finish_and_clear();
     let started = Instant::now();
-    let embed = EmbedOptions { batch_tokens, progress: None };
+    let embed = EmbedOptions { batch_tokens, progress: None, prompt: query };
     let queries = encoder.encode_queries_with(&collection.queries.texts, &embed)?;
     Ok(Encoded { documents, queries, documents_s, queries_s: started.elapsed().as_secs_f64() })
 }

@@ -10,11 +10,13 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 
 use clap::ValueEnum;
+use nearkin::models::{Prompt, Prompts};
 use nearkin::{Device, Result, metrics};
 use serde_json::{Map, Value, json};
 
 use crate::beir::{self, Collection};
 use crate::hash::Hashing;
+use crate::prompts::chosen;
 use crate::{Compute, check_k, print_line};
 
 #[derive(clap::Args)]
@@ -48,6 +50,13 @@ pub(crate) struct Options {
     /// binary: score codes by the query itself, not by its code.
     #[arg(long)]
     asymmetric: bool,
+    /// What is put before each query: the prompt of --model of this name if it has one, else this text. Without it that is the
+    /// prompt named query.
+    #[arg(long, value_name = "NAME|TEXT")]
+    query_prompt: Option<String>,
+    /// What is put before each document, likewise; without it the prompt named document.
+    #[arg(long, value_name = "NAME|TEXT")]
+    document_prompt: Option<String>,
     /// Of everything that is drawn at random.
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
@@ -106,6 +115,14 @@ pub(crate) fn run(options: &Options, json: bool) -> Result<()> {
 }
 
 impl Options {
+    /// What is put before each query and each document.
+    fn prompts<'a>(&'a self, prompts: &Prompts) -> [Prompt<'a>; 2] {
+        [
+            chosen(self.query_prompt.as_deref(), Prompt::Query, prompts),
+            chosen(self.document_prompt.as_deref(), Prompt::Document, prompts),
+        ]
+    }
+
     /// Documents to retrieve per query: one more than asked for where a query may find itself.
     fn depth(&self, collection: &Collection) -> usize {
         let finds_itself = collection.own.iter().any(Option::is_some);
