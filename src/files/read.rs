@@ -15,6 +15,7 @@ pub(crate) const CONFIG: u64 = 64 << 20;
 /// Most bytes of a `tokenizer.json`. Vocabularies of 256,000 tokens take 35 MB.
 pub(crate) const TOKENIZER: u64 = 256 << 20;
 /// Most bytes of an image file: more than [`MAX_PIXELS`](crate::images) of 16-bit RGBA take without compression.
+#[cfg(feature = "images")]
 pub(crate) const IMAGE: u64 = 2 << 30;
 
 /// Opens a regular file, or a link to one.
@@ -62,6 +63,7 @@ pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>> {
 }
 
 /// The first bytes of a regular file, and whether they are all.
+#[cfg(feature = "images")]
 pub(crate) fn read_head(path: &Path, limit: u64) -> Result<(Vec<u8>, bool)> {
     let (file, metadata) = open(path)?;
     let mut bytes = Vec::new();
