@@ -4,7 +4,7 @@
 //! XXH3 of all tensor data, in hexadecimal). A safetensors header holds at most 100 MB; where the ids take more than half
 //! of that, the same JSON is a tensor `ids` of bytes instead. Beside `embeddings`, or instead of it, there may be the tensors of
 //! token vectors that [`TokenIndex`](super::TokenIndex) names, with one id a document. A file is written by
-//! [`Replacement`](crate::files::Replacement), so that a crash never leaves half of one. Files without these entries load too: rows are then
+//! [`Replacement`], so that a crash never leaves half of one. Files without these entries load too: rows are then
 //! numbered.
 
 use std::borrow::Cow;
