@@ -83,7 +83,7 @@ mod tests {
 
     #[test]
     fn all_frames_are_read_and_damage_is_found() {
-        let text: Vec<u8> = (0..300_000u32).map(|i| ((i * i) >> 7) as u8).collect();
+        let text: Vec<u8> = (0..300_000u32).map(|i| (i.wrapping_mul(i) >> 7) as u8).collect();
         let (first, second) = text.split_at(123_456);
         let frame = |part: &[u8]| compress_to_vec(part, CompressionLevel::Fastest);
         let skipped = [&[0x50, 0x2a, 0x4d, 0x18, 3, 0, 0, 0][..], b"abc"].concat();
