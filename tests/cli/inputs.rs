@@ -19,7 +19,7 @@ fn zstd(text: &str) -> Vec<u8> {
 }
 
 /// Runs the program with `input` on standard input.
-fn nearkin_reads(args: &[&str], input: &[u8]) -> Output {
+pub(super) fn nearkin_reads(args: &[&str], input: &[u8]) -> Output {
     let mut child = Command::new(common::program())
         .args(args)
         .stdin(Stdio::piped())
@@ -104,7 +104,7 @@ fn texts_come_in_any_form() {
 }
 
 #[test]
-fn pairs_and_labels_come_from_standard_input() {
+fn pairs_come_from_standard_input() {
     let pairs = "{\"text\":\"a\",\"text_pair\":\"b\"}\n";
     let model = golden("bert-cross");
     let ran = nearkin_reads(

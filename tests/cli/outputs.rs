@@ -189,6 +189,13 @@ fn outputs_keep_links_and_modes_and_special_files() {
         assert!(stderr.contains(&fresh), "{stderr}");
         assert!(std::fs::read(&fresh).unwrap() == before);
     }
+    // A folder in which no file can be made is noticed before anything is read.
+    #[cfg(target_os = "linux")]
+    for command in commands(&at) {
+        let args = with(&command.0, "/proc/out");
+        let args: Vec<String> = args.iter().map(|a| a.replace("texts.txt", "none.txt")).collect();
+        refuse_owned(&args, &["/proc/out"]);
+    }
     let left = at.folder.files().into_iter().filter(|f| f.to_string_lossy().contains(".nearkin-"));
     assert_eq!(left.count(), 0);
 }

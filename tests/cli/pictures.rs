@@ -149,6 +149,9 @@ fn labels_are_told_apart() {
         succeed(&[&classify[..], &[&labels]].concat())
     };
     assert_eq!(of("cat\n\n \t\ndog \n"), of("cat\ndog"));
+    let piped = ["-", "--format", "txt"];
+    let ran = super::inputs::nearkin_reads(&[&classify[..], &piped].concat(), b"cat\n\ndog\n");
+    assert_eq!(String::from_utf8(ran.stdout).unwrap(), of("cat\ndog"));
     let twice = at.folder.write("twice.txt", "cat\ndog\n\ncat\n");
     refuse(&[&classify[..], &[&twice]].concat(), &["twice.txt", "'cat'", "label 1 and label 3"]);
     let none = at.folder.write("none.txt", "\n\n");

@@ -67,6 +67,9 @@ pub fn rms_norm(
 /// Each row of `x` \[T, H\] divided by its Euclidean length, or by `eps` if that is larger, so that a row of zeros
 /// stays zeros (torch's `normalize` with eps 1e-12). Gives \[T, H\] f32.
 ///
+/// Squares are summed in f32, as in torch: a row longer than 1.8e19 becomes zeros. Searches take vectors of
+/// [any length](super::topk#any-length).
+///
 /// # Errors
 /// As [`layer_norm`].
 pub fn l2_normalize(x: &Tensor, eps: f32) -> Result<Tensor> {
