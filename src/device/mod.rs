@@ -133,7 +133,7 @@ impl Device {
         Ok(Device(Arc::new(Backend::Cuda(Arc::new(device)))))
     }
 
-    /// The CUDA context and stream behind this device, if it is one. While the stream is being captured into a graph, copies
+    /// The CUDA context and stream of this device, if it is a CUDA device. While the stream is being captured into a graph, copies
     /// from and to the host are refused ([`Error::Unsupported`]): the graph would copy again when the memory is gone. What
     /// else is enqueued then must not be replayed when the tensors that it uses are dropped.
     #[cfg(feature = "cuda")]

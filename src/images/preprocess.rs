@@ -12,7 +12,7 @@ use super::{Image, MAX_PIXELS, Pixels};
 use crate::budget::Budget;
 use crate::{Error, Result, files};
 
-/// Pixels of what comes out for one image at most: 4096 x 4096. No encoder is trained on a twentieth of it, and as f32 they
+/// Most pixels that preprocessing may make of one image: 4096 x 4096. No encoder is trained on a twentieth of it, and as f32 they
 /// take 201 MB.
 const MAX_OUTPUT: usize = 1 << 24;
 
@@ -154,7 +154,7 @@ impl Preprocessor {
         Image::from_rgb(pixels.width, pixels.height, rgb)
     }
 
-    /// Pixels of an image in a file, or while it is resized, whichever are more; it may lie on its side in the file.
+    /// Pixels of an image in a file, or while it is resized, whichever are more. The file may store it rotated by 90 degrees.
     fn most_pixels(&self, height: usize, width: usize) -> usize {
         let upright = |height: usize, width: usize| match self.recipe.resize {
             Some((target, _)) => {

@@ -134,7 +134,7 @@ impl TokenModules {
                     }
                     out.steps.push(TokenStep::Dense(path));
                 }
-                // One that reads vectors of texts, of which there are none, does nothing.
+                // A token encoder has no vectors of texts: a module that reads them does nothing.
                 "Normalize" => {
                     let ends = Ends::open(&path)?;
                     if ends.module_input_name.as_deref() == Some(STATES) {

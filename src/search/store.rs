@@ -245,7 +245,7 @@ impl File {
         self.tensors.contains_key(name)
     }
 
-    /// The shape of a tensor that must have a type and a shape, of which some extents may be any.
+    /// Checks a tensor's type and shape, and returns the shape. An extent that is None may be any.
     pub(super) fn shape(
         &self,
         name: &str,

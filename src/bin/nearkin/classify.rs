@@ -87,10 +87,7 @@ pub(crate) fn run(options: &Options, json: bool) -> Result<()> {
         });
         print_line(&line.to_string())?;
     }
-    match json && pictures.bad.len() == 0 {
-        true => Ok(()),
-        false => pictures.bad.print(json),
-    }
+    pictures.bad.print(json)
 }
 
 /// Vectors of length 1 that images are compared with: `each` of them a label.

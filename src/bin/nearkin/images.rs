@@ -132,16 +132,17 @@ impl Bad {
         self.0.iter().map(line).collect()
     }
 
-    /// Lists them: on stdout as an object with their count for machines, else on stderr.
+    /// Lists them, if there are any: on stdout as an object with their count for machines, else on stderr.
     pub(crate) fn print(&self, json: bool) -> Result<()> {
+        if self.0.is_empty() {
+            return Ok(());
+        }
         if json {
             let line = json!({ "skipped": self.len(), "bad": self.json() });
             return print_line(&line.to_string());
         }
-        if self.len() > 0 {
-            eprintln!("{} images were skipped:", self.len());
-            self.0.iter().for_each(|(_, error)| eprintln!("  {error}"));
-        }
+        eprintln!("{} images were skipped:", self.len());
+        self.0.iter().for_each(|(_, error)| eprintln!("  {error}"));
         Ok(())
     }
 

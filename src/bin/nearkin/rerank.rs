@@ -124,10 +124,7 @@ fn with_images(options: &Options, json: bool) -> Result<()> {
     }
     bar.finish_and_clear();
     lines.iter().try_for_each(|logits| print(logits.as_deref(), labels))?;
-    match json && bad.len() == 0 {
-        true => Ok(()),
-        false => bad.print(json),
-    }
+    bad.print(json)
 }
 
 /// The line of a pair: null where its image was skipped.
