@@ -31,7 +31,7 @@ use nearkin::ops::norm::{l2_normalize, layer_norm};
 use nearkin::ops::pool::{Pooling, pool};
 use nearkin::ops::residual::Codec;
 use nearkin::ops::rope::{QkNorm, Rotary, rope};
-use nearkin::ops::topk::{Corpus, Exclude, Metric, Search, topk};
+use nearkin::ops::topk::{Corpus, Metric, Search, topk};
 use nearkin::search::cur::{Anchors, CurIndex, CurOptions, Regularisation, ScoreMatrix};
 use nearkin::{DType, Device, DeviceOptions, Error, Offsets, Tensor};
 use rayon::prelude::*;
@@ -385,7 +385,7 @@ fn searches(bench: &Bench) -> Outcome {
         let bytes = dtype.size() * (n + q) * d + 12 * q * k;
         let shape = [("n", n), ("d", d), ("q", q), ("k", k)];
         let case = Case::new("topk", dtype, &shape, bytes, 2 * n * d * q);
-        bench.case(case, || topk(&queries, &corpus, &Search::new(Metric::Dot, k)))?;
+        bench.case(case, || topk(&queries, &corpus, Metric::Dot, &Search::new(k)))?;
     }
     Ok(())
 }
@@ -420,7 +420,7 @@ fn codes(bench: &Bench) -> Outcome {
         let bytes = (n + q) * bits / 8 + 12 * q * k;
         let shape = [("n", n), ("b", bits), ("q", q), ("k", k)];
         let case = Case::new("hamming", DType::U32, &shape, bytes, 2 * n * bits * q);
-        bench.case(case, || hamming::topk(Queries::Codes(&queries), &corpus, k, Exclude::None))?;
+        bench.case(case, || hamming::topk(Queries::Codes(&queries), &corpus, &Search::new(k)))?;
     }
     Ok(())
 }

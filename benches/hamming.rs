@@ -8,7 +8,7 @@ use common::{devices, normals};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use nearkin::Tensor;
 use nearkin::ops::hamming::{BinaryCorpus, Hasher, Queries, encode, topk};
-use nearkin::ops::topk::Exclude;
+use nearkin::ops::select::Search;
 
 const SIZES: [(usize, usize, usize, usize); 6] = [
     (1_000_000, 1024, 16, 10),
@@ -42,7 +42,7 @@ fn searches(c: &mut Criterion) {
             group.throughput(Throughput::Elements((n * q) as u64));
             group.bench_function(format!("n{n}_b{bits}_q{q}_k{k}"), |b| {
                 b.iter(|| {
-                    topk(Queries::Codes(&queries), &corpus, black_box(k), Exclude::None).unwrap()
+                    topk(Queries::Codes(&queries), &corpus, &Search::new(black_box(k))).unwrap()
                 })
             });
         }
@@ -53,7 +53,7 @@ fn searches(c: &mut Criterion) {
         group.throughput(Throughput::Elements((n * q) as u64));
         group.bench_function(format!("floats_n{n}_b{bits}_q{q}_k{k}"), |b| {
             b.iter(|| {
-                topk(Queries::Floats(&queries), &corpus, black_box(k), Exclude::None).unwrap()
+                topk(Queries::Floats(&queries), &corpus, &Search::new(black_box(k))).unwrap()
             })
         });
         let (n, d, bits) = (10_000, 384, 384);

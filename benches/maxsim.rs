@@ -9,7 +9,7 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use nearkin::ops::maxsim::{MaxSim, Side, Storage, Tokens, both, scores, search};
 use nearkin::ops::norm::l2_normalize;
 use nearkin::ops::residual::{Codec, Training};
-use nearkin::ops::topk::Exclude;
+use nearkin::ops::select::Search;
 use nearkin::search::TokenIndex;
 use nearkin::{Device, Offsets};
 
@@ -54,7 +54,7 @@ fn interactions(c: &mut Criterion) {
             });
             group.bench_function(format!("search_{case}"), |b| {
                 let (corpus, how) = (std::slice::from_ref(&documents), MaxSim::colbert());
-                b.iter(|| search(&queries, corpus, black_box(&how), 10, Exclude::None).unwrap())
+                b.iter(|| search(&queries, corpus, black_box(&how), &Search::new(10)).unwrap())
             });
             if q > 1 || n < 1000 {
                 continue;

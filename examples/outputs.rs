@@ -29,7 +29,7 @@ use nearkin::ops::norm::{l2_normalize, layer_norm, rms_norm};
 use nearkin::ops::pool::{Pooling, pool};
 use nearkin::ops::residual::{Codec, Codes};
 use nearkin::ops::rope::{QkNorm, Rotary, rope};
-use nearkin::ops::topk::{Bitmap, Corpus, Exclude, Metric, Search, topk};
+use nearkin::ops::topk::{Bitmap, Corpus, Filter, Metric, Rows, Search, topk};
 use nearkin::{DType, Device, Error, Offsets, Tensor};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
@@ -358,13 +358,14 @@ fn searches(device: &str, out: &mut Outputs) -> nearkin::Result<()> {
             let corpus = Corpus::from_tensor(&rows)?;
             let asked = normals(&device, DType::F32, &[queries, dim], 2)?;
             for metric in [Metric::Dot, Metric::Cosine, Metric::L2] {
-                for (name, exclude) in [("", Exclude::None), ("_some", Exclude::Shared(&bitmap))] {
-                    let search = Search { exclude, ..Search::new(metric, k) };
+                let some = Filter::Shared(Rows::Exclude(&bitmap));
+                for (name, filter) in [("", Filter::All), ("_some", some)] {
+                    let search = Search { filter, ..Search::new(k) };
                     let at = format!("{metric:?}{name}_{dtype}_q{queries}_d{dim}_k{k}");
                     let at = at.to_lowercase();
                     let mut rows = Vec::new();
                     out.put(format!("{at}_scores"), || {
-                        let hits = topk(&asked, &corpus, &search)?;
+                        let hits = topk(&asked, &corpus, metric, &search)?;
                         rows = hits.iter().flat_map(|(rows, _)| rows).map(|&r| r as f32).collect();
                         Ok(hits.iter().flat_map(|(_, scores)| scores).copied().collect())
                     })?;
@@ -402,7 +403,7 @@ fn interactions(device: &str, out: &mut Outputs) -> nearkin::Result<()> {
             })?;
         }
         out.put(put("search"), || {
-            let hits = search(&q, std::slice::from_ref(&d), &MaxSim::colbert(), 4, Exclude::None)?;
+            let hits = search(&q, std::slice::from_ref(&d), &MaxSim::colbert(), &Search::new(4))?;
             let found = hits.iter().flat_map(|(rows, scores)| rows.iter().zip(scores));
             Ok(found.flat_map(|(&row, &score)| [row as f32, score]).collect())
         })?;
@@ -447,9 +448,10 @@ fn codes(device: &str, out: &mut Outputs) -> nearkin::Result<()> {
         for (kind, asked) in
             [("codes", Queries::Codes(&asked)), ("floats", Queries::Floats(&floats))]
         {
-            for (name, exclude) in [("", Exclude::None), ("_some", Exclude::Shared(&bitmap))] {
+            let some = Filter::Shared(Rows::Exclude(&bitmap));
+            for (name, filter) in [("", Filter::All), ("_some", some)] {
                 let at = format!("{kind}{name}_{at}_q{queries}_k{k}");
-                let hits = topk(asked, &corpus, k, exclude)?;
+                let hits = topk(asked, &corpus, &Search { filter, ..Search::new(k) })?;
                 let found = hits.iter().flat_map(|(rows, scores)| rows.iter().zip(scores));
                 out.put(at, || Ok(found.flat_map(|(&row, &score)| [row as f32, score]).collect()))?;
             }

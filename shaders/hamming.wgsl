@@ -1,68 +1,48 @@
 // hamming: the best codes x of a corpus for each query q
-//   codes:  -popcount(q ^ x)          floats: sum_i q_i s_i, s_i = 1 where bit i of x is set, else -1
+//   codes:  -popcount(q ^ x)          floats: scale of q * sum_i q_i s_i, s_i = 1 where bit i of x is set, else -1          (+ bias of the row)
 //
 // A workgroup takes QT queries and a range of the corpus (a split), 64 rows at a time, in ascending order; a thread takes 4
 // queries and 64 QT / (4 threads) rows, its counts or sums in registers. Both operands pass through workgroup memory: 32 words
 // at a time of codes, one word and its 32 values of floats.
 // Selection is topk's: what beats a query's k-th is appended to its candidates, which are merged into its sorted list
-// (include/lists.wgsl); the host merges the splits' lists. The order is total (score descending, row ascending). With SCORES
+// (include/lists.wgsl); shaders/select_merge.wgsl merges the splits' lists. The order is total (score descending, row ascending). With KEYS
 // the ordered scores themselves are stored, for k beyond the lists.
 // Floor: reads 4 N W bytes for every QT queries; Q N W popcounts, or 2 Q N 32 W FLOPs.
 // Numerics: counts are integers; a float score is one chain of fma in the order of the bits. NaN is told by its bits.
 //
-// found, as u32:  include/lists.wgsl;  SCORES: [queries, span] keys
+// found, as u32:  include/lists.wgsl;  KEYS: [queries, span] keys
 //@ family  hamming
 //@ entry   hamming
-//@ buffers queries:read rows:read <% if EXCLUDE != "none" %>skips:read <% endif %><% if EXCLUDE == "each" %>masks:read <% endif %>found:write
-//@ params  HammingParams
-//@ spec    KIND=codes,floats VEC=false,true EXCLUDE=none,shared,each QT=4,32 SCORES=false,true
-//@ where   (QT == 32 or (EXCLUDE != "each" and not SCORES)) and not (SCORES and EXCLUDE == "each") and (KIND == "codes" or not VEC)
+//@ buffers queries:read rows:read <% if KIND == "floats" %>query_scale:read <% endif %><% if BIAS %>bias:read <% endif %><% if EXCLUDE != "none" %>skips:read <% endif %><% if EXCLUDE == "each" %>masks:read <% endif %>found:write
+//@ params  ScanParams
+//@ spec    KIND=codes,floats VEC=false,true BIAS=false,true EXCLUDE=none,shared,each QT=4,32 KEYS=false,true
+//@ where   (QT == 32 or (EXCLUDE != "each" and not KEYS)) and (KIND == "codes" or not VEC)
 //@ needs
 
-//% from "include/lists.wgsl" import ordered_key, lists, open_lists, offer, close_lists
+//% from "include/scan.wgsl" import scan_params
+//% from "include/lists.wgsl" import lists, open_lists, offer, close_lists
+//% from "include/order.wgsl" import ordered_key
 //% set XT = 64
 //% set TX = 4 if QT == 32 else 1
 //% set XS = XT // TX
 //% set WG = QT // 4 * XS
 //% set LANES = WG // QT
 //% set ROOM = 12
-struct HammingParams {
-    // Words of a code.
-    words: u32,
-    // Rows of the chunk, and the number of its first in the corpus.
-    rows: u32,
-    base: u32,
-    queries: u32,
-    // Tiles of 64 rows: the first of this launch, how many, and how many a split takes.
-    start: u32,
-    tiles: u32,
-    per_split: u32,
-    splits: u32,
-    k: u32,
-    // Whether the lists hold what earlier launches found.
-    resume: u32,
-    // Words of a bitmap, and from one group of queries to the next in `skips`.
-    mask_stride: u32,
-    skip_stride: u32,
-    // SCORES: rows of `found`.
-    span: u32,
-}
+{{ scan_params() }}
 
 //% set Q = "f32" if KIND == "floats" else "u32"
 //% set V = "vec4<u32>" if VEC else "u32"
 @group(0) @binding(0) var<storage, read> queries: array<{{ V if KIND == "codes" else "vec4<f32>" }}>;
 @group(0) @binding(1) var<storage, read> rows: array<{{ V }}>;
 //% set at = namespace(binding=2)
-//% if EXCLUDE != "none"
-@group(0) @binding(2) var<storage, read> skips: array<u32>;
-//% set at.binding = 3
+//% for name, there, type in [["query_scale", KIND == "floats", "f32"], ["bias", BIAS, "f32"], ["skips", EXCLUDE != "none", "u32"], ["masks", EXCLUDE == "each", "u32"]]
+//% if there
+@group(0) @binding({{ at.binding }}) var<storage, read> {{ name }}: array<{{ type }}>;
+//% set at.binding = at.binding + 1
 //% endif
-//% if EXCLUDE == "each"
-@group(0) @binding(3) var<storage, read> masks: array<u32>;
-//% set at.binding = 4
-//% endif
+//% endfor
 @group(0) @binding({{ at.binding }}) var<storage, read_write> found: array<u32>;
-@group(0) @binding({{ at.binding + 1 }}) var<uniform> params: HammingParams;
+@group(0) @binding({{ at.binding + 1 }}) var<uniform> params: ScanParams;
 
 // Four words, or values, of each query in one column; so are the rows', padded against bank conflicts.
 var<workgroup> query_tile: array<vec4<{{ Q }}>, {{ 8 * QT }}>;
@@ -71,7 +51,7 @@ var<workgroup> row_tile: array<vec4<u32>, {{ 8 * (XT + 1) }}>;
 //% else
 var<workgroup> row_tile: array<u32, {{ XT }}>;
 //% endif
-//% if not SCORES
+//% if not KEYS
 {{ lists(QT, LANES, ROOM) }}
 //% endif
 
@@ -81,11 +61,11 @@ var<workgroup> row_tile: array<u32, {{ XT }}>;
 fn four_{{ name }}(row: u32, c: u32) -> vec4<u32> {
     var v = vec4<u32>();
     //% if VEC
-    let fours = params.words / 4u;
+    let fours = params.width / 4u;
     if c < fours { v = {{ name }}[row * fours + c]; }
     //% else
-    let at = row * params.words + 4u * c;
-    let left = params.words - min(4u * c, params.words);
+    let at = row * params.width + 4u * c;
+    let left = params.width - min(4u * c, params.width);
     if left > 0u { v.x = {{ name }}[at]; }
     if left > 1u { v.y = {{ name }}[at + 1u]; }
     if left > 2u { v.z = {{ name }}[at + 2u]; }
@@ -107,8 +87,12 @@ fn accumulate(sum: f32, q: vec4<f32>, s: vec4<f32>) -> f32 {
 
 {{ ordered_key() }}
 
-fn key(sum: {{ Q }}) -> u32 {
-    return ordered({{ "-f32(sum)" if KIND == "codes" else "sum" }});
+fn key(sum: {{ Q }}, query: u32, row: u32) -> u32 {
+    var score = {{ "-f32(sum)" if KIND == "codes" else "sum * query_scale[query]" }};
+    //% if BIAS
+    score += bias[params.bias_first + row];
+    //% endif
+    return ordered(score);
 }
 
 @compute @workgroup_size({{ WG }})
@@ -120,7 +104,7 @@ fn hamming(
     let first_query = group.y * {{ QT }}u;
     let column = thread % {{ XS }}u;
     let query = thread / {{ XS }}u * 4u;
-    //% if not SCORES
+    //% if not KEYS
     let first_list = split * params.queries + first_query;
     {{ open_lists(QT) }}
     //% endif
@@ -134,7 +118,7 @@ fn hamming(
         let skip_0 = skips[skip];
         let skip_1 = skips[skip + 1u];
         if (skip_0 & skip_1) == 0xffffffffu {
-            //% if SCORES
+            //% if KEYS
             for (var i = thread; i < {{ QT * XT }}u; i += {{ WG }}u) {
                 let q = first_query + i / {{ XT }}u;
                 let r = t * {{ XT }}u + i % {{ XT }}u;
@@ -150,8 +134,8 @@ fn hamming(
         //% endfor
         //% endfor
         //% if KIND == "codes"
-        for (var c0 = 0u; 4u * c0 < params.words; c0 += 8u) {
-            let fours = min((params.words - 4u * c0 + 3u) / 4u, 8u);
+        for (var c0 = 0u; 4u * c0 < params.width; c0 += 8u) {
+            let fours = min((params.width - 4u * c0 + 3u) / 4u, 8u);
             for (var i = thread; i < {{ XT }}u * fours; i += {{ WG }}u) {
                 let r = i / fours;
                 let c = i % fours;
@@ -181,17 +165,17 @@ fn hamming(
             workgroupBarrier();
         }
         //% else
-        for (var w = 0u; w < params.words; w++) {
+        for (var w = 0u; w < params.width; w++) {
             for (var r = thread; r < {{ XT }}u; r += {{ WG }}u) {
                 var v = 0u;
-                if first_row + r < params.rows { v = rows[(first_row + r) * params.words + w]; }
+                if first_row + r < params.rows { v = rows[(first_row + r) * params.width + w]; }
                 row_tile[r] = v;
             }
             for (var i = thread; i < {{ 8 * QT }}u; i += {{ WG }}u) {
                 let q = i / 8u;
                 let c = i % 8u;
                 var v = vec4<f32>();
-                if first_query + q < params.queries { v = queries[((first_query + q) * params.words + w) * 8u + c]; }
+                if first_query + q < params.queries { v = queries[((first_query + q) * params.width + w) * 8u + c]; }
                 query_tile[c * {{ QT }}u + q] = v;
             }
             workgroupBarrier();
@@ -212,7 +196,7 @@ fn hamming(
         }
         //% endif
 
-        //% if not SCORES
+        //% if not KEYS
         var pending = 0u;
         //% endif
         //% for i in range(TX)
@@ -229,26 +213,26 @@ fn hamming(
             //% if EXCLUDE == "each"
             let word = masks[(first_query + query + {{ j }}u) * params.mask_stride + row_{{ i }} / 32u];
             if ((word >> (row_{{ i }} & 31u)) & 1u) == 0u {
-                key_{{ i }}_{{ j }} = key(sum_{{ i }}_{{ j }});
+                key_{{ i }}_{{ j }} = key(sum_{{ i }}_{{ j }}, first_query + query + {{ j }}u, row_{{ i }});
             }
             //% else
-            key_{{ i }}_{{ j }} = key(sum_{{ i }}_{{ j }});
+            key_{{ i }}_{{ j }} = key(sum_{{ i }}_{{ j }}, first_query + query + {{ j }}u, row_{{ i }});
             //% endif
-            //% if SCORES
+            //% if KEYS
             found[(first_query + query + {{ j }}u) * params.span + row_{{ i }} - params.start * {{ XT }}u] = key_{{ i }}_{{ j }};
             //% endif
         }
-        //% if SCORES and EXCLUDE == "shared"
+        //% if KEYS and EXCLUDE == "shared"
         else if row_{{ i }} < params.rows && first_query + query + {{ j }}u < params.queries {
             found[(first_query + query + {{ j }}u) * params.span + row_{{ i }} - params.start * {{ XT }}u] = 0u;
         }
         //% endif
-        //% if not SCORES
+        //% if not KEYS
         if key_{{ i }}_{{ j }} > 0u && key_{{ i }}_{{ j }} >= worst[query + {{ j }}u].x { pending |= {{ 2 ** (4 * i + j) }}u; }
         //% endif
         //% endfor
         //% endfor
-        //% if not SCORES
+        //% if not KEYS
         //% set offers = namespace(all=[])
         //% for i in range(TX)
         //% for j in range(4)
@@ -259,7 +243,7 @@ fn hamming(
         //% endif
     }
 
-    //% if not SCORES
+    //% if not KEYS
     {{ close_lists(LANES) }}
     //% endif
 }

@@ -5,24 +5,26 @@
 // takes 4 queries and 64 QT / (4 threads) rows, its scores in registers. Both operands pass through workgroup memory,
 // 32 dimensions at a time.
 // Selection: a score is compared as an ordered integer with the query's current k-th. What beats it is appended to
-// the query's candidates, which are merged into its sorted list (include/lists.wgsl). The lists of all splits are
-// merged on the host. The order is total (score descending, row ascending), so that neither splits nor the order of
-// appending matter. With SCORES the ordered integers themselves are stored, for k beyond the lists.
+// the query's candidates, which are merged into its sorted list (include/lists.wgsl). shaders/select_merge.wgsl merges the lists
+// of all splits. The order is total (score descending, row ascending), so that neither splits nor the order of
+// appending matter. With KEYS the ordered integers themselves are stored, for k beyond the lists.
 // Floor: reads s N D bytes for every QT queries, 2 Q N D FLOPs.
 // Numerics: f32; a score is one chain of fma over the dimensions, so QT does not change its bits. Infinities and NaN
 // are told apart as integers, since WGSL lets compilers assume there are none.
 //
-// found, as u32:  include/lists.wgsl;  SCORES: [queries, span] keys
+// found, as u32:  include/lists.wgsl;  KEYS: [queries, span] keys
 //@ family  topk
 //@ entry   topk
 //@ buffers queries:read rows:read <% if METRIC == "cosine" %>query_scale:read row_scale:read <% endif %><% if BIAS %>bias:read <% endif %><% if EXCLUDE != "none" %>skips:read <% endif %><% if EXCLUDE == "each" %>masks:read <% endif %>found:write
-//@ params  TopkParams
-//@ spec    T=f32,f16,f16p,bf16 VEC=false,true METRIC=dot,cosine,l2 BIAS=false,true EXCLUDE=none,shared,each QT=4,32 SCORES=false,true
-//@ where   (QT == 32 or (EXCLUDE != "each" and not SCORES)) and not (SCORES and EXCLUDE == "each")
+//@ params  ScanParams
+//@ spec    T=f32,f16,f16p,bf16 VEC=false,true METRIC=dot,cosine,l2 BIAS=false,true EXCLUDE=none,shared,each QT=4,32 KEYS=false,true
+//@ where   (QT == 32 or (EXCLUDE != "each" and not KEYS))
 //@ needs   <% if T == "f16" %>f16<% endif %>
 
 //% from "include/numbers.wgsl" import enable, reader, reader4
-//% from "include/lists.wgsl" import ordered_key, lists, open_lists, offer, close_lists
+//% from "include/scan.wgsl" import scan_params
+//% from "include/lists.wgsl" import lists, open_lists, offer, close_lists
+//% from "include/order.wgsl" import ordered_key
 {{ enable([T]) }}
 //% set XT = 64
 //% set TX = 4 if QT == 32 else 1
@@ -31,26 +33,7 @@
 //% set LANES = WG // QT
 //% set FOURS = 8
 //% set ROOM = 12
-struct TopkParams {
-    dim: u32,
-    // Rows of the chunk, and the number of its first in the corpus.
-    rows: u32,
-    base: u32,
-    queries: u32,
-    // Tiles of 64 rows: the first of this launch, how many, and how many a split takes.
-    start: u32,
-    tiles: u32,
-    per_split: u32,
-    splits: u32,
-    k: u32,
-    // Whether the lists hold what earlier launches found.
-    resume: u32,
-    // Words of a bitmap, and from one group of queries to the next in `skips`.
-    words: u32,
-    skip_stride: u32,
-    // SCORES: rows of `found`.
-    span: u32,
-}
+{{ scan_params() }}
 
 //% set at = namespace(binding=2)
 //% if VEC
@@ -78,12 +61,12 @@ struct TopkParams {
 //% set at.binding = at.binding + 1
 //% endif
 @group(0) @binding({{ at.binding }}) var<storage, read_write> found: array<u32>;
-@group(0) @binding({{ at.binding + 1 }}) var<uniform> params: TopkParams;
+@group(0) @binding({{ at.binding + 1 }}) var<uniform> params: ScanParams;
 
 // Four dimensions of each row in one column; the rows' columns are padded against bank conflicts.
 var<workgroup> query_tile: array<vec4<f32>, {{ FOURS * QT }}>;
 var<workgroup> row_tile: array<vec4<f32>, {{ FOURS * (XT + 1) }}>;
-//% if not SCORES
+//% if not KEYS
 {{ lists(QT, LANES, ROOM) }}
 //% endif
 
@@ -92,11 +75,11 @@ var<workgroup> row_tile: array<vec4<f32>, {{ FOURS * (XT + 1) }}>;
 fn four_{{ name }}(row: u32, c: u32) -> vec4<f32> {
     var v = vec4<f32>();
     //% if VEC
-    let fours = params.dim / 4u;
+    let fours = params.width / 4u;
     if c < fours { v = load4_{{ name }}(row * fours + c); }
     //% else
-    let at = row * params.dim + 4u * c;
-    let left = params.dim - min(4u * c, params.dim);
+    let at = row * params.width + 4u * c;
+    let left = params.width - min(4u * c, params.width);
     if left > 0u { v.x = load_{{ name }}(at); }
     if left > 1u { v.y = load_{{ name }}(at + 1u); }
     if left > 2u { v.z = load_{{ name }}(at + 2u); }
@@ -122,14 +105,14 @@ fn accumulate(sum: f32, q: vec4<f32>, x: vec4<f32>) -> f32 {
 fn key(sum: f32, query: u32, row: u32) -> u32 {
     //% if METRIC == "cosine"
     //% if BIAS
-    return ordered(fma(sum * query_scale[query], row_scale[row], bias[row]));
+    return ordered(fma(sum * query_scale[query], row_scale[row], bias[params.bias_first + row]));
     //% else
     return ordered(sum * query_scale[query] * row_scale[row]);
     //% endif
     //% elif METRIC == "l2"
-    return ordered(<% if BIAS %>bias[row] <% endif %>- sum);
+    return ordered(<% if BIAS %>bias[params.bias_first + row] <% endif %>- sum);
     //% else
-    return ordered(sum<% if BIAS %> + bias[row]<% endif %>);
+    return ordered(sum<% if BIAS %> + bias[params.bias_first + row]<% endif %>);
     //% endif
 }
 
@@ -142,7 +125,7 @@ fn topk(
     let first_query = group.y * {{ QT }}u;
     let column = thread % {{ XS }}u;
     let query = thread / {{ XS }}u * 4u;
-    //% if not SCORES
+    //% if not KEYS
     let first_list = split * params.queries + first_query;
     {{ open_lists(QT) }}
     //% endif
@@ -156,7 +139,7 @@ fn topk(
         let skip_0 = skips[skip];
         let skip_1 = skips[skip + 1u];
         if (skip_0 & skip_1) == 0xffffffffu {
-            //% if SCORES
+            //% if KEYS
             for (var i = thread; i < {{ QT * XT }}u; i += {{ WG }}u) {
                 let q = first_query + i / {{ XT }}u;
                 let r = t * {{ XT }}u + i % {{ XT }}u;
@@ -171,7 +154,7 @@ fn topk(
         var sum_{{ i }}_{{ j }} = 0.0;
         //% endfor
         //% endfor
-        for (var c0 = 0u; 4u * c0 < params.dim; c0 += {{ FOURS }}u) {
+        for (var c0 = 0u; 4u * c0 < params.width; c0 += {{ FOURS }}u) {
             for (var i = thread; i < {{ XT * FOURS }}u; i += {{ WG }}u) {
                 let r = i / {{ FOURS }}u;
                 let c = i % {{ FOURS }}u;
@@ -201,7 +184,7 @@ fn topk(
             workgroupBarrier();
         }
 
-        //% if not SCORES
+        //% if not KEYS
         var pending = 0u;
         //% endif
         //% for i in range(TX)
@@ -216,28 +199,28 @@ fn topk(
         var key_{{ i }}_{{ j }} = 0u;
         if open_{{ i }} && first_query + query + {{ j }}u < params.queries {
             //% if EXCLUDE == "each"
-            let word = masks[(first_query + query + {{ j }}u) * params.words + row_{{ i }} / 32u];
+            let word = masks[(first_query + query + {{ j }}u) * params.mask_stride + row_{{ i }} / 32u];
             if ((word >> (row_{{ i }} & 31u)) & 1u) == 0u {
                 key_{{ i }}_{{ j }} = key(sum_{{ i }}_{{ j }}, first_query + query + {{ j }}u, row_{{ i }});
             }
             //% else
             key_{{ i }}_{{ j }} = key(sum_{{ i }}_{{ j }}, first_query + query + {{ j }}u, row_{{ i }});
             //% endif
-            //% if SCORES
+            //% if KEYS
             found[(first_query + query + {{ j }}u) * params.span + row_{{ i }} - params.start * {{ XT }}u] = key_{{ i }}_{{ j }};
             //% endif
         }
-        //% if SCORES and EXCLUDE == "shared"
+        //% if KEYS and EXCLUDE == "shared"
         else if row_{{ i }} < params.rows && first_query + query + {{ j }}u < params.queries {
             found[(first_query + query + {{ j }}u) * params.span + row_{{ i }} - params.start * {{ XT }}u] = 0u;
         }
         //% endif
-        //% if not SCORES
+        //% if not KEYS
         if key_{{ i }}_{{ j }} > 0u && key_{{ i }}_{{ j }} >= worst[query + {{ j }}u].x { pending |= {{ 2 ** (4 * i + j) }}u; }
         //% endif
         //% endfor
         //% endfor
-        //% if not SCORES
+        //% if not KEYS
         //% set offers = namespace(all=[])
         //% for i in range(TX)
         //% for j in range(4)
@@ -248,7 +231,7 @@ fn topk(
         //% endif
     }
 
-    //% if not SCORES
+    //% if not KEYS
     {{ close_lists(LANES) }}
     //% endif
 }

@@ -33,7 +33,7 @@ fn embed_and_search(device: &Device) -> Result<Vec<(u64, u32)>> {
     let corpus = Corpus::from_tensor(&corpus)?;
     let queries = encoder.embed(&["the cat"])?;
     let queries = Tensor::from_slice(device, &[1, encoder.dim()], &queries)?;
-    let hits = topk(&queries, &corpus, &Search::new(Metric::Cosine, 2))?;
+    let hits = topk(&queries, &corpus, Metric::Cosine, &Search::new(2))?;
     let (ids, scores) = hits.get(0);
     Ok(ids.iter().copied().zip(scores.iter().map(|s| s.to_bits())).collect())
 }

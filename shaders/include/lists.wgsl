@@ -6,17 +6,8 @@
 // found, as u32:  lists  [splits, queries]: count, then k times (key, row)
 //                 others [splits, queries]: k times (key, row)
 //
-// Of the kernel's params `splits`, `queries`, `k` and `resume` are used: whether the lists hold what earlier launches found.
-
-// The score as an integer of the same order, at least 1; 0 for NaN. -0 is 0.
-//% macro ordered_key()
-fn ordered(score: f32) -> u32 {
-    var bits = bitcast<u32>(score);
-    if (bits & 0x7fffffffu) > 0x7f800000u { return 0u; }
-    if bits == 0x80000000u { bits = 0u; }
-    return select(bits | 0x80000000u, ~bits, (bits >> 31u) == 1u);
-}
-//% endmacro
+// Of the kernel's params `splits`, `queries`, `k`, `resume` (whether the lists hold what earlier launches found) and `floor` (the
+// key that must be exceeded) are used.
 
 // Lists of QT queries, LANES threads each, and room for ROOM candidates.
 //% macro lists(QT, LANES, ROOM)
@@ -101,7 +92,7 @@ fn merge(thread: u32, first_list: u32) {
         atomicStore(&counts[thread], 0u);
         lengths[thread] = 0u;
         sides[thread] = 0u;
-        worst[thread] = vec2<u32>(0u, 0u);
+        worst[thread] = vec2<u32>(params.floor, 0u);
         if params.resume == 1u && first_query + thread < params.queries {
             let length = min(found[(first_list + thread) * (2u * params.k + 1u)], params.k);
             lengths[thread] = length;

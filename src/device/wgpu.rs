@@ -70,6 +70,7 @@ pub(crate) struct Kernel {
 }
 
 /// A range of a buffer, bound to a kernel.
+#[derive(Clone)]
 pub(crate) struct Binding<'a> {
     pub(crate) buffer: &'a WgpuBuffer,
     pub(crate) offset: u64,

@@ -67,7 +67,7 @@ pub fn kmeans(vectors: &Tensor, how: &KMeans) -> Result<Clusters> {
         let (mut nearest, mut distances) = (Vec::new(), Vec::new());
         for part in host.chunks((VECTORS / 4 / dim.max(1)).max(1) * dim.max(1)) {
             let part = Tensor::from_slice(device, &[part.len() / dim, dim], part)?;
-            let hits = topk(&part, &corpus, &Search::new(Metric::L2, 1))?;
+            let hits = topk(&part, &corpus, Metric::L2, &Search::new(1))?;
             for (rows, scores) in hits.iter() {
                 // A square beyond f32 finds nothing nearer than anything else.
                 nearest.push(rows.first().map_or(0, |&r| r as u32));

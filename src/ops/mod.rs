@@ -15,6 +15,7 @@ pub mod norm;
 pub mod pool;
 pub mod residual;
 pub mod rope;
+pub mod select;
 pub mod topk;
 
 pub(crate) mod length;
@@ -41,7 +42,12 @@ pub const FAMILIES: &[Family] = &[
     residual::wgpu::FAMILY,
     rope::wgpu::FAMILY,
     topk::wgpu::FAMILY,
-    topk::scores::wgpu::FAMILY,
+    select::wgpu::MERGE,
+    select::wgpu::FILTER,
+    select::wgpu::SORT,
+    select::wgpu::CUT,
+    select::wgpu::SPLIT,
+    select::scores::wgpu::FAMILY,
 ];
 
 /// Every family with a PTX kernel, for the contract test.
@@ -64,8 +70,12 @@ pub const CUDA_FAMILIES: &[Family] = &[
     rope::cuda::FAMILY,
     topk::cuda::FAMILY,
     topk::cuda::TENSOR,
-    topk::cuda::MERGE,
-    topk::scores::cuda::FAMILY,
+    select::cuda::MERGE,
+    select::cuda::FILTER,
+    select::cuda::SORT,
+    select::cuda::CUT,
+    select::cuda::SPLIT,
+    select::scores::cuda::FAMILY,
 ];
 
 /// The stored type of a tensor as kernels name it: `f16p` is f16 on an adapter that lacks `SHADER_F16`.

@@ -6,13 +6,13 @@ use std::path::Path;
 use half::{bf16, f16};
 use rayon::prelude::*;
 
-use super::ids::{Filter, Hit, Ids};
+use super::ids::{self, Filter, Hit, Ids};
 use super::store::{self, File, Vectors};
 use crate::device::Device;
 use crate::ops::hamming::{BinaryCorpus, Hasher, Queries, encode, radius, topk};
 use crate::ops::length;
-use crate::ops::topk::select::{entry, key};
-use crate::ops::topk::{Exclude, Hits, Metric};
+use crate::ops::select::{Hits, Search, entry, key};
+use crate::ops::topk::Metric;
 use crate::{DType, Error, Float, Result, Tensor};
 
 /// Bytes of vectors on the device at a time, to be encoded.
@@ -144,17 +144,17 @@ impl BinaryIndex {
         let k = if rescore { search.k.saturating_mul(search.oversample) } else { search.k };
         let mut found = Vec::with_capacity(queries.len() / self.dim());
         let excluded = self.ids.excluded(search.filter);
-        let exclude = excluded.as_deref().map_or(Exclude::None, Exclude::Shared);
+        let wanted = Search { filter: ids::open(&excluded), ..Search::new(k) };
         for part in queries.chunks(self.group()) {
             let mut hits = if search.asymmetric {
                 let shape = [part.len() / self.dim(), self.hasher.bits()];
                 let (values, exponents) = self.hasher.project_scaled(part)?;
                 let values = Tensor::from_slice(self.device(), &shape, &values)?;
-                let mut hits = topk(Queries::Floats(&values), &self.codes, k, exclude)?;
+                let mut hits = topk(Queries::Floats(&values), &self.codes, &wanted)?;
                 hits.scale(&exponents);
                 hits
             } else {
-                topk(Queries::Codes(&self.encode(part)?), &self.codes, k, exclude)?
+                topk(Queries::Codes(&self.encode(part)?), &self.codes, &wanted)?
             };
             if rescore {
                 hits = self.rescore(part, &hits, search.metric, search.k);
@@ -178,9 +178,8 @@ impl BinaryIndex {
         self.check_queries("BinaryIndex::search_radius", queries)?;
         let mut found = Vec::with_capacity(queries.len() / self.dim());
         let excluded = self.ids.excluded(filter);
-        let exclude = excluded.as_deref().map_or(Exclude::None, Exclude::Shared);
         for part in queries.chunks(self.group()) {
-            let hits = radius(&self.encode(part)?, &self.codes, distance, exclude)?;
+            let hits = radius(&self.encode(part)?, &self.codes, distance, ids::open(&excluded))?;
             found.extend(self.named(part, &hits));
         }
         Ok(found)
@@ -223,7 +222,7 @@ impl BinaryIndex {
             entries
         });
         let mut best = Hits::new();
-        each.collect::<Vec<_>>().iter().for_each(|entries| best.push(entries));
+        each.collect::<Vec<_>>().into_iter().for_each(|entries| best.push(entries));
         best
     }
 

@@ -3,10 +3,10 @@
 use std::borrow::Cow;
 use std::path::Path;
 
-use super::ids::{Hit, Ids};
+use super::ids::{self, Hit, Ids};
 use super::store::{self, Stored, Vectors};
 use crate::device::Device;
-use crate::ops::topk::{Bitmap, Corpus, Exclude, Metric, Search, topk};
+use crate::ops::topk::{Corpus, Filter, Metric, Search, topk};
 use crate::{DType, Error, Result, Tensor};
 
 /// Bytes of queries on the device at a time.
@@ -101,7 +101,7 @@ impl FlatIndex {
         let mut found = Vec::with_capacity(queries.len() / dim);
         for part in queries.chunks(group) {
             let part = Tensor::from_slice(self.device(), &[part.len() / dim, dim], part)?;
-            self.collect(&part, k, metric, excluded.as_deref(), &mut found)?;
+            self.collect(&part, k, metric, ids::open(&excluded), &mut found)?;
         }
         Ok(found)
     }
@@ -118,7 +118,8 @@ impl FlatIndex {
         filter: Option<&dyn Fn(&str) -> bool>,
     ) -> Result<Vec<Vec<Hit>>> {
         let mut found = Vec::new();
-        self.collect(queries, k, metric, self.ids.excluded(filter).as_deref(), &mut found)?;
+        let excluded = self.ids.excluded(filter);
+        self.collect(queries, k, metric, ids::open(&excluded), &mut found)?;
         Ok(found)
     }
 
@@ -127,11 +128,10 @@ impl FlatIndex {
         queries: &Tensor,
         k: usize,
         metric: Metric,
-        excluded: Option<&Bitmap>,
+        filter: Filter<'_>,
         found: &mut Vec<Vec<Hit>>,
     ) -> Result<()> {
-        let exclude = excluded.map_or(Exclude::None, Exclude::Shared);
-        let hits = topk(queries, &self.corpus, &Search { metric, k, bias: None, exclude })?;
+        let hits = topk(queries, &self.corpus, metric, &Search { filter, ..Search::new(k) })?;
         found.extend(self.ids.hits(&hits));
         Ok(())
     }

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::ops::topk::{Bitmap, Hits};
+use crate::ops::select::{self, Bitmap, Hits, Rows};
 use crate::{Error, Result};
 
 /// A vector that was found.
@@ -19,6 +19,14 @@ pub struct Hit {
 
 /// What a search leaves out: `filter` keeps the ids for which it holds.
 pub(crate) type Filter<'a> = Option<&'a dyn Fn(&str) -> bool>;
+
+/// What [`Ids::excluded`] leaves.
+pub(super) fn open<'a>(excluded: &'a Option<Cow<'_, Bitmap>>) -> select::Filter<'a> {
+    match excluded {
+        None => select::Filter::All,
+        Some(excluded) => select::Filter::Shared(Rows::Exclude(excluded)),
+    }
+}
 
 /// Checks that ids differ. Every file that is written and every index goes through this, so that one that was written can be
 /// read.

@@ -1,5 +1,5 @@
 use nearkin::ops::hamming::{BinaryCorpus, Hasher, Queries, encode, radius, topk};
-use nearkin::ops::topk::{Bitmap, Exclude};
+use nearkin::ops::select::{Bitmap, Filter, Rows, Search};
 use nearkin::{DType, Device, Error, Tensor};
 use proptest::prelude::*;
 
@@ -32,6 +32,11 @@ enum Maps {
     Each(Vec<Bitmap>),
 }
 
+/// What a case searches for.
+fn search(k: usize, filter: Filter<'_>) -> Search<'_> {
+    Search { filter, ..Search::new(k) }
+}
+
 impl Maps {
     fn new(kind: usize, queries: usize, rows: usize, rng: &mut Rng) -> Maps {
         let mut map = |q: usize| {
@@ -44,11 +49,19 @@ impl Maps {
         }
     }
 
-    fn exclude(&self) -> Exclude<'_> {
+    fn sets(&self) -> Vec<Rows<'_>> {
         match self {
-            Maps::None => Exclude::None,
-            Maps::Shared(map) => Exclude::Shared(map),
-            Maps::Each(maps) => Exclude::PerQuery(maps),
+            Maps::None => Vec::new(),
+            Maps::Shared(map) => vec![Rows::Exclude(map)],
+            Maps::Each(maps) => maps.iter().map(Rows::Exclude).collect(),
+        }
+    }
+
+    fn filter<'a>(&self, sets: &'a [Rows<'a>]) -> Filter<'a> {
+        match self {
+            Maps::None => Filter::All,
+            Maps::Shared(_) => Filter::Shared(sets[0]),
+            Maps::Each(_) => Filter::PerQuery(sets),
         }
     }
 
@@ -85,12 +98,14 @@ proptest! {
                 queries[q * width..][..width].copy_from_slice(&rows[row * width..][..width]);
             }
             let maps = Maps::new(exclude, count, n, &mut rng);
+            let sets = maps.sets();
+            let filter = maps.filter(&sets);
             let corpus = BinaryCorpus::from_tensor(&words(device, &[n, width], &rows)).unwrap();
             let tensor = words(device, &[count, width], &queries);
-            let hits = topk(Queries::Codes(&tensor), &corpus, k, maps.exclude()).unwrap();
+            let hits = topk(Queries::Codes(&tensor), &corpus, &search(k, filter)).unwrap();
             prop_assert_eq!(hits.len(), count);
             let reach = (reach * width) as u32;
-            let near = radius(&tensor, &corpus, reach, maps.exclude()).unwrap();
+            let near = radius(&tensor, &corpus, reach, filter).unwrap();
             for (q, query) in queries.chunks(width).enumerate() {
                 let ranked = oracle::rank(query, &rows, |i| maps.has(q, i));
                 let split = |n: usize| -> (Vec<u64>, Vec<f32>) {
@@ -119,13 +134,15 @@ proptest! {
             let rows = codes(&mut rng, n, width);
             let corpus = BinaryCorpus::from_tensor(&words(device, &[n, width], &rows)).unwrap();
             let maps = Maps::new(exclude, count, n, &mut rng);
+            let sets = maps.sets();
+            let filter = maps.filter(&sets);
             let bits = 32 * width;
             // Bytes are exact: the order is the oracle's.
             let bytes: Vec<i8> = (0..count * bits).map(|_| rng.next() as i8 / 40).collect();
             let packed: Vec<u32> =
                 bytes.chunks(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]].map(|b| b as u8))).collect();
             let tensor = words(device, &[count, bits / 4], &packed);
-            let hits = topk(Queries::Int8(&tensor), &corpus, k, maps.exclude()).unwrap();
+            let hits = topk(Queries::Int8(&tensor), &corpus, &search(k, filter)).unwrap();
             for (q, query) in bytes.chunks(bits).enumerate() {
                 let query: Vec<f64> = query.iter().map(|&b| b as f64).collect();
                 let mut ranked: Vec<(f32, u64)> = rows
@@ -139,7 +156,7 @@ proptest! {
                 prop_assert_eq!(hits.get(q), (&ids[..], &scores[..]), "{} query {}", name, q);
             }
             let (tensor, queries) = normals(device, FLOATS[dtype], &[count, bits], &mut rng);
-            let hits = topk(Queries::Floats(&tensor), &corpus, k, maps.exclude()).unwrap();
+            let hits = topk(Queries::Floats(&tensor), &corpus, &search(k, filter)).unwrap();
             for (q, query) in queries.chunks(bits).enumerate() {
                 let (ids, scores) = hits.get(q);
                 let all: Vec<(f64, f64)> =
@@ -241,8 +258,8 @@ fn neither_batch_nor_chunks_nor_k_change_a_bit() {
         let find = |corpus: &BinaryCorpus, n: usize, k: usize| {
             let queries = words(device, &[n, 8], &all[..n * 8]);
             let vectors = Tensor::from_slice(device, &[n, 256], &floats[..n * 256]).unwrap();
-            let exact = topk(Queries::Codes(&queries), corpus, k, Exclude::None).unwrap();
-            let asymmetric = topk(Queries::Floats(&vectors), corpus, k, Exclude::None).unwrap();
+            let exact = topk(Queries::Codes(&queries), corpus, &Search::new(k)).unwrap();
+            let asymmetric = topk(Queries::Floats(&vectors), corpus, &Search::new(k)).unwrap();
             (exact, asymmetric)
         };
         let (exact, asymmetric) = find(&whole, 40, 20);
@@ -285,7 +302,7 @@ fn a_corpus_grows_shrinks_and_exceeds_a_binding() {
         let corpus = BinaryCorpus::from_tensor(&words(device, &[24_576, 16], &rows)).unwrap();
         let queries = words(device, &[5, 16], &rows[..80]);
         for k in [3, 400] {
-            let hits = topk(Queries::Codes(&queries), &corpus, k, Exclude::None).unwrap();
+            let hits = topk(Queries::Codes(&queries), &corpus, &Search::new(k)).unwrap();
             for q in 0..5 {
                 let ranked = oracle::rank(&rows[q * 16..][..16], &rows, |_| false);
                 let ids: Vec<u64> = ranked.iter().take(k).map(|r| r.1).collect();
@@ -314,7 +331,7 @@ fn a_nan_query_finds_nothing_and_infinities_are_ordinary() {
         queries[64] = -1.0;
         let queries = Tensor::from_slice(device, &[3, 32], &queries).unwrap();
         for k in [2, 300] {
-            let hits = topk(Queries::Floats(&queries), &corpus, k, Exclude::None).unwrap();
+            let hits = topk(Queries::Floats(&queries), &corpus, &Search::new(k)).unwrap();
             assert_eq!(hits.get(0).0, &[] as &[u64], "{name}");
             let (ids, scores) = hits.get(1);
             assert_eq!((ids[0], ids[1], scores[0]), (1, 2, f32::INFINITY), "{name}");
@@ -342,14 +359,15 @@ fn bad_input_is_refused() {
     is(corpus.append(&[1, 2, 3]).unwrap_err(), "multiple of 2 words");
     corpus.append(&[1, 2]).unwrap();
     let codes = words(device, &[1, 2], &[0, 0]);
-    is(topk(Queries::Codes(&codes), &corpus, 0, Exclude::None).unwrap_err(), "at least 1");
-    is(topk(Queries::Codes(&x), &corpus, 1, Exclude::None).unwrap_err(), "u32");
-    is(topk(Queries::Floats(&x), &corpus, 1, Exclude::None).unwrap_err(), "64 values");
-    is(topk(Queries::Int8(&codes), &corpus, 1, Exclude::None).unwrap_err(), "16");
+    is(topk(Queries::Codes(&codes), &corpus, &Search::new(0)).unwrap_err(), "at least 1");
+    is(topk(Queries::Codes(&x), &corpus, &Search::new(1)).unwrap_err(), "u32");
+    is(topk(Queries::Floats(&x), &corpus, &Search::new(1)).unwrap_err(), "64 values");
+    is(topk(Queries::Int8(&codes), &corpus, &Search::new(1)).unwrap_err(), "16");
     let map = Bitmap::new(4);
-    is(topk(Queries::Codes(&codes), &corpus, 1, Exclude::Shared(&map)).unwrap_err(), "1 rows");
-    let maps = [Bitmap::new(1), Bitmap::new(1)];
-    is(radius(&codes, &corpus, 1, Exclude::PerQuery(&maps)).unwrap_err(), "1 bitmaps");
+    is(topk(Queries::Codes(&codes), &corpus, &search(1, Filter::Shared(Rows::Exclude(&map)))).unwrap_err(), "1 rows");
+    let map = Bitmap::new(1);
+    let sets = [Rows::Exclude(&map); 2];
+    is(radius(&codes, &corpus, 1, Filter::PerQuery(&sets)).unwrap_err(), "1 sets");
     // More than there are bits is everything.
-    assert_eq!(radius(&codes, &corpus, u32::MAX, Exclude::None).unwrap().get(0).0, [0]);
+    assert_eq!(radius(&codes, &corpus, u32::MAX, Filter::All).unwrap().get(0).0, [0]);
 }

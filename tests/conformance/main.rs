@@ -29,4 +29,5 @@ mod norm;
 mod pool;
 mod residual;
 mod rope;
+mod select;
 mod topk;

@@ -2,7 +2,7 @@ use nearkin::ops::maxsim::{
     Best, MaxSim, Reduction, Side, Storage, Tokens, align, both, rerank, scores, search,
 };
 use nearkin::ops::residual::{Codec, Codes};
-use nearkin::ops::topk::{Bitmap, Exclude};
+use nearkin::ops::select::{Bitmap, Filter, Rows, Search};
 use nearkin::{DType, Device, Error, Offsets, Tensor};
 use proptest::prelude::*;
 
@@ -454,12 +454,9 @@ proptest! {
         let (q, d) = (set(&queries), set(&lengths));
         let maps: Vec<Bitmap> =
             queries.iter().map(|_| Bitmap::from_fn(documents, |_| rng.below(3) == 0)).collect();
-        let exclude = [Exclude::None, Exclude::Shared(&maps[0]), Exclude::PerQuery(&maps)][kind];
-        let out = |q: usize, d: usize| match exclude {
-            Exclude::None => false,
-            Exclude::Shared(map) => map.contains(d),
-            Exclude::PerQuery(maps) => maps[q].contains(d),
-        };
+        let sets: Vec<Rows<'_>> = maps.iter().map(Rows::Exclude).collect();
+        let filter = [Filter::All, Filter::Shared(sets[0]), Filter::PerQuery(&sets)][kind];
+        let out = |q: usize, d: usize| [false, maps[0].contains(d), maps[q].contains(d)][kind];
         let how = if side { MaxSim::colbert() } else { MaxSim::filip(Side::Documents) };
         let cut = (cut * documents as f64) as usize;
         let all: Vec<usize> = (0..documents).collect();
@@ -468,7 +465,7 @@ proptest! {
             let on_q = q.on(device);
             let scores = scores(&on_q, &d.on(device), &how).unwrap().to_vec::<f32>().unwrap();
             let parts: Vec<Tokens> = parts.iter().map(|p| p.on(device)).collect();
-            let hits = search(&on_q, &parts, &how, k, exclude).unwrap();
+            let hits = search(&on_q, &parts, &how, &Search { filter, ..Search::new(k) }).unwrap();
             for query in 0..queries.len() {
                 let scores = &scores[query * documents..][..documents];
                 let found = |d: &usize| !out(query, *d) && scores[*d] > f32::NEG_INFINITY;
@@ -612,7 +609,7 @@ fn nan_never_wins_and_nothing_is_minus_infinity() {
         let none = u32::MAX;
         assert_eq!(places, [2, 2, none, none, 1, 1, none, 2, none], "{name}");
         // Neither a query with a NaN nor a document without tokens or with infinite distance is found.
-        let hits = search(&on_q, &[on_d], &MaxSim::colbert(), 10, Exclude::None).unwrap();
+        let hits = search(&on_q, &[on_d], &MaxSim::colbert(), &Search::new(10)).unwrap();
         assert_eq!(hits.get(0).0, [4, 0, 3], "{name}");
         assert_eq!(hits.get(1).0, [0, 1, 2, 3, 4, 5], "{name}");
         assert!(hits.get(2).0.is_empty(), "{name}");
@@ -649,14 +646,13 @@ fn a_search_ranks_the_scores() {
             let parts: Vec<Tokens> = parts.iter().map(|p| p.on(device)).collect();
             let maps: Vec<Bitmap> =
                 (0..4).map(|q| Bitmap::from_fn(60, |i| i % (q + 2) == 0)).collect();
-            let excludes = [Exclude::None, Exclude::Shared(&maps[1]), Exclude::PerQuery(&maps)];
-            for (exclude, k) in excludes.iter().zip([5, 60, 7]) {
-                let out = |q: usize, d: usize| match exclude {
-                    Exclude::None => false,
-                    Exclude::Shared(map) => map.contains(d),
-                    Exclude::PerQuery(maps) => maps[q].contains(d),
-                };
-                let hits = search(&on_q, &parts, &how, k, *exclude).unwrap();
+            let sets: Vec<Rows<'_>> = maps.iter().map(Rows::Exclude).collect();
+            let filters = [Filter::All, Filter::Shared(sets[1]), Filter::PerQuery(&sets)];
+            for (kind, (filter, k)) in filters.into_iter().zip([5, 60, 7]).enumerate() {
+                let out =
+                    |q: usize, d: usize| [false, maps[1].contains(d), maps[q].contains(d)][kind];
+                let wanted = Search { filter, ..Search::new(k) };
+                let hits = search(&on_q, &parts, &how, &wanted).unwrap();
                 assert_eq!(hits.len(), 4);
                 for query in 0..4 {
                     let scores = &all[query * 60..][..60];
@@ -867,8 +863,9 @@ fn what_does_not_fit_is_refused() {
         }
         let map = Bitmap::new(3);
         let parts = [good.clone()];
-        for (k, exclude) in [(0, Exclude::None), (1, Exclude::Shared(&map))] {
-            let refused = search(&good, &parts, &how, k, exclude);
+        let short = Filter::Shared(Rows::Exclude(&map));
+        for (k, filter) in [(0, Filter::All), (1, short)] {
+            let refused = search(&good, &parts, &how, &Search { filter, ..Search::new(k) });
             assert!(matches!(refused, Err(Error::Argument { .. })), "{name}");
         }
         if !device.is_cpu() {

@@ -1,4 +1,4 @@
-use nearkin::ops::topk::{Bitmap, Corpus, Exclude, Hits, Metric, Search, topk};
+use nearkin::ops::topk::{Bitmap, Corpus, Filter, Hits, Metric, Rows, Search, topk};
 use nearkin::{DType, Device, DeviceOptions, Error, MatmulPrecision, Tensor};
 use proptest::prelude::*;
 
@@ -78,18 +78,19 @@ proptest! {
             let maps: Vec<Bitmap> = (0..count.max(1))
                 .map(|q| Bitmap::from_fn(n, |i| (i / 70 + q).is_multiple_of(2) || rng.unit() < 0.3))
                 .collect();
+            let on_device = Tensor::from_slice(device, &[n], &bias).unwrap();
+            let sets: Vec<Rows<'_>> = maps.iter().map(Rows::Exclude).collect();
             let search = Search {
-                metric,
-                k,
-                bias: with_bias.then_some(&bias),
-                exclude: match exclude {
-                    0 => Exclude::None,
-                    1 => Exclude::Shared(&maps[0]),
-                    _ => Exclude::PerQuery(&maps[..count]),
+                bias: with_bias.then_some(&on_device),
+                filter: match exclude {
+                    0 => Filter::All,
+                    1 => Filter::Shared(sets[0]),
+                    _ => Filter::PerQuery(&sets[..count]),
                 },
+                ..Search::new(k)
             };
             let corpus = Corpus::from_tensor(&rows).unwrap();
-            let hits = topk(&queries, &corpus, &search).unwrap();
+            let hits = topk(&queries, &corpus, metric, &search).unwrap();
             prop_assert_eq!(hits.len(), count);
             for (q, query) in qs.chunks(dim).enumerate() {
                 let excluded = |i| match exclude {
@@ -97,7 +98,7 @@ proptest! {
                     1 => maps[0].contains(i),
                     _ => maps[q].contains(i),
                 };
-                let ranked = oracle::rank(want, query, &xs, search.bias, excluded);
+                let ranked = oracle::rank(want, query, &xs, with_bias.then_some(&bias[..]), excluded);
                 check(&format!("{metric:?} on {name}, query {q}"), hits.get(q), k, &ranked, dim);
             }
         }
@@ -120,7 +121,7 @@ proptest! {
             let mut integers = |n: usize| -> Vec<f32> { (0..n).map(|_| rng.below(3) as f32 - 1.0).collect() };
             let (rows, xs) = tensor(device, FLOATS[dtype], &[n, dim], &integers(n * dim));
             let (queries, qs) = tensor(device, DType::F32, &[count, dim], &integers(count * dim));
-            let hits = topk(&queries, &Corpus::from_tensor(&rows).unwrap(), &Search::new(metric, k)).unwrap();
+            let hits = topk(&queries, &Corpus::from_tensor(&rows).unwrap(), metric, &Search::new(k)).unwrap();
             for (q, query) in qs.chunks(dim).enumerate() {
                 let ranked = oracle::rank(want, query, &xs, None, |_| false);
                 let ids: Vec<u64> = ranked.iter().take(k).map(|r| r.0).collect();
@@ -140,7 +141,7 @@ fn a_large_k_of_many_rows() {
         let (queries, qs) = normals(device, DType::F32, &[3, 8], &mut rng);
         let corpus = Corpus::from_tensor(&rows).unwrap();
         for k in [5000, n, n + 1] {
-            let hits = topk(&queries, &corpus, &Search::new(Metric::Dot, k)).unwrap();
+            let hits = topk(&queries, &corpus, Metric::Dot, &Search::new(k)).unwrap();
             for (q, query) in qs.chunks(8).enumerate() {
                 let ranked = oracle::rank(oracle::Metric::Dot, query, &xs, None, |_| false);
                 check(&format!("{name} k {k}"), hits.get(q), k, &ranked, 8);
@@ -159,7 +160,7 @@ fn neither_batch_nor_chunks_nor_k_change_a_bit() {
             let n = 3001;
             let rows = rng.normals(n * dim);
             let queries = rng.normals(70 * dim);
-            let bias = rng.normals(n);
+            let bias = Tensor::from_slice(device, &[n], &rng.normals(n)).unwrap();
             let whole = corpus(device, dtype, dim, &[&rows]);
             let mut parts = Vec::new();
             let mut rest = &rows[..];
@@ -174,8 +175,8 @@ fn neither_batch_nor_chunks_nor_k_change_a_bit() {
             let hits = |corpus: &Corpus, queries: &[f32], k: usize| -> Hits {
                 let shape = [queries.len() / dim, dim];
                 let queries = Tensor::from_slice(device, &shape, queries).unwrap();
-                let search = Search { bias: Some(&bias), ..Search::new(metric, k) };
-                topk(&queries, corpus, &search).unwrap()
+                let search = Search { bias: Some(&bias), ..Search::new(k) };
+                topk(&queries, corpus, metric, &search).unwrap()
             };
             let all = hits(&whole, &queries, 20);
             assert_eq!(all, hits(&chunked, &queries, 20), "{name} {metric:?}: chunks");
@@ -201,7 +202,7 @@ fn a_corpus_larger_than_a_binding() {
         let (queries, qs) = normals(device, DType::F32, &[5, 64], &mut rng);
         let corpus = Corpus::from_tensor(&rows).unwrap();
         for k in [10, 400] {
-            let hits = topk(&queries, &corpus, &Search::new(Metric::Cosine, k)).unwrap();
+            let hits = topk(&queries, &corpus, Metric::Cosine, &Search::new(k)).unwrap();
             for (q, query) in qs.chunks(64).enumerate() {
                 let ranked = oracle::rank(oracle::Metric::Cosine, query, &xs, None, |_| false);
                 check(name, hits.get(q), k, &ranked, 64);
@@ -218,19 +219,20 @@ fn nan_never_enters_and_infinities_are_ordinary() {
             let rows = [-inf, 0.0, nan, 0.0, 1.0, 0.0, inf, 0.0, 2.0, 0.0, nan, nan, 1.0, 0.0];
             let corpus = corpus(device, DType::F32, 2, &[&rows]);
             let (queries, _) = tensor(device, DType::F32, &[3, 2], &[1.0, 1.0, nan, 1.0, 0.0, nan]);
-            let hits = topk(&queries, &corpus, &Search::new(Metric::Dot, k)).unwrap();
+            let hits = topk(&queries, &corpus, Metric::Dot, &Search::new(k)).unwrap();
             let ids = [3, 4, 2, 6, 0];
             let scores = [inf, 2.0, 1.0, 1.0, -inf];
             let n = k.min(5);
             assert_eq!(hits.get(0), (&ids[..n], &scores[..n]), "{name}");
             for metric in [Metric::Dot, Metric::Cosine, Metric::L2] {
-                let hits = topk(&queries, &corpus, &Search::new(metric, k)).unwrap();
+                let hits = topk(&queries, &corpus, metric, &Search::new(k)).unwrap();
                 assert!(hits.get(1).0.is_empty() && hits.get(2).0.is_empty(), "{name} {metric:?}");
             }
             // A bias may take part: NaN keeps a row out, infinities order.
             let bias = [0.0, 0.0, nan, -inf, 0.0, 0.0, inf];
-            let search = Search { bias: Some(&bias), ..Search::new(Metric::Dot, k) };
-            let hits = topk(&queries, &corpus, &search).unwrap();
+            let bias = Tensor::from_slice(device, &[7], &bias).unwrap();
+            let search = Search { bias: Some(&bias), ..Search::new(k) };
+            let hits = topk(&queries, &corpus, Metric::Dot, &search).unwrap();
             let ids = [6, 4, 0];
             assert_eq!(hits.get(0).0, &ids[..k.min(3)], "{name}");
         }
@@ -251,7 +253,7 @@ fn infinities_are_ordinary_in_sixteen_bits() {
                 let queries: Vec<f32> =
                     [ones, pad(inf), pad(nan), pad(-0.5)].concat().repeat(count / 4);
                 let (queries, _) = tensor(device, DType::F32, &[count, 8], &queries);
-                let hits = topk(&queries, &corpus, &Search::new(Metric::Dot, k)).unwrap();
+                let hits = topk(&queries, &corpus, Metric::Dot, &Search::new(k)).unwrap();
                 let n = k.min(5);
                 for q in (0..count).step_by(4) {
                     let what = format!("{name} {dtype} {count} queries, k {k}");
@@ -280,9 +282,9 @@ fn hits_do_not_depend_on_how_queries_are_stored() {
         let shape = [21, 64];
         let same = Tensor::from_slice(device, &shape, &queries.to_f32_vec().unwrap()).unwrap();
         for metric in [Metric::Dot, Metric::Cosine] {
-            let search = Search::new(metric, 40);
-            let hits = topk(&queries, &corpus, &search).unwrap();
-            assert_eq!(hits, topk(&same, &corpus, &search).unwrap(), "{name} {metric:?}");
+            let search = Search::new(40);
+            let hits = topk(&queries, &corpus, metric, &search).unwrap();
+            assert_eq!(hits, topk(&same, &corpus, metric, &search).unwrap(), "{name} {metric:?}");
         }
     }
 }
@@ -312,11 +314,11 @@ fn lower_precision_depends_on_the_query_alone() {
             let chunked = corpus(&device, dtype, dim, &[some, more]);
             let asked = queries.to_f32_vec().unwrap();
             let what = format!("{precision:?} {dtype} {metric:?}");
-            let all = topk(&queries, &whole, &Search::new(metric, 20)).unwrap();
+            let all = topk(&queries, &whole, metric, &Search::new(20)).unwrap();
             for q in [0, 69] {
                 let one = Tensor::from_slice(&device, &[1, dim], &asked[q * dim..][..dim]).unwrap();
                 for k in [20, 100, 200, 300] {
-                    let hits = topk(&one, &chunked, &Search::new(metric, k)).unwrap();
+                    let hits = topk(&one, &chunked, metric, &Search::new(k)).unwrap();
                     let (ids, scores) = hits.get(0);
                     assert_eq!((&ids[..20], &scores[..20]), all.get(q), "{what}: query {q}, k {k}");
                 }
@@ -341,7 +343,7 @@ fn signed_zeros_tie_and_zero_vectors_have_cosine_zero() {
             let corpus = corpus(device, DType::F32, 2, &[&rows]);
             let (queries, _) = tensor(device, DType::F32, &[2, 2], &[0.0, 0.0, 0.0, -0.0]);
             for metric in [Metric::Dot, Metric::Cosine] {
-                let hits = topk(&queries, &corpus, &Search::new(metric, k)).unwrap();
+                let hits = topk(&queries, &corpus, metric, &Search::new(k)).unwrap();
                 for q in 0..2 {
                     assert_eq!(hits.get(q).0, &[0, 1, 2, 3], "{name} {metric:?}");
                     assert!(hits.get(q).1.iter().all(|s| s.to_bits() == 0), "{name} {metric:?}");
@@ -358,13 +360,13 @@ fn duplicates_far_from_the_origin_are_at_distance_zero() {
         let rows: Vec<f32> = rng.normals(200 * 96).iter().map(|v| v + 5000.0).collect();
         let corpus = corpus(device, DType::F32, 96, &[&rows]);
         let (queries, _) = tensor(device, DType::F32, &[200, 96], &rows);
-        let hits = topk(&queries, &corpus, &Search::new(Metric::L2, 2)).unwrap();
+        let hits = topk(&queries, &corpus, Metric::L2, &Search::new(2)).unwrap();
         for q in 0..200 {
             let (ids, scores) = hits.get(q);
             assert_eq!((ids[0], scores[0]), (q as u64, 0.0), "{name}");
             assert!(scores[1] < -50.0, "{name}");
         }
-        let hits = topk(&queries, &corpus, &Search::new(Metric::L2, 1000)).unwrap();
+        let hits = topk(&queries, &corpus, Metric::L2, &Search::new(1000)).unwrap();
         assert!(
             (0..200).all(|q| hits.get(q).0[0] == q as u64 && hits.get(q).1[0] == 0.0),
             "{name}"
@@ -381,14 +383,16 @@ fn excluding_everything_and_almost_everything() {
         let corpus = Corpus::from_tensor(&rows).unwrap();
         for k in [5, 500] {
             let all = Bitmap::from_fn(1000, |_| true);
-            let search = Search { exclude: Exclude::Shared(&all), ..Search::new(Metric::Dot, k) };
-            let hits = topk(&queries, &corpus, &search).unwrap();
+            let filter = Filter::Shared(Rows::Exclude(&all));
+            let search = Search { filter, ..Search::new(k) };
+            let hits = topk(&queries, &corpus, Metric::Dot, &search).unwrap();
             assert!(hits.len() == 40 && hits.iter().all(|h| h.0.is_empty()), "{name}");
             // Each query sees one row.
             let maps: Vec<Bitmap> =
                 (0..40).map(|q| Bitmap::from_fn(1000, |i| i != q * 25)).collect();
-            let search = Search { exclude: Exclude::PerQuery(&maps), ..search };
-            let hits = topk(&queries, &corpus, &search).unwrap();
+            let sets: Vec<Rows<'_>> = maps.iter().map(Rows::Exclude).collect();
+            let search = Search { filter: Filter::PerQuery(&sets), ..search };
+            let hits = topk(&queries, &corpus, Metric::Dot, &search).unwrap();
             for q in 0..40 {
                 assert_eq!(hits.get(q).0, &[q as u64 * 25], "{name} k {k}");
             }
@@ -418,9 +422,9 @@ fn a_corpus_grows_and_shrinks() {
         assert_eq!(grown.bytes(), fresh.bytes());
         let (queries, _) = normals(device, DType::BF16, &[4, 24], &mut rng);
         for (metric, _) in METRICS {
-            let search = Search::new(metric, 30);
-            let grown = topk(&queries, &grown, &search).unwrap();
-            assert_eq!(grown, topk(&queries, &fresh, &search).unwrap(), "{name}");
+            let search = Search::new(30);
+            let grown = topk(&queries, &grown, metric, &search).unwrap();
+            assert_eq!(grown, topk(&queries, &fresh, metric, &search).unwrap(), "{name}");
         }
         grown.retain(|_| false).unwrap();
         assert!(grown.is_empty() && grown.bytes() == 0);
@@ -432,30 +436,36 @@ fn empty_and_wrong_inputs() {
     for (name, device) in main_devices() {
         let empty = Corpus::new(device, DType::F32, 3).unwrap();
         let queries = Tensor::zeros(device, DType::F32, &[2, 3]).unwrap();
-        let hits = topk(&queries, &empty, &Search::new(Metric::Dot, 5)).unwrap();
+        let hits = topk(&queries, &empty, Metric::Dot, &Search::new(5)).unwrap();
         assert!(hits.len() == 2 && hits.iter().all(|h| h.0.is_empty()), "{name}");
         let some = corpus(device, DType::F32, 3, &[&[1.0; 12]]);
         let none = Tensor::zeros(device, DType::F32, &[0, 3]).unwrap();
-        assert!(topk(&none, &some, &Search::new(Metric::Dot, 5)).unwrap().is_empty());
+        assert!(topk(&none, &some, Metric::Dot, &Search::new(5)).unwrap().is_empty());
         assert_eq!(hits.get(2), (&[][..], &[][..]));
         assert_eq!(hits.get(usize::MAX), (&[][..], &[][..]));
 
-        let search = Search::new(Metric::Dot, 5);
+        let search = Search::new(5);
         let argument =
             |r: Result<Hits, Error>| assert!(matches!(r, Err(Error::Argument { .. })), "{r:?}");
         let shape =
             |r: Result<Hits, Error>| assert!(matches!(r, Err(Error::Shape { .. })), "{r:?}");
-        argument(topk(&queries, &some, &Search::new(Metric::Dot, 0)));
-        argument(topk(&queries, &empty, &Search::new(Metric::Dot, 0)));
-        argument(topk(&queries, &some, &Search { bias: Some(&[0.0; 3]), ..search }));
+        argument(topk(&queries, &some, Metric::Dot, &Search::new(0)));
+        argument(topk(&queries, &empty, Metric::Dot, &Search::new(0)));
+        let bias = Tensor::zeros(device, DType::F32, &[3]).unwrap();
+        shape(topk(&queries, &some, Metric::Dot, &Search { bias: Some(&bias), ..search }));
         let short = Bitmap::new(3);
-        argument(topk(&queries, &some, &Search { exclude: Exclude::Shared(&short), ..search }));
-        let maps = [Bitmap::new(4)];
-        argument(topk(&queries, &some, &Search { exclude: Exclude::PerQuery(&maps), ..search }));
-        shape(topk(&Tensor::zeros(device, DType::F32, &[2, 4]).unwrap(), &some, &search));
-        shape(topk(&Tensor::zeros(device, DType::F32, &[3]).unwrap(), &some, &search));
-        shape(topk(&Tensor::zeros(device, DType::U32, &[2, 3]).unwrap(), &some, &search));
-        shape(topk(&Tensor::zeros(&Device::cpu(), DType::F32, &[2, 3]).unwrap(), &some, &search));
+        for rows in [Rows::Exclude(&short), Rows::Allow(&short), Rows::AllowIds(&[4])] {
+            let filter = Filter::Shared(rows);
+            argument(topk(&queries, &some, Metric::Dot, &Search { filter, ..search }));
+        }
+        let (map, least) = (Bitmap::new(4), Some(f32::NAN));
+        let filter = Filter::PerQuery(&[Rows::Exclude(&map)]);
+        argument(topk(&queries, &some, Metric::Dot, &Search { filter, ..search }));
+        argument(topk(&queries, &some, Metric::Dot, &Search { least, ..search }));
+        shape(topk(&Tensor::zeros(device, DType::F32, &[2, 4]).unwrap(), &some, Metric::Dot, &search));
+        shape(topk(&Tensor::zeros(device, DType::F32, &[3]).unwrap(), &some, Metric::Dot, &search));
+        shape(topk(&Tensor::zeros(device, DType::U32, &[2, 3]).unwrap(), &some, Metric::Dot, &search));
+        shape(topk(&Tensor::zeros(&Device::cpu(), DType::F32, &[2, 3]).unwrap(), &some, Metric::Dot, &search));
         assert!(matches!(Corpus::new(device, DType::F32, 0), Err(Error::Argument { .. })));
         assert!(matches!(Corpus::new(device, DType::U32, 3), Err(Error::Argument { .. })));
         let mut some = some;

@@ -1,6 +1,6 @@
 use nearkin::DType;
 use nearkin::ops::hamming::{BinaryCorpus, Hasher, Queries, encode, topk};
-use nearkin::ops::topk::{Bitmap, Exclude};
+use nearkin::ops::select::{Bitmap, Filter, Rows, Search};
 use nearkin::{Device, Tensor};
 
 use crate::common::{Rng, normals};
@@ -37,12 +37,14 @@ fn a_search_streams_the_codes_once_and_writes_no_distances() {
         let asked = random(&device, queries, words, 2);
         let what = format!("{queries} queries, {rows} x {bits} bits, k {k}");
         let half = Bitmap::from_fn(rows, |row| row / 64 % 2 == 1);
-        for (exclude, share) in [(Exclude::None, 1), (Exclude::Shared(&half), 2)] {
+        let half = Filter::Shared(Rows::Exclude(&half));
+        for (filter, share) in [(Filter::All, 1), (half, 2)] {
+            let search = Search { filter, ..Search::new(k) };
             let all = launches(&emulator, || {
-                topk(Queries::Codes(&asked), &corpus, k, exclude).unwrap();
+                topk(Queries::Codes(&asked), &corpus, &search).unwrap();
             });
             let names: Vec<&str> = all.iter().map(|l| l.kernel.as_str()).collect();
-            assert_eq!(names, ["hamming", "topk_merge"], "{what}");
+            assert_eq!(names, ["hamming", "select_merge"], "{what}");
             let (scan, merge) = (&all[0].counts, &all[1].counts);
             let floor = (rows * words * 4 / share) as u64;
             // The queries' own bytes come on top; the lists, which are written, are counted below.
@@ -81,7 +83,7 @@ fn distances_are_formed_without_conflicts() {
                 Tensor::from_slice(&device, &[queries, words], &vec![7u32; queries * words])
                     .unwrap();
             let all = launches(&emulator, || {
-                topk(Queries::Codes(&asked), &corpus, 10, Exclude::None).unwrap();
+                topk(Queries::Codes(&asked), &corpus, &Search::new(10)).unwrap();
             });
             assert_eq!(all[0].counts.blocks, 1);
             all[0].counts.shared.conflicts()

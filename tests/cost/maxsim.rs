@@ -1,6 +1,6 @@
 use nearkin::ops::maxsim::{MaxSim, Side, Storage, Tokens, align, both, scores, search};
 use nearkin::ops::residual::Codec;
-use nearkin::ops::topk::Exclude;
+use nearkin::ops::select::Search;
 use nearkin::{DType, Device, Offsets, Tensor};
 use ptx_emulator::counts::Counts;
 
@@ -150,12 +150,12 @@ fn a_search_reads_its_scores_once() {
         let find = |d: &Tokens| {
             launches(&emulator, || {
                 let d = std::slice::from_ref(d);
-                search(&q, d, &MaxSim::colbert(), k, Exclude::None).unwrap();
+                search(&q, d, &MaxSim::colbert(), &Search::new(k)).unwrap();
             })
         };
         let all = find(&d);
         let names: Vec<&str> = all.iter().map(|l| l.kernel.as_str()).collect();
-        assert_eq!(names, ["maxsim", "topk_scores", "topk_merge"], "{what}");
+        assert_eq!(names, ["maxsim", "select_scores", "select_merge"], "{what}");
         let (select, merge) = (&all[1].counts, &all[2].counts);
         let floor = (4 * queries * documents + 8 * k * queries) as u64;
         let cold = cold_bytes(select) + cold_bytes(merge);

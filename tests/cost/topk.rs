@@ -1,4 +1,4 @@
-use nearkin::ops::topk::{Bitmap, Corpus, Exclude, Metric, Search, topk};
+use nearkin::ops::topk::{Bitmap, Corpus, Filter, Metric, Rows, Search, topk};
 use nearkin::{DType, Device, DeviceOptions, MatmulPrecision, Tensor};
 
 use crate::common::{Rng, normals};
@@ -55,13 +55,14 @@ fn a_search_streams_the_corpus_once_and_writes_no_scores() {
         let (kernel, height) = if tensor == 0 { ("topk", 64) } else { ("topk_mma", 128) };
         let query_tiles = queries.div_ceil(tile[0]);
         let half = Bitmap::from_fn(rows, |row| row / height % 2 == 1);
-        for (exclude, share) in [(Exclude::None, 1), (Exclude::Shared(&half), 2)] {
-            let search = Search { exclude, ..Search::new(Metric::Cosine, k) };
+        let half = Filter::Shared(Rows::Exclude(&half));
+        for (filter, share) in [(Filter::All, 1), (half, 2)] {
+            let search = Search { filter, ..Search::new(k) };
             let all = launches(&emulator, || {
-                topk(&q, &corpus, &search).unwrap();
+                topk(&q, &corpus, Metric::Cosine, &search).unwrap();
             });
             let names: Vec<&str> = all.iter().map(|l| l.kernel.as_str()).collect();
-            assert_eq!(names, [kernel, "topk_merge"], "{what}");
+            assert_eq!(names, [kernel, "select_merge"], "{what}");
             let (scan, merge) = (&all[0].counts, &all[1].counts);
             // Rows and their lengths; half of the tiles are never loaded.
             let floor = (rows * (dim * dtype.size() + 4) / share) as u64;
@@ -90,7 +91,7 @@ fn a_search_streams_the_corpus_once_and_writes_no_scores() {
             Tensor::from_f32(&device, dtype, &[256, dim], &vec![f32::NAN; 256 * dim]).unwrap();
         let corpus = Corpus::from_tensor(&nan).unwrap();
         let all = launches(&emulator, || {
-            topk(&q, &corpus, &Search::new(Metric::Cosine, k)).unwrap();
+            topk(&q, &corpus, Metric::Cosine, &Search::new(k)).unwrap();
         });
         assert_eq!(all[0].counts.shared.conflicts(), 0, "{what}: bank conflicts");
     }

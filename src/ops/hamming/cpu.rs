@@ -1,7 +1,6 @@
 //! Codes on the CPU: packed from products in registers; 32 rows side by side against each query.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rayon::prelude::*;
 
@@ -10,14 +9,13 @@ use super::distances::{BLOCK, distances};
 use super::{Args, Hasher, Host};
 use crate::dtype::with_float;
 use crate::ops::math::vectorize;
-use crate::ops::topk::select::{Selector, entry, key, score};
-use crate::ops::topk::{Exclude, Hits};
+use crate::ops::select::cpu::{self, Worker};
+use crate::ops::select::order::score;
+use crate::ops::select::{Best, Selector, entry, key};
 use crate::{Float, Result, Tensor};
 
 /// Bytes of codes that a worker draws at a time.
 const TILE: usize = 128 << 10;
-/// Bytes of candidates a worker may hold; queries beyond them wait for another pass over the corpus.
-const CANDIDATES: usize = 32 << 20;
 /// Rows that an encoding task takes, and rows whose products are in registers together.
 const ROWS: usize = 64;
 const STRIP: usize = 2;
@@ -92,20 +90,9 @@ fn project(rows: &[f32], dim: usize, packed: &[f32], thresholds: &[f32], codes: 
     );
 }
 
-pub(crate) fn topk(args: &Args<'_>) -> Hits {
-    let group = (CANDIDATES / Selector::bytes(args.k)).clamp(1, args.count);
-    let mut hits = Hits::new();
-    for first in (0..args.count).step_by(group) {
-        let queries = first..(first + group).min(args.count);
-        pass(args, &queries).iter().for_each(|entries| hits.push(entries));
-    }
-    hits
-}
-
-/// One pass over the corpus for some of the queries.
-fn pass(args: &Args<'_>, queries: &Range<usize>) -> Vec<Vec<u64>> {
+pub(super) fn best(args: &Args<'_>, queries: Range<usize>, k: usize) -> Best {
     let step = BLOCK * (TILE / (BLOCK * args.corpus.words() * size_of::<u32>())).max(1);
-    let tiles: Vec<(&Chunk, Range<usize>)> = args
+    let tiles: Vec<Tile<'_>> = args
         .corpus
         .parts()
         .iter()
@@ -114,43 +101,19 @@ fn pass(args: &Args<'_>, queries: &Range<usize>) -> Vec<Vec<u64>> {
             (0..n).step_by(step).map(move |s| (chunk, s..(s + step).min(n)))
         })
         .collect();
-    let panel = Panel::new(args, queries);
-    // Workers draw tiles in order, so each sees rows in ascending order; the merge is under a total order, so it does
-    // not matter who drew which.
-    let next = AtomicUsize::new(0);
-    let workers = rayon::current_num_threads().min(tiles.len());
-    let found: Vec<Vec<Selector>> = (0..workers)
-        .into_par_iter()
-        .with_max_len(1)
-        .map(|_| {
-            let mut worker = Worker {
-                args,
-                queries,
-                found: vec![Selector::new(args.k); queries.len()],
-                limits: vec![f32::NAN; queries.len()],
-                counts: vec![u64::MAX; queries.len()],
-            };
-            while let Some((chunk, rows)) = tiles.get(next.fetch_add(1, Ordering::Relaxed)) {
-                worker.tile(&panel, chunk, rows.clone());
-            }
-            worker.found
-        })
-        .collect();
-    (0..queries.len())
-        .into_par_iter()
-        .map(|q| {
-            let mut all = found[0][q].clone();
-            found[1..].iter().for_each(|f| all.merge(&f[q]));
-            all.finish()
-        })
-        .collect()
+    let panel = Panel::new(args, &queries);
+    cpu::best(&tiles, queries.len(), || Scorer::new(args, &queries, &panel, k))
 }
+
+/// Rows of a chunk.
+type Tile<'a> = (&'a Chunk, Range<usize>);
 
 /// The queries of a pass as the loops read them.
 enum Panel<'a> {
     /// Words in twos, the last padded with zeros.
     Codes(Vec<u64>),
-    Floats(&'a [f32]),
+    /// Values, and what each query's sums are multiplied by.
+    Floats(&'a [f32], &'a [f32]),
 }
 
 impl<'a> Panel<'a> {
@@ -161,7 +124,9 @@ impl<'a> Panel<'a> {
             Host::Codes(words) => {
                 Panel::Codes(words[range].chunks_exact(width).flat_map(doubles).collect())
             }
-            Host::Floats(values) => Panel::Floats(&values[range]),
+            Host::Floats { values, scale } => {
+                Panel::Floats(&values[range], &scale[queries.clone()])
+            }
         }
     }
 }
@@ -171,29 +136,60 @@ fn doubles(words: &[u32]) -> impl Iterator<Item = u64> {
 }
 
 /// What a worker keeps between tiles.
-struct Worker<'a> {
+struct Scorer<'a> {
     args: &'a Args<'a>,
     queries: &'a Range<usize>,
+    panel: &'a Panel<'a>,
+    bias: Option<&'a [f32]>,
     found: Vec<Selector>,
-    /// What a score must beat: NaN while any may enter.
+    /// What a score must exceed: NaN while any may enter.
     limits: Vec<f32>,
     /// What a distance must be below.
     counts: Vec<u64>,
 }
 
-impl Worker<'_> {
-    fn tile(&mut self, panel: &Panel<'_>, chunk: &Chunk, rows: Range<usize>) {
+impl<'a> Scorer<'a> {
+    fn new(args: &'a Args<'a>, queries: &'a Range<usize>, panel: &'a Panel<'a>, k: usize) -> Self {
+        let mut scorer = Scorer {
+            args,
+            queries,
+            panel,
+            bias: args.search.bias.map(Tensor::cpu::<f32>),
+            found: vec![Selector::new(k, args.floor); queries.len()],
+            limits: vec![f32::NAN; queries.len()],
+            counts: vec![u64::MAX; queries.len()],
+        };
+        (0..queries.len()).for_each(|q| scorer.limit(q));
+        scorer
+    }
+
+    /// Takes over what a query's selector demands.
+    fn limit(&mut self, q: usize) {
+        self.limits[q] = score((self.found[q].threshold() >> 32) as u32);
+        // A bias may make up for any distance.
+        if self.bias.is_none() && !self.limits[q].is_nan() {
+            self.counts[q] = -self.limits[q] as u64;
+        }
+    }
+}
+
+impl Worker<Tile<'_>> for Scorer<'_> {
+    fn found(self) -> Vec<Selector> {
+        self.found
+    }
+
+    fn tile(&mut self, (chunk, rows): &Tile<'_>) {
         let words = self.args.corpus.words();
         let codes = chunk.codes.cpu::<u32>();
         let (mut wide, mut narrow) = (Vec::new(), Vec::new());
         for start in rows.clone().step_by(BLOCK) {
             let count = BLOCK.min(rows.end - start);
             let row = chunk.start + start;
-            if self.args.exclude.covers(self.queries.clone(), row..row + count) {
+            if self.args.search.filter.covers(self.queries.clone(), row..row + count) {
                 continue;
             }
             let block = &codes[start * words..][..count * words];
-            match panel {
+            match self.panel {
                 Panel::Codes(queries) => {
                     let wides = words.div_ceil(2);
                     wide.resize(wides, [0u64; BLOCK]);
@@ -211,7 +207,7 @@ impl Worker<'_> {
                         },
                     );
                 }
-                Panel::Floats(queries) => {
+                Panel::Floats(queries, scale) => {
                     narrow.resize(words, [0u32; BLOCK]);
                     for (lane, code) in block.chunks_exact(words).enumerate() {
                         narrow.iter_mut().zip(code).for_each(|(to, &w)| to[lane] = w);
@@ -220,10 +216,11 @@ impl Worker<'_> {
                     vectorize(
                         #[inline(always)]
                         || {
-                            for (q, query) in queries.enumerate() {
-                                let sums = sums(&narrow, query);
+                            for (q, (query, scale)) in queries.zip(scale.iter()).enumerate() {
+                                let sums = sums(&narrow, query).map(|sum| sum * scale);
                                 // A NaN limit lets everything pass; a NaN score is turned away below.
-                                let limit = self.limits[q];
+                                let limit =
+                                    if self.bias.is_some() { f32::NAN } else { self.limits[q] };
                                 let beaten = sums.iter().map(|&s| (limit >= s) as u32);
                                 if beaten.sum::<u32>() < BLOCK as u32 {
                                     self.offer(q, row, sums[..count].iter().copied());
@@ -235,29 +232,23 @@ impl Worker<'_> {
             }
         }
     }
+}
 
+impl Scorer<'_> {
     /// Offers the scores of rows `row` and following to a query.
     #[inline(never)]
     fn offer(&mut self, q: usize, row: usize, scores: impl Iterator<Item = f32>) {
         let selector = &mut self.found[q];
         for (row, score) in (row..).zip(scores) {
-            let key = key(score);
-            let entry = entry(key, row as u32);
-            if key == 0 || entry <= selector.threshold() {
-                continue;
-            }
-            let excluded = match self.args.exclude {
-                Exclude::None => false,
-                exclude => exclude.contains(self.queries.start + q, row),
-            };
-            if !excluded {
+            let score = self.bias.map_or(score, |bias| score + bias[row]);
+            let entry = entry(key(score), row as u32);
+            if entry > selector.threshold()
+                && !self.args.search.filter.excludes(self.queries.start + q, row)
+            {
                 selector.push(entry);
             }
         }
-        if selector.threshold() > 0 {
-            self.limits[q] = score((selector.threshold() >> 32) as u32);
-            self.counts[q] = -self.limits[q] as u64;
-        }
+        self.limit(q);
     }
 }
 

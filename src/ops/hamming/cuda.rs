@@ -1,32 +1,19 @@
-//! Codes through `kernels/hamming.ptx` and `kernels/hamming_encode.ptx`. As in top-k, splits of the corpus keep sorted lists,
-//! which `kernels/topk_merge.ptx` merges; for large k the host selects from slabs of keys.
+//! Codes through `kernels/hamming.ptx` and `kernels/hamming_encode.ptx`.
 
 use std::ops::Range;
 use std::sync::Arc;
 
-use rayon::prelude::*;
-
-use super::corpus::Chunk;
 use super::{Args, Hasher, Host};
 use crate::device::cuda::{Binding, CudaDevice};
-use crate::ops::topk::cuda::{MergeParams, entries, merge};
-use crate::ops::topk::select::{Entry, Selector, entry};
-use crate::ops::topk::{Bitmap, Exclude, Hits};
+use crate::ops::select::cuda::{self, Inputs, ScanParams};
+use crate::ops::select::{Best, FUSED_K};
 use crate::template::{Family, Spec, keys, params};
 use crate::{DType, Result, Tensor};
 
-/// The largest k whose lists the kernels keep.
-const FUSED_K: usize = 256;
 /// Up to here a query's list is small enough that a block takes many queries.
 const SMALL_K: usize = 64;
 /// Rows of a tile.
 const TILE: usize = 64;
-/// How much less the lists should weigh than the rows.
-const LIST_SHARE: usize = 64;
-/// Bytes of the lists, of a slab of keys, and of the host's candidates for large k.
-const LISTS: usize = 64 << 20;
-const SLAB: usize = 32 << 20;
-const CANDIDATES: usize = 64 << 20;
 
 /// How scores are formed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
@@ -55,252 +42,125 @@ impl Spec for HammingSpec {
     const FAMILY: &'static str = "hamming";
 }
 
-params! {
-    struct HammingParams {
-        words: u32, rows: u32, base: u32, queries: u32, qtiles: u32,
-        start: u32, tiles: u32, per_split: u32, k: u32, resume: u32,
-        excludes: u32, mask_stride: u32, skip_stride: u32, span: u32,
-    }
-}
-
 pub(crate) const FAMILY: Family = Family {
     name: HammingSpec::FAMILY,
     spec_keys: || keys(HammingSpec { path: Path::Mma, vector: true, qt: 4, cap: 128, keys: false }),
-    params: HammingParams::MEMBERS,
-    params_size: size_of::<HammingParams>(),
+    params: ScanParams::MEMBERS,
+    params_size: size_of::<ScanParams>(),
 };
 
-pub(super) fn topk(gpu: &Arc<CudaDevice>, args: &Args<'_>) -> Result<Hits> {
-    let fused = args.k <= FUSED_K;
-    let (qt, cap) = match args.count {
-        _ if !fused => (32, 128),
-        0..=4 if args.k <= SMALL_K => (4, 128),
-        _ if args.k <= SMALL_K => (32, 128),
-        0..=4 => (4, 512),
-        _ => (16, 512),
-    };
-    // Lists of several splits should fit for all queries of a pass.
-    let group = match fused {
-        true => LISTS / (8 * args.k) / 8,
-        false => (CANDIDATES / Selector::bytes(args.k)).min(2 * qt),
-    };
-    let group = group.clamp(1, args.count);
-    let mut hits = Hits::new();
-    for first in (0..args.count).step_by(group) {
-        let queries = first..(first + group).min(args.count);
-        let pass = Pass::new(gpu, args, queries, qt, cap, fused)?;
-        let found = if fused { pass.lists()? } else { pass.slabs()? };
-        found.iter().for_each(|entries| hits.push(entries));
+/// Queries of a block, and entries of a list.
+fn tile(count: usize, k: usize) -> [u32; 2] {
+    match count {
+        _ if k > FUSED_K => [32, 128],
+        0..=4 if k <= SMALL_K => [4, 128],
+        _ if k <= SMALL_K => [32, 128],
+        0..=4 => [4, 512],
+        _ => [16, 512],
     }
-    Ok(hits)
+}
+
+/// How many queries are searched together.
+pub(super) fn group(args: &Args<'_>, k: usize) -> usize {
+    cuda::group(k, k > FUSED_K, tile(args.count, k)[0] as usize)
+}
+
+pub(super) fn best(
+    gpu: &Arc<CudaDevice>,
+    args: &Args<'_>,
+    queries: Range<usize>,
+    k: usize,
+) -> Result<Best> {
+    let (wanted, spans) = (args.wanted(&queries, k), args.spans());
+    let prepared = Prepared::new(gpu, args, queries, k)?;
+    cuda::best(gpu, args.corpus.device(), &wanted, &spans, &prepared)
+}
+
+pub(super) fn count(
+    gpu: &Arc<CudaDevice>,
+    args: &Args<'_>,
+    queries: Range<usize>,
+) -> Result<Vec<u32>> {
+    let (wanted, spans) = (args.wanted(&queries, 0), args.spans());
+    let prepared = Prepared::new(gpu, args, queries, FUSED_K + 1)?;
+    cuda::count(gpu, args.corpus.device(), &wanted, &spans, &prepared)
 }
 
 /// Some of the queries on the device, to be searched for together.
-struct Pass<'a> {
+struct Prepared<'a> {
     gpu: &'a Arc<CudaDevice>,
     args: &'a Args<'a>,
-    queries: Range<usize>,
     data: Tensor,
+    /// What the sums of float queries are multiplied by.
+    scale: Option<Tensor>,
     spec: HammingSpec,
 }
 
-/// A chunk's inputs that change from search to search.
-struct Inputs {
-    /// For each tile of queries and each of rows whether nothing may be found there, and the bitmaps' words.
-    exclude: Option<[Tensor; 2]>,
-    tiles: usize,
-    /// Whether each query has a bitmap of its own.
-    each: bool,
-}
-
-impl<'a> Pass<'a> {
+impl<'a> Prepared<'a> {
     fn new(
         gpu: &'a Arc<CudaDevice>,
         args: &'a Args<'a>,
         queries: Range<usize>,
-        qt: usize,
-        cap: usize,
-        fused: bool,
+        k: usize,
     ) -> Result<Self> {
         let (device, width, n) = (args.corpus.device(), args.width(), queries.len());
+        let [qt, cap] = tile(args.count, k);
         let range = queries.start * width..queries.end * width;
-        let (path, data) = match &args.queries {
+        let (path, data, scale) = match &args.queries {
             Host::Codes(q) => {
                 let path = if qt == 4 { Path::Popc } else { Path::Mma };
-                (path, Tensor::from_slice(device, &[n, width], &q[range])?)
+                (path, Tensor::from_slice(device, &[n, width], &q[range])?, None)
             }
-            Host::Floats(q) => (Path::Floats, Tensor::from_slice(device, &[n, width], &q[range])?),
+            Host::Floats { values, scale } => (
+                Path::Floats,
+                Tensor::from_slice(device, &[n, width], &values[range])?,
+                Some(Tensor::from_slice(device, &[n], &scale[queries])?),
+            ),
         };
-        Ok(Pass {
-            gpu,
-            args,
-            data,
-            queries,
-            spec: HammingSpec {
-                path,
-                vector: path != Path::Floats && width.is_multiple_of(4),
-                qt: qt as u32,
-                cap: cap as u32,
-                keys: !fused,
-            },
-        })
+        let vector = path != Path::Floats && width.is_multiple_of(4);
+        let spec = HammingSpec { path, vector, qt, cap, keys: k > FUSED_K };
+        Ok(Prepared { gpu, args, data, scale, spec })
+    }
+}
+
+impl cuda::Scan for Prepared<'_> {
+    fn rows(&self) -> usize {
+        TILE
     }
 
-    /// The chunks of which something may be found.
-    fn chunks(&self) -> impl Iterator<Item = &'a Chunk> {
-        let (exclude, queries) = (self.args.exclude, self.queries.clone());
-        let parts = self.args.corpus.parts().iter();
-        parts.filter(move |c| !exclude.covers(queries.clone(), c.start..c.start + c.len()))
+    fn queries(&self) -> usize {
+        self.spec.qt as usize
     }
 
-    fn inputs(&self, chunk: &Chunk) -> Result<Inputs> {
-        let device = self.args.corpus.device();
-        let (n, tiles) = (chunk.len(), chunk.len().div_ceil(TILE));
-        let (maps, each): (&[Bitmap], bool) = match self.args.exclude {
-            Exclude::None => return Ok(Inputs { exclude: None, tiles, each: false }),
-            Exclude::Shared(map) => (std::slice::from_ref(map), false),
-            Exclude::PerQuery(maps) => (&maps[self.queries.clone()], true),
-        };
-        let rows = |tile: usize| {
-            let start = chunk.start + tile * TILE;
-            start..(start + TILE).min(chunk.start + n)
-        };
-        let skips: Vec<u32> = maps
-            .chunks(self.spec.qt as usize)
-            .flat_map(|maps| (0..tiles).map(move |t| maps.iter().all(|m| m.covers(rows(t))) as u32))
-            .collect();
-        let words: Vec<u32> = maps
-            .iter()
-            .flat_map(|map| (0..2 * tiles).map(move |w| map.word(chunk.start + 32 * w)))
-            .collect();
-        let exclude = Some([
-            Tensor::from_slice(device, &[skips.len()], &skips)?,
-            Tensor::from_slice(device, &[words.len()], &words)?,
-        ]);
-        Ok(Inputs { exclude, tiles, each })
+    fn stores_keys(&self) -> bool {
+        self.spec.keys
     }
 
-    /// Enqueues the search of a chunk's tiles; `params` says which, by how many splits.
+    fn runs_at_once(&self) -> bool {
+        false
+    }
+
     fn launch(
         &self,
-        chunk: &Chunk,
-        inputs: &Inputs,
-        best: Binding<'_>,
-        found: Binding<'_>,
-        params: HammingParams,
+        chunk: usize,
+        inputs: &Inputs<'_>,
+        [best, found]: [Binding<'_>; 2],
+        params: ScanParams,
+        blocks: usize,
     ) -> Result<()> {
-        let qtiles = self.queries.len().div_ceil(self.spec.qt as usize);
-        let params = HammingParams {
-            words: self.args.corpus.words() as u32,
-            rows: chunk.len() as u32,
-            base: chunk.start as u32,
-            queries: self.queries.len() as u32,
-            qtiles: qtiles as u32,
-            k: self.args.k as u32,
-            excludes: inputs.exclude.is_some() as u32,
-            mask_stride: if inputs.each { 2 * inputs.tiles as u32 } else { 0 },
-            skip_stride: if inputs.each { inputs.tiles as u32 } else { 0 },
-            ..params
-        };
-        let kernel =
-            self.gpu.kernel(self.spec, (HammingParams::MEMBERS, size_of::<HammingParams>()))?;
+        let params = ScanParams { width: self.args.corpus.words() as u32, ..params };
+        let kernel = self.gpu.kernel(self.spec, (ScanParams::MEMBERS, size_of::<ScanParams>()))?;
         // What is absent is not read, but something must be bound.
+        let absent = Binding::from(self.data.cuda());
         let [skips, masks] = match &inputs.exclude {
-            Some([skips, masks]) => [Some(skips), Some(masks)],
-            None => [None, None],
+            Some(both) => [&both[0], &both[1]].map(|t| Binding::from(t.cuda())),
+            None => [absent; 2],
         };
-        let bindings = [
-            self.data.cuda().into(),
-            chunk.codes.cuda().into(),
-            skips.unwrap_or(&self.data).cuda().into(),
-            masks.unwrap_or(&self.data).cuda().into(),
-            best,
-            found,
-        ];
-        let splits = params.tiles.div_ceil(params.per_split) as usize;
-        self.gpu.launch(&kernel, &bindings, &params, [qtiles * splits, 1, 1])
-    }
-
-    /// Lists of each split, merged chunk by chunk.
-    fn lists(&self) -> Result<Vec<Vec<Entry>>> {
-        let (n, k) = (self.queries.len(), self.args.k);
-        let device = self.args.corpus.device();
-        let qtiles = n.div_ceil(self.spec.qt as usize);
-        // Several blocks for each multiprocessor, one at least; but lists that weigh little beside the rows, and splits of
-        // several times k rows, or their lists would never prune.
-        let splits = |chunk: &Chunk| {
-            let tiles = chunk.len().div_ceil(TILE);
-            let fill = (self.gpu.facts.multiprocessors as usize).div_ceil(qtiles);
-            (chunk.codes.bytes() / (LIST_SHARE * 8 * k * n))
-                .clamp(fill, 8 * fill)
-                .min(tiles / (k / 16).max(4))
-                .min(LISTS / (8 * k * n))
-                .max(1)
-        };
-        let most = self.chunks().map(splits).max().unwrap_or(0);
-        if most == 0 {
-            return Ok(vec![Vec::new(); n]);
-        }
-        // An entry is two words, the row's complement first.
-        let found = Tensor::cuda_uninit(device, DType::U32, &[most, n, 2 * k])?;
-        let best = Tensor::cuda_uninit(device, DType::U32, &[n, 2 * k])?;
-        for (i, chunk) in self.chunks().enumerate() {
-            let tiles = chunk.len().div_ceil(TILE);
-            let per_split = tiles.div_ceil(splits(chunk));
-            let params = HammingParams {
-                tiles: tiles as u32,
-                per_split: per_split as u32,
-                resume: (i > 0) as u32,
-                ..Default::default()
-            };
-            let inputs = self.inputs(chunk)?;
-            self.launch(chunk, &inputs, best.cuda().into(), found.cuda().into(), params)?;
-            let params = MergeParams {
-                queries: n as u32,
-                splits: tiles.div_ceil(per_split) as u32,
-                k: k as u32,
-            };
-            merge(self.gpu, &found, &best, i > 0, params)?;
-        }
-        entries(&best, k)
-    }
-
-    /// Large k: keys of all queries of the pass and as many rows as a slab holds, selected from on the host.
-    fn slabs(&self) -> Result<Vec<Vec<Entry>>> {
-        let n = self.queries.len();
-        let device = self.args.corpus.device();
-        let fit = (SLAB / size_of::<u32>() / n / TILE).max(1);
-        let mut selectors = vec![Selector::new(self.args.k); n];
-        for chunk in self.chunks() {
-            let inputs = self.inputs(chunk)?;
-            for start in (0..inputs.tiles).step_by(fit) {
-                let tiles = fit.min(inputs.tiles - start);
-                let first = start * TILE;
-                let span = (tiles * TILE).min(chunk.len() - first);
-                // Tiles that are skipped stay 0, which never enters.
-                let found = Tensor::zeros(device, DType::U32, &[n, span])?;
-                let splits = tiles.min(8 * self.gpu.facts.multiprocessors as usize);
-                let params = HammingParams {
-                    start: start as u32,
-                    tiles: tiles as u32,
-                    per_split: tiles.div_ceil(splits) as u32,
-                    span: span as u32,
-                    ..Default::default()
-                };
-                let unused = self.data.cuda().into();
-                self.launch(chunk, &inputs, unused, found.cuda().into(), params)?;
-                let keys = found.to_vec::<u32>()?;
-                selectors.par_iter_mut().zip(keys.par_chunks(span)).for_each(|(selector, keys)| {
-                    for (row, &key) in (chunk.start + first..).zip(keys) {
-                        let entry = entry(key, row as u32);
-                        if key > 0 && entry > selector.threshold() {
-                            selector.push(entry);
-                        }
-                    }
-                });
-            }
-        }
-        Ok(selectors.into_par_iter().map(Selector::finish).collect())
+        let codes = self.args.corpus.parts()[chunk].codes.cuda().into();
+        let scale = self.scale.as_ref().map_or(absent, |t| t.cuda().into());
+        let bias = inputs.bias.unwrap_or(absent);
+        let bindings = [absent, codes, scale, bias, skips, masks, best, found];
+        self.gpu.launch(&kernel, &bindings, &params, [blocks, 1, 1])
     }
 }
 

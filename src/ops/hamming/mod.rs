@@ -22,13 +22,8 @@
 //! in f32 (`B <= 2^17`), and the same on every device; those of floats are one chain of additions in the order of the bits.
 //!
 //! # Memory
-//! A corpus holds `N B / 8` bytes on its device. A search adds, beyond queries and hits,
-//! - on the CPU, for each thread, `8 (k + max(k, 64))` bytes a query, at most 32 MiB, and 32 rows;
-//! - on wgpu, up to `k = 256`, `16 k + 4` bytes a query and split of the corpus, at most 64 MiB; above, a slab of keys of at
-//!   most 32 MiB, read back and selected from on the host, with `16 k` bytes a query there, at most 64 MiB;
-//! - on CUDA, up to `k = 256`, `8 k` bytes a query and split, at most 64 MiB; above, as on wgpu.
-//!
-//! Where that does not hold all queries, they go in groups, each reading the corpus again.
+//! A corpus holds `N B / 8` bytes on its device. [`select`](super::select) says what a search adds beyond queries and hits; on the CPU
+//! also 32 rows for each thread.
 //!
 //! # Counted
 //! On CUDA, as `tests/cost` asserts (read from memory, of the codes' bytes): 1 query, 40 000 codes of 1024 bits 5,120,128 bytes,
@@ -53,8 +48,7 @@
 //! Float queries, 4 by 100 000 codes of 1024 bits: 12.6 ms. Hashing 10 000 vectors of 384 dimensions to 384 bits: 62.5 ms.
 //!
 //! # Limits
-//! `radius` on a GPU searches for the 256 nearest first; a query that has more within the radius takes slabs of keys through
-//! the host. Rows of a corpus are fewer than 2^32 - 1; on wgpu a code must fit a binding.
+//! Rows of a corpus are fewer than 2^32 - 1; on wgpu a code must fit a binding.
 
 mod corpus;
 mod cpu;
@@ -70,13 +64,17 @@ pub use corpus::BinaryCorpus;
 pub use hasher::Hasher;
 pub use itq::Itq;
 
-use std::borrow::Cow;
+use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::topk::{Bitmap, Exclude, Hits};
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
+use self::corpus::Chunk;
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
+use super::select::plan::{Span, Wanted};
+use super::select::{self, Best, Filter, Found, Hits, Scored, Search};
 use super::{check_float, length, matrix};
-use crate::device::Backend;
+use crate::device::{Backend, Device};
 use crate::{DType, Error, Result, Tensor};
 
 /// The most bits of a code: so many that sums of int8 are exact in f32.
@@ -131,7 +129,11 @@ pub enum Queries<'a> {
 /// Queries after the checks: words or f32 on the host, row after row.
 enum Host {
     Codes(Vec<u32>),
-    Floats(Vec<f32>),
+    Floats {
+        values: Vec<f32>,
+        /// What sums are multiplied by; NaN for a query with a NaN.
+        scale: Vec<f32>,
+    },
 }
 
 /// The inputs after the checks.
@@ -139,9 +141,9 @@ pub(crate) struct Args<'a> {
     queries: Host,
     count: usize,
     corpus: &'a BinaryCorpus,
-    exclude: Exclude<'a>,
-    /// `min(k, N)`.
-    k: usize,
+    search: &'a Search<'a>,
+    /// The key that must be exceeded.
+    floor: u32,
 }
 
 impl Args<'_> {
@@ -149,28 +151,42 @@ impl Args<'_> {
     fn width(&self) -> usize {
         match self.queries {
             Host::Codes(_) => self.corpus.words(),
-            Host::Floats(_) => self.corpus.bits(),
+            Host::Floats { .. } => self.corpus.bits(),
         }
     }
 }
 
-/// The `k` best rows of a corpus for each query, exactly: score descending, equal scores by ascending row number. A float query
+/// The best rows of a corpus for each query, exactly: score descending, equal scores by ascending row number. A float query
 /// with a NaN finds nothing. Any `k` works; a query finds fewer rows only where fewer remain.
 ///
-/// The call waits for the device, because it returns host data.
+/// The call waits for the device, because it returns host data: see [`topk_on_device`].
 ///
 /// # Errors
-/// [`Error::Argument`] if `k` is 0 or a bitmap has not one bit a row, [`Error::Shape`] if the queries do not fit the corpus or
-/// are on another device, [`Error::OutOfMemory`].
-pub fn topk(
+/// [`Error::Argument`] if `k` is 0, a filter does not fit the corpus or `least` is NaN; [`Error::Shape`] if the queries or the bias
+/// do not fit the corpus or are on another device; [`Error::OutOfMemory`].
+pub fn topk(queries: Queries<'_>, corpus: &BinaryCorpus, search: &Search<'_>) -> Result<Hits> {
+    with(queries, corpus, search, |args| select::hits(&args))
+}
+
+/// As [`topk`], but only enqueues: the result stays on the device, as \[Q, min(k, N)\] entries.
+///
+/// # Errors
+/// As [`topk`].
+pub fn topk_on_device(
     queries: Queries<'_>,
     corpus: &BinaryCorpus,
-    k: usize,
-    exclude: Exclude<'_>,
-) -> Result<Hits> {
-    if k == 0 {
-        return Err(Error::argument("k", "at least 1", "0"));
-    }
+    search: &Search<'_>,
+) -> Result<Found> {
+    with(queries, corpus, search, |args| select::enqueue(&args))
+}
+
+/// Checks the inputs and prepares the queries.
+fn with<R>(
+    queries: Queries<'_>,
+    corpus: &BinaryCorpus,
+    search: &Search<'_>,
+    run: impl FnOnce(Args<'_>) -> Result<R>,
+) -> Result<R> {
     let (tensor, width) = match queries {
         Queries::Codes(t) => (t, corpus.words()),
         Queries::Floats(t) => (t, corpus.bits()),
@@ -189,61 +205,105 @@ pub fn topk(
         let expected = format!("queries on {:?}", corpus.device());
         return Err(Error::shape("hamming", expected, format!("{:?}", tensor.device())));
     }
-    check_maps(exclude, count, corpus.len())?;
-    if count == 0 || corpus.is_empty() {
-        return Ok(Hits::none(count));
-    }
-    let mut exponents = Vec::new();
+    let mut floor = search.check("hamming", corpus.device(), [count, corpus.len()])?;
     let queries = match queries {
         Queries::Codes(t) => Host::Codes(t.to_vec()?),
         Queries::Floats(t) => {
             let mut values = t.to_f32_vec()?;
-            let each = values.par_chunks_mut(width);
-            exponents = each.map(|query| length::reduce(query, &length::PLAIN)).collect();
-            Host::Floats(values)
+            let scale = |query: &mut [f32]| match query.iter().any(|v| v.is_nan()) {
+                true => f32::NAN,
+                false => length::scaled(1.0, length::reduce(query, &length::PLAIN)),
+            };
+            let scale = values.par_chunks_mut(width).map(scale).collect();
+            Host::Floats { values, scale }
         }
         Queries::Int8(t) => {
             let bytes = |w: u32| w.to_le_bytes().map(|b| f32::from(b as i8));
-            Host::Floats(t.to_vec::<u32>()?.into_iter().flat_map(bytes).collect())
+            let values = t.to_vec::<u32>()?.into_iter().flat_map(bytes).collect();
+            Host::Floats { values, scale: vec![1.0; count] }
         }
     };
-    let mut hits = search(&Args { queries, count, corpus, exclude, k: k.min(corpus.len()) })?;
-    hits.scale(&exponents);
-    Ok(hits)
+    if let (Host::Codes(_), Some(least), None) = (&queries, search.least, search.bias) {
+        floor = floor_of(least);
+    }
+    run(Args { queries, count, corpus, search, floor })
 }
 
-fn search(args: &Args<'_>) -> Result<Hits> {
-    match args.corpus.device().backend() {
-        Backend::Cpu(_) => Ok(cpu::topk(args)),
-        #[cfg(feature = "cuda")]
-        Backend::Cuda(gpu) => cuda::topk(gpu, args),
-        #[cfg(feature = "wgpu")]
-        Backend::Wgpu(gpu) => wgpu::topk(gpu, args),
+/// The key that exactly the negated distances of at least `least` exceed, as one of an integer: kernels compare distances too.
+fn floor_of(least: f32) -> u32 {
+    match -least {
+        // No distance is below 0.
+        radius if radius < 0.0 => select::key(f32::INFINITY),
+        radius => select::key(-(radius.min(MAX_BITS as f32).floor() + 1.0)),
     }
 }
 
-/// Checks that there is a bitmap for each query where they differ, of one bit a row.
-fn check_maps(exclude: Exclude<'_>, count: usize, rows: usize) -> Result<()> {
-    let maps = match exclude {
-        Exclude::None => &[],
-        Exclude::Shared(map) => std::slice::from_ref(map),
-        Exclude::PerQuery(maps) if maps.len() != count => {
-            let got = maps.len().to_string();
-            return Err(Error::argument("exclude", format!("{count} bitmaps"), got));
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
+impl<'a> Args<'a> {
+    fn wanted(&self, queries: &Range<usize>, k: usize) -> Wanted<'a> {
+        Wanted {
+            queries: queries.len(),
+            k,
+            floor: self.floor,
+            filter: self.search.filter.of(queries.clone()),
+            bias: self.search.bias,
         }
-        Exclude::PerQuery(maps) => maps,
-    };
-    match maps.iter().find(|m| m.len() != rows) {
-        Some(map) => {
-            let got = map.len().to_string();
-            Err(Error::argument("exclude", format!("bitmaps of {rows} rows"), got))
-        }
-        None => Ok(()),
+    }
+
+    fn spans(&self) -> Vec<Span> {
+        let span = |c: &Chunk| Span { rows: c.start..c.start + c.len(), bytes: c.codes.bytes() };
+        self.corpus.parts().iter().map(span).collect()
     }
 }
 
-/// Rows of a first, cheap search for a radius; more go another way.
-const NEAREST: usize = 256;
+impl Scored for Args<'_> {
+    fn device(&self) -> &Device {
+        self.corpus.device()
+    }
+
+    fn queries(&self) -> usize {
+        self.count
+    }
+
+    fn rows(&self) -> usize {
+        self.corpus.len()
+    }
+
+    fn search(&self) -> &Search<'_> {
+        self.search
+    }
+
+    fn group(&self, k: usize) -> usize {
+        match self.device().backend() {
+            Backend::Cpu(_) => select::cpu::group(k),
+            #[cfg(feature = "cuda")]
+            Backend::Cuda(_) => cuda::group(self, k),
+            #[cfg(feature = "wgpu")]
+            Backend::Wgpu(gpu) => wgpu::group(gpu, self, k),
+        }
+    }
+
+    fn best(&self, queries: Range<usize>, k: usize) -> Result<Best> {
+        match self.device().backend() {
+            Backend::Cpu(_) => Ok(cpu::best(self, queries, k)),
+            #[cfg(feature = "cuda")]
+            Backend::Cuda(gpu) => cuda::best(gpu, self, queries, k),
+            #[cfg(feature = "wgpu")]
+            Backend::Wgpu(gpu) => wgpu::best(gpu, self, queries, k),
+        }
+    }
+
+    fn count(&self, queries: Range<usize>) -> Result<Vec<u32>> {
+        match self.device().backend() {
+            // Candidates grow as they are found.
+            Backend::Cpu(_) => Ok(vec![self.corpus.len() as u32; queries.len()]),
+            #[cfg(feature = "cuda")]
+            Backend::Cuda(gpu) => cuda::count(gpu, self, queries),
+            #[cfg(feature = "wgpu")]
+            Backend::Wgpu(gpu) => wgpu::count(gpu, self, queries),
+        }
+    }
+}
 
 /// All rows of a corpus within a Hamming distance of `radius` of each of the codes `queries` \[Q, B / 32\] u32: distance
 /// ascending, equal ones by ascending row number. Scores are negated distances.
@@ -254,48 +314,8 @@ pub fn radius(
     queries: &Tensor,
     corpus: &BinaryCorpus,
     radius: u32,
-    exclude: Exclude<'_>,
+    filter: Filter<'_>,
 ) -> Result<Hits> {
-    let lowest = -(radius.min(corpus.bits() as u32) as f32);
-    let within = |scores: &[f32]| scores.partition_point(|&s| s >= lowest);
-    let first = topk(Queries::Codes(queries), corpus, NEAREST, exclude)?;
-    // Whose list is full and ends within the radius may have more.
-    let more: Vec<usize> = (0..first.len())
-        .filter(|&q| {
-            let scores = first.get(q).1;
-            scores.len() == NEAREST && within(scores) == NEAREST && corpus.len() > NEAREST
-        })
-        .collect();
-    let mut all = Vec::new();
-    if !more.is_empty() {
-        let words = corpus.words();
-        let host = queries.to_vec::<u32>()?;
-        for &q in &more {
-            let maps: Cow<'_, [Bitmap]> = match exclude {
-                Exclude::PerQuery(maps) => Cow::Borrowed(&maps[q..=q]),
-                _ => Cow::Borrowed(&[]),
-            };
-            let args = Args {
-                queries: Host::Codes(host[q * words..][..words].to_vec()),
-                count: 1,
-                corpus,
-                exclude: match exclude {
-                    Exclude::PerQuery(_) => Exclude::PerQuery(&maps),
-                    other => other,
-                },
-                k: corpus.len(),
-            };
-            all.push(search(&args)?);
-        }
-    }
-    let mut hits = Hits::new();
-    for q in 0..first.len() {
-        let (rows, scores) = match more.binary_search(&q) {
-            Ok(i) => all[i].get(0),
-            Err(_) => first.get(q),
-        };
-        let n = within(scores);
-        hits.push_scored(&rows[..n], &scores[..n]);
-    }
-    Ok(hits)
+    let least = -(radius.min(corpus.bits() as u32) as f32);
+    topk(Queries::Codes(queries), corpus, &Search { filter, ..Search::within(least) })
 }

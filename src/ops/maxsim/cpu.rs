@@ -10,7 +10,7 @@ use std::ops::Range;
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::{Args, Best, Found, Pairs, Storage, Want};
+use super::{Args, Best, Computed, Pairs, Storage, Want};
 use crate::device::cache::fetch;
 use crate::ops::math::{PIECE, exp, fitting, vectorize};
 use crate::{Result, Tensor};
@@ -20,7 +20,7 @@ const BLOCK: usize = 12;
 /// Bytes of a tile of a document as f32, which is decoded once for all queries and then compared piece by piece.
 const TILE: usize = 256 << 10;
 
-pub(super) fn maxsim(args: &Args<'_>) -> Result<Found> {
+pub(super) fn maxsim(args: &Args<'_>) -> Result<Computed> {
     let queries = Queries::new(args);
     let scorer = || Scorer::new(args, &queries);
     let device = args.documents.device();
@@ -32,7 +32,7 @@ pub(super) fn maxsim(args: &Args<'_>) -> Result<Found> {
             .map_init(scorer, |scorer, &(q, document)| scorer.align(q, document as usize))
             .collect();
         let places: Vec<u32> = found.iter().flat_map(|f| &f.1).copied().collect();
-        return Ok(Found {
+        return Ok(Computed {
             rows: tensor(found.into_iter().flat_map(|f| f.0).collect())?,
             places: Some(Tensor::from_slice(device, &args.shape, &places)?),
             columns: None,
@@ -51,7 +51,7 @@ pub(super) fn maxsim(args: &Args<'_>) -> Result<Found> {
         Pairs::Shared(list) => all(args, scorer, |i| list[i] as usize),
     };
     let side = |side: usize| tensor(scores.par_iter().map(|s| s[side]).collect());
-    Ok(Found {
+    Ok(Computed {
         rows: if args.want.rows() { side(0)? } else { None },
         columns: if args.want.columns() { side(1)? } else { None },
         places: None,

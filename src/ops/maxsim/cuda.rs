@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Args, Best, Found, Pairs, Reduction, Storage, Want};
+use super::{Args, Best, Computed, Pairs, Reduction, Storage, Want};
 use crate::device::cuda::{Binding, CudaDevice};
 use crate::template::{Family, Spec, keys, params};
 use crate::{DType, Result, Tensor};
@@ -67,7 +67,7 @@ pub(crate) const FAMILY: Family = Family {
     params_size: size_of::<MaxsimParams>(),
 };
 
-pub(super) fn maxsim(gpu: &Arc<CudaDevice>, args: &Args<'_>) -> Result<Found> {
+pub(super) fn maxsim(gpu: &Arc<CudaDevice>, args: &Args<'_>) -> Result<Computed> {
     let device = args.documents.device();
     let rows = Tensor::cuda_uninit(device, DType::F32, &args.shape)?;
     let more = match args.want {
@@ -79,10 +79,10 @@ pub(super) fn maxsim(gpu: &Arc<CudaDevice>, args: &Args<'_>) -> Result<Found> {
         launch(gpu, args, &rows, more.as_ref())?;
     }
     Ok(match args.want {
-        Want::Queries => Found { rows: Some(rows), ..Default::default() },
-        Want::Documents => Found { columns: more, ..Default::default() },
-        Want::Both => Found { rows: Some(rows), columns: more, places: None },
-        Want::Align => Found { rows: Some(rows), places: more, columns: None },
+        Want::Queries => Computed { rows: Some(rows), ..Default::default() },
+        Want::Documents => Computed { columns: more, ..Default::default() },
+        Want::Both => Computed { rows: Some(rows), columns: more, places: None },
+        Want::Align => Computed { rows: Some(rows), places: more, columns: None },
     })
 }
 

@@ -107,8 +107,8 @@ pub use tokens::{Storage, Tokens};
 
 use std::ops::Range;
 
-use super::topk::scores::Selection;
-use super::topk::{Exclude, Hits};
+use super::select::scores::{LOWEST, Selection, Wanted};
+use super::select::{FUSED_K, Found, Hits, Search};
 use crate::device::Backend;
 use crate::{Error, Result, Tensor};
 
@@ -242,7 +242,7 @@ pub(crate) struct Args<'a> {
 
 /// What [`Args`] asked for: by the query's tokens (or the bests, to align), by the document's tokens, places.
 #[derive(Default)]
-pub(crate) struct Found {
+pub(crate) struct Computed {
     rows: Option<Tensor>,
     columns: Option<Tensor>,
     places: Option<Tensor>,
@@ -268,7 +268,7 @@ pub fn scores(queries: &Tokens, documents: &Tokens, how: &MaxSim) -> Result<Tens
 pub fn both(queries: &Tokens, documents: &Tokens, how: &MaxSim) -> Result<[Tensor; 2]> {
     let pairs = Pairs::All(0..documents.len());
     match run(queries, documents, how, pairs, Want::Both)? {
-        Found { rows: Some(rows), columns: Some(columns), .. } => Ok([rows, columns]),
+        Computed { rows: Some(rows), columns: Some(columns), .. } => Ok([rows, columns]),
         _ => unreachable!("both were asked for"),
     }
 }
@@ -305,7 +305,7 @@ pub struct Alignment {
 pub fn align(queries: &Tokens, documents: &Tokens, candidates: &[Vec<u32>]) -> Result<Alignment> {
     let pairs = Pairs::Lists(candidates);
     match run(queries, documents, &MaxSim::colbert(), pairs, Want::Align)? {
-        Found { rows: Some(maxima), places: Some(places), .. } => Ok(Alignment { places, maxima }),
+        Computed { rows: Some(maxima), places: Some(places), .. } => Ok(Alignment { places, maxima }),
         _ => unreachable!("both were asked for"),
     }
 }
@@ -313,73 +313,135 @@ pub fn align(queries: &Tokens, documents: &Tokens, candidates: &[Vec<u32>]) -> R
 /// Bytes of a slab of scores in a search.
 const SLAB: usize = 32 << 20;
 
-/// The `k` best documents for each query: score descending, equal scores by ascending number. Numbers go on from one part of
-/// `corpus` to the next. Documents that score -∞ or NaN are not found: those without tokens, and all for a query with a NaN.
+/// The best documents for each query: score descending, equal scores by ascending number. Numbers continue from one part of
+/// `corpus` to the next. Documents that score -∞ or NaN are not found: those without tokens, and all for a query with a NaN. A bias is
+/// by the documents' numbers, \[N\].
 ///
 /// Scores are formed in slabs of as many documents as 32 MiB hold for all queries; what is excluded for all queries is not
-/// computed. On GPUs, up to `k = 256`, the best are selected from each slab where it lies, behind what computes it, and only
-/// they come back, once. Beside two slabs and, where queries have bitmaps of their own, a bit a score, and 4 bytes a document on
-/// the host, the workspace is then
-/// - on CUDA: `8 k` bytes a query for the best so far, and for each query and split of a slab as many again, at most 64 MiB
-///   either; a split has at least 2048 and `64 k` scores;
-/// - on wgpu: `16 k + 4` bytes for each query and split of a slab (one, or at least 4096 and `16 k` scores; at most 1024 in
-///   all), at most 64 MiB, or one binding; half of it is read back and merged.
-///
-/// Where the lists of all queries would be larger, for a larger k and on the CPU, slabs are read back and selected from on the
-/// host, with `16 k` bytes of candidates a query; one slab is computed while the one before is read.
+/// computed. On GPUs the best are selected from each slab on the device, after the kernel that computes it, and only they are read
+/// back, once. The workspace is two slabs, and where queries have filters of their own a bit a score; 4 bytes a document on the host;
+/// and what [`select`](super::select) says.
 ///
 /// # Errors
-/// As [`scores`], also where parts of the corpus differ; [`Error::Argument`] if `k` is 0 or a bitmap has not one entry a
-/// document.
+/// As [`scores`], also where parts of the corpus differ; [`Error::Argument`] if `k` is 0, a filter does not fit the corpus or `least` is
+/// NaN; [`Error::Shape`] if the bias does not fit.
 pub fn search(
     queries: &Tokens,
     corpus: &[Tokens],
     how: &MaxSim,
-    k: usize,
-    exclude: Exclude<'_>,
+    search: &Search<'_>,
 ) -> Result<Hits> {
-    search_in_slabs(queries, corpus, how, (k, SLAB / size_of::<f32>()), exclude)
+    Slabs::new(queries, corpus, how, search, SLAB / size_of::<f32>())?.hits()
 }
 
-/// As [`search`], with at most so many scores in a slab.
-fn search_in_slabs(
+/// As [`search`](fn@search), but only enqueues: the result stays on the device, as \[Q, min(k, N)\] entries.
+///
+/// # Errors
+/// As [`search`](fn@search).
+pub fn search_on_device(
     queries: &Tokens,
     corpus: &[Tokens],
     how: &MaxSim,
-    (k, most): (usize, usize),
-    exclude: Exclude<'_>,
-) -> Result<Hits> {
-    let count = queries.len();
-    let total: usize = corpus.iter().map(Tokens::len).sum();
-    if k == 0 {
-        return Err(Error::argument("k", "at least 1", "0"));
-    }
-    exclude.check(count, total)?;
-    if u32::try_from(total).is_err() {
-        let got = total.to_string();
-        return Err(Error::shape("maxsim", "fewer than 4294967296 documents", got));
-    }
-    let fit = (slab(queries).min(most) / count.max(1)).max(1);
-    let widest = corpus.iter().map(Tokens::len).max().unwrap_or(0).min(fit);
-    let mut best = Selection::new(queries.device(), [count, widest], k.min(total), exclude)?;
-    let mut start = 0;
-    for part in corpus {
-        let open = (0..part.len()).filter(|d| !exclude.covers(0..count, start + d..start + d + 1));
-        let open: Vec<u32> = open.map(|d| d as u32).collect();
-        for slab in open.chunks(fit) {
-            let pairs = match slab.last().map_or(0, |l| *l as usize + 1) - slab[0] as usize {
-                span if span == slab.len() => Pairs::All(slab[0] as usize..slab[0] as usize + span),
-                _ => Pairs::Shared(slab),
-            };
-            let scores = run(queries, part, how, pairs, how.side.into())?.one();
-            let numbers: Vec<u32> = slab.iter().map(|d| (start + *d as usize) as u32).collect();
-            best.take(scores, &numbers)?;
+    search: &Search<'_>,
+) -> Result<Found> {
+    Slabs::new(queries, corpus, how, search, SLAB / size_of::<f32>())?.enqueue(search.k)
+}
+
+/// A checked search, slab by slab.
+struct Slabs<'a> {
+    queries: &'a Tokens,
+    corpus: &'a [Tokens],
+    how: &'a MaxSim,
+    search: &'a Search<'a>,
+    /// The key that must be exceeded.
+    floor: u32,
+    /// Documents of a slab.
+    fit: usize,
+    total: usize,
+}
+
+impl<'a> Slabs<'a> {
+    /// With at most so many scores in a slab.
+    fn new(
+        queries: &'a Tokens,
+        corpus: &'a [Tokens],
+        how: &'a MaxSim,
+        search: &'a Search<'a>,
+        most: usize,
+    ) -> Result<Slabs<'a>> {
+        let count = queries.len();
+        let total: usize = corpus.iter().map(Tokens::len).sum();
+        if u32::try_from(total).is_err() {
+            let got = total.to_string();
+            return Err(Error::shape("maxsim", "fewer than 4294967296 documents", got));
         }
-        start += part.len();
+        let floor = search.check("maxsim", queries.device(), [count, total])?.max(LOWEST);
+        let fit = (slab(queries).min(most) / count.max(1)).max(1);
+        Ok(Slabs { queries, corpus, how, search, floor, fit, total })
     }
-    let mut hits = Hits::new();
-    best.finish()?.iter().for_each(|entries| hits.push(entries));
-    Ok(hits)
+
+    fn wanted(&self, k: usize) -> Wanted<'_> {
+        let widest = self.corpus.iter().map(Tokens::len).max().unwrap_or(0).min(self.fit);
+        Wanted {
+            device: self.queries.device(),
+            k,
+            floor: self.floor,
+            widest,
+            total: self.total,
+            filter: self.search.filter,
+            bias: self.search.bias,
+        }
+    }
+
+    /// Selects from all slabs.
+    fn pass<'b>(&self, mut best: Selection<'b>) -> Result<Selection<'b>> {
+        let (count, filter) = (self.queries.len(), self.search.filter);
+        let mut start = 0;
+        for part in self.corpus {
+            let open =
+                (0..part.len()).filter(|d| !filter.covers(0..count, start + d..start + d + 1));
+            let open: Vec<u32> = open.map(|d| d as u32).collect();
+            for slab in open.chunks(self.fit) {
+                let first = slab[0] as usize;
+                let pairs = match slab.last().map_or(0, |l| *l as usize + 1) - first {
+                    span if span == slab.len() => Pairs::All(first..first + span),
+                    _ => Pairs::Shared(slab),
+                };
+                let want = self.how.side.into();
+                let scores = run(self.queries, part, self.how, pairs, want)?.one();
+                let numbers: Vec<u32> = slab.iter().map(|d| (start + *d as usize) as u32).collect();
+                best.take(&scores, &numbers)?;
+            }
+            start += part.len();
+        }
+        Ok(best)
+    }
+
+    fn enqueue(&self, k: usize) -> Result<Found> {
+        let (device, count, k) = (self.queries.device(), self.queries.len(), k.min(self.total));
+        let groups = match k.min(count) {
+            0 => Vec::new(),
+            _ => self.pass(Selection::new(count, self.wanted(k))?)?.finish()?,
+        };
+        Ok(Found::new(device, groups, count, k))
+    }
+
+    fn hits(&self) -> Result<Hits> {
+        let k = self.search.k.min(self.total);
+        let device = self.queries.device();
+        if self.search.least.is_none() || k <= FUSED_K || device.is_cpu() {
+            return self.enqueue(k)?.to_hits();
+        }
+        // Most queries have few such documents.
+        let few = self.enqueue(FUSED_K)?.to_hits()?;
+        if few.iter().all(|(ids, _)| ids.len() < FUSED_K) {
+            return Ok(few);
+        }
+        let counting = Selection::counting(self.queries.len(), self.wanted(0))?;
+        let counts = self.pass(counting)?.counts()?;
+        let most = counts.iter().fold(1, |most, &n| most.max(n as usize));
+        self.enqueue(most.min(k))?.to_hits()
+    }
 }
 
 /// The most scores of a slab on a device.
@@ -400,7 +462,7 @@ impl From<Side> for Want {
     }
 }
 
-impl Found {
+impl Computed {
     /// The scores of the one side that was asked for.
     fn one(self) -> Tensor {
         self.rows.or(self.columns).unwrap_or_else(|| unreachable!("one side was asked for"))
@@ -414,7 +476,7 @@ fn run(
     how: &MaxSim,
     pairs: Pairs<'_>,
     want: Want,
-) -> Result<Found> {
+) -> Result<Computed> {
     const OP: &str = "maxsim";
     let describe = |t: &Tokens| format!("{} of dimension {}", t.storage(), t.dim());
     if queries.codec().is_some() {
@@ -474,7 +536,7 @@ fn run(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::topk::Bitmap;
+    use crate::ops::select::{Bitmap, Filter, Rows};
     use crate::{DType, Device, Offsets};
 
     /// Slabs of any size, through the device's selection or the host's, give the same.
@@ -496,11 +558,12 @@ mod tests {
             let parts = [tokens(&lengths, 2246822519), tokens(&lengths[..25], 3266489917)];
             let maps: Vec<Bitmap> =
                 (1..4).map(|q| Bitmap::from_fn(65, |d| d % 5 == 0 || d % (q + 1) == 0)).collect();
-            let excludes = [Exclude::None, Exclude::Shared(&maps[2]), Exclude::PerQuery(&maps)];
-            for (exclude, k) in excludes.into_iter().flat_map(|e| [(e, 9), (e, 65)]) {
+            let sets: Vec<Rows<'_>> = maps.iter().map(Rows::Exclude).collect();
+            let filters = [Filter::All, Filter::Shared(sets[2]), Filter::PerQuery(&sets)];
+            for (filter, k) in filters.into_iter().flat_map(|f| [(f, 9), (f, 65)]) {
                 let find = |most| {
-                    let how = MaxSim::colbert();
-                    search_in_slabs(&queries, &parts, &how, (k, most), exclude).unwrap()
+                    let (how, search) = (MaxSim::colbert(), Search { filter, ..Search::new(k) });
+                    Slabs::new(&queries, &parts, &how, &search, most).unwrap().hits().unwrap()
                 };
                 let whole = find(SLAB / size_of::<f32>());
                 assert!(whole.iter().all(|(rows, _)| rows.len() >= 9), "{}", device.name());

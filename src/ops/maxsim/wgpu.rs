@@ -6,7 +6,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::{Args, Best, Found, Pairs, Reduction, Storage, Tokens, Want};
+use super::{Args, Best, Computed, Pairs, Reduction, Storage, Tokens, Want};
 use crate::device::wgpu::{Binding, WgpuDevice, spread};
 use crate::ops::residual::Codec;
 use crate::ops::residual::wgpu::check_centroids;
@@ -101,7 +101,7 @@ pub(super) fn most_scores(gpu: &WgpuDevice) -> usize {
     gpu.facts.max_binding as usize / size_of::<f32>()
 }
 
-pub(super) fn maxsim(gpu: &Arc<WgpuDevice>, args: &Args<'_>) -> Result<Found> {
+pub(super) fn maxsim(gpu: &Arc<WgpuDevice>, args: &Args<'_>) -> Result<Computed> {
     let device = args.documents.device();
     let size: usize = args.shape.iter().product();
     if size > most_scores(gpu) {
@@ -129,10 +129,10 @@ pub(super) fn maxsim(gpu: &Arc<WgpuDevice>, args: &Args<'_>) -> Result<Found> {
         }
     }
     Ok(match args.want {
-        Want::Queries => Found { rows: Some(rows), ..Default::default() },
-        Want::Documents => Found { columns: more, ..Default::default() },
-        Want::Both => Found { rows: Some(rows), columns: more, places: None },
-        Want::Align => Found { rows: Some(rows), places: more, columns: None },
+        Want::Queries => Computed { rows: Some(rows), ..Default::default() },
+        Want::Documents => Computed { columns: more, ..Default::default() },
+        Want::Both => Computed { rows: Some(rows), columns: more, places: None },
+        Want::Align => Computed { rows: Some(rows), places: more, columns: None },
     })
 }
 

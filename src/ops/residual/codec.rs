@@ -292,7 +292,7 @@ impl Codec {
         let mut nearest = Vec::with_capacity(host.len() / dim);
         for part in host.chunks((VECTORS / 4 / dim).max(1) * dim) {
             let part = Tensor::from_slice(self.device(), &[part.len() / dim, dim], part)?;
-            let hits = topk(&part, &self.corpus, &Search::new(Metric::Dot, 1))?;
+            let hits = topk(&part, &self.corpus, Metric::Dot, &Search::new(1))?;
             nearest.extend(hits.iter().map(|(rows, _)| rows.first().map_or(0, |&r| r as u32)));
         }
         Ok(nearest)

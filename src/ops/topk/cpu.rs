@@ -5,41 +5,42 @@
 //! score is one chain of fused multiply-adds over the dimensions, whichever lane, block or tile it is computed in.
 //! That makes results independent of batch, chunks and threads, and no sum across lanes is needed.
 
-use std::borrow::Cow;
 use std::ops::Range;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use half::{bf16, f16};
 use pulp::{Simd, WithSimd};
-use rayon::prelude::*;
 
 use super::corpus::Chunk;
-use super::select::{Selector, entry, key, score};
-use super::{Args, Hits, Metric};
+use super::{Args, Metric};
 use crate::device::cache::fetch;
 use crate::ops::math::{PIECE, fitting, vectorize, widen};
+use crate::ops::select::cpu::{self, Worker};
+use crate::ops::select::order::score;
+use crate::ops::select::{Best, Selector, entry, key};
 use crate::{DType, Result, Tensor};
 
 /// Rows scored together: as many accumulators as AVX-512 and NEON have registers for, with two vectors a panel.
 const BLOCK: usize = 12;
 /// Bytes of a tile of the corpus as f32, which a worker draws and decodes at a time and then scores piece by piece.
 const TILE: usize = 256 << 10;
-/// Bytes of candidates a worker may hold; queries beyond them wait for another pass over the corpus.
-const CANDIDATES: usize = 32 << 20;
 
-pub(crate) fn topk(args: &Args<'_>) -> Result<Hits> {
+pub(super) fn best(args: &Args<'_>, queries: Range<usize>, k: usize) -> Result<Best> {
     let chunks = args.corpus.parts().iter();
     let scales =
-        chunks.map(|c| c.scale(args.search.metric, args.form)).collect::<Result<Vec<_>>>()?;
-    let group = (CANDIDATES / Selector::bytes(args.k)).clamp(1, args.count);
-    let mut hits = Hits::new();
-    for first in (0..args.count).step_by(group) {
-        let queries = first..(first + group).min(args.count);
-        for entries in pass(args, &scales, queries) {
-            hits.push(&entries);
-        }
-    }
-    Ok(hits)
+        chunks.map(|c| c.scale(args.metric, args.form)).collect::<Result<Vec<_>>>()?;
+    let panels = panels(args, &queries);
+    let step = fitting(TILE, args.corpus.dim(), BLOCK);
+    let tiles: Vec<Tile<'_>> = args
+        .corpus
+        .parts()
+        .iter()
+        .zip(&scales)
+        .flat_map(|(chunk, scale)| {
+            let n = chunk.len();
+            (0..n).step_by(step).map(move |s| Tile { chunk, scale, rows: s..(s + step).min(n) })
+        })
+        .collect();
+    Ok(cpu::best(&tiles, queries.len(), || Scorer::new(args, &queries, &panels, k)))
 }
 
 /// Consecutive rows of a chunk.
@@ -57,45 +58,6 @@ struct Panel {
     data: Vec<f32>,
     /// The queries' scales.
     scale: Vec<f32>,
-}
-
-/// One pass over the corpus, whose chunks have `scales`, for some of the queries.
-fn pass(args: &Args<'_>, scales: &[Cow<'_, Tensor>], queries: Range<usize>) -> Vec<Vec<u64>> {
-    let panels = panels(args, &queries);
-    let step = fitting(TILE, args.corpus.dim(), BLOCK);
-    let tiles: Vec<Tile<'_>> = args
-        .corpus
-        .parts()
-        .iter()
-        .zip(scales)
-        .flat_map(|(chunk, scale)| {
-            let n = chunk.len();
-            (0..n).step_by(step).map(move |s| Tile { chunk, scale, rows: s..(s + step).min(n) })
-        })
-        .collect();
-    // Workers draw tiles in order, so each sees rows in ascending order; the merge is under a total order, so it does
-    // not matter who drew which.
-    let next = AtomicUsize::new(0);
-    let workers = rayon::current_num_threads().min(tiles.len());
-    let found: Vec<Vec<Selector>> = (0..workers)
-        .into_par_iter()
-        .with_max_len(1)
-        .map(|_| {
-            let mut worker = Worker::new(args, &queries, &panels);
-            while let Some(tile) = tiles.get(next.fetch_add(1, Ordering::Relaxed)) {
-                worker.tile(tile);
-            }
-            worker.found
-        })
-        .collect();
-    (0..queries.len())
-        .into_par_iter()
-        .map(|q| {
-            let mut all = found[0][q].clone();
-            found[1..].iter().for_each(|f| all.merge(&f[q]));
-            all.finish()
-        })
-        .collect()
 }
 
 fn panels(args: &Args<'_>, queries: &Range<usize>) -> Vec<Panel> {
@@ -122,37 +84,45 @@ fn panels(args: &Args<'_>, queries: &Range<usize>) -> Vec<Panel> {
 }
 
 /// What a worker keeps between tiles.
-struct Worker<'a> {
+struct Scorer<'a> {
     args: &'a Args<'a>,
     panels: &'a [Panel],
     /// The first query of this pass.
     first: usize,
     found: Vec<Selector>,
-    /// For each panel and lane the score to beat: NaN while any score may enter, infinity in lanes without a query.
+    /// For each panel and lane the score to exceed: NaN while any score may enter, infinity in lanes without a query.
     thresholds: Vec<Vec<f32>>,
     rows: Vec<f32>,
     scores: Vec<f32>,
 }
 
-impl<'a> Worker<'a> {
-    fn new(args: &'a Args<'a>, queries: &Range<usize>, panels: &'a [Panel]) -> Self {
-        let lane = |p: &Panel, i| if i < p.queries.len() { f32::NAN } else { f32::INFINITY };
-        Worker {
+impl<'a> Scorer<'a> {
+    fn new(args: &'a Args<'a>, queries: &Range<usize>, panels: &'a [Panel], k: usize) -> Self {
+        let floor = score(args.floor);
+        let lane = |p: &Panel, i| if i < p.queries.len() { floor } else { f32::INFINITY };
+        Scorer {
             args,
             panels,
             first: queries.start,
-            found: vec![Selector::new(args.k); queries.len()],
+            found: vec![Selector::new(k, args.floor); queries.len()],
             thresholds: panels.iter().map(|p| (0..p.width).map(|i| lane(p, i)).collect()).collect(),
             rows: Vec::new(),
             scores: Vec::new(),
         }
     }
 
+}
+
+impl Worker<Tile<'_>> for Scorer<'_> {
+    fn found(self) -> Vec<Selector> {
+        self.found
+    }
+
     fn tile(&mut self, tile: &Tile<'_>) {
         let args = self.args;
         let queries = self.first..self.first + self.found.len();
         let start = tile.chunk.start + tile.rows.start;
-        if args.search.exclude.covers(queries, start..start + tile.rows.len()) {
+        if args.search.filter.covers(queries, start..start + tile.rows.len()) {
             return;
         }
         let dim = args.corpus.dim();
@@ -161,7 +131,7 @@ impl<'a> Worker<'a> {
         let mut buffer = std::mem::take(&mut self.rows);
         buffer.resize(padded, 0.0);
         let (stored, rest) = buffer.split_at_mut(values.len());
-        let all = tile.chunk.compared(args.search.metric);
+        let all = tile.chunk.compared(args.metric);
         let rows: &[f32] = match args.corpus.dtype() {
             DType::F16 => {
                 widen(&all.cpu::<f16>()[values], stored);
@@ -190,7 +160,9 @@ impl<'a> Worker<'a> {
         }
         self.rows = buffer;
     }
+}
 
+impl Scorer<'_> {
     /// Scores rows of a tile, from row `first` of its chunk on, against a panel, block by block, and offers what beats the
     /// thresholds.
     fn panel(&mut self, p: usize, tile: &Tile<'_>, first: usize, rows: &[f32]) {
@@ -198,11 +170,12 @@ impl<'a> Worker<'a> {
         let panel = &self.panels[p];
         let dim = args.corpus.dim();
         let scale = tile.scale.cpu::<f32>();
+        let bias = args.search.bias.map(Tensor::cpu::<f32>);
         for (b, block) in rows.chunks_exact(BLOCK * dim).enumerate() {
             let at = first + b * BLOCK;
             let count = BLOCK.min(tile.rows.end - at);
             let row = tile.chunk.start + at;
-            if args.search.exclude.covers(panel.queries.clone(), row..row + count) {
+            if args.search.filter.covers(panel.queries.clone(), row..row + count) {
                 continue;
             }
             self.scores.resize(BLOCK * panel.width, 0.0);
@@ -231,7 +204,7 @@ impl<'a> Worker<'a> {
                             }
                             Metric::L2 => scores.iter_mut().for_each(|s| *s = -*s),
                         }
-                        if let Some(bias) = args.search.bias {
+                        if let Some(bias) = bias {
                             scores.iter_mut().for_each(|s| *s += bias[row + r]);
                         }
                         // A NaN threshold lets everything pass; a NaN score passes here and is turned away below.
@@ -254,14 +227,12 @@ impl<'a> Worker<'a> {
         for (lane, (q, &s)) in panel.queries.clone().zip(scores).enumerate() {
             let threshold = &mut self.thresholds[p][lane];
             let key = key(s);
-            if *threshold >= s || key == 0 || self.args.search.exclude.contains(q, row) {
+            if *threshold >= s || key == 0 || self.args.search.filter.excludes(q, row) {
                 continue;
             }
             let selector = &mut self.found[q - self.first];
             selector.push(entry(key, row as u32));
-            if selector.threshold() > 0 {
-                *threshold = score((selector.threshold() >> 32) as u32);
-            }
+            *threshold = score((selector.threshold() >> 32) as u32);
         }
     }
 }

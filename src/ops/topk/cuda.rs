@@ -1,6 +1,4 @@
-//! Top-k through `kernels/topk.ptx` and, where tensor cores keep the precision asked for, `kernels/topk_mma.ptx`:
-//! splits of the corpus keep sorted lists, `kernels/topk_merge.ptx` merges them; for large k the host selects from slabs
-//! of keys.
+//! Top-k's scans: `kernels/topk.ptx` and, where tensor cores keep the precision asked for, `kernels/topk_mma.ptx`.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -8,16 +6,14 @@ use std::sync::Arc;
 use half::{bf16, f16};
 use rayon::prelude::*;
 
-use super::corpus::Chunk;
-use super::select::{Entry, Selector, entry};
-use super::{Args, Bitmap, Exclude, Hits, Metric};
+use super::{Args, Metric};
 use crate::device::MatmulPrecision;
 use crate::device::cuda::{Binding, CudaDevice};
-use crate::template::{Family, Spec, keys, params};
+use crate::ops::select::cuda::{self, Inputs, ScanParams};
+use crate::ops::select::{Best, FUSED_K};
+use crate::template::{Family, Spec, keys};
 use crate::{DType, Result, Tensor};
 
-/// The largest k whose lists the kernels keep.
-const FUSED_K: usize = 256;
 /// Up to here a query's list is small enough that a block takes many queries.
 const SMALL_K: usize = 64;
 /// The same on tensor cores, whose blocks take twice as many.
@@ -25,12 +21,6 @@ const SMALL_TENSOR_K: usize = 32;
 /// And where a block may have this much shared memory.
 const LARGE_TENSOR_K: usize = 100;
 const LARGE_TENSOR_SHARED: u32 = 116_000;
-/// How much less the lists should weigh than the rows.
-const LIST_SHARE: usize = 64;
-/// Bytes of the lists, of a slab of keys, and of the host's candidates for large k.
-const LISTS: usize = 64 << 20;
-const SLAB: usize = 32 << 20;
-const CANDIDATES: usize = 64 << 20;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
@@ -51,14 +41,6 @@ impl Spec for TopkSpec {
     const FAMILY: &'static str = "topk";
 }
 
-params! {
-    struct TopkParams {
-        dim: u32, rows: u32, base: u32, queries: u32, qtiles: u32,
-        start: u32, tiles: u32, per_split: u32, k: u32, resume: u32,
-        has_bias: u32, excludes: u32, mask_stride: u32, skip_stride: u32, span: u32,
-    }
-}
-
 pub(crate) const FAMILY: Family = Family {
     name: TopkSpec::FAMILY,
     spec_keys: || {
@@ -71,8 +53,8 @@ pub(crate) const FAMILY: Family = Family {
             keys: false,
         })
     },
-    params: TopkParams::MEMBERS,
-    params_size: size_of::<TopkParams>(),
+    params: ScanParams::MEMBERS,
+    params_size: size_of::<ScanParams>(),
 };
 
 /// The type of the matrix units' operands.
@@ -120,55 +102,9 @@ pub(crate) const TENSOR: Family = Family {
             keys: false,
         })
     },
-    params: TopkParams::MEMBERS,
-    params_size: size_of::<TopkParams>(),
+    params: ScanParams::MEMBERS,
+    params_size: size_of::<ScanParams>(),
 };
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-struct MergeSpec {
-    /// Whether earlier chunks' result is merged in.
-    resume: bool,
-}
-
-impl Spec for MergeSpec {
-    const FAMILY: &'static str = "topk_merge";
-}
-
-params! {
-    struct MergeParams { queries: u32, splits: u32, k: u32 }
-}
-
-pub(crate) const MERGE: Family = Family {
-    name: MergeSpec::FAMILY,
-    spec_keys: || keys(MergeSpec { resume: false }),
-    params: MergeParams::MEMBERS,
-    params_size: size_of::<MergeParams>(),
-};
-
-/// Enqueues the merge of the splits' lists `found` into each query's `best` \[Q, 2 k\] u32, with `resume` into what is there.
-pub(crate) fn merge(
-    gpu: &Arc<CudaDevice>,
-    found: &Tensor,
-    best: &Tensor,
-    resume: bool,
-    params: MergeParams,
-) -> Result<()> {
-    let kernel =
-        gpu.kernel(MergeSpec { resume }, (MergeParams::MEMBERS, size_of::<MergeParams>()))?;
-    let bindings = [found.cuda().into(), best.cuda().into()];
-    gpu.launch(&kernel, &bindings, &params, [params.queries as usize, 1, 1])
-}
-
-/// Each query's entries of what [`merge`] left. An entry is two words, the row's complement first.
-pub(crate) fn entries(best: &Tensor, k: usize) -> Result<Vec<Vec<Entry>>> {
-    let words = best.to_vec::<u32>()?;
-    let list = |words: &[u32]| {
-        let entries = words.chunks_exact(2).map(|w| (w[1] as Entry) << 32 | w[0] as Entry);
-        entries.take_while(|&e| e > 0).collect()
-    };
-    Ok(words.chunks_exact(2 * k).map(list).collect())
-}
 
 /// How products are formed on tensor cores.
 #[derive(Clone, Copy, Debug)]
@@ -267,25 +203,25 @@ enum Scan {
 }
 
 impl Scan {
-    fn choose(gpu: &CudaDevice, args: &Args<'_>) -> Scan {
+    fn choose(gpu: &CudaDevice, args: &Args<'_>, count: usize, k: usize) -> Scan {
         let (t, metric, dim) = (args.corpus.dtype(), args.form, args.corpus.dim());
-        let keys = args.k > FUSED_K;
+        let keys = k > FUSED_K;
         let has_room = gpu.facts.shared_per_block >= LARGE_TENSOR_SHARED;
         if let Some(product) = Product::choose(gpu.precision, args.dtype, t, metric, dim) {
-            let tile = match args.k {
+            let tile = match k {
                 _ if keys => [64, 64, 64],
-                0..=SMALL_TENSOR_K if args.count > 16 => [64, 64, 64],
-                0..=LARGE_TENSOR_K if args.count > 16 && has_room => [64, 64, 128],
+                0..=SMALL_TENSOR_K if count > 16 => [64, 64, 64],
+                0..=LARGE_TENSOR_K if count > 16 && has_room => [64, 64, 128],
                 0..=64 => [16, 16, 128],
                 65..=128 => [16, 16, 256],
                 _ => [16, 8, 512],
             };
             return Scan::tensor(product, t, metric, tile, keys);
         }
-        let (qt, cap) = match args.count {
+        let (qt, cap) = match count {
             _ if keys => (32, 128),
-            0..=4 if args.k <= SMALL_K => (4, 128),
-            _ if args.k <= SMALL_K => (32, 128),
+            0..=4 if k <= SMALL_K => (4, 128),
+            _ if k <= SMALL_K => (32, 128),
             0..=4 => (4, 512),
             _ => (16, 512),
         };
@@ -302,57 +238,42 @@ impl Scan {
     ) -> Scan {
         Scan::Tensor(TensorSpec { t, core, parts, metric, bm, qt, cap, keys })
     }
-
-    /// Rows of a tile.
-    fn rows(self) -> usize {
-        match self {
-            Scan::Fma(_) => 64,
-            Scan::Tensor(_) => 128,
-        }
-    }
-
-    /// Queries of a block.
-    fn queries(self) -> usize {
-        match self {
-            Scan::Fma(spec) => spec.qt as usize,
-            Scan::Tensor(spec) => spec.qt as usize,
-        }
-    }
-
-    fn stores_keys(self) -> bool {
-        match self {
-            Scan::Fma(spec) => spec.keys,
-            Scan::Tensor(spec) => spec.keys,
-        }
-    }
 }
 
-pub(super) fn topk(gpu: &Arc<CudaDevice>, args: &Args<'_>) -> Result<Hits> {
-    search(gpu, args, Scan::choose(gpu, args))
+/// How many queries are searched together.
+pub(super) fn group(gpu: &CudaDevice, args: &Args<'_>, k: usize) -> usize {
+    let block = Prepared::queries_of(Scan::choose(gpu, args, args.count, k));
+    cuda::group(k, k > FUSED_K, block)
 }
 
-fn search(gpu: &Arc<CudaDevice>, args: &Args<'_>, scan: Scan) -> Result<Hits> {
-    // Lists of several splits should fit for all queries of a pass.
-    let group = match scan.stores_keys() {
-        false => LISTS / (8 * args.k) / 8,
-        true => (CANDIDATES / Selector::bytes(args.k)).min(2 * scan.queries()),
-    };
-    let group = group.clamp(1, args.count);
-    let mut hits = Hits::new();
-    for first in (0..args.count).step_by(group) {
-        let queries = first..(first + group).min(args.count);
-        let pass = Pass::new(gpu, args, queries, scan)?;
-        let found = if scan.stores_keys() { pass.slabs()? } else { pass.lists()? };
-        found.iter().for_each(|entries| hits.push(entries));
-    }
-    Ok(hits)
+pub(super) fn best(
+    gpu: &Arc<CudaDevice>,
+    args: &Args<'_>,
+    queries: Range<usize>,
+    k: usize,
+) -> Result<Best> {
+    // By all queries, so that a group's bits are those of the others.
+    let scan = Scan::choose(gpu, args, args.count, k);
+    let (wanted, spans) = (args.wanted(&queries, k), args.spans());
+    let prepared = Prepared::new(gpu, args, queries, scan)?;
+    cuda::best(gpu, args.corpus.device(), &wanted, &spans, &prepared)
+}
+
+pub(super) fn count(
+    gpu: &Arc<CudaDevice>,
+    args: &Args<'_>,
+    queries: Range<usize>,
+) -> Result<Vec<u32>> {
+    let scan = Scan::choose(gpu, args, args.count, FUSED_K + 1);
+    let (wanted, spans) = (args.wanted(&queries, 0), args.spans());
+    let prepared = Prepared::new(gpu, args, queries, scan)?;
+    cuda::count(gpu, args.corpus.device(), &wanted, &spans, &prepared)
 }
 
 /// Some of the queries on the device, to be searched for together.
-struct Pass<'a> {
+struct Prepared<'a> {
     gpu: &'a Arc<CudaDevice>,
     args: &'a Args<'a>,
-    queries: Range<usize>,
     data: Tensor,
     /// The queries as they enter tensor cores.
     parts: Option<Tensor>,
@@ -360,17 +281,7 @@ struct Pass<'a> {
     scan: Scan,
 }
 
-/// A chunk's inputs that change from search to search.
-struct Inputs {
-    bias: Option<Tensor>,
-    /// For each tile of queries and each of rows whether nothing may be found there, and the bitmaps' words.
-    exclude: Option<[Tensor; 2]>,
-    tiles: usize,
-    /// Whether each query has a bitmap of its own.
-    each: bool,
-}
-
-impl<'a> Pass<'a> {
+impl<'a> Prepared<'a> {
     fn new(
         gpu: &'a Arc<CudaDevice>,
         args: &'a Args<'a>,
@@ -379,204 +290,88 @@ impl<'a> Pass<'a> {
     ) -> Result<Self> {
         let (device, dim, n) = (args.corpus.device(), args.corpus.dim(), queries.len());
         let data = &args.queries[queries.start * dim..queries.end * dim];
-        let scale = &args.scale[queries.clone()];
+        let scale = &args.scale[queries];
         let parts = match scan {
             Scan::Fma(_) => None,
             Scan::Tensor(TensorSpec { core, parts, .. }) => {
                 Some(Product { core, parts }.enter(args, data, scale)?)
             }
         };
-        Ok(Pass {
+        Ok(Prepared {
             gpu,
             args,
             data: Tensor::from_slice(device, &[n, dim], data)?,
             parts,
             scale: Tensor::from_slice(device, &[n], scale)?,
-            queries,
             scan,
         })
     }
 
-    /// The chunks of which something may be found.
-    fn chunks(&self) -> impl Iterator<Item = &'a Chunk> {
-        let (exclude, queries) = (self.args.search.exclude, self.queries.clone());
-        let parts = self.args.corpus.parts().iter();
-        parts.filter(move |c| !exclude.covers(queries.clone(), c.start..c.start + c.len()))
+    fn queries_of(scan: Scan) -> usize {
+        match scan {
+            Scan::Fma(spec) => spec.qt as usize,
+            Scan::Tensor(spec) => spec.qt as usize,
+        }
+    }
+}
+
+impl cuda::Scan for Prepared<'_> {
+    fn rows(&self) -> usize {
+        match self.scan {
+            Scan::Fma(_) => 64,
+            Scan::Tensor(_) => 128,
+        }
     }
 
-    fn inputs(&self, chunk: &Chunk) -> Result<Inputs> {
-        let device = self.args.corpus.device();
-        let height = self.scan.rows();
-        let (n, tiles) = (chunk.len(), chunk.len().div_ceil(height));
-        let bias = match self.args.search.bias {
-            Some(b) => Some(Tensor::from_slice(device, &[n], &b[chunk.start..][..n])?),
-            None => None,
-        };
-        let (maps, each): (&[Bitmap], bool) = match self.args.search.exclude {
-            Exclude::None => return Ok(Inputs { bias, exclude: None, tiles, each: false }),
-            Exclude::Shared(map) => (std::slice::from_ref(map), false),
-            Exclude::PerQuery(maps) => (&maps[self.queries.clone()], true),
-        };
-        let rows = |tile: usize| {
-            let start = chunk.start + tile * height;
-            start..(start + height).min(chunk.start + n)
-        };
-        let skips: Vec<u32> = maps
-            .chunks(self.scan.queries())
-            .flat_map(|maps| (0..tiles).map(move |t| maps.iter().all(|m| m.covers(rows(t))) as u32))
-            .collect();
-        let words: Vec<u32> = maps
-            .iter()
-            .flat_map(|map| (0..height / 32 * tiles).map(|w| map.word(chunk.start + 32 * w)))
-            .collect();
-        let exclude = Some([
-            Tensor::from_slice(device, &[skips.len()], &skips)?,
-            Tensor::from_slice(device, &[words.len()], &words)?,
-        ]);
-        Ok(Inputs { bias, exclude, tiles, each })
+    fn queries(&self) -> usize {
+        Self::queries_of(self.scan)
     }
 
-    /// Enqueues the search of a chunk's tiles; `params` says which, by how many splits.
+    fn stores_keys(&self) -> bool {
+        match self.scan {
+            Scan::Fma(spec) => spec.keys,
+            Scan::Tensor(spec) => spec.keys,
+        }
+    }
+
+    fn runs_at_once(&self) -> bool {
+        matches!(self.scan, Scan::Tensor(_))
+    }
+
     fn launch(
         &self,
-        chunk: &Chunk,
-        inputs: &Inputs,
-        best: Binding<'_>,
-        found: Binding<'_>,
-        params: TopkParams,
+        chunk: usize,
+        inputs: &Inputs<'_>,
+        [best, found]: [Binding<'_>; 2],
+        params: ScanParams,
+        blocks: usize,
     ) -> Result<()> {
-        let qtiles = self.queries.len().div_ceil(self.scan.queries());
-        let words = self.scan.rows() / 32 * inputs.tiles;
-        let params = TopkParams {
-            dim: self.args.corpus.dim() as u32,
-            rows: chunk.len() as u32,
-            base: chunk.start as u32,
-            queries: self.queries.len() as u32,
-            qtiles: qtiles as u32,
-            k: self.args.k as u32,
-            has_bias: inputs.bias.is_some() as u32,
-            excludes: inputs.exclude.is_some() as u32,
-            mask_stride: if inputs.each { words as u32 } else { 0 },
-            skip_stride: if inputs.each { inputs.tiles as u32 } else { 0 },
-            ..params
-        };
-        let layout = (TopkParams::MEMBERS, size_of::<TopkParams>());
+        let params = ScanParams { width: self.args.corpus.dim() as u32, ..params };
+        let layout = (ScanParams::MEMBERS, size_of::<ScanParams>());
         let kernel = match self.scan {
             Scan::Fma(spec) => self.gpu.kernel(spec, layout)?,
             Scan::Tensor(spec) => self.gpu.kernel(spec, layout)?,
         };
+        let chunk = &self.args.corpus.parts()[chunk];
+        let row_scale = chunk.scale(self.args.metric, self.args.form)?;
         // What is absent is not read, but something must be bound.
+        let absent = Binding::from(self.data.cuda());
         let [skips, masks] = match &inputs.exclude {
-            Some([skips, masks]) => [Some(skips), Some(masks)],
-            None => [None, None],
+            Some(both) => [&both[0], &both[1]].map(|t| Binding::from(t.cuda())),
+            None => [absent; 2],
         };
-        let metric = self.args.search.metric;
-        let row_scale = chunk.scale(metric, self.args.form)?;
         let mut bindings = vec![
             self.parts.as_ref().unwrap_or(&self.data).cuda().into(),
-            chunk.compared(metric).cuda().into(),
+            chunk.compared(self.args.metric).cuda().into(),
             self.scale.cuda().into(),
             row_scale.cuda().into(),
-            inputs.bias.as_ref().unwrap_or(&self.data).cuda().into(),
-            skips.unwrap_or(&self.data).cuda().into(),
-            masks.unwrap_or(&self.data).cuda().into(),
+            inputs.bias.unwrap_or(absent),
+            skips,
+            masks,
         ];
-        bindings.extend(self.parts.is_some().then(|| Binding::from(self.data.cuda())));
+        bindings.extend(self.parts.is_some().then_some(absent));
         bindings.extend([best, found]);
-        let splits = params.tiles.div_ceil(params.per_split) as usize;
-        self.gpu.launch(&kernel, &bindings, &params, [qtiles * splits, 1, 1])
-    }
-
-    /// Lists of each split, merged chunk by chunk.
-    fn lists(&self) -> Result<Vec<Vec<Entry>>> {
-        let (n, k) = (self.queries.len(), self.args.k);
-        let device = self.args.corpus.device();
-        let height = self.scan.rows();
-        let qtiles = n.div_ceil(self.scan.queries());
-        // Several blocks for each multiprocessor, one at least; but lists that weigh little beside the rows, and splits of
-        // several times k rows, or their lists would never prune. On tensor cores all run at once, two on each, so that few
-        // begin with an empty list.
-        let processors = self.gpu.facts.multiprocessors as usize;
-        let least = processors.div_ceil(qtiles);
-        let [least, most] = match self.scan {
-            Scan::Tensor(_) => {
-                let most = (2 * processors / qtiles).max(1);
-                [least.min(most), most]
-            }
-            Scan::Fma(_) => [least, 8 * least],
-        };
-        let splits = |chunk: &Chunk| {
-            (chunk.rows.bytes() / (LIST_SHARE * 8 * k * n))
-                .clamp(least, most)
-                .min(chunk.len() / (4 * k).max(256))
-                .min(LISTS / (8 * k * n))
-                .max(1)
-        };
-        let most = self.chunks().map(splits).max().unwrap_or(0);
-        if most == 0 {
-            return Ok(vec![Vec::new(); n]);
-        }
-        // An entry is two words, the row's complement first.
-        let found = Tensor::cuda_uninit(device, DType::U32, &[most, n, 2 * k])?;
-        let best = Tensor::cuda_uninit(device, DType::U32, &[n, 2 * k])?;
-        for (i, chunk) in self.chunks().enumerate() {
-            let tiles = chunk.len().div_ceil(height);
-            let per_split = tiles.div_ceil(splits(chunk));
-            let params = TopkParams {
-                tiles: tiles as u32,
-                per_split: per_split as u32,
-                resume: (i > 0) as u32,
-                ..Default::default()
-            };
-            let inputs = self.inputs(chunk)?;
-            self.launch(chunk, &inputs, best.cuda().into(), found.cuda().into(), params)?;
-            let params = MergeParams {
-                queries: n as u32,
-                splits: tiles.div_ceil(per_split) as u32,
-                k: k as u32,
-            };
-            merge(self.gpu, &found, &best, i > 0, params)?;
-        }
-        entries(&best, k)
-    }
-
-    /// Large k: keys of all queries of the pass and as many rows as a slab holds, selected from on the host.
-    fn slabs(&self) -> Result<Vec<Vec<Entry>>> {
-        let n = self.queries.len();
-        let device = self.args.corpus.device();
-        let height = self.scan.rows();
-        let fit = (SLAB / size_of::<u32>() / n / height).max(1);
-        let mut selectors = vec![Selector::new(self.args.k); n];
-        for chunk in self.chunks() {
-            let inputs = self.inputs(chunk)?;
-            for start in (0..inputs.tiles).step_by(fit) {
-                let tiles = fit.min(inputs.tiles - start);
-                let first = start * height;
-                let span = (tiles * height).min(chunk.len() - first);
-                // Tiles that are skipped stay 0, which never enters.
-                let found = Tensor::zeros(device, DType::U32, &[n, span])?;
-                let splits = tiles.min(8 * self.gpu.facts.multiprocessors as usize);
-                let params = TopkParams {
-                    start: start as u32,
-                    tiles: tiles as u32,
-                    per_split: tiles.div_ceil(splits) as u32,
-                    span: span as u32,
-                    ..Default::default()
-                };
-                let unused = self.data.cuda().into();
-                self.launch(chunk, &inputs, unused, found.cuda().into(), params)?;
-                let keys = found.to_vec::<u32>()?;
-                selectors.par_iter_mut().zip(keys.par_chunks(span)).for_each(|(selector, keys)| {
-                    for (row, &key) in (chunk.start + first..).zip(keys) {
-                        let entry = entry(key, row as u32);
-                        if key > 0 && entry > selector.threshold() {
-                            selector.push(entry);
-                        }
-                    }
-                });
-            }
-        }
-        Ok(selectors.into_par_iter().map(Selector::finish).collect())
+        self.gpu.launch(&kernel, &bindings, &params, [blocks, 1, 1])
     }
 }
 
@@ -585,7 +380,8 @@ mod tests {
     use super::*;
     use crate::device::Backend;
     use crate::ops::length::inverse_length;
-    use crate::ops::topk::{Corpus, Search, prepare};
+    use crate::ops::select::{Found, Scored, Search};
+    use crate::ops::topk::{Corpus, prepare};
     use crate::{Device, DeviceOptions};
 
     fn data(n: usize, step: u32) -> Vec<f32> {
@@ -642,8 +438,9 @@ mod tests {
                 let rows = Tensor::from_f32(&device, t, &[n, dim], &rows).unwrap();
                 let corpus = Corpus::from_tensor(&rows).unwrap();
                 let (queries, bias) = (data(count * dim, 2654435761), data(n, 3266489917));
+                let bias_on = Tensor::from_slice(&device, &[n], &bias).unwrap();
                 let found = |k: usize, tile, keys| {
-                    let search = Search { bias: Some(&bias), ..Search::new(metric, k) };
+                    let search = Search { bias: Some(&bias_on), ..Search::new(k) };
                     let mut plain = queries.clone();
                     let (scale, form) = prepare(&mut plain, &corpus, metric);
                     let args = Args {
@@ -652,12 +449,16 @@ mod tests {
                         dtype: DType::F32,
                         count,
                         corpus: &corpus,
+                        metric,
                         search: &search,
                         form,
-                        k,
+                        floor: 0,
                     };
                     let scan = Scan::tensor(product, t, metric, tile, keys);
-                    super::search(gpu, &args, scan).unwrap()
+                    let prepared = Prepared::new(gpu, &args, 0..count, scan).unwrap();
+                    let (wanted, spans) = (args.wanted(&(0..count), k), args.spans());
+                    let best = cuda::best(gpu, &device, &wanted, &spans, &prepared).unwrap();
+                    Found::new(args.device(), vec![best], count, k).to_hits().unwrap()
                 };
                 let all = found(n, tiles[0], true);
                 for tile in tiles {

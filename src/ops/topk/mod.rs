@@ -13,7 +13,7 @@
 //!   scores 0. So does fused cosine in [`Tokens::normalized`](super::maxsim::Tokens::normalized).
 //! - A dot product has the same error relative to |q| |x| as one of vectors of length 1: no partial sum overflows. A result
 //!   beyond the range of f32 is infinite, with its sign; one below 2^-126 may be 0. The same holds for the sums of
-//!   [`Queries::Floats`](super::hamming::Queries::Floats), which rank as they would without a bound.
+//!   [`Queries::Floats`](super::hamming::Queries::Floats).
 //! - A squared distance is summed in f32 from differences in f32: -∞ if it is beyond the range, and 0 instead of a value below
 //!   2^-126 where a device has no subnormal numbers. It is never NaN.
 //! - Infinite scores rank as numbers do, equal ones by ascending row number. A vector with an infinity has no cosine, and its
@@ -22,26 +22,25 @@
 //! Vectors whose largest magnitude is within 2^-30 and 2^31 are compared as they are. Others are scaled by a power of two on
 //! the host. A chunk of a [`Corpus`] with such a row keeps a second copy of its rows, scaled, and 4 bytes a row.
 
-mod bitmap;
 mod corpus;
 mod cpu;
 #[cfg(feature = "cuda")]
 pub(crate) mod cuda;
-pub(crate) mod scores;
-pub(crate) mod select;
 #[cfg(feature = "wgpu")]
 pub(crate) mod wgpu;
 
-pub use bitmap::Bitmap;
-pub use corpus::Corpus;
-pub use select::Hits;
-pub(crate) use select::{Selector, entry, key};
+use std::ops::Range;
 
 use rayon::prelude::*;
 
+pub use self::corpus::Corpus;
 use self::corpus::Chunk;
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
+use super::select::plan::{Span, Wanted};
+use super::select::{self, Best, Scored};
+pub use super::select::{Bitmap, Filter, Found, FoundTensors, Hits, Rows, Search};
 use super::{check_float, length, matrix};
-use crate::device::Backend;
+use crate::device::{Backend, Device};
 use crate::{DType, Error, Result, Tensor};
 
 /// How alike a query `q` and a corpus row `x` are; larger is always better.
@@ -61,81 +60,6 @@ pub enum Metric {
     L2,
 }
 
-/// Rows that may not be found. Set bits are excluded.
-#[derive(Clone, Copy, Debug)]
-pub enum Exclude<'a> {
-    /// All rows take part.
-    None,
-    /// The same rows are excluded for all queries.
-    Shared(&'a Bitmap),
-    /// One bitmap for each query.
-    PerQuery(&'a [Bitmap]),
-}
-
-impl Exclude<'_> {
-    /// Whether row `row` is excluded for query `query`.
-    pub(crate) fn contains(&self, query: usize, row: usize) -> bool {
-        match self {
-            Exclude::None => false,
-            Exclude::Shared(map) => map.contains(row),
-            Exclude::PerQuery(maps) => maps[query].contains(row),
-        }
-    }
-
-    /// Checks that there is a bitmap for each query and in each a bit for each row.
-    pub(crate) fn check(&self, queries: usize, rows: usize) -> Result<()> {
-        let maps = match *self {
-            Exclude::None => &[],
-            Exclude::Shared(map) => std::slice::from_ref(map),
-            Exclude::PerQuery(maps) if maps.len() != queries => {
-                let got = maps.len().to_string();
-                return Err(Error::argument("exclude", format!("{queries} bitmaps"), got));
-            }
-            Exclude::PerQuery(maps) => maps,
-        };
-        match maps.iter().find(|m| m.len() != rows) {
-            Some(map) => {
-                let got = map.len().to_string();
-                Err(Error::argument("exclude", format!("bitmaps of {rows} rows"), got))
-            }
-            None => Ok(()),
-        }
-    }
-
-    /// Whether the `rows` are excluded for all of the `queries`.
-    pub(crate) fn covers(
-        &self,
-        queries: std::ops::Range<usize>,
-        rows: std::ops::Range<usize>,
-    ) -> bool {
-        match self {
-            Exclude::None => false,
-            Exclude::Shared(map) => map.covers(rows),
-            Exclude::PerQuery(maps) => maps[queries].iter().all(|m| m.covers(rows.clone())),
-        }
-    }
-}
-
-/// What to search for.
-#[derive(Clone, Copy, Debug)]
-pub struct Search<'a> {
-    /// The score.
-    pub metric: Metric,
-    /// How many rows to find for each query; more than there are gives all.
-    pub k: usize,
-    /// Added to the score of each corpus row: \[N\].
-    pub bias: Option<&'a [f32]>,
-    /// Rows to leave out.
-    pub exclude: Exclude<'a>,
-}
-
-impl<'a> Search<'a> {
-    /// A search without bias or exclusions.
-    pub fn new(metric: Metric, k: usize) -> Search<'a> {
-        Search { metric, k, bias: None, exclude: Exclude::None }
-    }
-}
-
 /// The inputs after the checks.
 pub(crate) struct Args<'a> {
     /// The queries \[Q, D\] on the host; for dot products and cosines divided by their powers of two.
@@ -148,11 +72,12 @@ pub(crate) struct Args<'a> {
     dtype: DType,
     count: usize,
     corpus: &'a Corpus,
+    metric: Metric,
     search: &'a Search<'a>,
     /// What kernels form: dot products with a power of two other than 1 are cosines to them, of other scales.
     form: Metric,
-    /// `min(k, N)`.
-    k: usize,
+    /// The key that must be exceeded.
+    floor: u32,
 }
 
 impl Args<'_> {
@@ -161,35 +86,49 @@ impl Args<'_> {
     }
 }
 
-/// The `k` best rows of `corpus` \[N, D\] for each of the `queries` \[Q, D\] (f32, f16 or bf16, on the corpus's
-/// device), exactly: score descending, equal scores (0 and -0 are equal) by ascending row number.
+/// The best rows of `corpus` \[N, D\] for each of the `queries` \[Q, D\] (f32, f16 or bf16, on the corpus's device), exactly: score
+/// descending, equal scores (0 and -0 are equal) by ascending row number.
 ///
-/// A score is an f32 whatever the storage, and has the same bits whatever other queries are asked and however the
-/// corpus is chunked. A score that is NaN never enters, so a query with a NaN finds nothing; infinite scores are
-/// ordinary. A query finds fewer than `k` rows only where fewer remain.
+/// A score is an f32 whatever the storage. Its bits depend neither on the other queries nor on how the corpus is chunked. A score
+/// that is NaN never enters, so a query with a NaN finds nothing; infinite scores are ordinary. A query finds fewer than `k` rows only
+/// where fewer remain.
 ///
 /// On CUDA, dot products and cosines of dimensions that 8 divides are formed by tensor cores where that rounds nothing (a
 /// bf16 corpus, whose queries enter as three bf16 that sum to them; f16 queries and corpus) or as little as
 /// [`MatmulPrecision`](crate::MatmulPrecision) allows; all else is f32 by fused multiply-adds. A product that is infinite
 /// counts as in f32 either way.
 ///
-/// The call waits for the device, because it returns host data. Beyond queries and hits its workspace is
-/// - on the CPU, for each thread: `8 Q (k + max(k, 64))` bytes of candidates, at most 32 MiB, and a tile of the corpus
-///   as f32 (256 KiB);
-/// - on wgpu, up to `k = 256`: `16 k + 4` bytes for each query and split of the corpus (at most 1024 splits in all), at
-///   most 64 MiB, of which half is read back and merged; above, a slab of scores of at most 32 MiB, read back and
-///   selected from on the host, with `16 k` bytes of candidates a query there, at most 64 MiB;
-/// - on CUDA, up to `k = 256`: `8 k` bytes for each query and split of the corpus, at most 64 MiB, merged there; above, a
-///   slab of keys of at most 32 MiB, read back and selected from on the host, with candidates as on wgpu;
-/// - on wgpu, of what the search asks for, one chunk's part: 4 bytes a row of bias, 1 bit a row and bitmap.
-///
-/// Where that does not hold all queries, they are searched in groups, each reading the corpus again; one query at
-/// least is searched whatever k is.
+/// The call waits for the device, because it returns host data: see [`topk_on_device`]. [`select`](super::select) says what memory it
+/// takes beyond queries and hits; on the CPU each thread also holds a tile of the corpus as f32 (256 KiB).
 ///
 /// # Errors
-/// [`Error::Argument`] if `k` is 0 or the bias or a bitmap has not one entry a row; [`Error::Shape`] if the queries
-/// are not \[Q, D\] floats on the corpus's device; [`Error::OutOfMemory`] if the workspace does not fit.
-pub fn topk(queries: &Tensor, corpus: &Corpus, search: &Search<'_>) -> Result<Hits> {
+/// [`Error::Argument`] if `k` is 0, a filter does not fit the corpus or `least` is NaN; [`Error::Shape`] if the queries
+/// are not \[Q, D\] floats, or the bias not \[N\] f32, on the corpus's device; [`Error::OutOfMemory`] if the workspace does not fit.
+pub fn topk(queries: &Tensor, corpus: &Corpus, metric: Metric, search: &Search<'_>) -> Result<Hits> {
+    with(queries, corpus, metric, search, |args| select::hits(&args))
+}
+
+/// As [`topk`], but only enqueues: the result stays on the device, as \[Q, min(k, N)\] entries.
+///
+/// # Errors
+/// As [`topk`].
+pub fn topk_on_device(
+    queries: &Tensor,
+    corpus: &Corpus,
+    metric: Metric,
+    search: &Search<'_>,
+) -> Result<Found> {
+    with(queries, corpus, metric, search, |args| select::enqueue(&args))
+}
+
+/// Checks the inputs and prepares the queries.
+fn with<R>(
+    queries: &Tensor,
+    corpus: &Corpus,
+    metric: Metric,
+    search: &Search<'_>,
+    run: impl FnOnce(Args<'_>) -> Result<R>,
+) -> Result<R> {
     let (count, dim) = matrix("topk", "queries", queries)?;
     check_float("topk", "queries", queries)?;
     if dim != corpus.dim() {
@@ -200,37 +139,77 @@ pub fn topk(queries: &Tensor, corpus: &Corpus, search: &Search<'_>) -> Result<Hi
         let expected = format!("queries on {:?}", corpus.device());
         return Err(Error::shape("topk", expected, format!("{:?}", queries.device())));
     }
-    if search.k == 0 {
-        return Err(Error::argument("k", "at least 1", "0"));
-    }
-    let rows = corpus.len();
-    if let Some(bias) = search.bias
-        && bias.len() != rows
-    {
-        return Err(Error::argument("bias", format!("{rows} values"), bias.len().to_string()));
-    }
-    search.exclude.check(count, rows)?;
-    if count == 0 || rows == 0 {
-        return Ok(Hits::none(count));
-    }
+    let floor = search.check("topk", corpus.device(), [count, corpus.len()])?;
     let mut host = queries.to_f32_vec()?;
-    let (scale, form) = prepare(&mut host, corpus, search.metric);
-    let args = Args {
-        queries: &host,
-        scale: &scale,
-        dtype: queries.dtype(),
-        count,
-        corpus,
-        search,
-        form,
-        k: search.k.min(rows),
-    };
-    match corpus.device().backend() {
-        Backend::Cpu(_) => cpu::topk(&args),
-        #[cfg(feature = "cuda")]
-        Backend::Cuda(gpu) => cuda::topk(gpu, &args),
-        #[cfg(feature = "wgpu")]
-        Backend::Wgpu(gpu) => wgpu::topk(gpu, &args),
+    let (scale, form) = prepare(&mut host, corpus, metric);
+    let dtype = queries.dtype();
+    run(Args { queries: &host, scale: &scale, dtype, count, corpus, metric, search, form, floor })
+}
+
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
+impl<'a> Args<'a> {
+    fn wanted(&self, queries: &Range<usize>, k: usize) -> Wanted<'a> {
+        Wanted {
+            queries: queries.len(),
+            k,
+            floor: self.floor,
+            filter: self.search.filter.of(queries.clone()),
+            bias: self.search.bias,
+        }
+    }
+
+    fn spans(&self) -> Vec<Span> {
+        let span = |c: &Chunk| Span { rows: c.start..c.start + c.len(), bytes: c.rows.bytes() };
+        self.corpus.parts().iter().map(span).collect()
+    }
+}
+
+impl Scored for Args<'_> {
+    fn device(&self) -> &Device {
+        self.corpus.device()
+    }
+
+    fn queries(&self) -> usize {
+        self.count
+    }
+
+    fn rows(&self) -> usize {
+        self.corpus.len()
+    }
+
+    fn search(&self) -> &Search<'_> {
+        self.search
+    }
+
+    fn group(&self, k: usize) -> usize {
+        match self.device().backend() {
+            Backend::Cpu(_) => select::cpu::group(k),
+            #[cfg(feature = "cuda")]
+            Backend::Cuda(gpu) => cuda::group(gpu, self, k),
+            #[cfg(feature = "wgpu")]
+            Backend::Wgpu(gpu) => wgpu::group(gpu, self, k),
+        }
+    }
+
+    fn best(&self, queries: Range<usize>, k: usize) -> Result<Best> {
+        match self.device().backend() {
+            Backend::Cpu(_) => cpu::best(self, queries, k),
+            #[cfg(feature = "cuda")]
+            Backend::Cuda(gpu) => cuda::best(gpu, self, queries, k),
+            #[cfg(feature = "wgpu")]
+            Backend::Wgpu(gpu) => wgpu::best(gpu, self, queries, k),
+        }
+    }
+
+    fn count(&self, queries: Range<usize>) -> Result<Vec<u32>> {
+        match self.device().backend() {
+            // Candidates grow as they are found.
+            Backend::Cpu(_) => Ok(vec![self.corpus.len() as u32; queries.len()]),
+            #[cfg(feature = "cuda")]
+            Backend::Cuda(gpu) => cuda::count(gpu, self, queries),
+            #[cfg(feature = "wgpu")]
+            Backend::Wgpu(gpu) => wgpu::count(gpu, self, queries),
+        }
     }
 }
 

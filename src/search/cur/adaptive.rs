@@ -15,7 +15,7 @@ use super::residual::{self, Affine, Cheap};
 use super::ridge::Ridge;
 use super::scorer::CrossScorer;
 use crate::ops::embed::gather_rows;
-use crate::ops::topk::{Bitmap, Corpus, Exclude, Metric, Search, topk};
+use crate::ops::topk::{Bitmap, Corpus, Filter, Metric, Rows, Search, topk};
 use crate::{DType, Device, Error, Result, Tensor};
 
 /// Where a query's first items come from.
@@ -331,9 +331,9 @@ impl AdaptiveIndex {
                     .collect();
                 let shape = [queries.len(), self.rows.dim()];
                 let latent = Tensor::from_f32(self.device(), DType::F32, &shape, &latent)?;
-                let exclude = Exclude::PerQuery(&seen);
-                let wanted = Search { metric: Metric::Dot, k: most, bias: None, exclude };
-                let hits = topk(&latent, &self.rows, &wanted)?;
+                let sets: Vec<Rows<'_>> = seen.iter().map(Rows::Exclude).collect();
+                let wanted = Search { filter: Filter::PerQuery(&sets), ..Search::new(most) };
+                let hits = topk(&latent, &self.rows, Metric::Dot, &wanted)?;
                 hits.iter()
                     .map(|(rows, _)| rows.iter().map(|&row| row as usize).collect())
                     .collect()

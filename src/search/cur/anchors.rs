@@ -108,7 +108,7 @@ fn medoids(
     let all = Tensor::from_f32(device, DType::F32, &[n, dim], features.values)?;
     let all = Corpus::from_tensor(&all)?;
     let queries = Tensor::from_f32(device, DType::F32, &[count, dim], &centroids)?;
-    let near = topk(&queries, &all, &Search::new(Metric::L2, count.min(64)))?;
+    let near = topk(&queries, &all, Metric::L2, &Search::new(count.min(64)))?;
     let mut taken = vec![false; n];
     let mut chosen = Vec::with_capacity(count);
     for (rows, _) in near.iter() {

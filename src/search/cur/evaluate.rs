@@ -11,7 +11,7 @@ use super::index::{CurIndex, CurOptions, CurSearch};
 use super::matrix::{Offline, ScoreMatrix};
 use super::residual::Cheap;
 use super::scorer::{CrossScorer, MatrixScorer, Pair, score};
-use crate::ops::topk::{Bitmap, Corpus, Exclude, Metric, Search, topk};
+use crate::ops::topk::{Bitmap, Corpus, Filter, Metric, Rows, Search, topk};
 use crate::{DType, Device, Error, Result, Tensor};
 
 /// What is compared.
@@ -235,7 +235,7 @@ fn nearest(
     let mut corpus = Corpus::new(device, DType::F32, dim)?;
     corpus.append(items)?;
     let queries = Tensor::from_f32(device, DType::F32, &[queries.len() / dim, dim], queries)?;
-    let hits = topk(&queries, &corpus, &Search::new(Metric::Dot, k))?;
+    let hits = topk(&queries, &corpus, Metric::Dot, &Search::new(k))?;
     Ok(hits.iter().map(|(rows, _)| rows.iter().map(|&row| row as usize).collect()).collect())
 }
 
@@ -264,8 +264,8 @@ fn fixed_item(
     for &a in anchors {
         excluded.set(a, true)?;
     }
-    let exclude = Exclude::Shared(&excluded);
-    let hits = topk(&c, &corpus, &Search { metric: Metric::Dot, k: items, bias: None, exclude })?;
+    let filter = Filter::Shared(Rows::Exclude(&excluded));
+    let hits = topk(&c, &corpus, Metric::Dot, &Search { filter, ..Search::new(items) })?;
     let of =
         |rows: &[u64]| anchors.iter().copied().chain(rows.iter().map(|&r| r as usize)).collect();
     Ok(hits.iter().map(|(rows, _)| of(rows)).collect())

@@ -9,7 +9,7 @@ use super::found::{BATCH, Found, Scored, best, check_search, score_lists, zip};
 use super::matrix::ScoreMatrix;
 use super::residual::{self, Affine, Cheap};
 use super::scorer::CrossScorer;
-use crate::ops::topk::{Bitmap, Corpus, Exclude, Metric, Search, topk};
+use crate::ops::topk::{Bitmap, Corpus, Filter, Metric, Rows, Search, topk};
 use crate::{DType, Device, Error, Result, Tensor};
 
 /// What is kept of each item.
@@ -323,9 +323,9 @@ impl CurIndex {
             self.query(c, own, &mut rows);
         }
         let rows = Tensor::from_f32(self.device(), DType::F32, &[n, self.corpus.dim()], &rows)?;
-        let exclude = Exclude::Shared(&self.excluded);
-        let search = Search { metric: Metric::Dot, k, bias: None, exclude };
-        let hits = topk(&rows, &self.corpus, &search)?;
+        let filter = Filter::Shared(Rows::Exclude(&self.excluded));
+        let search = Search { filter, ..Search::new(k) };
+        let hits = topk(&rows, &self.corpus, Metric::Dot, &search)?;
         let beta = self.line.as_ref().map_or(0.0, |line| line.affine.beta as f32);
         Ok(hits
             .iter()

@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use part::{Layout, Part};
 
-use super::ids::{Hit, Ids};
+use super::ids::{self, Hit, Ids};
 use crate::ops::length::normalize;
 use crate::ops::maxsim::{self, MaxSim, Storage, Tokens};
 use crate::ops::residual::{Codec, Training};
-use crate::ops::topk::{Exclude, key};
+use crate::ops::select::{Search, key};
 use crate::{Device, Error, Result, Tensor};
 
 /// Queries that go to the device together.
@@ -172,11 +172,11 @@ impl TokenIndex {
             return Err(Error::argument("k", "at least 1", "0"));
         }
         let excluded = self.ids.excluded(filter);
-        let exclude = excluded.as_deref().map_or(Exclude::None, Exclude::Shared);
+        let search = Search { filter: ids::open(&excluded), ..Search::new(k) };
         let parts: Vec<Tokens> = self.parts.iter().map(|p| p.tokens.clone()).collect();
         let mut found = Vec::new();
         for group in self.groups(queries, offsets)? {
-            let hits = maxsim::search(&group.tokens, &parts, &self.how, k, exclude)?;
+            let hits = maxsim::search(&group.tokens, &parts, &self.how, &search)?;
             found.extend(
                 self.ids
                     .hits(&hits)

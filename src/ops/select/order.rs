@@ -1,6 +1,4 @@
-//! The total order of hits, and keeping the first k of it.
-
-use crate::ops::length::scaled;
+//! The total order of hits, and keeping the first k of it on the host.
 
 /// A hit as one number: greater is better. The score's bits are mapped so that they compare as unsigned integers;
 /// below them is the complement of the row, so that of equal scores the lower row is greater.
@@ -16,7 +14,7 @@ pub(crate) fn key(score: f32) -> u32 {
     if bits >> 31 == 1 { !bits } else { bits | 0x8000_0000 }
 }
 
-/// The score of a key other than 0.
+/// The score of a key. That of 0 is NaN, which no score exceeds and none is exceeded by.
 #[inline(always)]
 pub(crate) fn score(key: u32) -> f32 {
     f32::from_bits(if key >> 31 == 1 { key & 0x7fff_ffff } else { !key })
@@ -28,7 +26,7 @@ pub(crate) fn entry(key: u32, row: u32) -> Entry {
 }
 
 /// Keeps the `k` greatest entries of a stream: a buffer of about twice as many, halved by selection when full.
-/// Each halving raises the threshold below which entries need not be offered.
+/// Each halving raises the threshold that entries must exceed.
 #[derive(Clone)]
 pub(crate) struct Selector {
     k: usize,
@@ -40,8 +38,9 @@ pub(crate) struct Selector {
 const ROOM: usize = 64;
 
 impl Selector {
-    pub(crate) fn new(k: usize) -> Selector {
-        Selector { k, entries: Vec::new(), threshold: 0 }
+    /// Keeps entries whose keys exceed `floor`.
+    pub(crate) fn new(k: usize, floor: u32) -> Selector {
+        Selector { k, entries: Vec::new(), threshold: entry(floor, 0) }
     }
 
     /// Bytes a selector may hold.
@@ -49,13 +48,13 @@ impl Selector {
         (k + if k > ROOM { k } else { ROOM }) * size_of::<Entry>()
     }
 
-    /// An entry must be greater than this to matter; 0 as long as any may enter.
+    /// An entry must be greater than this to matter.
     #[inline(always)]
     pub(crate) fn threshold(&self) -> Entry {
         self.threshold
     }
 
-    /// Takes an entry whose key is not 0.
+    /// Takes an entry. The key 0 never enters.
     #[inline(always)]
     pub(crate) fn push(&mut self, entry: Entry) {
         if entry > self.threshold {
@@ -89,73 +88,6 @@ impl Selector {
     }
 }
 
-/// What a search found: for each query the rows and their scores, best first. A query may have fewer than k.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Hits {
-    bounds: Vec<usize>,
-    ids: Vec<u64>,
-    scores: Vec<f32>,
-}
-
-impl Hits {
-    /// No hits for each of `queries` queries.
-    pub(crate) fn none(queries: usize) -> Hits {
-        Hits { bounds: vec![0; queries + 1], ids: Vec::new(), scores: Vec::new() }
-    }
-
-    /// No queries yet.
-    pub(crate) fn new() -> Hits {
-        Hits::none(0)
-    }
-
-    /// Adds a query's entries, in order.
-    pub(crate) fn push(&mut self, entries: &[Entry]) {
-        for e in entries {
-            self.ids.push(!(*e as u32) as u64);
-            self.scores.push(score((e >> 32) as u32));
-        }
-        self.bounds.push(self.ids.len());
-    }
-
-    /// Adds a query's rows and scores, in order.
-    pub(crate) fn push_scored(&mut self, rows: &[u64], scores: &[f32]) {
-        self.ids.extend_from_slice(rows);
-        self.scores.extend_from_slice(scores);
-        self.bounds.push(self.ids.len());
-    }
-
-    /// Multiplies each query's scores by 2 to the power of its exponent; nothing where there are no exponents.
-    pub(crate) fn scale(&mut self, exponents: &[i32]) {
-        for (q, &exponent) in exponents.iter().enumerate().filter(|(_, e)| **e != 0) {
-            let scores = &mut self.scores[self.bounds[q]..self.bounds[q + 1]];
-            scores.iter_mut().for_each(|s| *s = scaled(*s, exponent));
-        }
-    }
-
-    /// The number of queries.
-    pub fn len(&self) -> usize {
-        self.bounds.len() - 1
-    }
-
-    /// Whether there were no queries.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// The rows found for query `query` and their scores; nothing for a query that was not asked.
-    pub fn get(&self, query: usize) -> (&[u64], &[f32]) {
-        match self.bounds.get(query..query.saturating_add(2)) {
-            Some(&[start, end]) => (&self.ids[start..end], &self.scores[start..end]),
-            _ => (&[], &[]),
-        }
-    }
-
-    /// Rows and scores of each query in turn.
-    pub fn iter(&self) -> impl Iterator<Item = (&[u64], &[f32])> {
-        (0..self.len()).map(|q| self.get(q))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::{Selector, entry, key, score};
@@ -181,10 +113,16 @@ mod tests {
             let mut all: Vec<_> = (0..2000u32)
                 .map(|i| entry(key((i.wrapping_mul(2_654_435_761) >> 25) as f32), i))
                 .collect();
-            let mut selector = Selector::new(k);
+            let mut selector = Selector::new(k, 0);
             all.iter().for_each(|&e| selector.push(e));
             all.sort_unstable_by(|a, b| b.cmp(a));
             all.truncate(k);
+            assert_eq!(selector.finish(), all, "k = {k}");
+            // Those that exceed a floor are among them.
+            let floor = (all[all.len() / 2] >> 32) as u32;
+            let mut selector = Selector::new(k, floor);
+            all.iter().for_each(|&e| selector.push(e));
+            all.retain(|e| (e >> 32) as u32 > floor);
             assert_eq!(selector.finish(), all, "k = {k}");
         }
     }

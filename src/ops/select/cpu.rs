@@ -1,0 +1,55 @@
+//! Selection on the CPU: workers draw tiles of the corpus in order, and each keeps the best of what it saw.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use rayon::prelude::*;
+
+use super::{Best, Selector};
+
+/// Bytes of candidates a worker may hold; queries beyond them wait for another pass over the corpus.
+const CANDIDATES: usize = 32 << 20;
+
+/// Scores tiles, and keeps the best of each query.
+pub(crate) trait Worker<T>: Send {
+    /// Takes the next tile.
+    fn tile(&mut self, tile: &T);
+
+    /// What was kept of each query.
+    fn found(self) -> Vec<Selector>;
+}
+
+/// How many queries are searched together.
+pub(crate) fn group(k: usize) -> usize {
+    (CANDIDATES / Selector::bytes(k)).max(1)
+}
+
+/// The best of each of `queries` queries among the tiles.
+pub(crate) fn best<T: Sync, W: Worker<T>>(
+    tiles: &[T],
+    queries: usize,
+    worker: impl Fn() -> W + Sync,
+) -> Best {
+    // Each worker sees rows in ascending order; the merge is under a total order, so it does not matter who drew which.
+    let next = AtomicUsize::new(0);
+    let workers = rayon::current_num_threads().min(tiles.len());
+    let found: Vec<Vec<Selector>> = (0..workers)
+        .into_par_iter()
+        .with_max_len(1)
+        .map(|_| {
+            let mut worker = worker();
+            while let Some(tile) = tiles.get(next.fetch_add(1, Ordering::Relaxed)) {
+                worker.tile(tile);
+            }
+            worker.found()
+        })
+        .collect();
+    let [first, others @ ..] = &found[..] else {
+        return Best::Host(vec![Vec::new(); queries]);
+    };
+    let merged = (0..queries).into_par_iter().map(|q| {
+        let mut all = first[q].clone();
+        others.iter().for_each(|found| all.merge(&found[q]));
+        all.finish()
+    });
+    Best::Host(merged.collect())
+}

@@ -1,0 +1,633 @@
+//! Selection on CUDA. Scans keep sorted lists, which `kernels/select_merge.ptx` merges, or store keys, of which
+//! `kernels/select_filter.ptx` keeps candidates that `kernels/select_sort.ptx` sorts.
+
+use std::sync::Arc;
+
+use super::plan::{self, Room, SLAB, Span, Wanted};
+use super::scores::Slab;
+use super::{Best, Filter, FoundTensors, masks};
+use crate::device::Device;
+use crate::device::cuda::{Binding, CudaDevice, GRID_YZ};
+use crate::template::{Family, Spec, keys, params};
+use crate::{DType, Result, Tensor};
+
+/// How much less the lists should weigh than the rows.
+const LIST_SHARE: usize = 64;
+/// Bytes of the lists.
+const LISTS: usize = 64 << 20;
+/// Entries that a block of `kernels/select_sort.ptx` sorts in shared memory, and its threads.
+const LOCAL: usize = 4096;
+const SORT_THREADS: usize = 512;
+/// Threads of the blocks of the other kernels.
+const FILTER_THREADS: usize = 256;
+const CUT_THREADS: usize = 128;
+
+params! {
+    /// What every scan is told.
+    struct ScanParams {
+        width: u32, rows: u32, base: u32, queries: u32, qtiles: u32,
+        start: u32, tiles: u32, per_split: u32, k: u32, resume: u32, floor: u32,
+        has_bias: u32, excludes: u32, mask_stride: u32, skip_stride: u32, span: u32,
+    }
+}
+
+/// A chunk's inputs that change from search to search.
+pub(crate) struct Inputs<'a> {
+    pub(crate) bias: Option<Binding<'a>>,
+    /// For each tile of queries and each of rows whether nothing may be found there, and the bitmaps' words.
+    pub(crate) exclude: Option<[Tensor; 2]>,
+}
+
+/// Kernels that score the rows of a corpus for some queries, and keep lists or store keys.
+pub(crate) trait Scan {
+    /// Rows of a tile.
+    fn rows(&self) -> usize;
+
+    /// Queries of a block.
+    fn queries(&self) -> usize;
+
+    /// Whether keys are stored instead of lists.
+    fn stores_keys(&self) -> bool;
+
+    /// Whether all blocks should run at once, two on each multiprocessor.
+    fn runs_at_once(&self) -> bool;
+
+    /// Enqueues the scan of a chunk's tiles in `blocks` blocks. `params` lacks the width.
+    fn launch(
+        &self,
+        chunk: usize,
+        inputs: &Inputs<'_>,
+        results: [Binding<'_>; 2],
+        params: ScanParams,
+        blocks: usize,
+    ) -> Result<()>;
+}
+
+/// How many queries are searched together by scans of `block` queries.
+pub(crate) fn group(k: usize, stores_keys: bool, block: usize) -> usize {
+    match stores_keys {
+        // Lists of several splits should fit for all queries of a pass.
+        false => (LISTS / (8 * k) / 8).clamp(1, GRID_YZ),
+        true => plan::group(k, usize::MAX).min(2 * block),
+    }
+}
+
+/// Enqueues the search of a corpus that consists of `spans`.
+pub(crate) fn best(
+    gpu: &Arc<CudaDevice>,
+    device: &Device,
+    wanted: &Wanted<'_>,
+    spans: &[Span],
+    scan: &impl Scan,
+) -> Result<Best> {
+    let pass = Pass { gpu, device, wanted, spans, scan };
+    if scan.stores_keys() { pass.sorted() } else { pass.lists() }
+}
+
+/// Counts the rows of each query that exceed the floor. `scan` stores keys. Waits for the device.
+pub(crate) fn count(
+    gpu: &Arc<CudaDevice>,
+    device: &Device,
+    wanted: &Wanted<'_>,
+    spans: &[Span],
+    scan: &impl Scan,
+) -> Result<Vec<u32>> {
+    let pass = Pass { gpu, device, wanted, spans, scan };
+    let mut counting = Candidates::counting(gpu, device, wanted.queries, wanted.floor)?;
+    let most = (SLAB / size_of::<u32>() / wanted.queries).max(scan.rows());
+    pass.slabs(&mut counting, |_, _| most)?;
+    counting.counts()
+}
+
+struct Pass<'a, S> {
+    gpu: &'a Arc<CudaDevice>,
+    device: &'a Device,
+    wanted: &'a Wanted<'a>,
+    spans: &'a [Span],
+    scan: &'a S,
+}
+
+impl<'a, S: Scan> Pass<'a, S> {
+    fn inputs(&self, span: &Span) -> Result<Inputs<'a>> {
+        let height = self.scan.rows();
+        let sets = self.wanted.filter.sets();
+        let upload = |data: Vec<u32>| Tensor::from_slice(self.device, &[data.len()], &data);
+        let exclude = match sets {
+            [] => None,
+            _ => {
+                let words = height / 32 * span.rows.len().div_ceil(height);
+                let skips = masks::skips(sets, self.scan.queries(), &span.rows, height);
+                Some([upload(skips)?, upload(masks::words(sets, &span.rows, words))?])
+            }
+        };
+        let first = (span.rows.start * size_of::<f32>()) as u64;
+        let bias = self.wanted.bias.map(|bias| bias.cuda().at_byte(first));
+        Ok(Inputs { bias, exclude })
+    }
+
+    /// Enqueues the scan of a chunk's tiles; `params` says which, by how many splits.
+    fn launch(
+        &self,
+        chunk: usize,
+        inputs: &Inputs<'_>,
+        results: [Binding<'_>; 2],
+        params: ScanParams,
+    ) -> Result<()> {
+        let (span, queries) = (&self.spans[chunk], self.wanted.queries);
+        let qtiles = queries.div_ceil(self.scan.queries());
+        let tiles = span.rows.len().div_ceil(self.scan.rows());
+        let each = matches!(self.wanted.filter, Filter::PerQuery(_));
+        let params = ScanParams {
+            rows: span.rows.len() as u32,
+            base: span.rows.start as u32,
+            queries: queries as u32,
+            qtiles: qtiles as u32,
+            k: self.wanted.k as u32,
+            floor: self.wanted.floor,
+            has_bias: inputs.bias.is_some() as u32,
+            excludes: inputs.exclude.is_some() as u32,
+            mask_stride: if each { (self.scan.rows() / 32 * tiles) as u32 } else { 0 },
+            skip_stride: if each { tiles as u32 } else { 0 },
+            ..params
+        };
+        let splits = params.tiles.div_ceil(params.per_split) as usize;
+        self.scan.launch(chunk, inputs, results, params, qtiles * splits)
+    }
+
+    /// Lists of each split, merged chunk by chunk.
+    fn lists(&self) -> Result<Best> {
+        let Wanted { queries, k, .. } = *self.wanted;
+        let height = self.scan.rows();
+        let qtiles = queries.div_ceil(self.scan.queries());
+        // Several blocks for each multiprocessor, one at least; but lists that weigh little beside the rows, and splits of
+        // several times k rows, or their lists would never prune. Where all run at once, few begin with an empty list.
+        let processors = self.gpu.facts.multiprocessors as usize;
+        let least = processors.div_ceil(qtiles);
+        let [least, most] = match self.scan.runs_at_once() {
+            true => {
+                let most = (2 * processors / qtiles).max(1);
+                [least.min(most), most]
+            }
+            false => [least, 8 * least],
+        };
+        let splits = |span: &Span| {
+            (span.bytes / (LIST_SHARE * 8 * k * queries))
+                .clamp(least, most)
+                .min(span.rows.len() / (4 * k).max(256))
+                .min(LISTS / (8 * k * queries))
+                .max(1)
+        };
+        let most = self.wanted.open(self.spans).map(|(_, span)| splits(span)).max().unwrap_or(0);
+        if most == 0 {
+            return Ok(Best::Device(Tensor::zeros(self.device, DType::U32, &[queries, 2 * k])?));
+        }
+        let mut lists = Lists::new(self.gpu, self.device, queries, k)?;
+        let found = lists.room(most)?;
+        for (chunk, span) in self.wanted.open(self.spans) {
+            let tiles = span.rows.len().div_ceil(height);
+            let per_split = tiles.div_ceil(splits(span));
+            let params = ScanParams {
+                tiles: tiles as u32,
+                per_split: per_split as u32,
+                resume: lists.resume as u32,
+                ..Default::default()
+            };
+            let inputs = self.inputs(span)?;
+            let results = [lists.best.cuda().into(), found.cuda().into()];
+            self.launch(chunk, &inputs, results, params)?;
+            lists.merge(&found, tiles.div_ceil(per_split))?;
+        }
+        lists.finish()
+    }
+
+    /// Keys, slab by slab, of which candidates are kept.
+    fn sorted(&self) -> Result<Best> {
+        let Wanted { queries, k, floor, .. } = *self.wanted;
+        let height = self.scan.rows();
+        let rows = self.spans.last().map_or(0, |span| span.rows.end);
+        let mut candidates =
+            Candidates::new(self.gpu, self.device, [queries, k], [height, rows], floor)?;
+        let most = (SLAB / size_of::<u32>() / queries).max(height);
+        self.slabs(&mut candidates, |room, seen| room.width(seen).min(most))?;
+        candidates.finish()
+    }
+
+    /// Has candidates taken from slab after slab, of as many rows as `width` says, given how many there were.
+    fn slabs(
+        &self,
+        candidates: &mut Candidates,
+        width: impl Fn(&Room, usize) -> usize,
+    ) -> Result<()> {
+        let height = self.scan.rows();
+        let mut seen = 0;
+        for (chunk, span) in self.wanted.open(self.spans) {
+            let inputs = self.inputs(span)?;
+            let mut start = 0;
+            while let Some(slab) =
+                plan::slab(span.rows.len(), height, start, width(&candidates.room, seen))
+            {
+                // Tiles that are skipped stay 0, which never enters.
+                let shape = [self.wanted.queries, slab.rows.len()];
+                let keys = Tensor::zeros(self.device, DType::U32, &shape)?;
+                let splits = slab.tiles.min(8 * self.gpu.facts.multiprocessors as usize);
+                let params = ScanParams {
+                    start: slab.start as u32,
+                    tiles: slab.tiles as u32,
+                    per_split: slab.tiles.div_ceil(splits) as u32,
+                    span: slab.rows.len() as u32,
+                    ..Default::default()
+                };
+                let results = [keys.cuda().into(), keys.cuda().into()];
+                self.launch(chunk, &inputs, results, params)?;
+                candidates.take(&Source::keys(&keys, span.rows.start + slab.rows.start))?;
+                seen += slab.rows.len();
+                start += slab.tiles;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+struct MergeSpec {
+    /// Whether earlier chunks' result is merged in.
+    resume: bool,
+}
+
+impl Spec for MergeSpec {
+    const FAMILY: &'static str = "select_merge";
+}
+
+params! {
+    struct MergeParams { queries: u32, splits: u32, k: u32 }
+}
+
+pub(crate) const MERGE: Family = Family {
+    name: MergeSpec::FAMILY,
+    spec_keys: || keys(MergeSpec { resume: false }),
+    params: MergeParams::MEMBERS,
+    params_size: size_of::<MergeParams>(),
+};
+
+/// Each query's best so far, \[Q, 2 k\] u32, into which splits' lists are merged.
+pub(crate) struct Lists {
+    gpu: Arc<CudaDevice>,
+    device: Device,
+    pub(crate) best: Tensor,
+    queries: usize,
+    k: usize,
+    /// Whether something was merged.
+    pub(crate) resume: bool,
+}
+
+impl Lists {
+    pub(crate) fn new(
+        gpu: &Arc<CudaDevice>,
+        device: &Device,
+        queries: usize,
+        k: usize,
+    ) -> Result<Lists> {
+        let best = Tensor::cuda_uninit(device, DType::U32, &[queries, 2 * k])?;
+        Ok(Lists { gpu: gpu.clone(), device: device.clone(), best, queries, k, resume: false })
+    }
+
+    /// Room for the lists of so many splits.
+    pub(crate) fn room(&self, splits: usize) -> Result<Tensor> {
+        Tensor::cuda_uninit(&self.device, DType::U32, &[splits, self.queries, 2 * self.k])
+    }
+
+    /// The most splits whose lists fit beside the best.
+    pub(crate) fn most_splits(queries: usize, k: usize) -> usize {
+        LISTS / (8 * k * queries)
+    }
+
+    /// Enqueues the merge of the splits' lists.
+    pub(crate) fn merge(&mut self, found: &Tensor, splits: usize) -> Result<()> {
+        let spec = MergeSpec { resume: self.resume };
+        let kernel = self.gpu.kernel(spec, (MergeParams::MEMBERS, size_of::<MergeParams>()))?;
+        let params = MergeParams {
+            queries: self.queries as u32,
+            splits: splits as u32,
+            k: self.k as u32,
+        };
+        let bindings = [found.cuda().into(), self.best.cuda().into()];
+        self.gpu.launch(&kernel, &bindings, &params, [self.queries, 1, 1])?;
+        self.resume = true;
+        Ok(())
+    }
+
+    pub(crate) fn finish(self) -> Result<Best> {
+        match self.resume {
+            true => Ok(Best::Device(self.best)),
+            false => Tensor::zeros(&self.device, DType::U32, self.best.shape()).map(Best::Device),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+enum From {
+    Keys,
+    Scores,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+struct FilterSpec {
+    source: From,
+    /// Whether candidates are stored, not only counted.
+    store: bool,
+}
+
+impl Spec for FilterSpec {
+    const FAMILY: &'static str = "select_filter";
+}
+
+params! {
+    struct FilterParams {
+        width: u32, first: u32, base: u32, k: u32, room: u32, floor: u32,
+        excludes: u32, words: u32, has_numbers: u32, has_bias: u32,
+    }
+}
+
+pub(crate) const FILTER: Family = Family {
+    name: FilterSpec::FAMILY,
+    spec_keys: || keys(FilterSpec { source: From::Keys, store: true }),
+    params: FilterParams::MEMBERS,
+    params_size: size_of::<FilterParams>(),
+};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Kind {
+    First,
+    Stride,
+    Last,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+struct SortSpec {
+    step: Kind,
+}
+
+impl Spec for SortSpec {
+    const FAMILY: &'static str = "select_sort";
+}
+
+params! {
+    struct SortParams { room: u32, size: u32, stride: u32 }
+}
+
+pub(crate) const SORT: Family = Family {
+    name: SortSpec::FAMILY,
+    spec_keys: || keys(SortSpec { step: Kind::First }),
+    params: SortParams::MEMBERS,
+    params_size: size_of::<SortParams>(),
+};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+struct CutSpec {
+    /// Whether the best are written out.
+    out: bool,
+}
+
+impl Spec for CutSpec {
+    const FAMILY: &'static str = "select_cut";
+}
+
+params! {
+    struct CutParams { queries: u32, k: u32, room: u32 }
+}
+
+pub(crate) const CUT: Family = Family {
+    name: CutSpec::FAMILY,
+    spec_keys: || keys(CutSpec { out: false }),
+    params: CutParams::MEMBERS,
+    params_size: size_of::<CutParams>(),
+};
+
+/// Where candidates come from: keys or scores \[Q, n\] of the rows from `base` on, or of those that `numbers` names.
+pub(crate) struct Source<'a> {
+    from: From,
+    values: &'a Tensor,
+    width: usize,
+    /// The first query that is selected for.
+    first: usize,
+    base: usize,
+    masks: Option<&'a Tensor>,
+    numbers: Option<&'a Tensor>,
+    bias: Option<&'a Tensor>,
+}
+
+impl<'a> Source<'a> {
+    fn keys(values: &'a Tensor, base: usize) -> Source<'a> {
+        let width = values.shape()[1];
+        let [masks, numbers, bias] = [None; 3];
+        Source { from: From::Keys, values, width, first: 0, base, masks, numbers, bias }
+    }
+
+    /// A slab of scores, for the queries from `first` on.
+    pub(crate) fn scores(slab: &Slab<'a>, first: usize) -> Source<'a> {
+        let Slab { scores: values, base, masks, numbers, bias } = *slab;
+        let width = values.shape()[1];
+        Source { from: From::Scores, values, width, first, base, masks, numbers, bias }
+    }
+}
+
+/// For each query what may be among its k best, of which the k best are kept whenever there could be no room.
+pub(crate) struct Candidates {
+    gpu: Arc<CudaDevice>,
+    /// \[Q, 2 room\] u32.
+    entries: Tensor,
+    /// How many there are, and how many of them are sorted and at most k: \[Q\] u32.
+    counts: Tensor,
+    kept: Tensor,
+    queries: usize,
+    room: Room,
+    floor: u32,
+    stores: bool,
+}
+
+impl Candidates {
+    /// For a corpus of `rows` rows, taken in slabs of at least `least` rows.
+    pub(crate) fn new(
+        gpu: &Arc<CudaDevice>,
+        device: &Device,
+        [queries, k]: [usize; 2],
+        [least, rows]: [usize; 2],
+        floor: u32,
+    ) -> Result<Candidates> {
+        let room = Room::new([queries, k], [least, rows], usize::MAX, LOCAL);
+        let zeros = || Tensor::zeros(device, DType::U32, &[queries]);
+        Ok(Candidates {
+            gpu: gpu.clone(),
+            entries: Tensor::cuda_uninit(device, DType::U32, &[queries, 2 * room.entries])?,
+            counts: zeros()?,
+            kept: zeros()?,
+            queries,
+            room,
+            floor,
+            stores: true,
+        })
+    }
+
+    /// That are only counted.
+    pub(crate) fn counting(
+        gpu: &Arc<CudaDevice>,
+        device: &Device,
+        queries: usize,
+        floor: u32,
+    ) -> Result<Candidates> {
+        let counts = Tensor::zeros(device, DType::U32, &[queries])?;
+        let room = Room::new([queries, 1], [1, 1], usize::MAX, LOCAL);
+        let [entries, kept] = [counts.clone(), counts.clone()];
+        let gpu = gpu.clone();
+        Ok(Candidates { gpu, entries, kept, counts, queries, room, floor, stores: false })
+    }
+
+    /// How many there are of each query. Waits for the device.
+    pub(crate) fn counts(&self) -> Result<Vec<u32>> {
+        self.counts.to_vec()
+    }
+
+    /// Enqueues the selection from a slab.
+    pub(crate) fn take(&mut self, source: &Source<'_>) -> Result<()> {
+        if !self.stores {
+            return self.filter(source);
+        }
+        if self.room.is_full(source.width) {
+            self.cut()?;
+        }
+        self.filter(source)?;
+        if self.room.took(source.width) { self.cut() } else { Ok(()) }
+    }
+
+    fn filter(&self, source: &Source<'_>) -> Result<()> {
+        let spec = FilterSpec { source: source.from, store: self.stores };
+        let kernel = self.gpu.kernel(spec, (FilterParams::MEMBERS, size_of::<FilterParams>()))?;
+        let params = FilterParams {
+            width: source.width as u32,
+            first: source.first as u32,
+            base: source.base as u32,
+            k: self.room.k as u32,
+            room: self.room.entries as u32,
+            floor: self.floor,
+            excludes: source.masks.is_some() as u32,
+            words: source.masks.map_or(0, |m| m.shape()[1] as u32),
+            has_numbers: source.numbers.is_some() as u32,
+            has_bias: source.bias.is_some() as u32,
+        };
+        // What is absent is not read, but something must be bound.
+        let [masks, numbers, bias] =
+            [source.masks, source.numbers, source.bias].map(|t| t.unwrap_or(source.values));
+        let bindings =
+            [source.values, masks, numbers, bias, &self.kept, &self.entries, &self.counts]
+                .map(|t| Binding::from(t.cuda()));
+        let blocks = source.width.div_ceil(FILTER_THREADS * 4);
+        let most = (16 * self.gpu.facts.multiprocessors as usize).div_ceil(self.queries);
+        self.gpu.launch(&kernel, &bindings, &params, [blocks.min(most), self.queries, 1])
+    }
+
+    fn sort(&self) -> Result<()> {
+        for step in self.room.steps() {
+            let blocks = self.room.blocks();
+            let (step, size, stride, blocks) = match step {
+                plan::Step::First => (Kind::First, 0, 0, blocks),
+                plan::Step::Stride { size, stride } => {
+                    (Kind::Stride, size, stride, blocks * (LOCAL / 2 / SORT_THREADS))
+                }
+                plan::Step::Last { size } => (Kind::Last, size, 0, blocks),
+            };
+            let layout = (SortParams::MEMBERS, size_of::<SortParams>());
+            let kernel = self.gpu.kernel(SortSpec { step }, layout)?;
+            let room = self.room.entries as u32;
+            let params = SortParams { room, size: size as u32, stride: stride as u32 };
+            let bindings = [self.counts.cuda().into(), self.entries.cuda().into()];
+            self.gpu.launch(&kernel, &bindings, &params, [blocks, self.queries, 1])?;
+        }
+        Ok(())
+    }
+
+    /// Sorts the candidates and forgets those beyond the k-th, or writes the others to `best`.
+    fn cut_to(&self, best: Option<&Tensor>) -> Result<()> {
+        self.sort()?;
+        let spec = CutSpec { out: best.is_some() };
+        let kernel = self.gpu.kernel(spec, (CutParams::MEMBERS, size_of::<CutParams>()))?;
+        let (queries, k) = (self.queries, self.room.k);
+        let params = CutParams {
+            queries: queries as u32,
+            k: k as u32,
+            room: self.room.entries as u32,
+        };
+        let last = best.unwrap_or(&self.kept);
+        let bindings = [&self.entries, &self.counts, last].map(|t| Binding::from(t.cuda()));
+        let grid = match best {
+            None => [queries.div_ceil(CUT_THREADS), 1, 1],
+            Some(_) => [k.div_ceil(CUT_THREADS), queries, 1],
+        };
+        self.gpu.launch(&kernel, &bindings, &params, grid)
+    }
+
+    fn cut(&mut self) -> Result<()> {
+        self.cut_to(None)?;
+        self.room.cut();
+        Ok(())
+    }
+
+    /// Each query's k best.
+    pub(crate) fn finish(self) -> Result<Best> {
+        let shape = [self.queries, 2 * self.room.k];
+        let best = Tensor::cuda_uninit(self.entries.device(), DType::U32, &shape)?;
+        self.cut_to(Some(&best))?;
+        Ok(Best::Device(best))
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+struct SplitSpec {}
+
+impl Spec for SplitSpec {
+    const FAMILY: &'static str = "select_split";
+}
+
+params! {
+    struct SplitParams { k: u32, first: u32 }
+}
+
+pub(crate) const SPLIT: Family = Family {
+    name: SplitSpec::FAMILY,
+    spec_keys: || keys(SplitSpec {}),
+    params: SplitParams::MEMBERS,
+    params_size: size_of::<SplitParams>(),
+};
+
+/// Enqueues the writing of the entries of groups of queries as rows, scores and counts.
+pub(super) fn split(
+    gpu: &Arc<CudaDevice>,
+    device: &Device,
+    groups: &[Best],
+    [queries, k]: [usize; 2],
+) -> Result<FoundTensors> {
+    if groups.is_empty() {
+        return FoundTensors::none(device, [queries, k]);
+    }
+    let made = |dtype, shape: &[usize]| Tensor::cuda_uninit(device, dtype, shape);
+    let rows = made(DType::U32, &[queries, k])?;
+    let scores = made(DType::F32, &[queries, k])?;
+    let counts = made(DType::U32, &[queries])?;
+    let kernel = gpu.kernel(SplitSpec {}, (SplitParams::MEMBERS, size_of::<SplitParams>()))?;
+    let mut first = 0;
+    for group in groups {
+        let Best::Device(best) = group else { unreachable!("a GPU's entries are on the device") };
+        let queries = best.shape()[0];
+        let params = SplitParams { k: k as u32, first: first as u32 };
+        let bindings = [best, &rows, &scores, &counts].map(|t| Binding::from(t.cuda()));
+        gpu.launch(&kernel, &bindings, &params, [k.div_ceil(CUT_THREADS), queries, 1])?;
+        first += queries;
+    }
+    Ok(FoundTensors { rows, scores, counts })
+}

@@ -1,0 +1,699 @@
+//! Selection on wgpu. Scans keep sorted lists (`shaders/include/lists.wgsl`), which `shaders/select_merge.wgsl` merges, or store
+//! keys, of which `shaders/select_filter.wgsl` keeps candidates that `shaders/select_sort.wgsl` sorts.
+
+use std::sync::Arc;
+
+use super::plan::{self, Room, SLAB, Span, Wanted};
+use super::scores::Slab;
+use super::{Best, FUSED_K, Filter, FoundTensors, masks};
+use crate::device::Device;
+use crate::device::wgpu::{Binding, GROUPS, WgpuDevice, spread};
+use crate::template::{Family, Spec, keys, params};
+use crate::{DType, Result, Tensor};
+
+/// Rows of a tile of a scan.
+pub(crate) const TILE: usize = 64;
+/// Queries of a scan's tile when there are many, and when there are few.
+const WIDE: usize = 32;
+const NARROW: usize = 4;
+/// Workgroups to aim for: enough for the largest GPUs, few enough that the lists stay small.
+pub(crate) const WORKGROUPS: usize = 1024;
+/// Bytes of the lists.
+const LISTS: usize = 64 << 20;
+/// Entries that a workgroup of `shaders/select_sort.wgsl` sorts in its memory.
+const LOCAL: usize = 1024;
+/// Threads of the workgroups of the other kernels.
+const THREADS: usize = 256;
+const CUT_THREADS: usize = 128;
+
+params! {
+    /// What every scan is told.
+    struct ScanParams {
+        width: u32,
+        rows: u32,
+        base: u32,
+        queries: u32,
+        start: u32,
+        tiles: u32,
+        per_split: u32,
+        splits: u32,
+        k: u32,
+        resume: u32,
+        floor: u32,
+        mask_stride: u32,
+        skip_stride: u32,
+        span: u32,
+        bias_first: u32,
+    }
+}
+
+/// How a scan leaves rows out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Excluded {
+    None,
+    Shared,
+    Each,
+}
+
+/// What a scan's specialisation depends on beside the family.
+#[derive(Clone, Copy)]
+pub(crate) struct Shape {
+    pub(crate) exclude: Excluded,
+    /// Queries of a workgroup's tile.
+    pub(crate) qt: u32,
+    /// Whether keys are stored instead of lists.
+    pub(crate) keys: bool,
+}
+
+impl Shape {
+    /// For a search by scans that keep lists up to [`FUSED_K`].
+    pub(crate) fn of(wanted: &Wanted<'_>) -> Shape {
+        Shape::with(wanted, wanted.k > FUSED_K)
+    }
+
+    /// For a search or, with `keys`, a count.
+    pub(crate) fn with(wanted: &Wanted<'_>, keys: bool) -> Shape {
+        let exclude = match wanted.filter {
+            Filter::All => Excluded::None,
+            Filter::PerQuery(_) if wanted.queries > 1 => Excluded::Each,
+            _ => Excluded::Shared,
+        };
+        let narrow = wanted.queries <= NARROW && !keys && exclude != Excluded::Each;
+        Shape { exclude, qt: if narrow { NARROW } else { WIDE } as u32, keys }
+    }
+}
+
+/// A chunk's inputs that change from search to search.
+pub(crate) struct Inputs<'a> {
+    /// The bias from some row before the chunk's first on.
+    bias: Option<Binding<'a>>,
+    bias_first: usize,
+    skips: Option<Tensor>,
+    masks: Option<Tensor>,
+}
+
+impl<'a> Inputs<'a> {
+    /// The bindings between a scan's operands and its results.
+    pub(crate) fn bindings(&'a self) -> impl Iterator<Item = Binding<'a>> {
+        let more = [&self.skips, &self.masks].into_iter().flatten();
+        self.bias.clone().into_iter().chain(more.map(|t| Binding::from(t.wgpu())))
+    }
+}
+
+/// Kernels that score the rows of a corpus for some queries, and keep lists or store keys.
+pub(crate) trait Scan {
+    /// What the kernel was specialised for.
+    fn shape(&self) -> Shape;
+
+    /// Enqueues the scan of a chunk's tiles by a grid of workgroups. `params` lacks the width.
+    fn launch(
+        &self,
+        chunk: usize,
+        inputs: &Inputs<'_>,
+        found: &Tensor,
+        params: ScanParams,
+        grid: [u32; 3],
+    ) -> Result<()>;
+}
+
+/// Lists of k entries that there is room for.
+pub(crate) fn most_lists(gpu: &WgpuDevice, k: usize) -> usize {
+    (gpu.facts.max_binding as usize).min(LISTS) / size_of::<u32>() / (4 * k + 1)
+}
+
+fn splits(gpu: &WgpuDevice, queries: usize, k: usize, tiles: usize) -> usize {
+    // A split should see several times k rows, or its list would never prune.
+    (WORKGROUPS / queries.div_ceil(WIDE))
+        .min(tiles / (k / 16).max(1))
+        .min(most_lists(gpu, k))
+        .max(1)
+}
+
+/// How many queries of `width` values are searched together for `k` rows of a corpus whose chunks have at most `rows` rows.
+pub(crate) fn group(gpu: &WgpuDevice, k: usize, [width, rows]: [usize; 2]) -> usize {
+    // Whatever is bound by queries must fit a binding: the queries, their bitmaps, their lists, their results.
+    let binding = gpu.facts.max_binding as usize;
+    let tiles = rows.div_ceil(TILE);
+    let words = width.max(2 * tiles).max(2 * k).max(1);
+    let group = (binding / size_of::<u32>() / words).min(match k <= FUSED_K {
+        true => most_lists(gpu, k).min(GROUPS),
+        false => plan::group(k, binding).min(2 * WIDE),
+    });
+    group.max(1)
+}
+
+/// Enqueues the search of a corpus that consists of `spans`.
+pub(crate) fn best(
+    gpu: &Arc<WgpuDevice>,
+    device: &Device,
+    wanted: &Wanted<'_>,
+    spans: &[Span],
+    scan: &impl Scan,
+) -> Result<Best> {
+    let pass = Pass { gpu, device, wanted, spans, scan };
+    if scan.shape().keys { pass.sorted() } else { pass.lists() }
+}
+
+/// Counts the rows of each query that exceed the floor. `scan` stores keys. Waits for the device.
+pub(crate) fn count(
+    gpu: &Arc<WgpuDevice>,
+    device: &Device,
+    wanted: &Wanted<'_>,
+    spans: &[Span],
+    scan: &impl Scan,
+) -> Result<Vec<u32>> {
+    let pass = Pass { gpu, device, wanted, spans, scan };
+    let mut counting = Candidates::counting(gpu, device, wanted.queries, wanted.floor)?;
+    pass.slabs(&mut counting, |_, _| usize::MAX)?;
+    counting.counts()
+}
+
+struct Pass<'a, S> {
+    gpu: &'a Arc<WgpuDevice>,
+    device: &'a Device,
+    wanted: &'a Wanted<'a>,
+    spans: &'a [Span],
+    scan: &'a S,
+}
+
+impl<'a, S: Scan> Pass<'a, S> {
+    fn inputs(&self, span: &Span) -> Result<Inputs<'a>> {
+        let (sets, shape) = (self.wanted.filter.sets(), self.scan.shape());
+        let words = 2 * span.rows.len().div_ceil(TILE);
+        let upload = |data: Vec<u32>| Tensor::from_slice(self.device, &[data.len()], &data);
+        let together = if shape.exclude == Excluded::Each { shape.qt as usize } else { sets.len() };
+        let bias = self.wanted.bias.map(|bias| {
+            // Bindings start at multiples of so many values.
+            let align = (self.gpu.facts.offset_alignment as usize / size_of::<f32>()).max(1);
+            let from = span.rows.start / align * align;
+            let bytes = (span.rows.end - from) * size_of::<f32>();
+            let offset = (from * size_of::<f32>()) as u64;
+            (Binding { buffer: bias.wgpu(), offset, bytes: bytes as u64 }, span.rows.start - from)
+        });
+        Ok(Inputs {
+            bias_first: bias.as_ref().map_or(0, |(_, first)| *first),
+            bias: bias.map(|(binding, _)| binding),
+            skips: match sets {
+                [] => None,
+                _ => Some(upload(masks::joint(sets, together, &span.rows, words))?),
+            },
+            masks: match shape.exclude {
+                Excluded::Each => Some(upload(masks::words(sets, &span.rows, words))?),
+                _ => None,
+            },
+        })
+    }
+
+    fn launch(
+        &self,
+        chunk: usize,
+        inputs: &Inputs<'_>,
+        found: &Tensor,
+        params: ScanParams,
+    ) -> Result<()> {
+        let (span, Wanted { queries, k, floor, .. }) = (&self.spans[chunk], *self.wanted);
+        let words = 2 * span.rows.len().div_ceil(TILE) as u32;
+        let shape = self.scan.shape();
+        let params = ScanParams {
+            rows: span.rows.len() as u32,
+            base: span.rows.start as u32,
+            queries: queries as u32,
+            k: k as u32,
+            floor,
+            mask_stride: words,
+            skip_stride: if shape.exclude == Excluded::Each { words } else { 0 },
+            bias_first: inputs.bias_first as u32,
+            ..params
+        };
+        let groups = queries.div_ceil(shape.qt as usize) as u32;
+        self.scan.launch(chunk, inputs, found, params, [params.splits, groups, 1])
+    }
+
+    /// Each split's sorted list of each query, merged. All chunks continue the same lists.
+    fn lists(&self) -> Result<Best> {
+        let Wanted { queries, k, .. } = *self.wanted;
+        let tiles = |span: &Span| span.rows.len().div_ceil(TILE);
+        let most = self.spans.iter().map(tiles).max().unwrap_or(0);
+        let splits = splits(self.gpu, queries, k, most).min(most_lists(self.gpu, k) / queries);
+        let mut lists = Lists::new(self.gpu, self.device, [queries, k], splits.max(1))?;
+        for (chunk, span) in self.wanted.open(self.spans) {
+            let tiles = tiles(span);
+            let params = ScanParams {
+                tiles: tiles as u32,
+                per_split: tiles.div_ceil(lists.splits) as u32,
+                splits: lists.splits as u32,
+                resume: lists.resume as u32,
+                ..Default::default()
+            };
+            self.launch(chunk, &self.inputs(span)?, &lists.found, params)?;
+            lists.resume = true;
+        }
+        lists.finish()
+    }
+
+    /// Keys, slab by slab, of which candidates are kept.
+    fn sorted(&self) -> Result<Best> {
+        let Wanted { queries, k, floor, .. } = *self.wanted;
+        let rows = self.spans.last().map_or(0, |span| span.rows.end);
+        let mut candidates =
+            Candidates::new(self.gpu, self.device, [queries, k], [TILE, rows], floor)?;
+        self.slabs(&mut candidates, Room::width)?;
+        candidates.finish()
+    }
+
+    /// Has candidates taken from slab after slab, of as many rows as `width` says, given how many there were.
+    fn slabs(
+        &self,
+        candidates: &mut Candidates,
+        width: impl Fn(&Room, usize) -> usize,
+    ) -> Result<()> {
+        let binding = (self.gpu.facts.max_binding as usize).min(SLAB);
+        let most = (binding / size_of::<u32>() / self.wanted.queries).max(TILE);
+        let mut seen = 0;
+        for (chunk, span) in self.wanted.open(self.spans) {
+            let inputs = self.inputs(span)?;
+            let mut start = 0;
+            while let Some(slab) =
+                plan::slab(span.rows.len(), TILE, start, width(&candidates.room, seen).min(most))
+            {
+                let shape = [self.wanted.queries, slab.rows.len()];
+                let keys = Tensor::wgpu_uninit(self.device, DType::U32, &shape)?;
+                let splits = slab.tiles.min(WORKGROUPS);
+                let params = ScanParams {
+                    start: slab.start as u32,
+                    tiles: slab.tiles as u32,
+                    per_split: slab.tiles.div_ceil(splits) as u32,
+                    splits: splits as u32,
+                    span: slab.rows.len() as u32,
+                    ..Default::default()
+                };
+                self.launch(chunk, &inputs, &keys, params)?;
+                candidates.take(&Source::keys(&keys, span.rows.start + slab.rows.start))?;
+                seen += slab.rows.len();
+                start += slab.tiles;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+struct MergeSpec {
+    wg: u32,
+}
+
+impl Spec for MergeSpec {
+    const FAMILY: &'static str = "select_merge";
+}
+
+params! {
+    struct MergeParams { queries: u32, splits: u32, k: u32 }
+}
+
+pub(crate) const MERGE: Family = Family {
+    name: MergeSpec::FAMILY,
+    spec_keys: || keys(MergeSpec { wg: 256 }),
+    params: MergeParams::MEMBERS,
+    params_size: size_of::<MergeParams>(),
+};
+
+/// Each split's and query's sorted list, as `shaders/include/lists.wgsl` has them.
+pub(crate) struct Lists {
+    gpu: Arc<WgpuDevice>,
+    device: Device,
+    pub(crate) found: Tensor,
+    queries: usize,
+    k: usize,
+    pub(crate) splits: usize,
+    /// Whether something is in them.
+    pub(crate) resume: bool,
+}
+
+impl Lists {
+    pub(crate) fn new(
+        gpu: &Arc<WgpuDevice>,
+        device: &Device,
+        [queries, k]: [usize; 2],
+        splits: usize,
+    ) -> Result<Lists> {
+        let found = Tensor::wgpu_uninit(device, DType::U32, &[splits * queries * (4 * k + 1)])?;
+        let (gpu, device) = (gpu.clone(), device.clone());
+        Ok(Lists { gpu, device, found, queries, k, splits, resume: false })
+    }
+
+    /// Enqueues the merge.
+    pub(crate) fn finish(self) -> Result<Best> {
+        let shape = [self.queries, 2 * self.k];
+        if !self.resume {
+            return Tensor::zeros(&self.device, DType::U32, &shape).map(Best::Device);
+        }
+        let best = Tensor::wgpu_uninit(&self.device, DType::U32, &shape)?;
+        let kernel = self.gpu.kernel(MergeSpec { wg: 256 })?;
+        let params = MergeParams {
+            queries: self.queries as u32,
+            splits: self.splits as u32,
+            k: self.k as u32,
+        };
+        let bindings = [&self.found, &best].map(|t| Binding::from(t.wgpu()));
+        self.gpu.launch(&kernel, &bindings, &params, spread(self.queries))?;
+        Ok(Best::Device(best))
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+enum From {
+    Keys,
+    Scores,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+struct FilterSpec {
+    source: From,
+    /// Whether candidates are stored, not only counted.
+    store: bool,
+    excludes: bool,
+    numbers: bool,
+    bias: bool,
+}
+
+impl Spec for FilterSpec {
+    const FAMILY: &'static str = "select_filter";
+}
+
+params! {
+    struct FilterParams {
+        width: u32,
+        first: u32,
+        base: u32,
+        k: u32,
+        room: u32,
+        floor: u32,
+        words: u32,
+    }
+}
+
+pub(crate) const FILTER: Family = Family {
+    name: FilterSpec::FAMILY,
+    spec_keys: || {
+        keys(FilterSpec {
+            source: From::Keys,
+            store: true,
+            excludes: false,
+            numbers: false,
+            bias: false,
+        })
+    },
+    params: FilterParams::MEMBERS,
+    params_size: size_of::<FilterParams>(),
+};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Kind {
+    First,
+    Stride,
+    Last,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+struct SortSpec {
+    step: Kind,
+}
+
+impl Spec for SortSpec {
+    const FAMILY: &'static str = "select_sort";
+}
+
+params! {
+    struct SortParams { room: u32, size: u32, stride: u32 }
+}
+
+pub(crate) const SORT: Family = Family {
+    name: SortSpec::FAMILY,
+    spec_keys: || keys(SortSpec { step: Kind::First }),
+    params: SortParams::MEMBERS,
+    params_size: size_of::<SortParams>(),
+};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+struct CutSpec {
+    /// Whether the best are written out.
+    out: bool,
+}
+
+impl Spec for CutSpec {
+    const FAMILY: &'static str = "select_cut";
+}
+
+params! {
+    struct CutParams { queries: u32, k: u32, room: u32 }
+}
+
+pub(crate) const CUT: Family = Family {
+    name: CutSpec::FAMILY,
+    spec_keys: || keys(CutSpec { out: false }),
+    params: CutParams::MEMBERS,
+    params_size: size_of::<CutParams>(),
+};
+
+/// Where candidates come from: keys or scores \[Q, n\] of the rows from `base` on, or of those that `numbers` names.
+pub(crate) struct Source<'a> {
+    from: From,
+    values: &'a Tensor,
+    width: usize,
+    /// The first query that is selected for.
+    first: usize,
+    base: usize,
+    masks: Option<&'a Tensor>,
+    numbers: Option<&'a Tensor>,
+    bias: Option<&'a Tensor>,
+}
+
+impl<'a> Source<'a> {
+    fn keys(values: &'a Tensor, base: usize) -> Source<'a> {
+        let width = values.shape()[1];
+        let [masks, numbers, bias] = [None; 3];
+        Source { from: From::Keys, values, width, first: 0, base, masks, numbers, bias }
+    }
+
+    /// A slab of scores, for the queries from `first` on.
+    pub(crate) fn scores(slab: &Slab<'a>, first: usize) -> Source<'a> {
+        let Slab { scores: values, base, masks, numbers, bias } = *slab;
+        let width = values.shape()[1];
+        Source { from: From::Scores, values, width, first, base, masks, numbers, bias }
+    }
+}
+
+/// For each query what may be among its k best, of which the k best are kept whenever there could be no room.
+pub(crate) struct Candidates {
+    gpu: Arc<WgpuDevice>,
+    /// \[Q, 2 room\] u32.
+    entries: Tensor,
+    /// How many there are, and how many of them are sorted and at most k: \[Q\] u32.
+    counts: Tensor,
+    kept: Tensor,
+    queries: usize,
+    room: Room,
+    floor: u32,
+    stores: bool,
+}
+
+impl Candidates {
+    /// For a corpus of `rows` rows, taken in slabs of at least `least` rows.
+    pub(crate) fn new(
+        gpu: &Arc<WgpuDevice>,
+        device: &Device,
+        [queries, k]: [usize; 2],
+        [least, rows]: [usize; 2],
+        floor: u32,
+    ) -> Result<Candidates> {
+        let binding = gpu.facts.max_binding as usize;
+        let room = Room::new([queries, k], [least, rows], binding, LOCAL);
+        let zeros = || Tensor::zeros(device, DType::U32, &[queries]);
+        Ok(Candidates {
+            gpu: gpu.clone(),
+            entries: Tensor::wgpu_uninit(device, DType::U32, &[queries, 2 * room.entries])?,
+            counts: zeros()?,
+            kept: zeros()?,
+            queries,
+            room,
+            floor,
+            stores: true,
+        })
+    }
+
+    /// That are only counted.
+    pub(crate) fn counting(
+        gpu: &Arc<WgpuDevice>,
+        device: &Device,
+        queries: usize,
+        floor: u32,
+    ) -> Result<Candidates> {
+        let counts = Tensor::zeros(device, DType::U32, &[queries])?;
+        let room = Room::new([queries, 1], [1, 1], usize::MAX, LOCAL);
+        let [entries, kept] = [counts.clone(), counts.clone()];
+        let gpu = gpu.clone();
+        Ok(Candidates { gpu, entries, kept, counts, queries, room, floor, stores: false })
+    }
+
+    /// How many there are of each query. Waits for the device.
+    pub(crate) fn counts(&self) -> Result<Vec<u32>> {
+        self.counts.to_vec()
+    }
+
+    /// Enqueues the selection from a slab.
+    pub(crate) fn take(&mut self, source: &Source<'_>) -> Result<()> {
+        if !self.stores {
+            return self.filter(source);
+        }
+        if self.room.is_full(source.width) {
+            self.cut()?;
+        }
+        self.filter(source)?;
+        if self.room.took(source.width) { self.cut() } else { Ok(()) }
+    }
+
+    fn filter(&self, source: &Source<'_>) -> Result<()> {
+        let Source { masks, numbers, bias, .. } = *source;
+        let kernel = self.gpu.kernel(FilterSpec {
+            source: source.from,
+            store: self.stores,
+            excludes: masks.is_some(),
+            numbers: numbers.is_some(),
+            bias: bias.is_some(),
+        })?;
+        let params = FilterParams {
+            width: source.width as u32,
+            first: source.first as u32,
+            base: source.base as u32,
+            k: self.room.k as u32,
+            room: self.room.entries as u32,
+            floor: self.floor,
+            words: masks.map_or(0, |m| m.shape()[1] as u32),
+        };
+        let stored = self.stores.then_some([&self.kept, &self.entries]);
+        let inputs = [Some(source.values), masks, numbers, bias].into_iter().flatten();
+        let results = stored.into_iter().flatten().chain([&self.counts]);
+        let bindings: Vec<_> = inputs.chain(results).map(|t| Binding::from(t.wgpu())).collect();
+        let most = WORKGROUPS.div_ceil(self.queries);
+        let grid = [source.width.div_ceil(4 * THREADS).min(most) as u32, self.queries as u32, 1];
+        self.gpu.launch(&kernel, &bindings, &params, grid)
+    }
+
+    fn sort(&self) -> Result<()> {
+        for step in self.room.steps() {
+            let blocks = self.room.blocks();
+            let (step, size, stride, blocks) = match step {
+                plan::Step::First => (Kind::First, 0, 0, blocks),
+                plan::Step::Stride { size, stride } => {
+                    (Kind::Stride, size, stride, blocks * (LOCAL / 2 / THREADS))
+                }
+                plan::Step::Last { size } => (Kind::Last, size, 0, blocks),
+            };
+            let kernel = self.gpu.kernel(SortSpec { step })?;
+            let room = self.room.entries as u32;
+            let params = SortParams { room, size: size as u32, stride: stride as u32 };
+            let bindings = [&self.counts, &self.entries].map(|t| Binding::from(t.wgpu()));
+            self.gpu.launch(&kernel, &bindings, &params, grid(blocks, self.queries))?;
+        }
+        Ok(())
+    }
+
+    /// Sorts the candidates and forgets those beyond the k-th, or writes the others to `best`.
+    fn cut_to(&self, best: Option<&Tensor>) -> Result<()> {
+        self.sort()?;
+        let kernel = self.gpu.kernel(CutSpec { out: best.is_some() })?;
+        let (queries, k) = (self.queries, self.room.k);
+        let params = CutParams {
+            queries: queries as u32,
+            k: k as u32,
+            room: self.room.entries as u32,
+        };
+        match best {
+            None => {
+                let bindings = [&self.counts, &self.kept].map(|t| Binding::from(t.wgpu()));
+                let grid = spread(queries.div_ceil(CUT_THREADS));
+                self.gpu.launch(&kernel, &bindings, &params, grid)
+            }
+            Some(best) => {
+                let bindings = [&self.entries, &self.counts, best].map(|t| Binding::from(t.wgpu()));
+                let grid = grid(k.div_ceil(CUT_THREADS), queries);
+                self.gpu.launch(&kernel, &bindings, &params, grid)
+            }
+        }
+    }
+
+    fn cut(&mut self) -> Result<()> {
+        self.cut_to(None)?;
+        self.room.cut();
+        Ok(())
+    }
+
+    /// Each query's k best.
+    pub(crate) fn finish(self) -> Result<Best> {
+        let shape = [self.queries, 2 * self.room.k];
+        let best = Tensor::wgpu_uninit(self.entries.device(), DType::U32, &shape)?;
+        self.cut_to(Some(&best))?;
+        Ok(Best::Device(best))
+    }
+}
+
+/// A grid of `n` workgroups (x, then z) for each query (y).
+fn grid(n: usize, queries: usize) -> [u32; 3] {
+    let [x, z, _] = spread(n);
+    [x, queries as u32, z]
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+struct SplitSpec {
+    wg: u32,
+}
+
+impl Spec for SplitSpec {
+    const FAMILY: &'static str = "select_split";
+}
+
+params! {
+    struct SplitParams { k: u32, first: u32 }
+}
+
+pub(crate) const SPLIT: Family = Family {
+    name: SplitSpec::FAMILY,
+    spec_keys: || keys(SplitSpec { wg: 128 }),
+    params: SplitParams::MEMBERS,
+    params_size: size_of::<SplitParams>(),
+};
+
+/// Enqueues the writing of the entries of groups of queries as rows, scores and counts.
+pub(super) fn split(
+    gpu: &Arc<WgpuDevice>,
+    device: &Device,
+    groups: &[Best],
+    [queries, k]: [usize; 2],
+) -> Result<FoundTensors> {
+    if groups.is_empty() {
+        return FoundTensors::none(device, [queries, k]);
+    }
+    let made = |dtype, shape: &[usize]| Tensor::wgpu_uninit(device, dtype, shape);
+    let rows = made(DType::U32, &[queries, k])?;
+    let scores = made(DType::F32, &[queries, k])?;
+    let counts = made(DType::U32, &[queries])?;
+    let kernel = gpu.kernel(SplitSpec { wg: CUT_THREADS as u32 })?;
+    let mut first = 0;
+    for group in groups {
+        let Best::Device(best) = group else { unreachable!("a GPU's entries are on the device") };
+        let queries = best.shape()[0];
+        let params = SplitParams { k: k as u32, first: first as u32 };
+        let bindings = [best, &rows, &scores, &counts].map(|t| Binding::from(t.wgpu()));
+        gpu.launch(&kernel, &bindings, &params, grid(k.div_ceil(CUT_THREADS), queries))?;
+        first += queries;
+    }
+    Ok(FoundTensors { rows, scores, counts })
+}
