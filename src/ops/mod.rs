@@ -20,6 +20,7 @@ pub mod topk;
 pub(crate) mod length;
 pub(crate) mod math;
 pub(crate) mod random;
+pub(crate) mod rows;
 
 #[cfg(any(feature = "cuda", feature = "wgpu"))]
 use crate::template::Family;
@@ -40,6 +41,8 @@ pub const FAMILIES: &[Family] = &[
     pool::wgpu::FAMILY,
     residual::wgpu::FAMILY,
     rope::wgpu::FAMILY,
+    rows::wgpu::FAMILY,
+    rows::wgpu::MEASURE,
     topk::wgpu::FAMILY,
     topk::scores::wgpu::FAMILY,
 ];
@@ -62,6 +65,8 @@ pub const CUDA_FAMILIES: &[Family] = &[
     pool::cuda::FAMILY,
     residual::cuda::FAMILY,
     rope::cuda::FAMILY,
+    rows::cuda::FAMILY,
+    rows::cuda::MEASURE,
     topk::cuda::FAMILY,
     topk::cuda::TENSOR,
     topk::cuda::MERGE,

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use super::corpus::Chunk;
 use super::distances::{BLOCK, distances};
-use super::{Args, Hasher, Host};
+use super::{Args, Asked, Hasher};
 use crate::dtype::with_float;
 use crate::ops::math::vectorize;
 use crate::ops::topk::select::{Selector, entry, key, score};
@@ -155,13 +155,14 @@ enum Panel<'a> {
 
 impl<'a> Panel<'a> {
     fn new(args: &'a Args<'_>, queries: &Range<usize>) -> Panel<'a> {
-        let width = args.width();
+        let (data, width) = args.data();
         let range = queries.start * width..queries.end * width;
-        match &args.queries {
-            Host::Codes(words) => {
-                Panel::Codes(words[range].chunks_exact(width).flat_map(doubles).collect())
+        match args.queries {
+            Asked::Codes(_) => {
+                let words = &data.cpu::<u32>()[range];
+                Panel::Codes(words.chunks_exact(width).flat_map(doubles).collect())
             }
-            Host::Floats(values) => Panel::Floats(&values[range]),
+            Asked::Floats(_) => Panel::Floats(&data.cpu::<f32>()[range]),
         }
     }
 }
@@ -184,7 +185,7 @@ struct Worker<'a> {
 impl Worker<'_> {
     fn tile(&mut self, panel: &Panel<'_>, chunk: &Chunk, rows: Range<usize>) {
         let words = self.args.corpus.words();
-        let codes = chunk.codes.cpu::<u32>();
+        let codes = chunk.rows.cpu::<u32>();
         let (mut wide, mut narrow) = (Vec::new(), Vec::new());
         for start in rows.clone().step_by(BLOCK) {
             let count = BLOCK.min(rows.end - start);

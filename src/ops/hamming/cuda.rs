@@ -7,8 +7,9 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use super::corpus::Chunk;
-use super::{Args, Hasher, Host};
+use super::{Args, Asked, Hasher};
 use crate::device::cuda::{Binding, CudaDevice};
+use crate::ops::rows::part;
 use crate::ops::topk::cuda::{MergeParams, entries, merge};
 use crate::ops::topk::select::{Entry, Selector, entry};
 use crate::ops::topk::{Bitmap, Exclude, Hits};
@@ -122,19 +123,16 @@ impl<'a> Pass<'a> {
         cap: usize,
         fused: bool,
     ) -> Result<Self> {
-        let (device, width, n) = (args.corpus.device(), args.width(), queries.len());
-        let range = queries.start * width..queries.end * width;
-        let (path, data) = match &args.queries {
-            Host::Codes(q) => {
-                let path = if qt == 4 { Path::Popc } else { Path::Mma };
-                (path, Tensor::from_slice(device, &[n, width], &q[range])?)
-            }
-            Host::Floats(q) => (Path::Floats, Tensor::from_slice(device, &[n, width], &q[range])?),
+        let (data, width) = args.data();
+        let path = match args.queries {
+            Asked::Codes(_) if qt == 4 => Path::Popc,
+            Asked::Codes(_) => Path::Mma,
+            Asked::Floats(_) => Path::Floats,
         };
         Ok(Pass {
             gpu,
             args,
-            data,
+            data: part(data, queries.clone())?,
             queries,
             spec: HammingSpec {
                 path,
@@ -211,7 +209,7 @@ impl<'a> Pass<'a> {
         };
         let bindings = [
             self.data.cuda().into(),
-            chunk.codes.cuda().into(),
+            chunk.rows.cuda().into(),
             skips.unwrap_or(&self.data).cuda().into(),
             masks.unwrap_or(&self.data).cuda().into(),
             best,
@@ -231,7 +229,7 @@ impl<'a> Pass<'a> {
         let splits = |chunk: &Chunk| {
             let tiles = chunk.len().div_ceil(TILE);
             let fill = (self.gpu.facts.multiprocessors as usize).div_ceil(qtiles);
-            (chunk.codes.bytes() / (LIST_SHARE * 8 * k * n))
+            (chunk.rows.bytes() / (LIST_SHARE * 8 * k * n))
                 .clamp(fill, 8 * fill)
                 .min(tiles / (k / 16).max(4))
                 .min(LISTS / (8 * k * n))

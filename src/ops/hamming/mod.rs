@@ -72,8 +72,7 @@ pub use itq::Itq;
 
 use std::borrow::Cow;
 
-use rayon::prelude::*;
-
+use super::rows::{self, Kind, Reduced};
 use super::topk::{Bitmap, Exclude, Hits};
 use super::{check_float, length, matrix};
 use crate::device::Backend;
@@ -128,15 +127,17 @@ pub enum Queries<'a> {
     Int8(&'a Tensor),
 }
 
-/// Queries after the checks: words or f32 on the host, row after row.
-enum Host {
-    Codes(Vec<u32>),
-    Floats(Vec<f32>),
+/// Queries after the checks, as kernels take them, on the corpus's device.
+enum Asked {
+    /// Words \[Q, B / 32\] u32.
+    Codes(Tensor),
+    /// \[Q, B\] f32.
+    Floats(Tensor),
 }
 
 /// The inputs after the checks.
 pub(crate) struct Args<'a> {
-    queries: Host,
+    queries: Asked,
     count: usize,
     corpus: &'a BinaryCorpus,
     exclude: Exclude<'a>,
@@ -145,11 +146,11 @@ pub(crate) struct Args<'a> {
 }
 
 impl Args<'_> {
-    /// Values of a query: words, or floats.
-    fn width(&self) -> usize {
-        match self.queries {
-            Host::Codes(_) => self.corpus.words(),
-            Host::Floats(_) => self.corpus.bits(),
+    /// The queries, and how many values one has.
+    fn data(&self) -> (&Tensor, usize) {
+        match &self.queries {
+            Asked::Codes(t) => (t, self.corpus.words()),
+            Asked::Floats(t) => (t, self.corpus.bits()),
         }
     }
 }
@@ -193,22 +194,21 @@ pub fn topk(
     if count == 0 || corpus.is_empty() {
         return Ok(Hits::none(count));
     }
-    let mut exponents = Vec::new();
+    let mut powers = None;
     let queries = match queries {
-        Queries::Codes(t) => Host::Codes(t.to_vec()?),
+        Queries::Codes(t) => Asked::Codes(t.clone()),
         Queries::Floats(t) => {
-            let mut values = t.to_f32_vec()?;
-            let each = values.par_chunks_mut(width);
-            exponents = each.map(|query| length::reduce(query, &length::PLAIN)).collect();
-            Host::Floats(values)
+            let Reduced { data, scale } = rows::reduced(t, 0..count, Kind::Power, &length::PLAIN)?;
+            // Sums rank before they are multiplied, which may make them infinite.
+            powers = Some(scale.to_vec_async::<f32>());
+            Asked::Floats(data)
         }
-        Queries::Int8(t) => {
-            let bytes = |w: u32| w.to_le_bytes().map(|b| f32::from(b as i8));
-            Host::Floats(t.to_vec::<u32>()?.into_iter().flat_map(bytes).collect())
-        }
+        Queries::Int8(t) => Asked::Floats(rows::unpacked(t, corpus.bits())?),
     };
     let mut hits = search(&Args { queries, count, corpus, exclude, k: k.min(corpus.len()) })?;
-    hits.scale(&exponents);
+    if let Some(powers) = powers {
+        hits.multiply(&rows::wait_for(powers)?);
+    }
     Ok(hits)
 }
 
@@ -268,15 +268,13 @@ pub fn radius(
         .collect();
     let mut all = Vec::new();
     if !more.is_empty() {
-        let words = corpus.words();
-        let host = queries.to_vec::<u32>()?;
         for &q in &more {
             let maps: Cow<'_, [Bitmap]> = match exclude {
                 Exclude::PerQuery(maps) => Cow::Borrowed(&maps[q..=q]),
                 _ => Cow::Borrowed(&[]),
             };
             let args = Args {
-                queries: Host::Codes(host[q * words..][..words].to_vec()),
+                queries: Asked::Codes(rows::part(queries, q..q + 1)?),
                 count: 1,
                 corpus,
                 exclude: match exclude {

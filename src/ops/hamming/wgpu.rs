@@ -7,9 +7,10 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use super::corpus::Chunk;
-use super::{Args, Hasher, Host};
+use super::{Args, Asked, Hasher};
 use crate::device::wgpu::{Binding, GROUPS, WgpuBuffer, WgpuDevice, spread};
 use crate::ops::Stored;
+use crate::ops::rows::part;
 use crate::ops::topk::select::{Selector, entry};
 use crate::ops::topk::wgpu::merge;
 use crate::ops::topk::{Bitmap, Exclude, Hits};
@@ -106,7 +107,7 @@ pub(crate) fn topk(gpu: &Arc<WgpuDevice>, args: &Args<'_>) -> Result<Hits> {
     // Whatever is bound by queries must fit a binding: the queries, their bitmaps, their lists.
     let binding = gpu.facts.max_binding as usize / size_of::<u32>();
     let words = tiles * TILE / 32;
-    let mut group = args.count.min(binding / args.width()).min(binding / words.max(1));
+    let mut group = args.count.min(binding / args.data().1).min(binding / words.max(1));
     group = group.min(if fused { lists / splits } else { CANDIDATES / Selector::bytes(args.k) });
     group = group.min(if fused { GROUPS * WIDE } else { 2 * WIDE });
     let group = group.max(1);
@@ -142,12 +143,10 @@ impl<'a> Pass<'a> {
         queries: Range<usize>,
         fused: bool,
     ) -> Result<Self> {
-        let device = args.corpus.device();
-        let (n, width) = (queries.len(), args.width());
-        let range = queries.start * width..queries.end * width;
-        let (kind, data) = match &args.queries {
-            Host::Codes(q) => (Kind::Codes, Tensor::from_slice(device, &[n, width], &q[range])?),
-            Host::Floats(q) => (Kind::Floats, Tensor::from_slice(device, &[n, width], &q[range])?),
+        let (n, (data, width)) = (queries.len(), args.data());
+        let kind = match args.queries {
+            Asked::Codes(_) => Kind::Codes,
+            Asked::Floats(_) => Kind::Floats,
         };
         let exclude = match args.exclude {
             Exclude::None => Excluded::None,
@@ -162,7 +161,8 @@ impl<'a> Pass<'a> {
             qt: if narrow { NARROW } else { WIDE } as u32,
             scores: !fused,
         };
-        Ok(Pass { gpu, args, data, queries, spec })
+        let data = part(data, queries.clone())?;
+        Ok(Pass { gpu, args, queries, data, spec })
     }
 
     /// The chunks of which something may be found.
@@ -222,9 +222,9 @@ impl<'a> Pass<'a> {
     ) -> Result<()> {
         let kernel = self.gpu.kernel(self.spec)?;
         let mut bindings: Vec<Binding<'_>> = vec![self.data.wgpu().into()];
-        let codes = chunk.codes.wgpu();
+        let codes = chunk.rows.wgpu();
         // A caller's buffer may be longer than the rows.
-        bindings.push(Binding { buffer: codes, offset: 0, bytes: chunk.codes.bytes() as u64 });
+        bindings.push(Binding { buffer: codes, offset: 0, bytes: chunk.rows.bytes() as u64 });
         let more = [&inputs.skips, &inputs.masks].into_iter().flatten();
         bindings.extend(more.map(|t| Binding::from(t.wgpu())));
         bindings.push(found.into());

@@ -5,7 +5,6 @@
 //! score is one chain of fused multiply-adds over the dimensions, whichever lane, block or tile it is computed in.
 //! That makes results independent of batch, chunks and threads, and no sum across lanes is needed.
 
-use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -13,12 +12,14 @@ use half::{bf16, f16};
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::corpus::Chunk;
+use super::corpus::{Chunk, Compared};
+use super::prepare::prepare;
 use super::select::{Selector, entry, key, score};
 use super::{Args, Hits, Metric};
 use crate::device::cache::fetch;
 use crate::ops::math::{PIECE, fitting, vectorize, widen};
-use crate::{DType, Result, Tensor};
+use crate::ops::rows::Reduced;
+use crate::{DType, Result};
 
 /// Rows scored together: as many accumulators as AVX-512 and NEON have registers for, with two vectors a panel.
 const BLOCK: usize = 12;
@@ -29,13 +30,13 @@ const CANDIDATES: usize = 32 << 20;
 
 pub(crate) fn topk(args: &Args<'_>) -> Result<Hits> {
     let chunks = args.corpus.parts().iter();
-    let scales =
-        chunks.map(|c| c.scale(args.search.metric, args.form)).collect::<Result<Vec<_>>>()?;
+    let compared = chunks.map(|c| c.compared(args.search.metric)).collect::<Result<Vec<_>>>()?;
+    let all = prepare(args, 0..args.count)?;
     let group = (CANDIDATES / Selector::bytes(args.k)).clamp(1, args.count);
     let mut hits = Hits::new();
     for first in (0..args.count).step_by(group) {
         let queries = first..(first + group).min(args.count);
-        for entries in pass(args, &scales, queries) {
+        for entries in pass(args, &all, &compared, queries) {
             hits.push(&entries);
         }
     }
@@ -45,8 +46,7 @@ pub(crate) fn topk(args: &Args<'_>) -> Result<Hits> {
 /// Consecutive rows of a chunk.
 struct Tile<'a> {
     chunk: &'a Chunk,
-    /// What sums with the chunk's rows are multiplied by.
-    scale: &'a Tensor,
+    compared: &'a Compared<'a>,
     rows: Range<usize>,
 }
 
@@ -59,18 +59,23 @@ struct Panel {
     scale: Vec<f32>,
 }
 
-/// One pass over the corpus, whose chunks have `scales`, for some of the queries.
-fn pass(args: &Args<'_>, scales: &[Cow<'_, Tensor>], queries: Range<usize>) -> Vec<Vec<u64>> {
-    let panels = panels(args, &queries);
+/// One pass over the corpus, of whose chunks that is `compared`, for some of `all` queries.
+fn pass(
+    args: &Args<'_>,
+    all: &Reduced,
+    compared: &[Compared<'_>],
+    queries: Range<usize>,
+) -> Vec<Vec<u64>> {
+    let panels = panels(all, &queries);
     let step = fitting(TILE, args.corpus.dim(), BLOCK);
     let tiles: Vec<Tile<'_>> = args
         .corpus
         .parts()
         .iter()
-        .zip(scales)
-        .flat_map(|(chunk, scale)| {
+        .zip(compared)
+        .flat_map(|(chunk, compared)| {
             let n = chunk.len();
-            (0..n).step_by(step).map(move |s| Tile { chunk, scale, rows: s..(s + step).min(n) })
+            (0..n).step_by(step).map(move |s| Tile { chunk, compared, rows: s..(s + step).min(n) })
         })
         .collect();
     // Workers draw tiles in order, so each sees rows in ascending order; the merge is under a total order, so it does
@@ -98,9 +103,10 @@ fn pass(args: &Args<'_>, scales: &[Cow<'_, Tensor>], queries: Range<usize>) -> V
         .collect()
 }
 
-fn panels(args: &Args<'_>, queries: &Range<usize>) -> Vec<Panel> {
+fn panels(all: &Reduced, queries: &Range<usize>) -> Vec<Panel> {
     let lanes = pulp::Arch::new().dispatch(Lanes);
-    let dim = args.corpus.dim();
+    let dim = all.data.shape()[1];
+    let (values, scales) = (all.data.cpu::<f32>(), all.scale.cpu::<f32>());
     let mut panels = Vec::new();
     let mut first = queries.start;
     while first < queries.end {
@@ -110,10 +116,10 @@ fn panels(args: &Args<'_>, queries: &Range<usize>) -> Vec<Panel> {
         let mut data = vec![0.0; dim * width];
         let mut scale = vec![0.0; width];
         for (lane, q) in queries.clone().enumerate() {
-            for (d, &v) in args.query(q).iter().enumerate() {
+            for (d, &v) in values[q * dim..][..dim].iter().enumerate() {
                 data[d * width + lane] = v;
             }
-            scale[lane] = args.scale[q];
+            scale[lane] = scales[q];
         }
         first = queries.end;
         panels.push(Panel { queries, width, data, scale });
@@ -161,7 +167,7 @@ impl<'a> Worker<'a> {
         let mut buffer = std::mem::take(&mut self.rows);
         buffer.resize(padded, 0.0);
         let (stored, rest) = buffer.split_at_mut(values.len());
-        let all = tile.chunk.compared(args.search.metric);
+        let all = tile.compared.rows;
         let rows: &[f32] = match args.corpus.dtype() {
             DType::F16 => {
                 widen(&all.cpu::<f16>()[values], stored);
@@ -197,7 +203,8 @@ impl<'a> Worker<'a> {
         let args = self.args;
         let panel = &self.panels[p];
         let dim = args.corpus.dim();
-        let scale = tile.scale.cpu::<f32>();
+        let Compared { form, scale, .. } = *tile.compared;
+        let scale = scale.cpu::<f32>();
         for (b, block) in rows.chunks_exact(BLOCK * dim).enumerate() {
             let at = first + b * BLOCK;
             let count = BLOCK.min(tile.rows.end - at);
@@ -211,7 +218,7 @@ impl<'a> Worker<'a> {
                 panel,
                 rows: block,
                 dim,
-                squares: args.form == Metric::L2,
+                squares: form == Metric::L2,
                 scores: &mut self.scores,
             });
             let thresholds = &self.thresholds[p];
@@ -222,8 +229,12 @@ impl<'a> Worker<'a> {
                 || {
                     for (r, scores) in scores.chunks_exact_mut(panel.width).enumerate().take(count)
                     {
-                        match args.form {
-                            Metric::Dot => {}
+                        match form {
+                            Metric::Dot => {
+                                for (s, own) in scores.iter_mut().zip(&panel.scale) {
+                                    *s *= own;
+                                }
+                            }
                             Metric::Cosine => {
                                 for (s, own) in scores.iter_mut().zip(&panel.scale) {
                                     *s = *s * own * scale[at + r];

@@ -19,14 +19,15 @@
 //! - Infinite scores rank as numbers do, equal ones by ascending row number. A vector with an infinity has no cosine, and its
 //!   other scores are infinite or NaN. A NaN is never found.
 //!
-//! Vectors whose largest magnitude is within 2^-30 and 2^31 are compared as they are. Others are scaled by a power of two on
-//! the host. A chunk of a [`Corpus`] with such a row keeps a second copy of its rows, scaled, and 4 bytes a row.
+//! Vectors whose largest magnitude is within 2^-30 and 2^31 are compared as they are. Others are scaled by a power of two, on
+//! their device. A chunk of a [`Corpus`] with such a row keeps a second copy of its rows, scaled, and 4 bytes a row.
 
 mod bitmap;
 mod corpus;
 mod cpu;
 #[cfg(feature = "cuda")]
 pub(crate) mod cuda;
+mod prepare;
 pub(crate) mod scores;
 pub(crate) mod select;
 #[cfg(feature = "wgpu")]
@@ -37,12 +38,9 @@ pub use corpus::Corpus;
 pub use select::Hits;
 pub(crate) use select::{Selector, entry, key};
 
-use rayon::prelude::*;
-
-use self::corpus::Chunk;
-use super::{check_float, length, matrix};
+use super::{check_float, matrix};
 use crate::device::Backend;
-use crate::{DType, Error, Result, Tensor};
+use crate::{Error, Result, Tensor};
 
 /// How alike a query `q` and a corpus row `x` are; larger is always better.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
@@ -138,27 +136,13 @@ impl<'a> Search<'a> {
 
 /// The inputs after the checks.
 pub(crate) struct Args<'a> {
-    /// The queries \[Q, D\] on the host; for dot products and cosines divided by their powers of two.
-    queries: &'a [f32],
-    /// What sums with each query are multiplied by: its inverse length for cosines, else its power of two. NaN for a query
-    /// with a NaN.
-    scale: &'a [f32],
-    /// What the queries are stored as.
-    #[cfg_attr(not(feature = "cuda"), allow(dead_code))]
-    dtype: DType,
+    /// \[count, D\] on the corpus's device.
+    queries: &'a Tensor,
     count: usize,
     corpus: &'a Corpus,
     search: &'a Search<'a>,
-    /// What kernels form: dot products with a power of two other than 1 are cosines to them, of other scales.
-    form: Metric,
     /// `min(k, N)`.
     k: usize,
-}
-
-impl Args<'_> {
-    fn query(&self, q: usize) -> &[f32] {
-        &self.queries[q * self.corpus.dim()..][..self.corpus.dim()]
-    }
 }
 
 /// The `k` best rows of `corpus` \[N, D\] for each of the `queries` \[Q, D\] (f32, f16 or bf16, on the corpus's
@@ -213,18 +197,7 @@ pub fn topk(queries: &Tensor, corpus: &Corpus, search: &Search<'_>) -> Result<Hi
     if count == 0 || rows == 0 {
         return Ok(Hits::none(count));
     }
-    let mut host = queries.to_f32_vec()?;
-    let (scale, form) = prepare(&mut host, corpus, search.metric);
-    let args = Args {
-        queries: &host,
-        scale: &scale,
-        dtype: queries.dtype(),
-        count,
-        corpus,
-        search,
-        form,
-        k: search.k.min(rows),
-    };
+    let args = Args { queries, count, corpus, search, k: search.k.min(rows) };
     match corpus.device().backend() {
         Backend::Cpu(_) => cpu::topk(&args),
         #[cfg(feature = "cuda")]
@@ -232,25 +205,4 @@ pub fn topk(queries: &Tensor, corpus: &Corpus, search: &Search<'_>) -> Result<Hi
         #[cfg(feature = "wgpu")]
         Backend::Wgpu(gpu) => wgpu::topk(gpu, &args),
     }
-}
-
-/// Divides queries by their powers of two, and gives their scales and what kernels form: see [`Args`].
-fn prepare(queries: &mut [f32], corpus: &Corpus, metric: Metric) -> (Vec<f32>, Metric) {
-    let plain = if corpus.dtype() == DType::F16 { length::PLAIN_F16 } else { length::PLAIN };
-    let scale = |query: &mut [f32]| match metric {
-        Metric::Cosine => {
-            length::reduce(query, &plain);
-            length::inverse_length(query)
-        }
-        _ if query.iter().any(|v| v.is_nan()) => f32::NAN,
-        Metric::Dot => length::scaled(1.0, length::reduce(query, &plain)),
-        Metric::L2 => 1.0,
-    };
-    let scale: Vec<f32> = queries.par_chunks_mut(corpus.dim()).map(scale).collect();
-    let scales = scale.iter().any(|&s| s != 1.0 && !s.is_nan());
-    let form = match metric {
-        Metric::Dot if scales || corpus.parts().iter().any(Chunk::is_scaled) => Metric::Cosine,
-        other => other,
-    };
-    (scale, form)
 }

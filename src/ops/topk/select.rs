@@ -124,6 +124,13 @@ impl Hits {
         self.bounds.push(self.ids.len());
     }
 
+    /// Multiplies each query's scores by its power of two.
+    pub(crate) fn multiply(&mut self, powers: &[f32]) {
+        for (q, &power) in powers.iter().enumerate().filter(|(_, p)| **p != 1.0) {
+            self.scores[self.bounds[q]..self.bounds[q + 1]].iter_mut().for_each(|s| *s *= power);
+        }
+    }
+
     /// Multiplies each query's scores by 2 to the power of its exponent; nothing where there are no exponents.
     pub(crate) fn scale(&mut self, exponents: &[i32]) {
         for (q, &exponent) in exponents.iter().enumerate().filter(|(_, e)| **e != 0) {

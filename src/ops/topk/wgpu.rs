@@ -6,11 +6,13 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use super::corpus::Chunk;
+use super::corpus::{Chunk, Compared};
+use super::prepare::prepare;
 use super::select::{Selector, entry};
 use super::{Args, Exclude, Hits, Metric};
 use crate::device::wgpu::{Binding, GROUPS, WgpuBuffer, WgpuDevice};
 use crate::ops::Stored;
+use crate::ops::rows::Reduced;
 use crate::template::{Family, Spec, keys, params};
 use crate::{Result, Tensor};
 
@@ -140,8 +142,7 @@ struct Pass<'a> {
     gpu: &'a Arc<WgpuDevice>,
     args: &'a Args<'a>,
     queries: Range<usize>,
-    data: Tensor,
-    scale: Tensor,
+    prepared: Reduced,
     spec: TopkSpec,
 }
 
@@ -159,11 +160,7 @@ impl<'a> Pass<'a> {
         queries: Range<usize>,
         fused: bool,
     ) -> Result<Self> {
-        let dim = args.corpus.dim();
-        let device = args.corpus.device();
-        let n = queries.len();
-        let data = &args.queries[queries.start * dim..queries.end * dim];
-        let scale = &args.scale[queries.clone()];
+        let (dim, n) = (args.corpus.dim(), queries.len());
         let exclude = match args.search.exclude {
             Exclude::None => Excluded::None,
             Exclude::PerQuery(_) if n > 1 && fused => Excluded::Each,
@@ -173,20 +170,13 @@ impl<'a> Pass<'a> {
         let spec = TopkSpec {
             t: Stored::of(&args.corpus.parts()[0].rows, &gpu.facts),
             vec: dim.is_multiple_of(4),
-            metric: args.form,
+            metric: args.search.metric,
             bias: args.search.bias.is_some(),
             exclude,
             qt: if narrow { NARROW } else { WIDE } as u32,
             scores: !fused,
         };
-        Ok(Pass {
-            gpu,
-            args,
-            data: Tensor::from_slice(device, &[n, dim], data)?,
-            scale: Tensor::from_slice(device, &[n], scale)?,
-            queries,
-            spec,
-        })
+        Ok(Pass { gpu, args, prepared: prepare(args, queries.clone())?, queries, spec })
     }
 
     /// The chunks of which something may be found.
@@ -248,16 +238,17 @@ impl<'a> Pass<'a> {
         found: &WgpuBuffer,
         params: TopkParams,
     ) -> Result<()> {
-        let kernel = self.gpu.kernel(self.spec)?;
-        let mut bindings: Vec<Binding<'_>> = vec![self.data.wgpu().into()];
-        let metric = self.args.search.metric;
-        let rows = chunk.compared(metric);
+        let Compared { form, rows, scale } = chunk.compared(self.args.search.metric)?;
+        let kernel = self.gpu.kernel(TopkSpec { metric: form, ..self.spec })?;
+        let mut bindings: Vec<Binding<'_>> = vec![self.prepared.data.wgpu().into()];
         // A caller's buffer may be longer than the rows.
         let bytes = (rows.bytes() as u64).next_multiple_of(4);
         bindings.push(Binding { buffer: rows.wgpu(), offset: 0, bytes });
-        let scale = chunk.scale(metric, self.args.form)?;
-        if self.spec.metric == Metric::Cosine {
-            bindings.extend([self.scale.wgpu().into(), scale.wgpu().into()]);
+        if form != Metric::L2 {
+            bindings.push(self.prepared.scale.wgpu().into());
+        }
+        if form == Metric::Cosine {
+            bindings.push(scale.wgpu().into());
         }
         let more = [&inputs.bias, &inputs.skips, &inputs.masks].into_iter().flatten();
         bindings.extend(more.map(|t| Binding::from(t.wgpu())));
