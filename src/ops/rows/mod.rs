@@ -9,6 +9,8 @@ mod cpu;
 #[cfg(feature = "cuda")]
 pub(crate) mod cuda;
 mod flag;
+#[cfg(all(test, any(feature = "cuda", feature = "wgpu")))]
+mod tests;
 #[cfg(feature = "wgpu")]
 pub(crate) mod wgpu;
 
