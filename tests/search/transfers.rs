@@ -3,8 +3,9 @@
 use crate::common::{Rng, device};
 use crate::names;
 use nearkin::ops::hamming::{BinaryCorpus, Hasher};
+use nearkin::ops::maxsim::Storage;
 use nearkin::ops::topk::{Corpus, Metric, Search, topk};
-use nearkin::search::{BinaryIndex, BinarySearch, FlatIndex, Keep};
+use nearkin::search::{BinaryIndex, BinarySearch, FlatIndex, Keep, TokenIndex};
 use nearkin::{DType, Device, Tensor, Transfers};
 
 const DIM: usize = 48;
@@ -212,4 +213,32 @@ fn the_cpu_copies_nothing() {
     index.add(&names(0..2), &[1.0, 2.0, 3.0, 4.0]).unwrap();
     index.search(&[1.0, 0.0], 1, Metric::Dot, None).unwrap();
     assert_eq!(device.transfers(), Transfers::default());
+}
+
+#[test]
+fn a_token_index_moves_its_tokens_on_the_device() {
+    for (name, device) in gpus() {
+        for storage in [Storage::F32, Storage::BF16, Storage::Binary] {
+            let what = format!("{name}, {storage}");
+            let mut rng = Rng(7);
+            let dim = 32;
+            let token = storage.width(dim) * storage.dtype().size();
+            let mut index = TokenIndex::new(device, storage, dim).unwrap();
+            let vectors = rng.normals(40 * dim);
+            let add = |index: &mut TokenIndex, ids: &[String], offsets: &[i64]| {
+                let tokens = *offsets.last().unwrap() as usize;
+                index.add(ids, &vectors[..tokens * dim], offsets).unwrap();
+            };
+            let ((), added) = transfers(device, || add(&mut index, &names(0..3), &[0, 10, 10, 16]));
+            assert_eq!(added, copies([2, 16 * token + 4 * 4], NONE), "{what}: add");
+            // Merged with what is there, under bounds of all.
+            let ((), added) = transfers(device, || add(&mut index, &names(3..5), &[0, 30, 40]));
+            assert_eq!(added, copies([3, 40 * token + 4 * (3 + 6)], NONE), "{what}: merge");
+            // The numbers of 26 tokens, and bounds of three documents.
+            let (gone, removed) = transfers(device, || index.remove(&["id1", "id3"]).unwrap());
+            assert_eq!(gone, 2);
+            assert_eq!(removed, copies([2, 4 * (26 + 4)], NONE), "{what}: remove");
+            assert_eq!(index.offsets(), [0, 10, 16, 26], "{what}");
+        }
+    }
 }

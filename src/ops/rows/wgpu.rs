@@ -146,22 +146,25 @@ pub(super) fn gathered(
     let spec = RowsSpec { from: name, to: name, indexed: true, scaled: false };
     let mut first = 0;
     for source in sources {
-        let count = source.len() / width;
-        for window in gpu.windows(rows, (width * dtype.size()).max(size_of::<u32>()))? {
-            let bindings = [
-                bound(gpu, source, &(0..count), width).0,
-                gpu.rows(numbers, &window, 1),
-                gpu.rows(&to, &window, width),
-            ];
-            let params = RowsParams {
-                rows: window.len() as u32,
-                width: width as u32,
-                first: first as u32,
-                count: count as u32,
-                ..Default::default()
-            };
-            let words = (window.len() * width * dtype.size()).div_ceil(4);
-            gpu.launch(&gpu.kernel(spec)?, &bindings, &params, spread(words.div_ceil(THREADS)))?;
+        let (count, row) = (source.len() / width, (width * dtype.size()).max(size_of::<u32>()));
+        for own in gpu.windows(count, row)? {
+            for window in gpu.windows(rows, row)? {
+                let bindings = [
+                    gpu.rows(source, &own, width),
+                    gpu.rows(numbers, &window, 1),
+                    gpu.rows(&to, &window, width),
+                ];
+                let params = RowsParams {
+                    rows: window.len() as u32,
+                    width: width as u32,
+                    first: (first + own.start) as u32,
+                    count: own.len() as u32,
+                    ..Default::default()
+                };
+                let words = (window.len() * width * dtype.size()).div_ceil(4);
+                let groups = spread(words.div_ceil(THREADS));
+                gpu.launch(&gpu.kernel(spec)?, &bindings, &params, groups)?;
+            }
         }
         first += count;
     }
