@@ -52,9 +52,7 @@ fn searches(c: &mut Criterion) {
         let queries = normals(&device, &[q, bits], 2);
         group.throughput(Throughput::Elements((n * q) as u64));
         group.bench_function(format!("floats_n{n}_b{bits}_q{q}_k{k}"), |b| {
-            b.iter(|| {
-                topk(Queries::Floats(&queries), &corpus, &Search::new(black_box(k))).unwrap()
-            })
+            b.iter(|| topk(Queries::Floats(&queries), &corpus, &Search::new(black_box(k))).unwrap())
         });
         let (n, d, bits) = (10_000, 384, 384);
         let x = normals(&device, &[n, d], 3);

@@ -1,5 +1,5 @@
 // topk: the best rows x of a corpus for each query q
-//   dot:    q . x          cosine: (q . x) * (1 / |q|) * (1 / |x|)          l2: -|q - x|^2          (+ bias of the row)
+//   dot:    q . x * s      cosine: (q . x) * (1 / |q|) * (1 / |x|)          l2: -|q - x|^2          (+ bias of the row)
 //
 // A workgroup takes QT queries and a range of the corpus (a split), 64 rows at a time, in ascending order; a thread
 // takes 4 queries and 64 QT / (4 threads) rows, its scores in registers. Both operands pass through workgroup memory,
@@ -15,7 +15,7 @@
 // found, as u32:  include/lists.wgsl;  KEYS: [queries, span] keys
 //@ family  topk
 //@ entry   topk
-//@ buffers queries:read rows:read <% if METRIC == "cosine" %>query_scale:read row_scale:read <% endif %><% if BIAS %>bias:read <% endif %><% if EXCLUDE != "none" %>skips:read <% endif %><% if EXCLUDE == "each" %>masks:read <% endif %>found:write
+//@ buffers queries:read rows:read <% if METRIC != "l2" %>query_scale:read <% endif %><% if METRIC == "cosine" %>row_scale:read <% endif %><% if BIAS %>bias:read <% endif %><% if EXCLUDE != "none" %>skips:read <% endif %><% if EXCLUDE == "each" %>masks:read <% endif %>found:write
 //@ params  ScanParams
 //@ spec    T=f32,f16,f16p,bf16 VEC=false,true METRIC=dot,cosine,l2 BIAS=false,true EXCLUDE=none,shared,each QT=4,32 KEYS=false,true
 //@ where   (QT == 32 or (EXCLUDE != "each" and not KEYS))
@@ -43,8 +43,11 @@
 {{ reader("queries", 0, "f32") }}
 {{ reader("rows", 1, T) }}
 //% endif
-//% if METRIC == "cosine"
+//% if METRIC != "l2"
 @group(0) @binding(2) var<storage, read> query_scale: array<f32>;
+//% set at.binding = 3
+//% endif
+//% if METRIC == "cosine"
 @group(0) @binding(3) var<storage, read> row_scale: array<f32>;
 //% set at.binding = 4
 //% endif
@@ -112,7 +115,7 @@ fn key(sum: f32, query: u32, row: u32) -> u32 {
     //% elif METRIC == "l2"
     return ordered(<% if BIAS %>bias[params.bias_first + row] <% endif %>- sum);
     //% else
-    return ordered(sum<% if BIAS %> + bias[params.bias_first + row]<% endif %>);
+    return ordered(sum * query_scale[query]<% if BIAS %> + bias[params.bias_first + row]<% endif %>);
     //% endif
 }
 

@@ -62,7 +62,7 @@ pub mod search;
 pub mod template;
 mod tensor;
 
-pub use device::{Device, DeviceInfo, DeviceOptions, MatmulPrecision};
+pub use device::{Device, DeviceInfo, DeviceOptions, MatmulPrecision, Transfers};
 pub use dtype::{DType, Element, Float};
 pub use error::{Error, Result, shown};
 pub use half::{bf16, f16};

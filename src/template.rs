@@ -39,6 +39,7 @@ pub trait Spec: Copy + Eq + Hash + Debug + serde::Serialize + Send + Sync + 'sta
 /// The shader files, by name, with the includes they share.
 pub const SHADERS: &[(&str, &str)] = &[
     ("include/activation.wgsl", include_str!("../shaders/include/activation.wgsl")),
+    ("include/bits.wgsl", include_str!("../shaders/include/bits.wgsl")),
     ("include/lists.wgsl", include_str!("../shaders/include/lists.wgsl")),
     ("include/nan.wgsl", include_str!("../shaders/include/nan.wgsl")),
     ("include/numbers.wgsl", include_str!("../shaders/include/numbers.wgsl")),
@@ -60,6 +61,8 @@ pub const SHADERS: &[(&str, &str)] = &[
     ("gemm.wgsl", include_str!("../shaders/gemm.wgsl")),
     ("glu.wgsl", include_str!("../shaders/glu.wgsl")),
     ("rope.wgsl", include_str!("../shaders/rope.wgsl")),
+    ("rows.wgsl", include_str!("../shaders/rows.wgsl")),
+    ("rows_measure.wgsl", include_str!("../shaders/rows_measure.wgsl")),
     ("maxsim.wgsl", include_str!("../shaders/maxsim.wgsl")),
     ("hamming.wgsl", include_str!("../shaders/hamming.wgsl")),
     ("hamming_encode.wgsl", include_str!("../shaders/hamming_encode.wgsl")),
@@ -94,6 +97,8 @@ pub const KERNELS: &[(&str, &str)] = &[
     ("pool.ptx", include_str!("../kernels/pool.ptx")),
     ("residual.ptx", include_str!("../kernels/residual.ptx")),
     ("rope.ptx", include_str!("../kernels/rope.ptx")),
+    ("rows.ptx", include_str!("../kernels/rows.ptx")),
+    ("rows_measure.ptx", include_str!("../kernels/rows_measure.ptx")),
     ("select_cut.ptx", include_str!("../kernels/select_cut.ptx")),
     ("select_filter.ptx", include_str!("../kernels/select_filter.ptx")),
     ("select_merge.ptx", include_str!("../kernels/select_merge.ptx")),

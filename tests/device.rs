@@ -185,10 +185,8 @@ fn host_memory_that_is_short_is_an_error() {
     full(halves.to_f32_vec().map(drop));
     full(halves.to_dtype(DType::F16).map(drop));
     full(Tensor::zeros(&device, DType::F32, &[180 << 20]).map(drop));
-    full(
-        nearkin::ops::topk::Corpus::from_tensor(&halves.reshape(&[180 << 10, 1024]).unwrap())
-            .map(drop),
-    );
+    let mut corpus = Corpus::new(&device, DType::F32, 1024).unwrap();
+    full(corpus.append_tensor(&halves.reshape(&[180 << 10, 1024]).unwrap()));
     assert_eq!(
         Tensor::zeros(&device, DType::F32, &[5]).unwrap().to_vec::<f32>().unwrap(),
         [0.0; 5]

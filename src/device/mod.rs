@@ -10,6 +10,7 @@ pub(crate) mod cpu;
 pub(crate) mod cuda;
 pub(crate) mod host;
 pub(crate) mod mapping;
+mod transfers;
 #[cfg(feature = "wgpu")]
 pub(crate) mod wgpu;
 
@@ -22,6 +23,7 @@ pub use self::cuda::CudaFacts;
 #[cfg(feature = "wgpu")]
 pub use self::wgpu::WgpuFacts;
 pub use options::{DeviceOptions, MatmulPrecision};
+pub use transfers::Transfers;
 
 mod options {
     /// How f32 operands of matrix products are taken by a GPU's matrix units; the names and meanings are those of
@@ -471,6 +473,17 @@ impl Device {
             Backend::Cuda(d) => d.launches(),
             #[cfg(feature = "wgpu")]
             Backend::Wgpu(d) => d.launches(),
+        }
+    }
+
+    /// Copies between host and device so far, and their bytes; none on the CPU, which shares the host's memory.
+    pub fn transfers(&self) -> Transfers {
+        match &*self.0 {
+            Backend::Cpu(_) => Transfers::default(),
+            #[cfg(feature = "cuda")]
+            Backend::Cuda(d) => d.transfers.read(),
+            #[cfg(feature = "wgpu")]
+            Backend::Wgpu(d) => d.transfers.read(),
         }
     }
 }

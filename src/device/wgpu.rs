@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::task::Poll;
 
 use crate::device::DeviceOptions;
+use crate::device::transfers::Counter;
 use crate::template::{Access, Rendered, Spec, render};
 use crate::{Error, Result};
 
@@ -59,6 +60,7 @@ pub(crate) struct WgpuDevice {
     /// Why a submission failed, if one did.
     failed: Mutex<Option<String>>,
     launches: AtomicU64,
+    pub(crate) transfers: Counter,
 }
 
 /// A compiled kernel.
@@ -83,14 +85,23 @@ impl<'a> From<&'a WgpuBuffer> for Binding<'a> {
     }
 }
 
-struct Launch {
-    kernel: Arc<Kernel>,
-    group: wgpu::BindGroup,
-    workgroups: [u32; 3],
+/// What is recorded, in order.
+enum Step {
+    Launch { kernel: Arc<Kernel>, group: wgpu::BindGroup, workgroups: [u32; 3] },
+    Copy(BufferCopy),
+}
+
+/// A copy between buffers; places and bytes are multiples of four.
+struct BufferCopy {
+    from: wgpu::Buffer,
+    from_at: u64,
+    to: wgpu::Buffer,
+    to_at: u64,
+    bytes: u64,
 }
 
 struct Recorded {
-    launches: Vec<Launch>,
+    steps: Vec<Step>,
     params: Vec<u8>,
     ring: wgpu::Buffer,
 }
@@ -249,10 +260,11 @@ impl WgpuDevice {
             limit: options.memory_limit,
             kernels: Mutex::default(),
             pool: Arc::default(),
-            recorded: Mutex::new(Recorded { launches: Vec::new(), params: Vec::new(), ring }),
+            recorded: Mutex::new(Recorded { steps: Vec::new(), params: Vec::new(), ring }),
             lost,
             failed: Mutex::default(),
             launches: AtomicU64::new(0),
+            transfers: Counter::default(),
         }
     }
 
@@ -407,7 +419,9 @@ impl WgpuDevice {
                 last[..data.len() - whole].copy_from_slice(&data[whole..]);
                 self.queue.write_buffer(buffer.raw(), whole as u64, &last);
             }
-        })
+        })?;
+        self.transfers.up(data.len());
+        Ok(())
     }
 
     /// Fills a buffer with zeros.
@@ -541,8 +555,7 @@ impl WgpuDevice {
         }
         let mut recorded = lock(&self.recorded);
         let slot = (size_of::<P>() as u64).next_multiple_of(256);
-        if recorded.launches.len() >= SUBMIT_AFTER
-            || recorded.params.len() as u64 + slot > RING_BYTES
+        if recorded.steps.len() >= SUBMIT_AFTER || recorded.params.len() as u64 + slot > RING_BYTES
         {
             self.submit(&mut recorded, None)?;
         }
@@ -576,8 +589,35 @@ impl WgpuDevice {
         })?;
         recorded.params.extend_from_slice(bytemuck::bytes_of(params));
         recorded.params.resize((at + slot) as usize, 0);
-        recorded.launches.push(Launch { kernel: kernel.clone(), group, workgroups });
+        recorded.steps.push(Step::Launch { kernel: kernel.clone(), group, workgroups });
         self.launches.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Records a copy of `bytes` bytes of a buffer from byte `from_at` on to another's from `to_at` on. Places and bytes are
+    /// multiples of four.
+    pub(crate) fn copy(
+        &self,
+        (from, from_at): (&WgpuBuffer, u64),
+        (to, to_at): (&WgpuBuffer, u64),
+        bytes: u64,
+    ) -> Result<()> {
+        if bytes == 0 {
+            return Ok(());
+        }
+        let fits = |buffer: &WgpuBuffer, at: u64| {
+            at % 4 == 0 && at.checked_add(bytes).is_some_and(|end| end <= buffer.raw().size())
+        };
+        if bytes % 4 != 0 || !fits(from, from_at) || !fits(to, to_at) {
+            let what = format!("a copy of {bytes} bytes from byte {from_at} to byte {to_at}");
+            return Err(Error::Unsupported { what, device: self.info.name.clone() });
+        }
+        let mut recorded = lock(&self.recorded);
+        if recorded.steps.len() >= SUBMIT_AFTER {
+            self.submit(&mut recorded, None)?;
+        }
+        let (from, to) = (from.raw().clone(), to.raw().clone());
+        recorded.steps.push(Step::Copy(BufferCopy { from, from_at, to, to_at, bytes }));
         Ok(())
     }
 
@@ -643,34 +683,26 @@ impl WgpuDevice {
         self.submit(&mut lock(&self.recorded), None)
     }
 
-    /// Submits what has been recorded, then the copy, if any: (source, its offset, destination, bytes).
-    fn submit(
-        &self,
-        recorded: &mut Recorded,
-        copy: Option<(&wgpu::Buffer, u64, &wgpu::Buffer, u64)>,
-    ) -> Result<()> {
-        if recorded.launches.is_empty() && copy.is_none() {
+    /// Submits what has been recorded, then the copy, if any.
+    fn submit(&self, recorded: &mut Recorded, copy: Option<BufferCopy>) -> Result<()> {
+        if recorded.steps.is_empty() && copy.is_none() {
             return Ok(());
         }
-        let launches = std::mem::take(&mut recorded.launches);
+        let mut steps = std::mem::take(&mut recorded.steps);
         let params = std::mem::take(&mut recorded.params);
-        let result = self.enqueue(&recorded.ring, &launches, &params, copy);
+        let has_work = !steps.is_empty();
+        steps.extend(copy.map(Step::Copy));
+        let result = self.enqueue(&recorded.ring, &steps, &params);
         if let Err(e) = &result
-            && !launches.is_empty()
+            && has_work
         {
-            // Tensors of any operation and thread now lack what these launches would have written.
+            // Tensors of any operation and thread now lack what these steps would have written.
             lock(&self.failed).get_or_insert(e.to_string());
         }
         result
     }
 
-    fn enqueue(
-        &self,
-        ring: &wgpu::Buffer,
-        launches: &[Launch],
-        params: &[u8],
-        copy: Option<(&wgpu::Buffer, u64, &wgpu::Buffer, u64)>,
-    ) -> Result<()> {
+    fn enqueue(&self, ring: &wgpu::Buffer, steps: &[Step], params: &[u8]) -> Result<()> {
         if !params.is_empty() {
             // On its own: kernels trust their params, so without these none may run.
             self.checked(params.len() as u64, || {
@@ -679,18 +711,26 @@ impl WgpuDevice {
         }
         self.checked(0, || {
             let mut encoder = self.device.create_command_encoder(&Default::default());
-            if !launches.is_empty() {
-                let mut pass = encoder.begin_compute_pass(&Default::default());
-                for launch in launches {
-                    pass.set_pipeline(&launch.kernel.pipeline);
-                    pass.set_bind_group(0, &launch.group, &[]);
-                    let [x, y, z] = launch.workgroups;
-                    pass.dispatch_workgroups(x, y, z);
+            // Launches in a row share a pass.
+            let mut pass = None;
+            for step in steps {
+                match step {
+                    Step::Launch { kernel, group, workgroups: [x, y, z] } => {
+                        let pass = pass.get_or_insert_with(|| {
+                            encoder.begin_compute_pass(&Default::default()).forget_lifetime()
+                        });
+                        pass.set_pipeline(&kernel.pipeline);
+                        pass.set_bind_group(0, group, &[]);
+                        pass.dispatch_workgroups(*x, *y, *z);
+                    }
+                    Step::Copy(copy) => {
+                        pass = None;
+                        let BufferCopy { from, from_at, to, to_at, bytes } = copy;
+                        encoder.copy_buffer_to_buffer(from, *from_at, to, *to_at, *bytes);
+                    }
                 }
             }
-            if let Some((from, offset, to, bytes)) = copy {
-                encoder.copy_buffer_to_buffer(from, offset, to, 0, bytes);
-            }
+            drop(pass);
             self.queue.submit([encoder.finish()]);
         })
     }
@@ -703,6 +743,9 @@ impl WgpuDevice {
         bytes: u64,
     ) -> impl Future<Output = Result<Vec<u8>>> + use<> {
         let started = self.start_read(buffer, offset, bytes.next_multiple_of(4));
+        if let Ok(Some(_)) = &started {
+            self.transfers.down(bytes);
+        }
         let this = self.clone();
         async move {
             let Some((staging, done)) = started? else { return Ok(Vec::new()) };
@@ -759,7 +802,14 @@ impl WgpuDevice {
                 mapped_at_creation: false,
             })
         })?;
-        self.submit(&mut lock(&self.recorded), Some((buffer.raw(), offset, &staging, bytes)))?;
+        let copy = BufferCopy {
+            from: buffer.raw().clone(),
+            from_at: offset,
+            to: staging.clone(),
+            to_at: 0,
+            bytes,
+        };
+        self.submit(&mut lock(&self.recorded), Some(copy))?;
         let done = Arc::new(Mutex::new(None));
         let seen = done.clone();
         self.checked(0, || {

@@ -120,7 +120,7 @@ impl Recorded {
         let states = Tensor::cuda_uninit(device, DType::F32, &[tokens, width])?;
         let graph = gpu.record(|| {
             let result = work(&input, &offsets)?;
-            gpu.copy(result.cuda(), states.cuda(), states.bytes() as u64)
+            gpu.copy(result.cuda().into(), states.cuda().into(), states.bytes() as u64)
         })?;
         Ok(Recorded { lengths: lengths.to_vec(), graph, input, offsets, states })
     }
@@ -132,10 +132,12 @@ impl Recorded {
             Input::Numbers(numbers) => {
                 gpu.upload(self.input.cuda(), bytemuck::cast_slice(numbers))?;
             }
-            Input::Embedded(x) => gpu.copy(x.cuda(), self.input.cuda(), x.bytes() as u64)?,
+            Input::Embedded(x) => {
+                gpu.copy(x.cuda().into(), self.input.cuda().into(), x.bytes() as u64)?
+            }
         }
         gpu.replay(&self.graph)?;
-        gpu.copy(self.states.cuda(), states.cuda(), states.bytes() as u64)?;
+        gpu.copy(self.states.cuda().into(), states.cuda().into(), states.bytes() as u64)?;
         Ok((states, self.offsets.clone()))
     }
 }

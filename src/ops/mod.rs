@@ -21,6 +21,7 @@ pub mod topk;
 pub(crate) mod length;
 pub(crate) mod math;
 pub(crate) mod random;
+pub(crate) mod rows;
 
 #[cfg(any(feature = "cuda", feature = "wgpu"))]
 use crate::template::Family;
@@ -41,6 +42,8 @@ pub const FAMILIES: &[Family] = &[
     pool::wgpu::FAMILY,
     residual::wgpu::FAMILY,
     rope::wgpu::FAMILY,
+    rows::wgpu::FAMILY,
+    rows::wgpu::MEASURE,
     topk::wgpu::FAMILY,
     select::wgpu::MERGE,
     select::wgpu::FILTER,
@@ -68,6 +71,8 @@ pub const CUDA_FAMILIES: &[Family] = &[
     pool::cuda::FAMILY,
     residual::cuda::FAMILY,
     rope::cuda::FAMILY,
+    rows::cuda::FAMILY,
+    rows::cuda::MEASURE,
     topk::cuda::FAMILY,
     topk::cuda::TENSOR,
     select::cuda::MERGE,

@@ -91,12 +91,37 @@ impl BinaryIndex {
             ));
         }
         let fresh = self.ids.check(ids)?;
-        let mut codes = Vec::with_capacity(ids.len() * self.codes.words());
+        let mut codes = self.codes.clone();
         for part in vectors.chunks(self.group()) {
-            codes.extend(self.encode(part)?.to_vec::<u32>()?);
+            codes.append_tensor(&self.encode(part)?)?;
         }
-        self.codes.append(&codes)?;
+        self.codes = codes;
         self.kept.append(vectors, self.dim());
+        self.ids.append(fresh);
+        Ok(())
+    }
+
+    /// [`add`](Self::add) of vectors \[ids.len(), dim\] of any float dtype on the index's device. They are read only where they
+    /// are kept.
+    ///
+    /// # Errors
+    /// As [`add`](Self::add); [`Error::Shape`] if the vectors are on another device.
+    pub fn add_tensor<S: AsRef<str>>(&mut self, ids: &[S], vectors: &Tensor) -> Result<()> {
+        if vectors.shape() != [ids.len(), self.dim()] {
+            return Err(Error::shape(
+                "BinaryIndex::add_tensor",
+                format!("{} ids of {} dimensions", ids.len(), self.dim()),
+                format!("vectors {:?}", vectors.shape()),
+            ));
+        }
+        let fresh = self.ids.check(ids)?;
+        let codes = encode(vectors, &self.hasher)?;
+        let kept = match self.kept.keep() {
+            Keep::Codes => Vec::new(),
+            _ => vectors.to_f32_vec()?,
+        };
+        self.codes.append_tensor(&codes)?;
+        self.kept.append(&kept, self.dim());
         self.ids.append(fresh);
         Ok(())
     }

@@ -56,8 +56,27 @@ impl FlatIndex {
         Ok(())
     }
 
+    /// [`add`](Self::add) of vectors \[ids.len(), dim\] that are on a device, in any float dtype: from the index's they do not pass
+    /// through the host, and are shared where [`Corpus::append_tensor`] says so.
+    ///
+    /// # Errors
+    /// As [`add`](Self::add).
+    pub fn add_tensor<S: AsRef<str>>(&mut self, ids: &[S], vectors: &Tensor) -> Result<()> {
+        if vectors.shape() != [ids.len(), self.dim()] {
+            return Err(Error::shape(
+                "FlatIndex::add_tensor",
+                format!("{} ids of {} dimensions", ids.len(), self.dim()),
+                format!("vectors {:?}", vectors.shape()),
+            ));
+        }
+        let fresh = self.ids.check(ids)?;
+        self.corpus.append_tensor(vectors)?;
+        self.ids.append(fresh);
+        Ok(())
+    }
+
     /// Removes vectors by id and gives how many there were; unknown ids are passed over. When more than a third of the
-    /// rows are gone, the others are moved together and the memory is given back.
+    /// rows are gone, the others are moved together on the device and the memory is given back.
     ///
     /// # Errors
     /// [`Error::OutOfMemory`] or [`Error::DeviceLost`] while moving; the ids are removed all the same.
@@ -175,12 +194,8 @@ impl FlatIndex {
             problem: e.to_string(),
         })?;
         let part = index.corpus.chunk_rows();
-        // On the host, where the corpus takes the lengths of rows: from a GPU they would be read back for it.
-        let host = if device.is_cpu() { device.clone() } else { Device::cpu() };
         for start in (0..stored.len()).step_by(part) {
-            let rows = start..stored.len().min(start + part);
-            let (shape, bytes) = ([rows.len(), dim], stored.bytes(rows)?);
-            index.corpus.append_tensor(&Tensor::from_bytes(&host, dtype, &shape, &bytes)?)?;
+            index.corpus.append_bytes(&stored.bytes(start..stored.len().min(start + part))?)?;
         }
         index.ids.append(fresh);
         Ok(index)

@@ -330,7 +330,10 @@ fn an_asymmetric_score_is_of_queries_of_any_length() {
                     let (want, size) = crate::oracle::hamming::asymmetric(queries.row(q), code);
                     let is_beyond = want.abs() > f32::MAX as f64 && got.is_infinite();
                     let error = (got as f64 - want).abs();
-                    assert!(error <= 2e-6 * size + 1.2e-38 || is_beyond, "{name}: {got} for {want}");
+                    assert!(
+                        error <= 2e-6 * size + 1.2e-38 || is_beyond,
+                        "{name}: {got} for {want}"
+                    );
                 }
             }
         }

@@ -364,7 +364,11 @@ fn bad_input_is_refused() {
     is(topk(Queries::Floats(&x), &corpus, &Search::new(1)).unwrap_err(), "64 values");
     is(topk(Queries::Int8(&codes), &corpus, &Search::new(1)).unwrap_err(), "16");
     let map = Bitmap::new(4);
-    is(topk(Queries::Codes(&codes), &corpus, &search(1, Filter::Shared(Rows::Exclude(&map)))).unwrap_err(), "1 rows");
+    is(
+        topk(Queries::Codes(&codes), &corpus, &search(1, Filter::Shared(Rows::Exclude(&map))))
+            .unwrap_err(),
+        "1 rows",
+    );
     let map = Bitmap::new(1);
     let sets = [Rows::Exclude(&map); 2];
     is(radius(&codes, &corpus, 1, Filter::PerQuery(&sets)).unwrap_err(), "1 sets");

@@ -20,6 +20,7 @@ mod oracle {
 
 mod any_length;
 mod attention;
+mod corpus;
 mod embed;
 mod gemm;
 mod glu;

@@ -27,7 +27,8 @@ const KINDS: [&str; 5] = ["dot", "l2", "codes", "floats", "maxsim"];
 impl Families {
     fn new(device: &Device, queries: usize, rows: usize, seed: u64) -> Families {
         let mut rng = Rng(seed);
-        let mut small = |n: usize| -> Vec<f32> { (0..n).map(|_| rng.below(3) as f32 - 1.0).collect() };
+        let mut small =
+            |n: usize| -> Vec<f32> { (0..n).map(|_| rng.below(3) as f32 - 1.0).collect() };
         let tensor = |shape: [usize; 2], v: &[f32]| Tensor::from_slice(device, &shape, v).unwrap();
         let dim = 8;
         // Two chunks, the second of which starts anywhere.
@@ -81,7 +82,9 @@ impl Families {
             1 => topk::topk_on_device(asked, corpus, Metric::L2, search),
             2 => hamming::topk_on_device(Queries::Codes(codes), binary, search),
             3 => hamming::topk_on_device(Queries::Floats(&self.floats), binary, search),
-            _ => maxsim::search_on_device(&self.tokens.0, &self.tokens.1, &MaxSim::colbert(), search),
+            _ => {
+                maxsim::search_on_device(&self.tokens.0, &self.tokens.1, &MaxSim::colbert(), search)
+            }
         }
         .unwrap()
     }
@@ -102,7 +105,8 @@ fn equal(what: &str, hits: &Hits, want: &[Vec<(u64, f32)>]) {
     for (q, want) in want.iter().enumerate() {
         let (ids, scores) = hits.get(q);
         let bits = |s: f32| (s + 0.0).to_bits();
-        let got: Vec<(u64, u32)> = ids.iter().copied().zip(scores.iter().map(|s| bits(*s))).collect();
+        let got: Vec<(u64, u32)> =
+            ids.iter().copied().zip(scores.iter().map(|s| bits(*s))).collect();
         let want: Vec<(u64, u32)> = want.iter().map(|(id, s)| (*id, bits(*s))).collect();
         assert_eq!(got, want, "{what}, query {q}");
     }

@@ -462,10 +462,25 @@ fn empty_and_wrong_inputs() {
         let filter = Filter::PerQuery(&[Rows::Exclude(&map)]);
         argument(topk(&queries, &some, Metric::Dot, &Search { filter, ..search }));
         argument(topk(&queries, &some, Metric::Dot, &Search { least, ..search }));
-        shape(topk(&Tensor::zeros(device, DType::F32, &[2, 4]).unwrap(), &some, Metric::Dot, &search));
+        shape(topk(
+            &Tensor::zeros(device, DType::F32, &[2, 4]).unwrap(),
+            &some,
+            Metric::Dot,
+            &search,
+        ));
         shape(topk(&Tensor::zeros(device, DType::F32, &[3]).unwrap(), &some, Metric::Dot, &search));
-        shape(topk(&Tensor::zeros(device, DType::U32, &[2, 3]).unwrap(), &some, Metric::Dot, &search));
-        shape(topk(&Tensor::zeros(&Device::cpu(), DType::F32, &[2, 3]).unwrap(), &some, Metric::Dot, &search));
+        shape(topk(
+            &Tensor::zeros(device, DType::U32, &[2, 3]).unwrap(),
+            &some,
+            Metric::Dot,
+            &search,
+        ));
+        shape(topk(
+            &Tensor::zeros(&Device::cpu(), DType::F32, &[2, 3]).unwrap(),
+            &some,
+            Metric::Dot,
+            &search,
+        ));
         assert!(matches!(Corpus::new(device, DType::F32, 0), Err(Error::Argument { .. })));
         assert!(matches!(Corpus::new(device, DType::U32, 3), Err(Error::Argument { .. })));
         let mut some = some;

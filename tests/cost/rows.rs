@@ -1,4 +1,4 @@
-//! norm, embed, pool, glu and rope: bytes against the floor.
+//! norm, embed, pool, glu, rope and what corpora do with rows: bytes against the floor.
 
 use nearkin::ops::embed::{EmbedNorm, Lookup, embed, gather_rows};
 use nearkin::ops::gemm::Activation;
@@ -7,6 +7,7 @@ use nearkin::ops::norm::{l2_normalize, layer_norm};
 use nearkin::ops::pool::{Pooling, pool};
 use nearkin::ops::residual::Codec;
 use nearkin::ops::rope::{QkNorm, Rotary, rope};
+use nearkin::ops::topk::Corpus;
 use nearkin::{DType, Offsets, Tensor};
 
 use crate::common::{Rng, normals};
@@ -173,5 +174,31 @@ fn rotations_read_and_write_each_row_once() {
         let floor = 8 * rows * width + angles + 4 * (lengths.len() + 1) + 8 * dim;
         let what = format!("rope {rows} x {width}, {heads} and {kv_heads} heads of {dim}");
         costs(&emulator, &what, floor, || rope(&x, &offsets, &how).unwrap());
+    }
+}
+
+#[test]
+fn corpora_measure_and_pick_each_row_once() {
+    let Some((emulator, device)) = emulated() else { return };
+    let mut rng = Rng(12);
+    for (dtype, dim) in [(DType::F32, 384), (DType::BF16, 100), (DType::F16, 33)] {
+        let rows = 1000;
+        let (x, _) = normals(&device, dtype, &[rows, dim], &mut rng);
+        let mut made = None;
+        costs(&emulator, &format!("measured {dtype}"), rows * (dim * dtype.size() + 4), || {
+            made = Some(Corpus::from_tensor(&x).unwrap());
+            x.clone()
+        });
+        let mut corpus = made.unwrap();
+        // Every third row; sectors are read whole.
+        let numbers: Vec<u32> = (0..rows as u32).step_by(3).collect();
+        let row = (dim * dtype.size()).next_multiple_of(32) + 32;
+        costs(&emulator, &format!("picked {dtype}"), numbers.len() * (2 * row + 4), || {
+            corpus.gather(&numbers).unwrap()
+        });
+        // Chunks are merged by the driver's copies; only what is new is measured.
+        let more = launches(&emulator, || corpus.append(&rng.normals(rows * dim)).unwrap());
+        let names: Vec<&str> = more.iter().map(|l| l.kernel.as_str()).collect();
+        assert_eq!((names, corpus.chunks().len()), (vec!["rows_measure"], 1), "{dtype}");
     }
 }

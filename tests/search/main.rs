@@ -7,6 +7,7 @@ mod binary;
 mod cur;
 mod flat;
 mod tokens;
+mod transfers;
 
 fn names(range: std::ops::Range<usize>) -> Vec<String> {
     range.map(|i| format!("id{i}")).collect()

@@ -24,6 +24,7 @@ pub(crate) use driver::driver;
 pub(crate) use graph::Graph;
 pub(crate) use tiles::Tiles;
 
+use crate::device::transfers::Counter;
 use crate::device::{DeviceInfo, DeviceOptions, MatmulPrecision, host};
 use crate::template::{Header, Member, Rendered, Spec, render_ptx};
 use crate::{Error, Result};
@@ -64,6 +65,7 @@ pub(crate) struct CudaDevice {
     limit: Option<u64>,
     kernels: Mutex<HashMap<TypeId, Box<dyn Any + Send>>>,
     launches: AtomicU64,
+    pub(crate) transfers: Counter,
     /// Pinned memory of inputs, the last used at the end.
     staging: Mutex<Vec<pinned::Pinned>>,
 }
@@ -371,6 +373,7 @@ impl CudaDevice {
             limit: options.memory_limit,
             kernels: Mutex::default(),
             launches: AtomicU64::new(0),
+            transfers: Counter::default(),
             staging: Mutex::default(),
         })
     }
@@ -503,7 +506,9 @@ impl CudaDevice {
                 self.core.stream(),
             )
         };
-        self.core.check("copying to the device", result.result())
+        self.core.check("copying to the device", result.result())?;
+        self.transfers.up(data.len());
+        Ok(())
     }
 
     /// Fills a buffer with zeros.
@@ -516,18 +521,18 @@ impl CudaDevice {
         self.core.check("filling memory", result.result())
     }
 
-    /// Copies the first `bytes` bytes of one buffer to another.
-    pub(crate) fn copy(&self, from: &CudaBuffer, to: &CudaBuffer, bytes: u64) -> Result<()> {
+    /// Copies `bytes` bytes of one buffer to another, from the places of the bindings on.
+    pub(crate) fn copy(&self, from: Binding<'_>, to: Binding<'_>, bytes: u64) -> Result<()> {
         if bytes == 0 {
             return Ok(());
         }
-        self.fits(from, 0, bytes)?;
-        self.fits(to, 0, bytes)?;
+        self.fits(from.buffer, from.offset, bytes)?;
+        self.fits(to.buffer, to.offset, bytes)?;
         self.core.bind()?;
+        let [from, to] = [from, to].map(|place| place.buffer.pointer + place.offset);
         // SAFETY: both ranges are inside their buffers, which differ.
-        let result = unsafe {
-            sys::cuMemcpyDtoDAsync_v2(to.pointer, from.pointer, bytes as usize, self.core.stream())
-        };
+        let result =
+            unsafe { sys::cuMemcpyDtoDAsync_v2(to, from, bytes as usize, self.core.stream()) };
         self.core.check("copying on the device", result.result())
     }
 
@@ -553,7 +558,9 @@ impl CudaDevice {
                 self.core.check("waiting for the device", sys::cuStreamSynchronize(stream).result())
             })
         };
-        result.map(|()| data)
+        result?;
+        self.transfers.down(bytes);
+        Ok(data)
     }
 
     /// As [`read_now`](Self::read_now), without blocking a thread; the copy starts with the call.
@@ -594,6 +601,7 @@ impl CudaDevice {
         };
         self.core.check("copying from the device", copied.result())?;
         read.record()?;
+        self.transfers.down(bytes);
         Ok(Some(read))
     }
 

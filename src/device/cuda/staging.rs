@@ -46,6 +46,7 @@ impl CudaDevice {
             self.core.check("copying to the device", copied.result())?;
         }
         staging.record()?;
+        self.transfers.up(bytes);
         let mut kept = lock(&self.staging);
         kept.push(staging);
         while kept.len() > 1 && kept.iter().map(Pinned::bytes).sum::<usize>() > KEPT {

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 use super::corpus::Chunk;
 use super::distances::{BLOCK, distances};
-use super::{Args, Hasher, Host};
+use super::{Args, Hasher};
 use crate::dtype::with_float;
 use crate::ops::math::vectorize;
 use crate::ops::select::cpu::{self, Worker};
@@ -90,7 +90,7 @@ fn project(rows: &[f32], dim: usize, packed: &[f32], thresholds: &[f32], codes: 
     );
 }
 
-pub(super) fn best(args: &Args<'_>, queries: Range<usize>, k: usize) -> Best {
+pub(super) fn best(args: &Args<'_>, queries: Range<usize>, k: usize) -> Result<Best> {
     let step = BLOCK * (TILE / (BLOCK * args.corpus.words() * size_of::<u32>())).max(1);
     let tiles: Vec<Tile<'_>> = args
         .corpus
@@ -101,33 +101,31 @@ pub(super) fn best(args: &Args<'_>, queries: Range<usize>, k: usize) -> Best {
             (0..n).step_by(step).map(move |s| (chunk, s..(s + step).min(n)))
         })
         .collect();
-    let panel = Panel::new(args, &queries);
-    cpu::best(&tiles, queries.len(), || Scorer::new(args, &queries, &panel, k))
+    let panel = Panel::new(args, &queries)?;
+    Ok(cpu::best(&tiles, queries.len(), || Scorer::new(args, &queries, &panel, k)))
 }
 
 /// Rows of a chunk.
 type Tile<'a> = (&'a Chunk, Range<usize>);
 
 /// The queries of a pass as the loops read them.
-enum Panel<'a> {
+enum Panel {
     /// Words in twos, the last padded with zeros.
     Codes(Vec<u64>),
     /// Values, and what each query's sums are multiplied by.
-    Floats(&'a [f32], &'a [f32]),
+    Floats(Tensor, Tensor),
 }
 
-impl<'a> Panel<'a> {
-    fn new(args: &'a Args<'_>, queries: &Range<usize>) -> Panel<'a> {
-        let width = args.width();
-        let range = queries.start * width..queries.end * width;
-        match &args.queries {
-            Host::Codes(words) => {
-                Panel::Codes(words[range].chunks_exact(width).flat_map(doubles).collect())
+impl Panel {
+    fn new(args: &Args<'_>, queries: &Range<usize>) -> Result<Panel> {
+        let (data, scale) = args.asked(queries.clone())?;
+        Ok(match scale {
+            None => {
+                let words = data.cpu::<u32>().chunks_exact(args.corpus.words());
+                Panel::Codes(words.flat_map(doubles).collect())
             }
-            Host::Floats { values, scale } => {
-                Panel::Floats(&values[range], &scale[queries.clone()])
-            }
-        }
+            Some(scale) => Panel::Floats(data, scale),
+        })
     }
 }
 
@@ -139,7 +137,7 @@ fn doubles(words: &[u32]) -> impl Iterator<Item = u64> {
 struct Scorer<'a> {
     args: &'a Args<'a>,
     queries: &'a Range<usize>,
-    panel: &'a Panel<'a>,
+    panel: &'a Panel,
     bias: Option<&'a [f32]>,
     found: Vec<Selector>,
     /// What a score must exceed: NaN while any may enter.
@@ -149,7 +147,7 @@ struct Scorer<'a> {
 }
 
 impl<'a> Scorer<'a> {
-    fn new(args: &'a Args<'a>, queries: &'a Range<usize>, panel: &'a Panel<'a>, k: usize) -> Self {
+    fn new(args: &'a Args<'a>, queries: &'a Range<usize>, panel: &'a Panel, k: usize) -> Self {
         let mut scorer = Scorer {
             args,
             queries,
@@ -180,7 +178,7 @@ impl Worker<Tile<'_>> for Scorer<'_> {
 
     fn tile(&mut self, (chunk, rows): &Tile<'_>) {
         let words = self.args.corpus.words();
-        let codes = chunk.codes.cpu::<u32>();
+        let codes = chunk.rows.cpu::<u32>();
         let (mut wide, mut narrow) = (Vec::new(), Vec::new());
         for start in rows.clone().step_by(BLOCK) {
             let count = BLOCK.min(rows.end - start);
@@ -212,11 +210,12 @@ impl Worker<Tile<'_>> for Scorer<'_> {
                     for (lane, code) in block.chunks_exact(words).enumerate() {
                         narrow.iter_mut().zip(code).for_each(|(to, &w)| to[lane] = w);
                     }
-                    let queries = queries.chunks_exact(self.args.corpus.bits());
+                    let queries = queries.cpu::<f32>().chunks_exact(self.args.corpus.bits());
+                    let scale = scale.cpu::<f32>();
                     vectorize(
                         #[inline(always)]
                         || {
-                            for (q, (query, scale)) in queries.zip(scale.iter()).enumerate() {
+                            for (q, (query, scale)) in queries.zip(scale).enumerate() {
                                 let sums = sums(&narrow, query).map(|sum| sum * scale);
                                 // A NaN limit lets everything pass; a NaN score is turned away below.
                                 let limit =

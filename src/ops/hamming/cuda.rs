@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::{Args, Hasher, Host};
+use super::{Args, Hasher};
 use crate::device::cuda::{Binding, CudaDevice};
 use crate::ops::select::cuda::{self, Inputs, ScanParams};
 use crate::ops::select::{Best, FUSED_K};
@@ -103,21 +103,14 @@ impl<'a> Prepared<'a> {
         queries: Range<usize>,
         k: usize,
     ) -> Result<Self> {
-        let (device, width, n) = (args.corpus.device(), args.width(), queries.len());
         let [qt, cap] = tile(args.count, k);
-        let range = queries.start * width..queries.end * width;
-        let (path, data, scale) = match &args.queries {
-            Host::Codes(q) => {
-                let path = if qt == 4 { Path::Popc } else { Path::Mma };
-                (path, Tensor::from_slice(device, &[n, width], &q[range])?, None)
-            }
-            Host::Floats { values, scale } => (
-                Path::Floats,
-                Tensor::from_slice(device, &[n, width], &values[range])?,
-                Some(Tensor::from_slice(device, &[n], &scale[queries])?),
-            ),
+        let (data, scale) = args.asked(queries)?;
+        let path = match &scale {
+            Some(_) => Path::Floats,
+            None if qt == 4 => Path::Popc,
+            None => Path::Mma,
         };
-        let vector = path != Path::Floats && width.is_multiple_of(4);
+        let vector = path != Path::Floats && args.corpus.words().is_multiple_of(4);
         let spec = HammingSpec { path, vector, qt, cap, keys: k > FUSED_K };
         Ok(Prepared { gpu, args, data, scale, spec })
     }
@@ -156,7 +149,7 @@ impl cuda::Scan for Prepared<'_> {
             Some(both) => [&both[0], &both[1]].map(|t| Binding::from(t.cuda())),
             None => [absent; 2],
         };
-        let codes = self.args.corpus.parts()[chunk].codes.cuda().into();
+        let codes = self.args.corpus.parts()[chunk].rows.cuda().into();
         let scale = self.scale.as_ref().map_or(absent, |t| t.cuda().into());
         let bias = inputs.bias.unwrap_or(absent);
         let bindings = [absent, codes, scale, bias, skips, masks, best, found];

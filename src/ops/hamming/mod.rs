@@ -66,10 +66,9 @@ pub use itq::Itq;
 
 use std::ops::Range;
 
-use rayon::prelude::*;
-
 #[cfg(any(feature = "cuda", feature = "wgpu"))]
 use self::corpus::Chunk;
+use super::rows::{self, Kind, Reduced};
 #[cfg(any(feature = "cuda", feature = "wgpu"))]
 use super::select::plan::{Span, Wanted};
 use super::select::{self, Best, Filter, Found, Hits, Scored, Search};
@@ -126,19 +125,17 @@ pub enum Queries<'a> {
     Int8(&'a Tensor),
 }
 
-/// Queries after the checks: words or f32 on the host, row after row.
-enum Host {
-    Codes(Vec<u32>),
-    Floats {
-        values: Vec<f32>,
-        /// What sums are multiplied by; NaN for a query with a NaN.
-        scale: Vec<f32>,
-    },
+/// Queries after the checks, as kernels take them, on the corpus's device.
+enum Asked {
+    /// Words \[Q, B / 32\] u32.
+    Codes(Tensor),
+    /// Values \[Q, B\] f32, and what each query's sums are multiplied by, NaN for a query with a NaN.
+    Floats(Reduced),
 }
 
 /// The inputs after the checks.
 pub(crate) struct Args<'a> {
-    queries: Host,
+    queries: Asked,
     count: usize,
     corpus: &'a BinaryCorpus,
     search: &'a Search<'a>,
@@ -147,11 +144,23 @@ pub(crate) struct Args<'a> {
 }
 
 impl Args<'_> {
-    /// Values of a query: words, or floats.
+    /// The values of some queries, words or floats, and of floats what sums are multiplied by.
+    fn asked(&self, queries: Range<usize>) -> Result<(Tensor, Option<Tensor>)> {
+        match &self.queries {
+            Asked::Codes(codes) => Ok((rows::part(codes, queries)?, None)),
+            Asked::Floats(Reduced { data, scale }) => {
+                let all = scale.reshape(&[scale.len(), 1])?;
+                Ok((rows::part(data, queries.clone())?, Some(rows::part(&all, queries)?)))
+            }
+        }
+    }
+
+    /// Values of a query.
+    #[cfg(feature = "wgpu")]
     fn width(&self) -> usize {
         match self.queries {
-            Host::Codes(_) => self.corpus.words(),
-            Host::Floats { .. } => self.corpus.bits(),
+            Asked::Codes(_) => self.corpus.words(),
+            Asked::Floats(_) => self.corpus.bits(),
         }
     }
 }
@@ -206,26 +215,19 @@ fn with<R>(
         return Err(Error::shape("hamming", expected, format!("{:?}", tensor.device())));
     }
     let mut floor = search.check("hamming", corpus.device(), [count, corpus.len()])?;
-    let queries = match queries {
-        Queries::Codes(t) => Host::Codes(t.to_vec()?),
-        Queries::Floats(t) => {
-            let mut values = t.to_f32_vec()?;
-            let scale = |query: &mut [f32]| match query.iter().any(|v| v.is_nan()) {
-                true => f32::NAN,
-                false => length::scaled(1.0, length::reduce(query, &length::PLAIN)),
-            };
-            let scale = values.par_chunks_mut(width).map(scale).collect();
-            Host::Floats { values, scale }
-        }
-        Queries::Int8(t) => {
-            let bytes = |w: u32| w.to_le_bytes().map(|b| f32::from(b as i8));
-            let values = t.to_vec::<u32>()?.into_iter().flat_map(bytes).collect();
-            Host::Floats { values, scale: vec![1.0; count] }
-        }
-    };
-    if let (Host::Codes(_), Some(least), None) = (&queries, search.least, search.bias) {
+    if let (Queries::Codes(_), Some(least), None) = (queries, search.least, search.bias) {
         floor = floor_of(least);
     }
+    let queries = match queries {
+        Queries::Codes(t) => Asked::Codes(t.clone()),
+        Queries::Floats(t) => {
+            Asked::Floats(rows::reduced(t, 0..count, Kind::Power, &length::PLAIN)?)
+        }
+        Queries::Int8(t) => {
+            let data = rows::unpacked(t, corpus.bits())?;
+            Asked::Floats(rows::reduced(&data, 0..count, Kind::One, &length::PLAIN)?)
+        }
+    };
     run(Args { queries, count, corpus, search, floor })
 }
 
@@ -251,7 +253,7 @@ impl<'a> Args<'a> {
     }
 
     fn spans(&self) -> Vec<Span> {
-        let span = |c: &Chunk| Span { rows: c.start..c.start + c.len(), bytes: c.codes.bytes() };
+        let span = |c: &Chunk| Span { rows: c.start..c.start + c.len(), bytes: c.rows.bytes() };
         self.corpus.parts().iter().map(span).collect()
     }
 }
@@ -285,7 +287,7 @@ impl Scored for Args<'_> {
 
     fn best(&self, queries: Range<usize>, k: usize) -> Result<Best> {
         match self.device().backend() {
-            Backend::Cpu(_) => Ok(cpu::best(self, queries, k)),
+            Backend::Cpu(_) => cpu::best(self, queries, k),
             #[cfg(feature = "cuda")]
             Backend::Cuda(gpu) => cuda::best(gpu, self, queries, k),
             #[cfg(feature = "wgpu")]

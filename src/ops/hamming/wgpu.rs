@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::corpus::Chunk;
-use super::{Args, Hasher, Host};
+use super::{Args, Hasher};
 use crate::device::wgpu::{Binding, WgpuDevice, spread};
 use crate::ops::Stored;
 use crate::ops::select::Best;
@@ -95,15 +95,7 @@ impl<'a> Prepared<'a> {
         queries: Range<usize>,
         shape: Shape,
     ) -> Result<Self> {
-        let (device, width, n) = (args.corpus.device(), args.width(), queries.len());
-        let range = queries.start * width..queries.end * width;
-        let (data, scale) = match &args.queries {
-            Host::Codes(q) => (Tensor::from_slice(device, &[n, width], &q[range])?, None),
-            Host::Floats { values, scale } => (
-                Tensor::from_slice(device, &[n, width], &values[range])?,
-                Some(Tensor::from_slice(device, &[n], &scale[queries])?),
-            ),
-        };
+        let (data, scale) = args.asked(queries)?;
         Ok(Prepared { gpu, args, data, scale, shape })
     }
 }
@@ -122,7 +114,7 @@ impl wgpu::Scan for Prepared<'_> {
         grid: [u32; 3],
     ) -> Result<()> {
         let (args, words) = (self.args, self.args.corpus.words());
-        let codes = &args.corpus.parts()[chunk].codes;
+        let codes = &args.corpus.parts()[chunk].rows;
         let kernel = self.gpu.kernel(HammingSpec {
             kind: if self.scale.is_some() { Kind::Floats } else { Kind::Codes },
             vec: self.scale.is_none() && words.is_multiple_of(4),

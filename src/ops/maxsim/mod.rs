@@ -305,7 +305,9 @@ pub struct Alignment {
 pub fn align(queries: &Tokens, documents: &Tokens, candidates: &[Vec<u32>]) -> Result<Alignment> {
     let pairs = Pairs::Lists(candidates);
     match run(queries, documents, &MaxSim::colbert(), pairs, Want::Align)? {
-        Computed { rows: Some(maxima), places: Some(places), .. } => Ok(Alignment { places, maxima }),
+        Computed { rows: Some(maxima), places: Some(places), .. } => {
+            Ok(Alignment { places, maxima })
+        }
         _ => unreachable!("both were asked for"),
     }
 }

@@ -12,6 +12,7 @@ use crate::dtype::with_float;
 use crate::ops::length::{self, PLAIN};
 use crate::ops::math::{vectorize, widen};
 use crate::ops::residual::{Codec, Codes, cpu::decode_rows};
+use crate::ops::rows;
 use crate::ops::{check, check_devices, check_float, matrix};
 use crate::{DType, Device, Error, Offsets, Result, Tensor};
 
@@ -93,6 +94,11 @@ pub struct Tokens {
 struct Compressed {
     codec: Codec,
     codes: Codes,
+}
+
+/// Elements of a row.
+fn width(tensor: &Tensor) -> usize {
+    tensor.shape().get(1).copied().unwrap_or(1)
 }
 
 /// A number for each token, on the host and on the device.
@@ -315,6 +321,56 @@ impl Tokens {
         let tokens = if normalized { tokens.normalized()? } else { tokens };
         let mask = self.mask.clone().map(|mask| Mask { marked: None, ..mask });
         Tokens { mask, ..tokens }.remask()
+    }
+
+    /// The tokens of several of one storage or codec, one after the other, copied on their device. Masks are left out.
+    pub(crate) fn joined(parts: &[&Tokens], offsets: &Offsets) -> Result<Tokens> {
+        let scales = parts.iter().filter_map(|p| p.scale.as_ref()).flat_map(|s| s.host.to_vec());
+        parts[0].moved(offsets, scales.collect(), |of| {
+            let all = parts.iter().map(|p| (of(p), 0..of(p).shape()[0]));
+            let first = of(parts[0]);
+            rows::joined(first.dtype(), width(first), &all.collect::<Vec<_>>())
+        })
+    }
+
+    /// The tokens with these numbers, of which there are as many, picked on their device. A mask is left out.
+    pub(crate) fn gathered(&self, numbers: &[u32], offsets: &Offsets) -> Result<Tokens> {
+        let on_device = Tensor::from_slice(self.device(), &[numbers.len()], numbers)?;
+        let scales = self.scale.iter().flat_map(|s| numbers.iter().map(|&i| s.host[i as usize]));
+        self.moved(offsets, scales.collect(), |of| {
+            rows::gathered(&[of(self)], width(of(self)), &on_device)
+        })
+    }
+
+    /// Tokens of the same kind with `scales`, if these have any; `rows` makes their tensors from those of tokens.
+    fn moved(
+        &self,
+        offsets: &Offsets,
+        scales: Vec<f32>,
+        rows: impl Fn(&dyn Fn(&Tokens) -> &Tensor) -> Result<Tensor>,
+    ) -> Result<Tokens> {
+        let vectors = rows(&|tokens| &tokens.vectors)?;
+        let numbers = |of: &dyn Fn(&Tokens) -> Option<&Tensor>| -> Result<Tensor> {
+            let made = rows(&|tokens| of(tokens).unwrap_or(&tokens.vectors))?;
+            made.reshape(&[made.len()])
+        };
+        let scale = match &self.scale {
+            Some(_) => {
+                let device = numbers(&|tokens| tokens.scale.as_ref().map(|s| &s.device))?;
+                Some(PerToken { host: scales.into(), device })
+            }
+            None => None,
+        };
+        let compressed = match &self.compressed {
+            Some(c) => {
+                let centroids = numbers(&|tokens| tokens.codec().map(|(_, c)| c.centroids()))?;
+                let codes = c.codes.with(centroids, vectors.clone());
+                Some(Arc::new(Compressed { codec: c.codec.clone(), codes }))
+            }
+            None => None,
+        };
+        let offsets = offsets.clone();
+        Ok(Tokens { vectors, offsets, scale, mask: None, compressed, ..self.clone() })
     }
 
     /// The values as stored, without scales, or decoded, on the host.

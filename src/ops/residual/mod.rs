@@ -67,6 +67,11 @@ impl Codes {
         &self.residuals
     }
 
+    /// Codes of the same codec: some of these, or of others.
+    pub(crate) fn with(&self, centroids: Tensor, residuals: Tensor) -> Codes {
+        Codes { centroids, residuals, kind: self.kind }
+    }
+
     /// Bytes on the device.
     pub fn bytes(&self) -> usize {
         self.centroids.bytes() + self.residuals.bytes()

@@ -306,11 +306,8 @@ impl Lists {
     pub(crate) fn merge(&mut self, found: &Tensor, splits: usize) -> Result<()> {
         let spec = MergeSpec { resume: self.resume };
         let kernel = self.gpu.kernel(spec, (MergeParams::MEMBERS, size_of::<MergeParams>()))?;
-        let params = MergeParams {
-            queries: self.queries as u32,
-            splits: splits as u32,
-            k: self.k as u32,
-        };
+        let params =
+            MergeParams { queries: self.queries as u32, splits: splits as u32, k: self.k as u32 };
         let bindings = [found.cuda().into(), self.best.cuda().into()];
         self.gpu.launch(&kernel, &bindings, &params, [self.queries, 1, 1])?;
         self.resume = true;
@@ -557,11 +554,8 @@ impl Candidates {
         let spec = CutSpec { out: best.is_some() };
         let kernel = self.gpu.kernel(spec, (CutParams::MEMBERS, size_of::<CutParams>()))?;
         let (queries, k) = (self.queries, self.room.k);
-        let params = CutParams {
-            queries: queries as u32,
-            k: k as u32,
-            room: self.room.entries as u32,
-        };
+        let params =
+            CutParams { queries: queries as u32, k: k as u32, room: self.room.entries as u32 };
         let last = best.unwrap_or(&self.kept);
         let bindings = [&self.entries, &self.counts, last].map(|t| Binding::from(t.cuda()));
         let grid = match best {

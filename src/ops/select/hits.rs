@@ -1,11 +1,11 @@
 //! What a search found: on the device, and on the host.
 
-use super::order::{Entry, score};
 use super::Best;
-use crate::device::Device;
-use crate::ops::length::scaled;
+use super::order::{Entry, score};
 #[cfg(any(feature = "cuda", feature = "wgpu"))]
 use crate::DType;
+use crate::device::Device;
+use crate::ops::length::scaled;
 use crate::{Result, Tensor};
 
 /// What a search found: for each query the rows and their scores, best first. A query may have fewer than k. All queries share one

@@ -177,7 +177,8 @@ pub(crate) fn hits(scored: &impl Scored) -> Result<Hits> {
             query += 1;
             continue;
         }
-        let full = (query..queries).take_while(|&q| is_full(q)).take(scored.group(FUSED_K + 1)).count();
+        let full =
+            (query..queries).take_while(|&q| is_full(q)).take(scored.group(FUSED_K + 1)).count();
         let counts = scored.count(query..query + full)?;
         let most = |counts: &[u32]| counts.iter().fold(1, |k, &n| k.max(n as usize)).min(k);
         let mut rest = &counts[..];
@@ -216,8 +217,13 @@ fn tensors(device: &Device, groups: &[Best], [queries, k]: [usize; 2]) -> Result
 }
 
 /// The entries of groups of queries on the CPU as rows, scores and counts.
-fn host_tensors(device: &Device, groups: &[Best], [queries, k]: [usize; 2]) -> Result<FoundTensors> {
-    let (mut rows, mut scores) = (vec![u32::MAX; queries * k], vec![f32::NEG_INFINITY; queries * k]);
+fn host_tensors(
+    device: &Device,
+    groups: &[Best],
+    [queries, k]: [usize; 2],
+) -> Result<FoundTensors> {
+    let (mut rows, mut scores) =
+        (vec![u32::MAX; queries * k], vec![f32::NEG_INFINITY; queries * k]);
     let mut counts = vec![0u32; queries];
     let found = groups.iter().flat_map(|group| match group {
         Best::Host(found) => &found[..],

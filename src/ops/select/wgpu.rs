@@ -610,11 +610,8 @@ impl Candidates {
         self.sort()?;
         let kernel = self.gpu.kernel(CutSpec { out: best.is_some() })?;
         let (queries, k) = (self.queries, self.room.k);
-        let params = CutParams {
-            queries: queries as u32,
-            k: k as u32,
-            room: self.room.entries as u32,
-        };
+        let params =
+            CutParams { queries: queries as u32, k: k as u32, room: self.room.entries as u32 };
         match best {
             None => {
                 let bindings = [&self.counts, &self.kept].map(|t| Binding::from(t.wgpu()));

@@ -1,52 +1,52 @@
-//! Vectors on a device, in chunks that a kernel can bind.
+//! Vectors on a device, with their lengths.
 
-use std::borrow::Cow;
+use std::sync::{Arc, OnceLock};
 
 use rayon::prelude::*;
 
 use super::Metric;
-use crate::device::{Backend, Device, host};
+use crate::device::Device;
 use crate::dtype::with_float;
-use crate::ops::length::{self, PLAIN, inverse_length};
-use crate::ops::{check_float, matrix};
+use crate::ops::length::{self, PLAIN};
+use crate::ops::rows::{self, Beside, Flag, Kind, Rows};
+use crate::ops::{check, check_devices, check_float, matrix};
 use crate::{DType, Error, Float, Result, Tensor};
-
-/// Bytes of a chunk on the CPU: enough that boundaries do not matter, little enough to merge chunks cheaply.
-const CPU_CHUNK: u64 = 256 << 20;
-
-/// Bytes of a chunk on CUDA: a launch streams it in a fraction of a millisecond, and memory is given back in such pieces.
-#[cfg(feature = "cuda")]
-const CUDA_CHUNK: u64 = 1 << 30;
 
 /// The vectors that are searched: \[N, D\] on one device, in chunks no larger than one binding there.
 ///
-/// With each row its inverse length is kept for [`Metric::Cosine`](super::Metric::Cosine), 4 bytes a row, computed
-/// from the values as stored; of a chunk with very short or very long rows also a copy that is scaled
-/// ([any length](super::topk#any-length)). Small additions are merged into larger chunks as they gather, each row being copied
-/// O(log N) times in all. Cloning shares the chunks.
+/// With each row its inverse length is kept for [`Metric::Cosine`](super::Metric::Cosine), 4 bytes a row, computed on the
+/// device from the values as stored; of a chunk with very short or very long rows also a copy that is scaled
+/// ([any length](super::topk#any-length)), made with the first search that needs it. Rows never leave the device: small additions
+/// are merged into larger chunks as they gather, each row being copied O(log N) times in all, and [`retain`](Self::retain) and
+/// [`gather`](Self::gather) pick them there. Cloning shares the chunks.
+///
+/// # Rows that an engine writes
+/// A corpus of an engine's buffer ([`from_tensor`](Self::from_tensor), [`append_tensor`](Self::append_tensor)) shares its memory
+/// where these say so, and every search sees the rows as they are then. Lengths and scaled copies are those of the rows when they
+/// were appended: after the engine has written to the buffer, and before the next search by
+/// [`Dot`](super::Metric::Dot) or [`Cosine`](super::Metric::Cosine), [`refresh`](Self::refresh) computes them again. Chunks that
+/// were merged or picked are copies, which the engine does not reach; clones have lengths of their own from `refresh` on.
 #[derive(Clone, Debug)]
 pub struct Corpus {
-    device: Device,
-    dtype: DType,
-    dim: usize,
-    chunks: Vec<Chunk>,
-    len: usize,
+    rows: Rows<Lengths>,
 }
 
-/// Consecutive rows in one buffer.
+/// Consecutive rows in one buffer, and their lengths.
+pub(crate) type Chunk = rows::Chunk<Lengths>;
+
+/// What is known of the lengths of a chunk's rows.
 #[derive(Clone, Debug)]
-pub(crate) struct Chunk {
-    /// The first row's number in the corpus.
-    pub(crate) start: usize,
-    /// \[n, D\].
-    pub(crate) rows: Tensor,
-    /// 1 / |x| of each row, \[n\] f32; of the scaled row where there is one.
+pub(crate) struct Lengths {
+    /// 1 / |x| of each row, \[n\] f32; where a row is not plain, of the row divided by its power of two.
     inverse: Tensor,
-    scaled: Option<Scaled>,
+    /// Whether some rows are not plain: if one of them says so.
+    unusual: Vec<Flag>,
+    /// Made for the first search that needs it.
+    scaled: Arc<OnceLock<Scaled>>,
 }
 
 /// Rows that are divided by their powers of two.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Scaled {
     /// \[n, D\].
     rows: Tensor,
@@ -54,41 +54,78 @@ struct Scaled {
     powers: Tensor,
 }
 
-impl Chunk {
-    pub(crate) fn len(&self) -> usize {
-        self.inverse.len()
+impl Lengths {
+    fn new(inverse: Tensor, unusual: Vec<Flag>) -> Lengths {
+        Lengths { inverse, unusual, scaled: Arc::default() }
     }
 
-    /// Whether some rows are not plain.
-    pub(crate) fn is_scaled(&self) -> bool {
-        self.scaled.is_some()
+    /// Of rows on their device. Whether some are not plain is found there, unless it is known.
+    fn of(rows: &Tensor, unusual: Option<bool>) -> Result<Lengths> {
+        let (inverse, unusual) = rows::measured(rows, Kind::Length, unusual)?;
+        Ok(Lengths::new(inverse, vec![unusual]))
     }
 
-    /// The rows as a kernel compares them.
-    pub(crate) fn compared(&self, metric: Metric) -> &Tensor {
-        match &self.scaled {
-            Some(scaled) if metric != Metric::L2 => &scaled.rows,
-            _ => &self.rows,
+    /// The rows divided by their powers, where some are not plain.
+    fn scaled(&self, rows: &Tensor) -> Result<Option<&Scaled>> {
+        if let Some(scaled) = self.scaled.get() {
+            return Ok(Some(scaled));
         }
-    }
-
-    /// What kernels that form `form` for scores of `metric` multiply sums with each row by, \[n\] f32. Where they do not
-    /// multiply, it is NaN for rows with a NaN.
-    pub(crate) fn scale(&self, metric: Metric, form: Metric) -> Result<Cow<'_, Tensor>> {
-        match (&self.scaled, metric == Metric::Dot && form == Metric::Cosine) {
-            (_, false) => Ok(Cow::Borrowed(&self.inverse)),
-            (Some(scaled), true) => Ok(Cow::Borrowed(&scaled.powers)),
-            (None, true) => {
-                let ones = vec![1f32; self.len()];
-                Tensor::from_slice(self.rows.device(), &[ones.len()], &ones).map(Cow::Owned)
-            }
+        // All are asked, so that none is left to be asked later.
+        let unusual = self.unusual.iter().map(Flag::get).collect::<Result<Vec<_>>>()?;
+        if !unusual.contains(&true) {
+            return Ok(None);
         }
+        let (powers, _) = rows::measured(rows, Kind::Power, Some(true))?;
+        let scaled = Scaled { rows: rows::divided(rows, &powers)?, powers };
+        Ok(Some(self.scaled.get_or_init(|| scaled)))
     }
 
-    /// Bytes of the rows, their scales and what is scaled.
+    /// Bytes of the lengths and of what is scaled.
     fn bytes(&self) -> usize {
-        let scaled = self.scaled.as_ref().map_or(0, |s| s.rows.bytes() + s.powers.bytes());
-        self.rows.bytes() + self.inverse.bytes() + scaled
+        let scaled = self.scaled.get().map_or(0, |s| s.rows.bytes() + s.powers.bytes());
+        self.inverse.bytes() + scaled
+    }
+}
+
+impl Beside for Lengths {
+    fn joined(parts: &[&Self]) -> Result<Self> {
+        let inverse: Vec<_> = parts.iter().map(|p| (&p.inverse, 0..p.inverse.len())).collect();
+        let inverse = rows::joined(DType::F32, 1, &inverse)?;
+        let unusual = parts.iter().flat_map(|p| &p.unusual).filter(|f| !f.is_plain()).cloned();
+        Ok(Lengths::new(inverse.reshape(&[inverse.len()])?, unusual.collect()))
+    }
+
+    fn gathered(&self, numbers: &Tensor) -> Result<Self> {
+        let inverse = rows::gathered(&[&self.inverse], 1, numbers)?;
+        Ok(Lengths::new(inverse.reshape(&[inverse.len()])?, self.unusual.clone()))
+    }
+}
+
+/// What a kernel compares of a chunk, and how.
+pub(crate) struct Compared<'a> {
+    /// What it forms: a dot product with rows that are scaled is a cosine to it, of other scales.
+    pub(crate) form: Metric,
+    /// \[n, D\].
+    pub(crate) rows: &'a Tensor,
+    /// What sums with each row are multiplied by, \[n\] f32. Where they are not multiplied it is NaN for rows with a NaN.
+    pub(crate) scale: &'a Tensor,
+}
+
+impl Chunk {
+    /// What is compared for scores of a metric.
+    pub(crate) fn compared(&self, metric: Metric) -> Result<Compared<'_>> {
+        let inverse = &self.beside.inverse;
+        let scaled = match metric {
+            Metric::L2 => None,
+            _ => self.beside.scaled(&self.rows)?,
+        };
+        Ok(match (scaled, metric) {
+            (None, form) => Compared { form, rows: &self.rows, scale: inverse },
+            (Some(s), Metric::Dot) => {
+                Compared { form: Metric::Cosine, rows: &s.rows, scale: &s.powers }
+            }
+            (Some(s), form) => Compared { form, rows: &s.rows, scale: inverse },
+        })
     }
 }
 
@@ -105,16 +142,11 @@ impl Corpus {
         if !dtype.is_float() {
             return Err(Error::argument("dtype", "f32, f16 or bf16", dtype.name()));
         }
-        let corpus = Corpus { device: device.clone(), dtype, dim, chunks: Vec::new(), len: 0 };
-        if corpus.chunk_rows() == 0 {
-            let what = format!("vectors of {dim} dimensions in one binding");
-            return Err(Error::Unsupported { what, device: device.name() });
-        }
-        Ok(corpus)
+        Ok(Corpus { rows: Rows::new(device, dtype, dim, "corpus")? })
     }
 
     /// A corpus of the rows of `rows` \[N, D\], on its device and of its dtype. Memory is shared with the tensor where
-    /// one binding holds it.
+    /// one chunk holds it: on a GPU up to the device's binding limit, or 1 GiB on CUDA.
     ///
     /// # Errors
     /// [`Error::Shape`] if it is not a matrix of floats; as [`Corpus::new`].
@@ -126,192 +158,163 @@ impl Corpus {
         Ok(corpus)
     }
 
-    /// Appends vectors, one after the other, rounded to the stored dtype.
+    /// [`from_tensor`](Self::from_tensor) with the rows' inverse lengths \[N\] f32 on their device, as an engine may keep them: the
+    /// rows are neither read nor measured. Cosines are multiplied by what is given, NaN for a row that is not to be found.
+    /// The rows are taken for plain: the largest magnitude of each is 0 or within 2^-30 and 2^31, or scores of them overflow or
+    /// vanish. [`refresh`](Self::refresh) replaces the lengths by those of the rows.
+    ///
+    /// # Errors
+    /// As [`from_tensor`](Self::from_tensor); [`Error::Shape`] if the lengths are not \[N\] f32 on the rows' device.
+    pub fn from_tensor_with_lengths(rows: &Tensor, inverse_lengths: &Tensor) -> Result<Corpus> {
+        let (count, dim) = matrix("corpus", "rows", rows)?;
+        check_float("corpus", "rows", rows)?;
+        check("corpus", "inverse_lengths", inverse_lengths, DType::F32, &[count])?;
+        check_devices("corpus", &[rows, inverse_lengths])?;
+        let mut corpus = Corpus::new(rows.device(), rows.dtype(), dim)?;
+        let lengths = inverse_lengths.reshape(&[count, 1])?;
+        corpus.rows.append(rows, |_, range| {
+            let own = rows::part(&lengths, range)?;
+            Ok(Lengths::new(own.reshape(&[own.len()])?, Vec::new()))
+        })?;
+        Ok(corpus)
+    }
+
+    /// Appends vectors, one after the other, rounded to the stored dtype. They go to the device once.
     ///
     /// # Errors
     /// [`Error::Shape`] if the length is not a multiple of the dimension or the corpus would exceed 2^32 - 1 rows;
     /// [`Error::OutOfMemory`]. Nothing is added then.
     pub fn append(&mut self, rows: &[f32]) -> Result<()> {
-        let mut count = self.check_rows(rows.len())?;
-        let limit = self.chunk_rows();
-        let mut keep = self.chunks.len();
-        while keep > 0 {
-            let last = self.chunks[keep - 1].len();
-            if last > count || last + count > limit || count == 0 {
-                break;
-            }
-            count += last;
-            keep -= 1;
+        self.rows.check(rows.len())?;
+        let (dim, dtype) = (self.dim(), self.dtype());
+        let mut grown = self.rows.clone();
+        for part in rows.chunks(self.chunk_rows() * dim) {
+            let shape = [part.len() / dim, dim];
+            let tensor = Tensor::from_f32(self.device(), dtype, &shape, part)?;
+            let lengths = Lengths::of(&tensor, Some(is_unusual(dtype, dim, part)))?;
+            grown.push(tensor, lengths)?;
         }
-        let joined;
-        let rows = if keep == self.chunks.len() {
-            rows
-        } else {
-            let mut all = host::with_room(count * self.dim)?;
-            for chunk in &self.chunks[keep..] {
-                all.extend(chunk.rows.to_f32_vec()?);
-            }
-            all.extend_from_slice(rows);
-            joined = all;
-            &joined
-        };
-        let mut start = self.chunks.get(keep).map_or(self.len, |c| c.start);
-        let mut fresh = Vec::new();
-        for part in rows.chunks(limit * self.dim) {
-            let shape = [part.len() / self.dim, self.dim];
-            let tensor = Tensor::from_f32(&self.device, self.dtype, &shape, part)?;
-            fresh.push(self.chunk(start, tensor, part)?);
-            start += shape[0];
+        self.rows = grown;
+        Ok(())
+    }
+
+    /// [`append`](Self::append) of vectors as they are stored, in little-endian bytes.
+    pub(crate) fn append_bytes(&mut self, bytes: &[u8]) -> Result<()> {
+        let (dim, dtype) = (self.dim(), self.dtype());
+        self.rows.check(bytes.len() / dtype.size())?;
+        let mut grown = self.rows.clone();
+        let row = dim * dtype.size();
+        for part in bytes.chunks(self.chunk_rows() * row) {
+            let tensor = Tensor::from_bytes(self.device(), dtype, &[part.len() / row, dim], part)?;
+            let unusual = with_float!(dtype, T => part.par_chunks(row).any(|row| {
+                let values = row.chunks_exact(size_of::<T>());
+                let values = values.map(|b| bytemuck::pod_read_unaligned::<T>(b).to_f32());
+                length::exponent(&[largest(values)], &PLAIN) != 0
+            }));
+            let lengths = Lengths::of(&tensor, Some(unusual))?;
+            grown.push(tensor, lengths)?;
         }
-        self.chunks.truncate(keep);
-        self.chunks.extend(fresh);
-        self.len = start;
+        self.rows = grown;
         Ok(())
     }
 
     /// Appends the rows of a tensor \[n, D\] of any float dtype, on any device. Memory is shared where device and
-    /// dtype are the corpus's and one binding holds it.
+    /// dtype are the corpus's, one chunk holds it and it is not merged with a small chunk before it, which may happen below
+    /// 32 MiB; else it is copied, and converted, on the device. From another device it is copied once.
     ///
     /// # Errors
     /// As [`Corpus::append`].
     pub fn append_tensor(&mut self, rows: &Tensor) -> Result<()> {
-        let (count, dim) = matrix("corpus", "rows", rows)?;
+        let (_, dim) = matrix("corpus", "rows", rows)?;
         check_float("corpus", "rows", rows)?;
-        if dim != self.dim {
-            let expected = format!("rows of dimension {}", self.dim);
+        if dim != self.dim() {
+            let expected = format!("rows of dimension {}", self.dim());
             return Err(Error::shape("corpus", expected, dim.to_string()));
         }
-        let shared = *rows.device() == self.device
-            && rows.dtype() == self.dtype
-            && (self.device.is_cpu() || count <= self.chunk_rows());
-        if !shared {
-            return self.append(&rows.to_f32_vec()?);
-        }
-        self.check_rows(rows.len())?;
-        if count > 0 {
-            let host = rows.to_f32_vec()?;
-            let chunk = self.chunk(self.len, rows.clone(), &host)?;
-            self.chunks.push(chunk);
-            self.len += count;
-        }
+        self.rows.append(rows, |rows, _| Lengths::of(rows, None))
+    }
+
+    /// Computes lengths and scaled copies from the rows as they are now: for a corpus of a buffer that its engine has
+    /// [written to](Self#rows-that-an-engine-writes) since. Nothing is waited for.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`] or [`Error::DeviceLost`]; the lengths are as before then.
+    pub fn refresh(&mut self) -> Result<()> {
+        let fresh = self.rows.chunks().iter().map(|c| Lengths::of(&c.rows, None));
+        let fresh = fresh.collect::<Result<Vec<_>>>()?;
+        self.rows.chunks_mut().iter_mut().zip(fresh).for_each(|(c, fresh)| c.beside = fresh);
         Ok(())
     }
 
     /// Keeps the rows for which `keep` holds, in their order, and gives the memory of the others back. Works chunk by
-    /// chunk; on an error the corpus is as before.
-    pub fn retain(&mut self, mut keep: impl FnMut(usize) -> bool) -> Result<()> {
-        let mut kept = Corpus { chunks: Vec::new(), len: 0, ..self.clone() };
-        for chunk in &self.chunks {
-            let flags: Vec<bool> = (0..chunk.len()).map(|i| keep(chunk.start + i)).collect();
-            if flags.iter().all(|&f| f) && kept.len == chunk.start {
-                kept.chunks.push(chunk.clone());
-                kept.len += chunk.len();
-            } else if flags.contains(&true) {
-                let rows = chunk.rows.to_f32_vec()?;
-                let rows = rows.chunks_exact(self.dim).zip(flags).filter(|(_, f)| *f);
-                kept.append(&rows.flat_map(|(row, _)| row).copied().collect::<Vec<f32>>())?;
-            }
-        }
-        *self = kept;
-        Ok(())
+    /// chunk, on the device; on an error the corpus is as before.
+    pub fn retain(&mut self, keep: impl FnMut(usize) -> bool) -> Result<()> {
+        self.rows.retain(keep)
     }
 
-    /// The number of rows of `values` values, if they may be added.
-    fn check_rows(&self, values: usize) -> Result<usize> {
-        if !values.is_multiple_of(self.dim) {
-            let expected = format!("a multiple of {} values", self.dim);
-            return Err(Error::shape("corpus", expected, values.to_string()));
-        }
-        let count = values / self.dim;
-        if self.len + count >= u32::MAX as usize {
-            let got = (self.len + count).to_string();
-            return Err(Error::shape("corpus", "fewer than 4294967295 rows", got));
-        }
-        Ok(count)
+    /// The rows with these numbers, in their order, as they are stored: \[numbers, D\] on the corpus's device.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if there is no such row, [`Error::OutOfMemory`].
+    pub fn gather(&self, rows: &[u32]) -> Result<Tensor> {
+        self.rows.gather(rows)
     }
 
-    /// A chunk of a tensor and the values it was made from.
-    fn chunk(&self, start: usize, rows: Tensor, values: &[f32]) -> Result<Chunk> {
-        let stored = |row: &[f32], to: &mut Vec<f32>| {
-            to.clear();
-            with_float!(self.dtype, T => to.extend(row.iter().map(|&v| T::from_f32(v).to_f32())));
-        };
-        let (inverse, exponents): (Vec<f32>, Vec<i32>) = values
-            .par_chunks(self.dim)
-            .map_init(Vec::new, |row, values| {
-                stored(values, row);
-                let exponent = length::reduce(row, &PLAIN);
-                (inverse_length(row), exponent)
-            })
-            .unzip();
-        let tensor = |values: &[f32]| Tensor::from_slice(&self.device, &[values.len()], values);
-        let scaled = if exponents.iter().any(|&e| e != 0) {
-            let (mut copy, mut row) = (host::with_room(values.len())?, Vec::new());
-            for (values, &exponent) in values.chunks(self.dim).zip(&exponents) {
-                stored(values, &mut row);
-                copy.extend(row.iter().map(|&v| length::scaled(v, -exponent)));
-            }
-            let powers: Vec<f32> = exponents.iter().map(|&e| length::scaled(1.0, e)).collect();
-            let rows = Tensor::from_f32(&self.device, self.dtype, rows.shape(), &copy)?;
-            Some(Scaled { rows, powers: tensor(&powers)? })
-        } else {
-            None
-        };
-        Ok(Chunk { start, rows, inverse: tensor(&inverse)?, scaled })
-    }
-
-    /// The most rows of a chunk: neither they nor their scales exceed a binding.
+    /// The most rows of a chunk.
     pub(crate) fn chunk_rows(&self) -> usize {
-        let limit = match self.device.backend() {
-            Backend::Cpu(_) => CPU_CHUNK.max(self.row_bytes() as u64),
-            #[cfg(feature = "cuda")]
-            Backend::Cuda(_) => CUDA_CHUNK.max(self.row_bytes() as u64),
-            #[cfg(feature = "wgpu")]
-            Backend::Wgpu(gpu) => gpu.facts.max_binding & !3,
-        };
-        limit as usize / self.row_bytes().max(size_of::<f32>())
-    }
-
-    fn row_bytes(&self) -> usize {
-        self.dim * self.dtype.size()
+        self.rows.chunk_rows()
     }
 
     /// The device.
     pub fn device(&self) -> &Device {
-        &self.device
+        self.rows.device()
     }
 
     /// The stored type.
     pub fn dtype(&self) -> DType {
-        self.dtype
+        self.rows.dtype()
     }
 
     /// The dimension of the vectors.
     pub fn dim(&self) -> usize {
-        self.dim
+        self.rows.width()
     }
 
     /// The number of vectors.
     pub fn len(&self) -> usize {
-        self.len
+        self.rows.len()
     }
 
     /// Whether there are no vectors.
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.len() == 0
     }
 
-    /// Bytes of the vectors and their inverse lengths on the device, and of scaled copies.
+    /// Bytes of the vectors and their inverse lengths on the device, and of scaled copies that searches needed.
     pub fn bytes(&self) -> usize {
-        self.chunks.iter().map(Chunk::bytes).sum()
+        self.parts().iter().map(|c| c.rows.bytes() + c.beside.bytes()).sum()
     }
 
     /// The stored rows, chunk by chunk: tensors \[n, D\].
     pub fn chunks(&self) -> impl ExactSizeIterator<Item = &Tensor> {
-        self.chunks.iter().map(|c| &c.rows)
+        self.parts().iter().map(|c| &c.rows)
     }
 
     pub(crate) fn parts(&self) -> &[Chunk] {
-        &self.chunks
+        self.rows.chunks()
     }
+}
+
+/// The largest magnitude, or a NaN if there is one.
+fn largest(values: impl Iterator<Item = f32>) -> f32 {
+    // Magnitudes compare as integers do.
+    f32::from_bits(values.fold(0, |most, v| most.max(v.to_bits() & 0x7fff_ffff)))
+}
+
+/// Whether one of the rows is not plain when it is rounded to a type, which keeps the order of magnitudes.
+fn is_unusual(dtype: DType, dim: usize, values: &[f32]) -> bool {
+    with_float!(dtype, T => values.par_chunks(dim).any(|row| {
+        let largest = T::from_f32(largest(row.iter().copied())).to_f32();
+        length::exponent(&[largest], &PLAIN) != 0
+    }))
 }

@@ -10,10 +10,12 @@ use std::ops::Range;
 use half::{bf16, f16};
 use pulp::{Simd, WithSimd};
 
-use super::corpus::Chunk;
+use super::corpus::{Chunk, Compared};
+use super::prepare::prepare;
 use super::{Args, Metric};
 use crate::device::cache::fetch;
 use crate::ops::math::{PIECE, fitting, vectorize, widen};
+use crate::ops::rows::Reduced;
 use crate::ops::select::cpu::{self, Worker};
 use crate::ops::select::order::score;
 use crate::ops::select::{Best, Selector, entry, key};
@@ -26,18 +28,18 @@ const TILE: usize = 256 << 10;
 
 pub(super) fn best(args: &Args<'_>, queries: Range<usize>, k: usize) -> Result<Best> {
     let chunks = args.corpus.parts().iter();
-    let scales =
-        chunks.map(|c| c.scale(args.metric, args.form)).collect::<Result<Vec<_>>>()?;
-    let panels = panels(args, &queries);
+    let compared = chunks.map(|c| c.compared(args.metric)).collect::<Result<Vec<_>>>()?;
+    let reduced = prepare(args, queries.clone())?;
+    let panels = panels(&reduced, &queries);
     let step = fitting(TILE, args.corpus.dim(), BLOCK);
     let tiles: Vec<Tile<'_>> = args
         .corpus
         .parts()
         .iter()
-        .zip(&scales)
-        .flat_map(|(chunk, scale)| {
+        .zip(&compared)
+        .flat_map(|(chunk, compared)| {
             let n = chunk.len();
-            (0..n).step_by(step).map(move |s| Tile { chunk, scale, rows: s..(s + step).min(n) })
+            (0..n).step_by(step).map(move |s| Tile { chunk, compared, rows: s..(s + step).min(n) })
         })
         .collect();
     Ok(cpu::best(&tiles, queries.len(), || Scorer::new(args, &queries, &panels, k)))
@@ -46,8 +48,7 @@ pub(super) fn best(args: &Args<'_>, queries: Range<usize>, k: usize) -> Result<B
 /// Consecutive rows of a chunk.
 struct Tile<'a> {
     chunk: &'a Chunk,
-    /// What sums with the chunk's rows are multiplied by.
-    scale: &'a Tensor,
+    compared: &'a Compared<'a>,
     rows: Range<usize>,
 }
 
@@ -60,11 +61,14 @@ struct Panel {
     scale: Vec<f32>,
 }
 
-fn panels(args: &Args<'_>, queries: &Range<usize>) -> Vec<Panel> {
+/// The panels of `queries`, which are prepared.
+fn panels(reduced: &Reduced, queries: &Range<usize>) -> Vec<Panel> {
     let lanes = pulp::Arch::new().dispatch(Lanes);
-    let dim = args.corpus.dim();
+    let dim = reduced.data.shape()[1];
+    let (values, scales) = (reduced.data.cpu::<f32>(), reduced.scale.cpu::<f32>());
     let mut panels = Vec::new();
-    let mut first = queries.start;
+    let from = queries.start;
+    let mut first = from;
     while first < queries.end {
         let left = queries.end - first;
         let width = if left <= lanes { lanes } else { 2 * lanes };
@@ -72,10 +76,11 @@ fn panels(args: &Args<'_>, queries: &Range<usize>) -> Vec<Panel> {
         let mut data = vec![0.0; dim * width];
         let mut scale = vec![0.0; width];
         for (lane, q) in queries.clone().enumerate() {
-            for (d, &v) in args.query(q).iter().enumerate() {
+            let q = q - from;
+            for (d, &v) in values[q * dim..][..dim].iter().enumerate() {
                 data[d * width + lane] = v;
             }
-            scale[lane] = args.scale[q];
+            scale[lane] = scales[q];
         }
         first = queries.end;
         panels.push(Panel { queries, width, data, scale });
@@ -110,7 +115,6 @@ impl<'a> Scorer<'a> {
             scores: Vec::new(),
         }
     }
-
 }
 
 impl Worker<Tile<'_>> for Scorer<'_> {
@@ -131,7 +135,7 @@ impl Worker<Tile<'_>> for Scorer<'_> {
         let mut buffer = std::mem::take(&mut self.rows);
         buffer.resize(padded, 0.0);
         let (stored, rest) = buffer.split_at_mut(values.len());
-        let all = tile.chunk.compared(args.metric);
+        let all = tile.compared.rows;
         let rows: &[f32] = match args.corpus.dtype() {
             DType::F16 => {
                 widen(&all.cpu::<f16>()[values], stored);
@@ -169,7 +173,8 @@ impl Scorer<'_> {
         let args = self.args;
         let panel = &self.panels[p];
         let dim = args.corpus.dim();
-        let scale = tile.scale.cpu::<f32>();
+        let Compared { form, scale, .. } = *tile.compared;
+        let scale = scale.cpu::<f32>();
         let bias = args.search.bias.map(Tensor::cpu::<f32>);
         for (b, block) in rows.chunks_exact(BLOCK * dim).enumerate() {
             let at = first + b * BLOCK;
@@ -184,7 +189,7 @@ impl Scorer<'_> {
                 panel,
                 rows: block,
                 dim,
-                squares: args.form == Metric::L2,
+                squares: form == Metric::L2,
                 scores: &mut self.scores,
             });
             let thresholds = &self.thresholds[p];
@@ -195,8 +200,12 @@ impl Scorer<'_> {
                 || {
                     for (r, scores) in scores.chunks_exact_mut(panel.width).enumerate().take(count)
                     {
-                        match args.form {
-                            Metric::Dot => {}
+                        match form {
+                            Metric::Dot => {
+                                for (s, own) in scores.iter_mut().zip(&panel.scale) {
+                                    *s *= own;
+                                }
+                            }
                             Metric::Cosine => {
                                 for (s, own) in scores.iter_mut().zip(&panel.scale) {
                                     *s = *s * own * scale[at + r];

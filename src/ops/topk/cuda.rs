@@ -3,12 +3,13 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use half::{bf16, f16};
-use rayon::prelude::*;
-
+use super::corpus::Compared;
+use super::prepare::{kind, plain};
 use super::{Args, Metric};
 use crate::device::MatmulPrecision;
 use crate::device::cuda::{Binding, CudaDevice};
+use crate::ops::rows::Reduced;
+use crate::ops::rows::cuda::{Core, Parts, reduced};
 use crate::ops::select::cuda::{self, Inputs, ScanParams};
 use crate::ops::select::{Best, FUSED_K};
 use crate::template::{Family, Spec, keys};
@@ -57,15 +58,6 @@ pub(crate) const FAMILY: Family = Family {
     params_size: size_of::<ScanParams>(),
 };
 
-/// The type of the matrix units' operands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
-enum Core {
-    BF16,
-    F16,
-    Tf32,
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 struct TensorSpec {
@@ -106,93 +98,32 @@ pub(crate) const TENSOR: Family = Family {
     params_size: size_of::<ScanParams>(),
 };
 
-/// How products are formed on tensor cores.
-#[derive(Clone, Copy, Debug)]
-struct Product {
-    core: Core,
-    parts: u32,
-}
-
-impl Product {
-    /// The fastest way that is as precise as asked for; none where fused multiply-adds are. It depends on nothing that
-    /// differs between the queries of a batch.
-    fn choose(
-        precision: MatmulPrecision,
-        queries: DType,
-        t: DType,
-        metric: Metric,
-        dim: usize,
-    ) -> Option<Product> {
-        // The matrix form of a distance cancels; copies of 16 bytes need rows that are multiples of it, in both types.
-        if metric == Metric::L2 || !dim.is_multiple_of(8) {
-            return None;
-        }
-        let (core, parts) = match (queries, t, precision) {
-            // Nothing is rounded; the bits are those of three parts, of which two are 0.
-            (DType::BF16, DType::BF16, _) => (Core::BF16, 1),
-            (DType::F16, DType::F16, _) => (Core::F16, 1),
-            (_, DType::BF16, MatmulPrecision::Medium) => (Core::BF16, 1),
-            // Three bf16 are an f32.
-            (_, DType::BF16, _) => (Core::BF16, 3),
-            (_, DType::F16, MatmulPrecision::Medium) => (Core::F16, 1),
-            (_, DType::F32, MatmulPrecision::High) => (Core::Tf32, 1),
-            (_, DType::F32, MatmulPrecision::Medium) => (Core::BF16, 1),
-            _ => return None,
-        };
-        Some(Product { core, parts })
+/// How queries enter tensor cores: the fastest way that is as precise as asked for; none where fused multiply-adds are. It
+/// depends on nothing that differs between the queries of a batch.
+fn product(
+    precision: MatmulPrecision,
+    queries: DType,
+    t: DType,
+    metric: Metric,
+    dim: usize,
+) -> Option<Parts> {
+    // The matrix form of a distance cancels; copies of 16 bytes need rows that are multiples of it, in both types.
+    if metric == Metric::L2 || !dim.is_multiple_of(8) {
+        return None;
     }
-
-    /// The queries as they enter: a matrix for each part, \[parts, Q, D\]. Those whose `scale` is NaN find nothing and
-    /// enter as zeros.
-    fn enter(self, args: &Args<'_>, data: &[f32], scale: &[f32]) -> Result<Tensor> {
-        let (device, dim) = (args.corpus.device(), args.corpus.dim());
-        let shape = [self.parts as usize, scale.len(), dim];
-        let found = |i: usize| if scale[i / dim].is_nan() { 0.0 } else { data[i] };
-        let all = (0..data.len()).into_par_iter();
-        match self.core {
-            Core::BF16 if self.parts > 1 => {
-                let parts = (0..self.parts).flat_map(|part| {
-                    all.clone().map(|i| part_of(found(i), part)).collect::<Vec<bf16>>()
-                });
-                Tensor::from_slice(device, &shape, &parts.collect::<Vec<bf16>>())
-            }
-            Core::BF16 => {
-                let round = |i| bf16::from_f32(within(found(i), bf16::MAX.to_f32()));
-                Tensor::from_slice(device, &shape, &all.map(round).collect::<Vec<bf16>>())
-            }
-            Core::F16 => {
-                let round = |i| f16::from_f32(within(found(i), f16::MAX.to_f32()));
-                Tensor::from_slice(device, &shape, &all.map(round).collect::<Vec<f16>>())
-            }
-            Core::Tf32 => {
-                let data: Vec<f32> = all.map(|i| tf32(found(i))).collect();
-                Tensor::from_slice(device, &shape, &data)
-            }
-        }
-    }
-}
-
-/// `x`, or the nearest within `most` of 0 if it is finite, so that rounding does not make it infinite.
-fn within(x: f32, most: f32) -> f32 {
-    if x.is_finite() { x.clamp(-most, most) } else { x }
-}
-
-/// Part `part` of three bf16 that sum to `x`, the greatest first. They are cut, not rounded, so that an f32 near the
-/// largest stays finite; behind an infinity come zeros.
-fn part_of(x: f32, part: u32) -> bf16 {
-    let mut rest = x;
-    for _ in 0..part {
-        rest -= f32::from_bits(rest.to_bits() & 0xffff_0000);
-    }
-    let rest = if part > 0 && x.is_infinite() { 0.0 } else { rest };
-    bf16::from_bits((rest.to_bits() >> 16) as u16)
-}
-
-/// Rounded to 11 significant bits, ties away from zero as `cvt.rna` does; what is finite stays so.
-fn tf32(x: f32) -> f32 {
-    let cut = |x: u32| f32::from_bits(x & 0xffff_e000);
-    let rounded = cut(x.to_bits().wrapping_add(0x1000));
-    if x.is_finite() && rounded.is_finite() { rounded } else { cut(x.to_bits()) }
+    let (core, count) = match (queries, t, precision) {
+        // Nothing is rounded; the bits are those of three parts, of which two are 0.
+        (DType::BF16, DType::BF16, _) => (Core::BF16, 1),
+        (DType::F16, DType::F16, _) => (Core::F16, 1),
+        (_, DType::BF16, MatmulPrecision::Medium) => (Core::BF16, 1),
+        // Three bf16 are an f32.
+        (_, DType::BF16, _) => (Core::BF16, 3),
+        (_, DType::F16, MatmulPrecision::Medium) => (Core::F16, 1),
+        (_, DType::F32, MatmulPrecision::High) => (Core::Tf32, 1),
+        (_, DType::F32, MatmulPrecision::Medium) => (Core::BF16, 1),
+        _ => return None,
+    };
+    Some(Parts { core, count })
 }
 
 /// A kernel that scores and selects.
@@ -204,10 +135,10 @@ enum Scan {
 
 impl Scan {
     fn choose(gpu: &CudaDevice, args: &Args<'_>, count: usize, k: usize) -> Scan {
-        let (t, metric, dim) = (args.corpus.dtype(), args.form, args.corpus.dim());
+        let (t, metric, dim) = (args.corpus.dtype(), args.metric, args.corpus.dim());
         let keys = k > FUSED_K;
         let has_room = gpu.facts.shared_per_block >= LARGE_TENSOR_SHARED;
-        if let Some(product) = Product::choose(gpu.precision, args.dtype, t, metric, dim) {
+        if let Some(parts) = product(gpu.precision, args.queries.dtype(), t, metric, dim) {
             let tile = match k {
                 _ if keys => [64, 64, 64],
                 0..=SMALL_TENSOR_K if count > 16 => [64, 64, 64],
@@ -216,7 +147,7 @@ impl Scan {
                 65..=128 => [16, 16, 256],
                 _ => [16, 8, 512],
             };
-            return Scan::tensor(product, t, metric, tile, keys);
+            return Scan::tensor(parts, t, metric, tile, keys);
         }
         let (qt, cap) = match count {
             _ if keys => (32, 128),
@@ -230,13 +161,13 @@ impl Scan {
     }
 
     fn tensor(
-        Product { core, parts }: Product,
+        Parts { core, count }: Parts,
         t: DType,
         metric: Metric,
         [bm, qt, cap]: [u32; 3],
         keys: bool,
     ) -> Scan {
-        Scan::Tensor(TensorSpec { t, core, parts, metric, bm, qt, cap, keys })
+        Scan::Tensor(TensorSpec { t, core, parts: count, metric, bm, qt, cap, keys })
     }
 }
 
@@ -274,10 +205,9 @@ pub(super) fn count(
 struct Prepared<'a> {
     gpu: &'a Arc<CudaDevice>,
     args: &'a Args<'a>,
-    data: Tensor,
+    reduced: Reduced,
     /// The queries as they enter tensor cores.
     parts: Option<Tensor>,
-    scale: Tensor,
     scan: Scan,
 }
 
@@ -288,23 +218,13 @@ impl<'a> Prepared<'a> {
         queries: Range<usize>,
         scan: Scan,
     ) -> Result<Self> {
-        let (device, dim, n) = (args.corpus.device(), args.corpus.dim(), queries.len());
-        let data = &args.queries[queries.start * dim..queries.end * dim];
-        let scale = &args.scale[queries];
         let parts = match scan {
             Scan::Fma(_) => None,
-            Scan::Tensor(TensorSpec { core, parts, .. }) => {
-                Some(Product { core, parts }.enter(args, data, scale)?)
-            }
+            Scan::Tensor(TensorSpec { core, parts, .. }) => Some(Parts { core, count: parts }),
         };
-        Ok(Prepared {
-            gpu,
-            args,
-            data: Tensor::from_slice(device, &[n, dim], data)?,
-            parts,
-            scale: Tensor::from_slice(device, &[n], scale)?,
-            scan,
-        })
+        let (kind, plain) = (kind(args.metric), plain(args.corpus.dtype()));
+        let (reduced, parts) = reduced(gpu, args.queries, queries, kind, plain, parts)?;
+        Ok(Prepared { gpu, args, reduced, parts, scan })
     }
 
     fn queries_of(scan: Scan) -> usize {
@@ -348,23 +268,23 @@ impl cuda::Scan for Prepared<'_> {
     ) -> Result<()> {
         let params = ScanParams { width: self.args.corpus.dim() as u32, ..params };
         let layout = (ScanParams::MEMBERS, size_of::<ScanParams>());
-        let kernel = match self.scan {
-            Scan::Fma(spec) => self.gpu.kernel(spec, layout)?,
-            Scan::Tensor(spec) => self.gpu.kernel(spec, layout)?,
-        };
         let chunk = &self.args.corpus.parts()[chunk];
-        let row_scale = chunk.scale(self.args.metric, self.args.form)?;
+        let Compared { form, rows, scale } = chunk.compared(self.args.metric)?;
+        let kernel = match self.scan {
+            Scan::Fma(spec) => self.gpu.kernel(TopkSpec { metric: form, ..spec }, layout)?,
+            Scan::Tensor(spec) => self.gpu.kernel(TensorSpec { metric: form, ..spec }, layout)?,
+        };
         // What is absent is not read, but something must be bound.
-        let absent = Binding::from(self.data.cuda());
+        let absent = Binding::from(self.reduced.data.cuda());
         let [skips, masks] = match &inputs.exclude {
             Some(both) => [&both[0], &both[1]].map(|t| Binding::from(t.cuda())),
             None => [absent; 2],
         };
         let mut bindings = vec![
-            self.parts.as_ref().unwrap_or(&self.data).cuda().into(),
-            chunk.compared(self.args.metric).cuda().into(),
-            self.scale.cuda().into(),
-            row_scale.cuda().into(),
+            self.parts.as_ref().map_or(absent, |t| t.cuda().into()),
+            rows.cuda().into(),
+            self.reduced.scale.cuda().into(),
+            scale.cuda().into(),
             inputs.bias.unwrap_or(absent),
             skips,
             masks,
@@ -381,33 +301,12 @@ mod tests {
     use crate::device::Backend;
     use crate::ops::length::inverse_length;
     use crate::ops::select::{Found, Scored, Search};
-    use crate::ops::topk::{Corpus, prepare};
+    use crate::ops::topk::Corpus;
     use crate::{Device, DeviceOptions};
 
     fn data(n: usize, step: u32) -> Vec<f32> {
         let unit = |i: u32| (i.wrapping_mul(step) >> 8) as f32 / (1 << 23) as f32 - 1.0;
         (0..n as u32).map(unit).collect()
-    }
-
-    #[test]
-    fn three_parts_are_the_number() {
-        let sums = [1.0, -std::f32::consts::PI, f32::MAX, 1e-20, -0.0, f32::MIN_POSITIVE];
-        for x in sums {
-            let parts = [0, 1, 2].map(|part| part_of(x, part).to_f32());
-            assert_eq!(parts[2] + parts[1] + parts[0], x, "{parts:?}");
-        }
-        let parts = [0, 1, 2].map(|part| part_of(f32::NEG_INFINITY, part).to_f32());
-        assert_eq!(parts, [f32::NEG_INFINITY, 0.0, 0.0]);
-    }
-
-    #[test]
-    fn rounding_keeps_the_finite_finite() {
-        assert_eq!(tf32(1.0 + 2f32.powi(-11)), 1.0 + 2f32.powi(-10));
-        assert_eq!(tf32(-1.0 - 2f32.powi(-12)), -1.0);
-        assert!(tf32(f32::MAX).is_finite());
-        assert_eq!(tf32(f32::INFINITY), f32::INFINITY);
-        assert_eq!(within(-1e9, f16::MAX.to_f32()), -65504.0);
-        assert_eq!(within(f32::INFINITY, 1.0), f32::INFINITY);
     }
 
     /// The tests of the operation see the tiles that the policy takes; here every tile of every core finds the same hits,
@@ -419,7 +318,7 @@ mod tests {
             return;
         };
         let Backend::Cuda(gpu) = device.backend() else { unreachable!() };
-        let on = |core, parts| Product { core, parts };
+        let on = |core, count| Parts { core, count };
         // The last number: the rounding of operands as they enter.
         let products = [
             (on(Core::BF16, 3), DType::BF16, 0.0),
@@ -438,20 +337,16 @@ mod tests {
                 let rows = Tensor::from_f32(&device, t, &[n, dim], &rows).unwrap();
                 let corpus = Corpus::from_tensor(&rows).unwrap();
                 let (queries, bias) = (data(count * dim, 2654435761), data(n, 3266489917));
+                let asked = Tensor::from_slice(&device, &[count, dim], &queries).unwrap();
                 let bias_on = Tensor::from_slice(&device, &[n], &bias).unwrap();
                 let found = |k: usize, tile, keys| {
                     let search = Search { bias: Some(&bias_on), ..Search::new(k) };
-                    let mut plain = queries.clone();
-                    let (scale, form) = prepare(&mut plain, &corpus, metric);
                     let args = Args {
-                        queries: &plain,
-                        scale: &scale,
-                        dtype: DType::F32,
+                        queries: &asked,
                         count,
                         corpus: &corpus,
                         metric,
                         search: &search,
-                        form,
                         floor: 0,
                     };
                     let scan = Scan::tensor(product, t, metric, tile, keys);

@@ -19,29 +19,29 @@
 //! - Infinite scores rank as numbers do, equal ones by ascending row number. A vector with an infinity has no cosine, and its
 //!   other scores are infinite or NaN. A NaN is never found.
 //!
-//! Vectors whose largest magnitude is within 2^-30 and 2^31 are compared as they are. Others are scaled by a power of two on
-//! the host. A chunk of a [`Corpus`] with such a row keeps a second copy of its rows, scaled, and 4 bytes a row.
+//! Vectors whose largest magnitude is within 2^-30 and 2^31 are compared as they are. Others are scaled by a power of two, on
+//! their device. A chunk of a [`Corpus`] with such a row keeps a second copy of its rows, scaled, and 4 bytes a row.
 
 mod corpus;
 mod cpu;
 #[cfg(feature = "cuda")]
 pub(crate) mod cuda;
+mod prepare;
 #[cfg(feature = "wgpu")]
 pub(crate) mod wgpu;
 
 use std::ops::Range;
 
-use rayon::prelude::*;
-
-pub use self::corpus::Corpus;
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
 use self::corpus::Chunk;
+pub use self::corpus::Corpus;
 #[cfg(any(feature = "cuda", feature = "wgpu"))]
 use super::select::plan::{Span, Wanted};
 use super::select::{self, Best, Scored};
 pub use super::select::{Bitmap, Filter, Found, FoundTensors, Hits, Rows, Search};
-use super::{check_float, length, matrix};
+use super::{check_float, matrix};
 use crate::device::{Backend, Device};
-use crate::{DType, Error, Result, Tensor};
+use crate::{Error, Result, Tensor};
 
 /// How alike a query `q` and a corpus row `x` are; larger is always better.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
@@ -62,28 +62,14 @@ pub enum Metric {
 
 /// The inputs after the checks.
 pub(crate) struct Args<'a> {
-    /// The queries \[Q, D\] on the host; for dot products and cosines divided by their powers of two.
-    queries: &'a [f32],
-    /// What sums with each query are multiplied by: its inverse length for cosines, else its power of two. NaN for a query
-    /// with a NaN.
-    scale: &'a [f32],
-    /// What the queries are stored as.
-    #[cfg_attr(not(feature = "cuda"), allow(dead_code))]
-    dtype: DType,
+    /// \[count, D\] on the corpus's device.
+    queries: &'a Tensor,
     count: usize,
     corpus: &'a Corpus,
     metric: Metric,
     search: &'a Search<'a>,
-    /// What kernels form: dot products with a power of two other than 1 are cosines to them, of other scales.
-    form: Metric,
     /// The key that must be exceeded.
     floor: u32,
-}
-
-impl Args<'_> {
-    fn query(&self, q: usize) -> &[f32] {
-        &self.queries[q * self.corpus.dim()..][..self.corpus.dim()]
-    }
 }
 
 /// The best rows of `corpus` \[N, D\] for each of the `queries` \[Q, D\] (f32, f16 or bf16, on the corpus's device), exactly: score
@@ -104,7 +90,12 @@ impl Args<'_> {
 /// # Errors
 /// [`Error::Argument`] if `k` is 0, a filter does not fit the corpus or `least` is NaN; [`Error::Shape`] if the queries
 /// are not \[Q, D\] floats, or the bias not \[N\] f32, on the corpus's device; [`Error::OutOfMemory`] if the workspace does not fit.
-pub fn topk(queries: &Tensor, corpus: &Corpus, metric: Metric, search: &Search<'_>) -> Result<Hits> {
+pub fn topk(
+    queries: &Tensor,
+    corpus: &Corpus,
+    metric: Metric,
+    search: &Search<'_>,
+) -> Result<Hits> {
     with(queries, corpus, metric, search, |args| select::hits(&args))
 }
 
@@ -140,10 +131,7 @@ fn with<R>(
         return Err(Error::shape("topk", expected, format!("{:?}", queries.device())));
     }
     let floor = search.check("topk", corpus.device(), [count, corpus.len()])?;
-    let mut host = queries.to_f32_vec()?;
-    let (scale, form) = prepare(&mut host, corpus, metric);
-    let dtype = queries.dtype();
-    run(Args { queries: &host, scale: &scale, dtype, count, corpus, metric, search, form, floor })
+    run(Args { queries, count, corpus, metric, search, floor })
 }
 
 #[cfg(any(feature = "cuda", feature = "wgpu"))]
@@ -211,25 +199,4 @@ impl Scored for Args<'_> {
             Backend::Wgpu(gpu) => wgpu::count(gpu, self, queries),
         }
     }
-}
-
-/// Divides queries by their powers of two, and gives their scales and what kernels form: see [`Args`].
-fn prepare(queries: &mut [f32], corpus: &Corpus, metric: Metric) -> (Vec<f32>, Metric) {
-    let plain = if corpus.dtype() == DType::F16 { length::PLAIN_F16 } else { length::PLAIN };
-    let scale = |query: &mut [f32]| match metric {
-        Metric::Cosine => {
-            length::reduce(query, &plain);
-            length::inverse_length(query)
-        }
-        _ if query.iter().any(|v| v.is_nan()) => f32::NAN,
-        Metric::Dot => length::scaled(1.0, length::reduce(query, &plain)),
-        Metric::L2 => 1.0,
-    };
-    let scale: Vec<f32> = queries.par_chunks_mut(corpus.dim()).map(scale).collect();
-    let scales = scale.iter().any(|&s| s != 1.0 && !s.is_nan());
-    let form = match metric {
-        Metric::Dot if scales || corpus.parts().iter().any(Chunk::is_scaled) => Metric::Cosine,
-        other => other,
-    };
-    (scale, form)
 }

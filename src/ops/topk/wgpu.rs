@@ -3,10 +3,12 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::corpus::Chunk;
+use super::corpus::{Chunk, Compared};
+use super::prepare::prepare;
 use super::{Args, Metric};
 use crate::device::wgpu::{Binding, WgpuDevice};
 use crate::ops::Stored;
+use crate::ops::rows::Reduced;
 use crate::ops::select::Best;
 use crate::ops::select::wgpu::{self, Excluded, Inputs, ScanParams, Shape};
 use crate::template::{Family, Spec, keys};
@@ -77,8 +79,7 @@ pub(super) fn count(
 struct Prepared<'a> {
     gpu: &'a Arc<WgpuDevice>,
     args: &'a Args<'a>,
-    data: Tensor,
-    scale: Tensor,
+    reduced: Reduced,
     shape: Shape,
 }
 
@@ -89,15 +90,7 @@ impl<'a> Prepared<'a> {
         queries: Range<usize>,
         shape: Shape,
     ) -> Result<Self> {
-        let (device, dim, n) = (args.corpus.device(), args.corpus.dim(), queries.len());
-        let data = &args.queries[queries.start * dim..queries.end * dim];
-        Ok(Prepared {
-            gpu,
-            args,
-            data: Tensor::from_slice(device, &[n, dim], data)?,
-            scale: Tensor::from_slice(device, &[n], &args.scale[queries])?,
-            shape,
-        })
+        Ok(Prepared { gpu, args, reduced: prepare(args, queries)?, shape })
     }
 }
 
@@ -116,23 +109,25 @@ impl wgpu::Scan for Prepared<'_> {
     ) -> Result<()> {
         let (args, dim) = (self.args, self.args.corpus.dim());
         let chunk = &args.corpus.parts()[chunk];
-        let rows = chunk.compared(args.metric);
+        let Compared { form, rows, scale } = chunk.compared(args.metric)?;
         let kernel = self.gpu.kernel(TopkSpec {
             t: Stored::of(rows, &self.gpu.facts),
             vec: dim.is_multiple_of(4),
-            metric: args.form,
+            metric: form,
             bias: args.search.bias.is_some(),
             exclude: self.shape.exclude,
             qt: self.shape.qt,
             keys: self.shape.keys,
         })?;
-        let mut bindings: Vec<Binding<'_>> = vec![self.data.wgpu().into()];
+        let mut bindings: Vec<Binding<'_>> = vec![self.reduced.data.wgpu().into()];
         // A caller's buffer may be longer than the rows.
         let bytes = (rows.bytes() as u64).next_multiple_of(4);
         bindings.push(Binding { buffer: rows.wgpu(), offset: 0, bytes });
-        let scale = chunk.scale(args.metric, args.form)?;
-        if args.form == Metric::Cosine {
-            bindings.extend([self.scale.wgpu().into(), scale.wgpu().into()]);
+        if form != Metric::L2 {
+            bindings.push(self.reduced.scale.wgpu().into());
+        }
+        if form == Metric::Cosine {
+            bindings.push(scale.wgpu().into());
         }
         bindings.extend(inputs.bindings());
         bindings.push(found.wgpu().into());

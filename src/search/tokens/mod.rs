@@ -97,9 +97,11 @@ impl TokenIndex {
         if u32::try_from(total).is_err() {
             return Err(Error::shape(ADD, "fewer than 4294967296 documents", total.to_string()));
         }
-        let (keep, parts) = self.layout.appended(&self.parts, raw)?;
-        self.parts.truncate(keep);
-        self.parts.extend(parts);
+        let mut parts = self.parts.clone();
+        for part in self.layout.parts(&raw)? {
+            self.layout.put(&mut parts, part)?;
+        }
+        self.parts = parts;
         self.ids.append(fresh);
         Ok(())
     }
@@ -119,7 +121,7 @@ impl TokenIndex {
     }
 
     /// Removes documents by id and gives how many there were; unknown ids are passed over. When more than a third of the
-    /// documents are gone, the others are moved together and the memory is given back.
+    /// documents are gone, the others are moved together on the device and the memory is given back.
     ///
     /// # Errors
     /// [`Error::OutOfMemory`] or [`Error::DeviceLost`] while moving; the ids are removed all the same.
@@ -134,10 +136,9 @@ impl TokenIndex {
     fn compact(&mut self) -> Result<()> {
         let mut parts: Vec<Part> = Vec::new();
         for (start, part) in self.starts() {
-            let raw = part.raw()?.retain(self.layout.row(), |i| self.ids.keeps(start + i));
-            let (keep, more) = self.layout.appended(&parts, raw)?;
-            parts.truncate(keep);
-            parts.extend(more);
+            if let Some(kept) = self.layout.retained(part, |i| self.ids.keeps(start + i))? {
+                self.layout.put(&mut parts, kept)?;
+            }
         }
         self.parts = parts;
         self.ids.compact();

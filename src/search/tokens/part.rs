@@ -157,21 +157,52 @@ impl Layout {
         Ok(parts)
     }
 
-    /// The parts that remain and those that come behind them when documents are added: small parts are merged as they
-    /// gather, so that a vector is copied O(log n) times in all.
-    pub(super) fn appended(&self, parts: &[Part], mut raw: Raw) -> Result<(usize, Vec<Part>)> {
-        let mut keep = parts.len();
+    /// Adds a part, merged on the device with those before it that have no more tokens, as long as parts stay small: so a
+    /// vector is copied O(log n) times in all.
+    pub(super) fn put(&self, parts: &mut Vec<Part>, part: Part) -> Result<()> {
+        let (mut keep, mut total) = (parts.len(), part.tokens.total());
         while let Some(last) = parts[..keep].last()
-            && last.tokens.total() <= raw.tokens()
-            && last.tokens.total() + raw.tokens() <= self.limit()
+            && last.tokens.total() <= total
+            && last.tokens.total() + total <= self.limit()
         {
-            let mut merged = last.raw()?;
-            merged.append(&raw);
-            raw = merged;
+            total += last.tokens.total();
             keep -= 1;
         }
-        Ok((keep, self.parts(&raw)?))
+        let part = match &parts[keep..] {
+            [] => part,
+            merged => {
+                let all: Vec<&Tokens> = merged.iter().chain([&part]).map(|p| &p.tokens).collect();
+                let lengths: Vec<usize> = all.iter().flat_map(|t| lengths(t)).collect();
+                let offsets = Offsets::from_lengths(&self.device, &lengths)?;
+                Part { tokens: Tokens::joined(&all, &offsets)? }
+            }
+        };
+        parts.truncate(keep);
+        parts.push(part);
+        Ok(())
     }
+
+    /// The documents of a part that `keep` names by their number, picked on the device; none where there are none.
+    pub(super) fn retained(
+        &self,
+        part: &Part,
+        keep: impl Fn(usize) -> bool,
+    ) -> Result<Option<Part>> {
+        let kept: Vec<usize> = (0..part.len()).filter(|&i| keep(i)).collect();
+        if kept.is_empty() || kept.len() == part.len() {
+            return Ok((!kept.is_empty()).then(|| part.clone()));
+        }
+        let ranges = kept.iter().map(|&i| part.offsets().range(i));
+        let lengths: Vec<usize> = ranges.clone().map(|range| range.len()).collect();
+        let numbers: Vec<u32> = ranges.flatten().map(|token| token as u32).collect();
+        let offsets = Offsets::from_lengths(&self.device, &lengths)?;
+        Ok(Some(Part { tokens: part.tokens.gathered(&numbers, &offsets)? }))
+    }
+}
+
+/// Tokens of each document.
+fn lengths(tokens: &Tokens) -> impl Iterator<Item = usize> {
+    (0..tokens.len()).map(|i| tokens.offsets().range(i).len())
 }
 
 fn raw_tokens(tokens: &Tokens) -> Result<Raw> {
@@ -180,7 +211,7 @@ fn raw_tokens(tokens: &Tokens) -> Result<Raw> {
         (None, Storage::Int8, Some(scale)) => bytemuck::pod_collect_to_vec(&scale.to_bytes()?),
         _ => Vec::new(),
     };
-    let lengths = (0..tokens.len()).map(|i| tokens.offsets().range(i).len()).collect();
+    let lengths = lengths(tokens).collect();
     Ok(Raw { lengths, main: tokens.vectors().to_bytes()?, extra })
 }
 

@@ -57,7 +57,11 @@ pub(super) fn group(k: usize) -> usize {
 
 impl Selected {
     /// Nothing.
-    pub(super) fn new(gpu: &Arc<CudaDevice>, queries: usize, wanted: &Wanted<'_>) -> Result<Selected> {
+    pub(super) fn new(
+        gpu: &Arc<CudaDevice>,
+        queries: usize,
+        wanted: &Wanted<'_>,
+    ) -> Result<Selected> {
         let Wanted { device, k, floor, widest, total, .. } = *wanted;
         match k <= FUSED_K {
             true => Lists::new(gpu, device, queries, k).map(Selected::Lists),

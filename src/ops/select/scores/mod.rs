@@ -87,11 +87,9 @@ impl<'a> Selection<'a> {
                 cuda::Selected::new(gpu, n, &wanted)
             })?),
             #[cfg(feature = "wgpu")]
-            Backend::Wgpu(gpu) => {
-                Place::Wgpu(groups(queries, wgpu::group(gpu, wanted.k), |n| {
-                    wgpu::Selected::new(gpu, n, &wanted)
-                })?)
-            }
+            Backend::Wgpu(gpu) => Place::Wgpu(groups(queries, wgpu::group(gpu, wanted.k), |n| {
+                wgpu::Selected::new(gpu, n, &wanted)
+            })?),
         };
         Ok(Selection { wanted, queries, place })
     }
@@ -387,7 +385,8 @@ mod tests {
         for (name, device) in devices() {
             for k in [3, 300] {
                 let asked = Asked { k, least: None, filter: Filter::All, bias: None };
-                let none = found(&device, &[vec![f32::NAN; 400], vec![f32::NAN; 400]], &[400], asked);
+                let none =
+                    found(&device, &[vec![f32::NAN; 400], vec![f32::NAN; 400]], &[400], asked);
                 assert_eq!(none, [[], []] as [[(u64, u32); 0]; 2], "{name}");
                 let filter = Filter::Shared(Rows::AllowIds(&[]));
                 let none = found(&device, &[vec![1.0; 400]], &[400], Asked { filter, ..asked });

@@ -69,7 +69,11 @@ pub(super) fn group(gpu: &WgpuDevice, k: usize) -> usize {
 
 impl Selected {
     /// Nothing.
-    pub(super) fn new(gpu: &Arc<WgpuDevice>, queries: usize, wanted: &Wanted<'_>) -> Result<Selected> {
+    pub(super) fn new(
+        gpu: &Arc<WgpuDevice>,
+        queries: usize,
+        wanted: &Wanted<'_>,
+    ) -> Result<Selected> {
         let Wanted { device, k, floor, widest, total, .. } = *wanted;
         if k > FUSED_K {
             return Candidates::new(gpu, device, [queries, k], [widest, total], floor)

@@ -1,0 +1,106 @@
+// rows: moved[i] = stored[i], or stored[index[i] - first] where that is below `count`, as another type or divided by a power of
+// two
+//
+// A thread writes a word of `moved`: one element, or two of 2 bytes, which may be of different rows. Halves of a word that are of
+// no row of this launch stay as they are.
+// Floor: reads and writes each row once.
+// Numerics: one rounding, to nearest even, by integers, so that subnormal numbers are kept on every adapter.
+//@ family  rows
+//@ entry   rows
+//@ buffers stored:read <% if INDEXED %>index:read <% endif %><% if SCALED %>powers:read <% endif %>moved:write
+//@ params  RowsParams
+//@ spec    FROM=f32,f16,bf16,i8 TO=f32,f16,bf16 INDEXED=false,true SCALED=false,true
+//@ where   (FROM == TO and FROM != "f16" and not (INDEXED and SCALED)) or (FROM != TO and not INDEXED and not SCALED and (FROM != "i8" or TO == "f32"))
+//@ needs
+
+//% from "include/bits.wgsl" import reader_of_bits, rounded_shift, scaled_bits, half_of_bits
+struct RowsParams {
+    rows: u32,
+    width: u32,
+    // The number of the first row of `stored`, and how many there are.
+    first: u32,
+    count: u32,
+    // Elements before the first row, in `stored` and in `moved`.
+    skip: u32,
+    at: u32,
+}
+
+//% set binding = namespace(next=1)
+//% if FROM == "i8"
+@group(0) @binding(0) var<storage, read> stored: array<u32>;
+//% elif FROM == TO and TO != "f32" and not SCALED
+@group(0) @binding(0) var<storage, read> stored: array<u32>;
+//% else
+{{ reader_of_bits("stored", 0, FROM) }}
+//% endif
+//% if INDEXED
+@group(0) @binding(1) var<storage, read> index: array<u32>;
+//% set binding.next = 2
+//% endif
+//% if SCALED
+@group(0) @binding(1) var<storage, read> powers: array<u32>;
+//% set binding.next = 2
+//% endif
+@group(0) @binding({{ binding.next }}) var<storage, read_write> moved: array<u32>;
+@group(0) @binding({{ binding.next + 1 }}) var<uniform> params: RowsParams;
+
+//% if SCALED or (FROM != TO and TO != "f32")
+{{ rounded_shift() }}
+//% endif
+//% if SCALED
+{{ scaled_bits() }}
+//% endif
+//% if TO != "f32" and (SCALED or FROM != TO)
+{{ half_of_bits(TO) }}
+//% endif
+
+// Element `at` of the rows that are moved, as it is stored there; false where another launch writes it.
+fn element(at: u32, value: ptr<function, u32>) -> bool {
+    let row = at / params.width;
+    //% if INDEXED
+    // Wraps around for a row before the first.
+    let number = index[row] - params.first;
+    if number >= params.count { return false; }
+    //% else
+    let number = row;
+    //% endif
+    let i = params.skip + number * params.width + (at - row * params.width);
+    //% if FROM == "i8"
+    let byte = extractBits(bitcast<i32>(stored[i >> 2u]), 8u * (i & 3u), 8u);
+    *value = bitcast<u32>(f32(byte));
+    //% elif FROM == TO and TO != "f32" and not SCALED
+    *value = (stored[i >> 1u] >> (16u * (i & 1u))) & 0xffffu;
+    //% else
+    var bits = bits_stored(i);
+    //% if SCALED
+    let field = (powers[row] >> 23u) & 255u;
+    if field != 255u { bits = scaled_bits(bits, 127 - i32(field)); }
+    //% endif
+    *value = <% if TO == "f32" %>bits<% else %>half_of_bits(bits)<% endif %>;
+    //% endif
+    return true;
+}
+
+@compute @workgroup_size(256)
+fn rows(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) thread: u32,
+) {
+    let number = (group.y * groups.x + group.x) * 256u + thread;
+    let n = params.rows * params.width;
+    var value = 0u;
+    //% if TO == "f32"
+    if number < n && element(number, &value) { moved[params.at + number] = value; }
+    //% else
+    let word = params.at / 2u + number;
+    if word >= (params.at + n + 1u) / 2u { return; }
+    // Wraps around for what is before the first row.
+    let low = 2u * word - params.at;
+    let high = low + 1u;
+    var both = moved[word];
+    if low < n && element(low, &value) { both = (both & 0xffff0000u) | value; }
+    if high < n && element(high, &value) { both = (both & 0xffffu) | (value << 16u); }
+    moved[word] = both;
+    //% endif
+}

@@ -1,0 +1,247 @@
+//! Rows through `kernels/rows.ptx` and `kernels/rows_measure.ptx`; what keeps type and order is copied by the driver.
+
+use std::ops::{Range, RangeInclusive};
+use std::sync::Arc;
+
+use super::{Flag, Kind, Part, Reduced, ends};
+use crate::device::cuda::{Binding, CudaDevice};
+use crate::ops::length::PLAIN;
+use crate::template::{Family, Spec, keys, params};
+use crate::{DType, Result, Tensor};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+struct RowsSpec {
+    from: &'static str,
+    to: &'static str,
+    indexed: bool,
+    scaled: bool,
+    /// Whether rows divide into 16 bytes, which are moved together.
+    vector: bool,
+}
+
+impl Spec for RowsSpec {
+    const FAMILY: &'static str = "rows";
+}
+
+params! {
+    struct RowsParams { rows: u32, width: u32, first: u32, count: u32 }
+}
+
+pub(crate) const FAMILY: Family = Family {
+    name: RowsSpec::FAMILY,
+    spec_keys: || {
+        keys(RowsSpec { from: "f32", to: "f16", indexed: false, scaled: false, vector: false })
+    },
+    params: RowsParams::MEMBERS,
+    params_size: size_of::<RowsParams>(),
+};
+
+/// Threads of a block.
+const THREADS: usize = 256;
+
+fn launch(
+    gpu: &Arc<CudaDevice>,
+    spec: RowsSpec,
+    bindings: &[Binding<'_>],
+    params: RowsParams,
+    units: usize,
+) -> Result<()> {
+    let kernel = gpu.kernel(spec, (RowsParams::MEMBERS, size_of::<RowsParams>()))?;
+    gpu.launch(&kernel, bindings, &params, [units.div_ceil(THREADS), 1, 1])
+}
+
+pub(super) fn joined(
+    gpu: &Arc<CudaDevice>,
+    dtype: DType,
+    width: usize,
+    parts: &[Part<'_>],
+) -> Result<Tensor> {
+    let rows = parts.iter().map(|(_, range)| range.len()).sum();
+    let to = Tensor::cuda_uninit(parts[0].0.device(), dtype, &[rows, width])?;
+    let place = |row: usize, dtype: DType| (row * width * dtype.size()) as u64;
+    let mut at = 0;
+    for (from, range) in parts {
+        let own = from.dtype();
+        let bindings =
+            [from.cuda().at_byte(place(range.start, own)), to.cuda().at_byte(place(at, dtype))];
+        if own == dtype {
+            gpu.copy(bindings[0], bindings[1], place(range.len(), dtype))?;
+        } else {
+            let (from, to) = (own.name(), dtype.name());
+            let spec = RowsSpec { from, to, indexed: false, scaled: false, vector: false };
+            let params =
+                RowsParams { rows: range.len() as u32, width: width as u32, ..Default::default() };
+            launch(gpu, spec, &bindings, params, range.len() * width)?;
+        }
+        at += range.len();
+    }
+    Ok(to)
+}
+
+pub(super) fn unpacked(gpu: &Arc<CudaDevice>, bytes: &Tensor, width: usize) -> Result<Tensor> {
+    let rows = bytes.shape()[0];
+    let to = Tensor::cuda_uninit(bytes.device(), DType::F32, &[rows, width])?;
+    let spec = RowsSpec { from: "i8", to: "f32", indexed: false, scaled: false, vector: false };
+    let params = RowsParams { rows: rows as u32, width: width as u32, ..Default::default() };
+    launch(gpu, spec, &[bytes.cuda().into(), to.cuda().into()], params, rows * width)?;
+    Ok(to)
+}
+
+/// What stands for all types of so many bytes where elements are only copied.
+fn raw(dtype: DType) -> &'static str {
+    if dtype.size() == 2 { "bf16" } else { "f32" }
+}
+
+pub(super) fn gathered(
+    gpu: &Arc<CudaDevice>,
+    sources: &[&Tensor],
+    width: usize,
+    numbers: &Tensor,
+) -> Result<Tensor> {
+    let (dtype, rows) = (sources[0].dtype(), numbers.len());
+    let to = Tensor::cuda_uninit(numbers.device(), dtype, &[rows, width])?;
+    let row = width * dtype.size();
+    let vector = row.is_multiple_of(16);
+    let (from, units) = (raw(dtype), if vector { row / 16 } else { width });
+    let spec = RowsSpec { from, to: from, indexed: true, scaled: false, vector };
+    let mut first = 0;
+    for source in sources {
+        let count = source.len() / width;
+        let bindings = [source.cuda().into(), numbers.cuda().into(), to.cuda().into()];
+        let params = RowsParams {
+            rows: rows as u32,
+            width: width as u32,
+            first: first as u32,
+            count: count as u32,
+        };
+        launch(gpu, spec, &bindings, params, rows * units)?;
+        first += count;
+    }
+    Ok(to)
+}
+
+pub(super) fn divided(gpu: &Arc<CudaDevice>, rows: &Tensor, powers: &Tensor) -> Result<Tensor> {
+    let to = Tensor::cuda_uninit(rows.device(), rows.dtype(), rows.shape())?;
+    let name = rows.dtype().name();
+    let spec = RowsSpec { from: name, to: name, indexed: false, scaled: true, vector: false };
+    let params = RowsParams {
+        rows: rows.shape()[0] as u32,
+        width: rows.shape()[1] as u32,
+        ..Default::default()
+    };
+    let bindings = [rows.cuda().into(), powers.cuda().into(), to.cuda().into()];
+    launch(gpu, spec, &bindings, params, rows.len())?;
+    Ok(to)
+}
+
+/// How queries enter tensor cores.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Core {
+    BF16,
+    F16,
+    Tf32,
+}
+
+/// Numbers of a type that stand for one f32.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Parts {
+    pub(crate) core: Core,
+    /// 1, or 3 of bf16.
+    pub(crate) count: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+struct MeasureSpec {
+    t: DType,
+    kind: Kind,
+    /// Whether the rows are written too, divided.
+    data: bool,
+    /// How they enter tensor cores, or none.
+    core: &'static str,
+    parts: u32,
+}
+
+impl Spec for MeasureSpec {
+    const FAMILY: &'static str = "rows_measure";
+}
+
+params! {
+    struct MeasureParams { rows: u32, dim: u32, low: u32, high: u32 }
+}
+
+pub(crate) const MEASURE: Family = Family {
+    name: MeasureSpec::FAMILY,
+    spec_keys: || {
+        keys(MeasureSpec { t: DType::F32, kind: Kind::Length, data: false, core: "none", parts: 1 })
+    },
+    params: MeasureParams::MEMBERS,
+    params_size: size_of::<MeasureParams>(),
+};
+
+/// Rows of a block, where they are only measured and where they are written too.
+const MEASURED: [usize; 2] = [128, 4];
+
+fn measure(
+    gpu: &Arc<CudaDevice>,
+    spec: MeasureSpec,
+    bindings: &[Binding<'_>],
+    [rows, dim]: [usize; 2],
+    plain: &RangeInclusive<i32>,
+) -> Result<()> {
+    let kernel = gpu.kernel(spec, (MeasureParams::MEMBERS, size_of::<MeasureParams>()))?;
+    let [low, high] = ends(plain);
+    let params = MeasureParams { rows: rows as u32, dim: dim as u32, low, high };
+    let blocks = rows.div_ceil(MEASURED[usize::from(spec.data)]);
+    gpu.launch(&kernel, bindings, &params, [blocks, 1, 1])
+}
+
+pub(super) fn measured(
+    gpu: &Arc<CudaDevice>,
+    rows: &Tensor,
+    kind: Kind,
+    unusual: Option<bool>,
+) -> Result<(Tensor, Flag)> {
+    let (device, n, dim) = (rows.device(), rows.shape()[0], rows.shape()[1]);
+    let numbers = Tensor::cuda_uninit(device, DType::F32, &[n])?;
+    let flag = Tensor::zeros(device, DType::U32, &[1])?;
+    let spec = MeasureSpec { t: rows.dtype(), kind, data: false, core: "none", parts: 1 };
+    let bindings = [rows.cuda().into(), numbers.cuda().into(), flag.cuda().into()];
+    measure(gpu, spec, &bindings, [n, dim], &PLAIN)?;
+    Ok((numbers, unusual.map_or_else(|| Flag::of(rows.dtype(), &flag), Flag::known)))
+}
+
+/// Reduced rows, and as tensor cores take them: \[parts, n, D\]. A row with a NaN is zeros there.
+pub(crate) fn reduced(
+    gpu: &Arc<CudaDevice>,
+    tensor: &Tensor,
+    rows: Range<usize>,
+    kind: Kind,
+    plain: &RangeInclusive<i32>,
+    parts: Option<Parts>,
+) -> Result<(Reduced, Option<Tensor>)> {
+    let (device, t, n, dim) = (tensor.device(), tensor.dtype(), rows.len(), tensor.shape()[1]);
+    let reduced = Reduced {
+        data: Tensor::cuda_uninit(device, DType::F32, &[n, dim])?,
+        scale: Tensor::cuda_uninit(device, DType::F32, &[n])?,
+    };
+    let (core, dtype, count) = match parts {
+        None => ("none", DType::F32, 1),
+        Some(Parts { core: Core::BF16, count }) => ("bf16", DType::BF16, count),
+        Some(Parts { core: Core::F16, count }) => ("f16", DType::F16, count),
+        Some(Parts { core: Core::Tf32, count }) => ("tf32", DType::F32, count),
+    };
+    let entering = match parts {
+        None => None,
+        Some(_) => Some(Tensor::cuda_uninit(device, dtype, &[count as usize, n, dim])?),
+    };
+    let start = (rows.start * dim * t.size()) as u64;
+    let mut bindings =
+        vec![tensor.cuda().at_byte(start), reduced.data.cuda().into(), reduced.scale.cuda().into()];
+    bindings.extend(entering.as_ref().map(|parts| Binding::from(parts.cuda())));
+    let spec = MeasureSpec { t, kind, data: true, core, parts: count };
+    measure(gpu, spec, &bindings, [n, dim], plain)?;
+    Ok((reduced, entering))
+}

@@ -1,0 +1,135 @@
+//! Rows of matrices, moved and measured on the device they are on: what corpora and queries of searches are made of.
+//!
+//! Moves keep every element or round it once, to nearest even, subnormal numbers included. What is measured is what
+//! [`length`] says, bit for bit: on CUDA in f64 and in the host's order, on wgpu by integers, whose sum is exact where
+//! f64 rounds, so that there one inverse length in some ten million may differ in its last bit.
+
+mod chunked;
+mod cpu;
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
+mod flag;
+#[cfg(all(test, any(feature = "cuda", feature = "wgpu")))]
+mod tests;
+#[cfg(feature = "wgpu")]
+pub(crate) mod wgpu;
+
+use std::ops::{Range, RangeInclusive};
+
+pub(crate) use chunked::{Beside, Chunk, Rows};
+pub(crate) use flag::Flag;
+
+use crate::device::Backend;
+use crate::{DType, Result, Tensor};
+
+/// Some rows of a tensor.
+pub(crate) type Part<'a> = (&'a Tensor, Range<usize>);
+
+/// A new matrix \[n, `width`\] of the rows of some tensors on one device, one after the other, as `dtype`. Floats may become
+/// other floats; other types stay what they are.
+pub(crate) fn joined(dtype: DType, width: usize, parts: &[Part<'_>]) -> Result<Tensor> {
+    match parts[0].0.device().backend() {
+        Backend::Cpu(_) => cpu::joined(dtype, width, parts),
+        #[cfg(feature = "cuda")]
+        Backend::Cuda(gpu) => cuda::joined(gpu, dtype, width, parts),
+        #[cfg(feature = "wgpu")]
+        Backend::Wgpu(gpu) => wgpu::joined(gpu, dtype, width, parts),
+    }
+}
+
+/// The rows `rows` of a matrix: itself where they are all.
+pub(crate) fn part(tensor: &Tensor, rows: Range<usize>) -> Result<Tensor> {
+    match rows == (0..tensor.shape()[0]) {
+        true => Ok(tensor.clone()),
+        false => joined(tensor.dtype(), tensor.shape()[1], &[(tensor, rows)]),
+    }
+}
+
+/// Signed bytes \[n, `width` / 4\] u32, four a word, the first lowest, as f32 \[n, `width`\].
+pub(crate) fn unpacked(bytes: &Tensor, width: usize) -> Result<Tensor> {
+    match bytes.device().backend() {
+        Backend::Cpu(_) => cpu::unpacked(bytes, width),
+        #[cfg(feature = "cuda")]
+        Backend::Cuda(gpu) => cuda::unpacked(gpu, bytes, width),
+        #[cfg(feature = "wgpu")]
+        Backend::Wgpu(gpu) => wgpu::unpacked(gpu, bytes, width),
+    }
+}
+
+/// A new matrix of the rows with the `numbers` \[m\] u32 of the rows of some tensors, counted through them. The numbers are
+/// on the device of the tensors, and there are as many rows.
+pub(crate) fn gathered(sources: &[&Tensor], width: usize, numbers: &Tensor) -> Result<Tensor> {
+    match numbers.device().backend() {
+        Backend::Cpu(_) => cpu::gathered(sources, width, numbers),
+        #[cfg(feature = "cuda")]
+        Backend::Cuda(gpu) => cuda::gathered(gpu, sources, width, numbers),
+        #[cfg(feature = "wgpu")]
+        Backend::Wgpu(gpu) => wgpu::gathered(gpu, sources, width, numbers),
+    }
+}
+
+/// The number that a row is given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Kind {
+    /// 1 / |x| of the row divided by its power of two; 0 where that is not a number.
+    Length,
+    /// The power.
+    Power,
+    /// 1; the row is not divided.
+    One,
+}
+
+/// The numbers \[n\] f32 of rows \[n, D\] of floats, NaN for rows with a NaN, and whether some rows are not plain, which a GPU
+/// is asked for unless it is given.
+pub(crate) fn measured(rows: &Tensor, kind: Kind, unusual: Option<bool>) -> Result<(Tensor, Flag)> {
+    match rows.device().backend() {
+        Backend::Cpu(_) => cpu::measured(rows, kind),
+        #[cfg(feature = "cuda")]
+        Backend::Cuda(gpu) => cuda::measured(gpu, rows, kind, unusual),
+        #[cfg(feature = "wgpu")]
+        Backend::Wgpu(gpu) => wgpu::measured(gpu, rows, kind, unusual),
+    }
+}
+
+/// A copy of rows \[n, D\] divided by their `powers` \[n\] f32, of which one that is NaN stands for 1.
+pub(crate) fn divided(rows: &Tensor, powers: &Tensor) -> Result<Tensor> {
+    match rows.device().backend() {
+        Backend::Cpu(_) => cpu::divided(rows, powers),
+        #[cfg(feature = "cuda")]
+        Backend::Cuda(gpu) => cuda::divided(gpu, rows, powers),
+        #[cfg(feature = "wgpu")]
+        Backend::Wgpu(gpu) => wgpu::divided(gpu, rows, powers),
+    }
+}
+
+/// Rows as a kernel compares them.
+#[derive(Clone, Debug)]
+pub(crate) struct Reduced {
+    /// \[n, D\] f32, divided by their powers of two.
+    pub(crate) data: Tensor,
+    /// Their numbers, \[n\] f32.
+    pub(crate) scale: Tensor,
+}
+
+/// The rows `rows` of a matrix of floats, divided by the powers of two that take their exponents into `plain`, and their numbers.
+pub(crate) fn reduced(
+    tensor: &Tensor,
+    rows: Range<usize>,
+    kind: Kind,
+    plain: &RangeInclusive<i32>,
+) -> Result<Reduced> {
+    match tensor.device().backend() {
+        Backend::Cpu(_) => cpu::reduced(tensor, rows, kind, plain),
+        #[cfg(feature = "cuda")]
+        Backend::Cuda(gpu) => Ok(cuda::reduced(gpu, tensor, rows, kind, plain, None)?.0),
+        #[cfg(feature = "wgpu")]
+        Backend::Wgpu(gpu) => wgpu::reduced(gpu, tensor, rows, kind, plain),
+    }
+}
+
+/// The ends of a range of exponents, plus 127, as kernels take them.
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
+fn ends(plain: &RangeInclusive<i32>) -> [u32; 2] {
+    [plain.start(), plain.end()].map(|e| (e + 127) as u32)
+}

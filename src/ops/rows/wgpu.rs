@@ -1,0 +1,253 @@
+//! Rows through `shaders/rows.wgsl` and `shaders/rows_measure.wgsl`; what keeps type and order is copied by the queue, where bytes
+//! come in fours.
+
+use std::ops::{Range, RangeInclusive};
+use std::sync::Arc;
+
+use super::{Flag, Kind, Part, Reduced, ends};
+use crate::device::wgpu::{Binding, WgpuDevice, spread};
+use crate::ops::length::PLAIN;
+use crate::template::{Family, Spec, keys, params};
+use crate::{DType, Result, Tensor};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+struct RowsSpec {
+    from: &'static str,
+    to: &'static str,
+    indexed: bool,
+    scaled: bool,
+}
+
+impl Spec for RowsSpec {
+    const FAMILY: &'static str = "rows";
+}
+
+params! {
+    struct RowsParams { rows: u32, width: u32, first: u32, count: u32, skip: u32, at: u32 }
+}
+
+pub(crate) const FAMILY: Family = Family {
+    name: RowsSpec::FAMILY,
+    spec_keys: || keys(RowsSpec { from: "f32", to: "f16", indexed: false, scaled: false }),
+    params: RowsParams::MEMBERS,
+    params_size: size_of::<RowsParams>(),
+};
+
+/// Words that a workgroup writes.
+const THREADS: usize = 256;
+
+/// What stands for all types of so many bytes where elements are only copied.
+fn raw(dtype: DType) -> &'static str {
+    if dtype.size() == 2 { "bf16" } else { "f32" }
+}
+
+/// The binding of some rows, which starts where it may, and the elements before the first.
+fn bound<'a>(
+    gpu: &WgpuDevice,
+    tensor: &'a Tensor,
+    rows: &Range<usize>,
+    width: usize,
+) -> (Binding<'a>, u32) {
+    let size = tensor.dtype().size() as u64;
+    let [start, end] = [rows.start, rows.end].map(|row| (row * width) as u64 * size);
+    let offset = start - start % gpu.facts.offset_alignment;
+    let bytes = (end - offset).next_multiple_of(4);
+    (Binding { buffer: tensor.wgpu(), offset, bytes }, ((start - offset) / size) as u32)
+}
+
+/// Enqueues the move of elements into words of `to` from element `params.at` on.
+fn launch(
+    gpu: &Arc<WgpuDevice>,
+    spec: RowsSpec,
+    bindings: Vec<Binding<'_>>,
+    to: &Tensor,
+    params: RowsParams,
+) -> Result<()> {
+    let mut bindings = bindings;
+    bindings.push(Binding {
+        buffer: to.wgpu(),
+        offset: 0,
+        bytes: (to.bytes() as u64).next_multiple_of(4),
+    });
+    let elements = params.rows as usize * params.width as usize;
+    // One more where the first and the last word are halves.
+    let words = if to.dtype().size() == 2 { elements / 2 + 1 } else { elements };
+    gpu.launch(&gpu.kernel(spec)?, &bindings, &params, spread(words.div_ceil(THREADS)))
+}
+
+pub(super) fn joined(
+    gpu: &Arc<WgpuDevice>,
+    dtype: DType,
+    width: usize,
+    parts: &[Part<'_>],
+) -> Result<Tensor> {
+    let rows = parts.iter().map(|(_, range)| range.len()).sum();
+    let to = Tensor::wgpu_uninit(parts[0].0.device(), dtype, &[rows, width])?;
+    let size = dtype.size() as u64;
+    let mut at = 0;
+    for (from, range) in parts {
+        let elements = range.len() * width;
+        let (start, bytes) = ((range.start * width) as u64 * size, elements as u64 * size);
+        // Behind the last row there is room for a whole word.
+        let is_last = at + elements == rows * width;
+        let is_even = start % 4 == 0 && (at as u64 * size) % 4 == 0;
+        if from.dtype() == dtype && is_even && (bytes % 4 == 0 || is_last) {
+            let bytes = bytes.next_multiple_of(4);
+            gpu.copy((from.wgpu(), start), (to.wgpu(), at as u64 * size), bytes)?;
+        } else {
+            let [own, other] = match from.dtype() == dtype {
+                true => [raw(dtype); 2],
+                false => [from.dtype().name(), dtype.name()],
+            };
+            let spec = RowsSpec { from: own, to: other, indexed: false, scaled: false };
+            for window in gpu.windows(range.len(), width * from.dtype().size())? {
+                let own = range.start + window.start..range.start + window.end;
+                let (binding, skip) = bound(gpu, from, &own, width);
+                let params = RowsParams {
+                    rows: window.len() as u32,
+                    width: width as u32,
+                    skip,
+                    at: (at + window.start * width) as u32,
+                    ..Default::default()
+                };
+                launch(gpu, spec, vec![binding], &to, params)?;
+            }
+        }
+        at += elements;
+    }
+    Ok(to)
+}
+
+pub(super) fn unpacked(gpu: &Arc<WgpuDevice>, bytes: &Tensor, width: usize) -> Result<Tensor> {
+    let rows = bytes.shape()[0];
+    let to = Tensor::wgpu_uninit(bytes.device(), DType::F32, &[rows, width])?;
+    let spec = RowsSpec { from: "i8", to: "f32", indexed: false, scaled: false };
+    let row = width * size_of::<f32>();
+    for window in gpu.windows(rows, row)? {
+        let params =
+            RowsParams { rows: window.len() as u32, width: width as u32, ..Default::default() };
+        let bindings = [gpu.rows(bytes, &window, width / 4), gpu.rows(&to, &window, width)];
+        let groups = (window.len() * width).div_ceil(THREADS);
+        gpu.launch(&gpu.kernel(spec)?, &bindings, &params, spread(groups))?;
+    }
+    Ok(to)
+}
+
+pub(super) fn gathered(
+    gpu: &Arc<WgpuDevice>,
+    sources: &[&Tensor],
+    width: usize,
+    numbers: &Tensor,
+) -> Result<Tensor> {
+    let (dtype, rows) = (sources[0].dtype(), numbers.len());
+    let to = Tensor::wgpu_uninit(numbers.device(), dtype, &[rows, width])?;
+    let name = raw(dtype);
+    let spec = RowsSpec { from: name, to: name, indexed: true, scaled: false };
+    let mut first = 0;
+    for source in sources {
+        let (count, row) = (source.len() / width, (width * dtype.size()).max(size_of::<u32>()));
+        for own in gpu.windows(count, row)? {
+            for window in gpu.windows(rows, row)? {
+                let bindings = [
+                    gpu.rows(source, &own, width),
+                    gpu.rows(numbers, &window, 1),
+                    gpu.rows(&to, &window, width),
+                ];
+                let params = RowsParams {
+                    rows: window.len() as u32,
+                    width: width as u32,
+                    first: (first + own.start) as u32,
+                    count: own.len() as u32,
+                    ..Default::default()
+                };
+                let words = (window.len() * width * dtype.size()).div_ceil(4);
+                let groups = spread(words.div_ceil(THREADS));
+                gpu.launch(&gpu.kernel(spec)?, &bindings, &params, groups)?;
+            }
+        }
+        first += count;
+    }
+    Ok(to)
+}
+
+pub(super) fn divided(gpu: &Arc<WgpuDevice>, rows: &Tensor, powers: &Tensor) -> Result<Tensor> {
+    let (n, width) = (rows.shape()[0], rows.shape()[1]);
+    let to = Tensor::wgpu_uninit(rows.device(), rows.dtype(), &[n, width])?;
+    let name = rows.dtype().name();
+    let spec = RowsSpec { from: name, to: name, indexed: false, scaled: true };
+    let params = RowsParams { rows: n as u32, width: width as u32, ..Default::default() };
+    let bindings = vec![bound(gpu, rows, &(0..n), width).0, powers.wgpu().into()];
+    launch(gpu, spec, bindings, &to, params)?;
+    Ok(to)
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+struct MeasureSpec {
+    t: DType,
+    kind: Kind,
+    /// Whether the rows are written too, divided.
+    data: bool,
+}
+
+impl Spec for MeasureSpec {
+    const FAMILY: &'static str = "rows_measure";
+}
+
+params! {
+    struct MeasureParams { rows: u32, dim: u32, skip: u32, low: u32, high: u32 }
+}
+
+pub(crate) const MEASURE: Family = Family {
+    name: MeasureSpec::FAMILY,
+    spec_keys: || keys(MeasureSpec { t: DType::F32, kind: Kind::Length, data: false }),
+    params: MeasureParams::MEMBERS,
+    params_size: size_of::<MeasureParams>(),
+};
+
+/// Rows of a workgroup that measures.
+const MEASURED: usize = 4;
+
+pub(super) fn measured(
+    gpu: &Arc<WgpuDevice>,
+    rows: &Tensor,
+    kind: Kind,
+    unusual: Option<bool>,
+) -> Result<(Tensor, Flag)> {
+    let (device, n, dim) = (rows.device(), rows.shape()[0], rows.shape()[1]);
+    let numbers = Tensor::wgpu_uninit(device, DType::F32, &[n])?;
+    let flag = Tensor::zeros(device, DType::U32, &[1])?;
+    let spec = MeasureSpec { t: rows.dtype(), kind, data: false };
+    let [low, high] = ends(&PLAIN);
+    let params = MeasureParams { rows: n as u32, dim: dim as u32, skip: 0, low, high };
+    let bindings = [bound(gpu, rows, &(0..n), dim).0, numbers.wgpu().into(), flag.wgpu().into()];
+    gpu.launch(&gpu.kernel(spec)?, &bindings, &params, spread(n.div_ceil(MEASURED)))?;
+    Ok((numbers, unusual.map_or_else(|| Flag::of(rows.dtype(), &flag), Flag::known)))
+}
+
+pub(super) fn reduced(
+    gpu: &Arc<WgpuDevice>,
+    tensor: &Tensor,
+    rows: Range<usize>,
+    kind: Kind,
+    plain: &RangeInclusive<i32>,
+) -> Result<Reduced> {
+    let (device, n, dim) = (tensor.device(), rows.len(), tensor.shape()[1]);
+    let reduced = Reduced {
+        data: Tensor::wgpu_uninit(device, DType::F32, &[n, dim])?,
+        scale: Tensor::wgpu_uninit(device, DType::F32, &[n])?,
+    };
+    let spec = MeasureSpec { t: tensor.dtype(), kind, data: true };
+    let [low, high] = ends(plain);
+    for window in gpu.windows(n, dim * size_of::<f32>())? {
+        let own = rows.start + window.start..rows.start + window.end;
+        let (binding, skip) = bound(gpu, tensor, &own, dim);
+        let params = MeasureParams { rows: window.len() as u32, dim: dim as u32, skip, low, high };
+        let bindings =
+            [binding, gpu.rows(&reduced.data, &window, dim), gpu.rows(&reduced.scale, &window, 1)];
+        let groups = spread(window.len().div_ceil(MEASURED));
+        gpu.launch(&gpu.kernel(spec)?, &bindings, &params, groups)?;
+    }
+    Ok(reduced)
+}

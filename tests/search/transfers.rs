@@ -1,0 +1,244 @@
+//! What goes between host and device: each vector up once, hits down, nothing else.
+
+use crate::common::{Rng, device};
+use crate::names;
+use nearkin::ops::hamming::{BinaryCorpus, Hasher};
+use nearkin::ops::maxsim::Storage;
+use nearkin::ops::topk::{Corpus, Metric, Search, topk};
+use nearkin::search::{BinaryIndex, BinarySearch, FlatIndex, Keep, TokenIndex};
+use nearkin::{DType, Device, Tensor, Transfers};
+
+const DIM: usize = 48;
+const ROWS: usize = 1000;
+const QUERIES: usize = 7;
+const K: usize = 10;
+
+/// The GPUs there are.
+fn gpus() -> impl Iterator<Item = (&'static str, &'static Device)> {
+    ["cuda", "wgpu"].into_iter().filter_map(|name| Some((name, device(name)?)))
+}
+
+/// What `work` copies. On wgpu the hits of each part of a corpus come down and are merged on the host, so there their bytes
+/// are counted as 0.
+fn transfers<T>(device: &Device, work: impl FnOnce() -> T) -> (T, Transfers) {
+    let before = device.transfers();
+    let result = work();
+    (result, device.transfers() - before)
+}
+
+fn copies(
+    [uploads, upload_bytes]: [usize; 2],
+    [downloads, download_bytes]: [usize; 2],
+) -> Transfers {
+    Transfers {
+        uploads: uploads as u64,
+        upload_bytes: upload_bytes as u64,
+        downloads: downloads as u64,
+        download_bytes: download_bytes as u64,
+    }
+}
+
+const NONE: [usize; 2] = [0, 0];
+
+/// The download of a search's hits, in one piece. A query's are 8 bytes each on CUDA; on wgpu those of each split come down, of
+/// which each has its count too.
+fn is_hits(name: &str, found: Transfers, queries: usize) -> bool {
+    let bytes = found.download_bytes as usize;
+    let is_whole = match name {
+        "cuda" => bytes == queries * 8 * K,
+        _ => bytes > 0 && bytes.is_multiple_of(queries * 4 * (2 * K + 1)),
+    };
+    found.downloads == 1 && is_whole
+}
+
+#[test]
+fn a_flat_index_copies_each_vector_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("index.safetensors");
+    for (name, device) in gpus() {
+        for dtype in [DType::F32, DType::F16, DType::BF16] {
+            let what = format!("{name}, {dtype}");
+            let mut rng = Rng(4);
+            let rows = rng.normals(ROWS * DIM);
+            let stored = ROWS * DIM * dtype.size();
+            let mut index = FlatIndex::new(device, dtype, DIM).unwrap();
+            let ((), added) = transfers(device, || index.add(&names(0..ROWS), &rows).unwrap());
+            assert_eq!(added, copies([1, stored], NONE), "{what}: add");
+            // Small additions are merged on the device.
+            for i in 0..3 {
+                let ids = names(ROWS + i..ROWS + i + 1);
+                let ((), added) = transfers(device, || index.add(&ids, &rows[..DIM]).unwrap());
+                assert_eq!(added, copies([1, DIM * dtype.size()], NONE), "{what}: add {i}");
+            }
+            // Of its own type or another, only the word comes down that says whether lengths are unusual; no f16's is.
+            let flag = if dtype == DType::F16 { NONE } else { [1, 4] };
+            for (i, other) in [DType::F32, DType::F16, DType::BF16].into_iter().enumerate() {
+                let fresh =
+                    Tensor::from_f32(device, other, &[100, DIM], &rows[..100 * DIM]).unwrap();
+                let ids = names(2000 + 100 * i..2100 + 100 * i);
+                let ((), added) = transfers(device, || index.add_tensor(&ids, &fresh).unwrap());
+                assert_eq!(added, copies(NONE, flag), "{what}: {other} added");
+            }
+
+            let queries = rng.normals(QUERIES * DIM);
+            let own = Tensor::from_slice(device, &[QUERIES, DIM], &queries).unwrap();
+            for metric in [Metric::Dot, Metric::Cosine, Metric::L2] {
+                let (hits, found) =
+                    transfers(device, || index.search(&queries, K, metric, None).unwrap());
+                assert_eq!(
+                    (found.uploads, found.upload_bytes),
+                    (1, 4 * (QUERIES * DIM) as u64),
+                    "{what}: {metric:?}"
+                );
+                assert!(is_hits(name, found, QUERIES), "{what}: {metric:?}: {found:?}");
+                let (same, found) =
+                    transfers(device, || index.search_tensor(&own, K, metric, None).unwrap());
+                assert_eq!((found.uploads, same), (0, hits), "{what}: {metric:?}");
+                assert!(is_hits(name, found, QUERIES), "{what}: {metric:?}: {found:?}");
+            }
+
+            let ((), saved) = transfers(device, || index.save(&file).unwrap());
+            let all = index.len() * DIM * dtype.size();
+            assert_eq!((saved.uploads, saved.download_bytes), (0, all as u64), "{what}: save");
+            let (loaded, read) = transfers(device, || FlatIndex::load(&file, device).unwrap());
+            assert_eq!(read, copies([1, all], NONE), "{what}: load");
+            assert_eq!(
+                loaded.search(&queries, K, Metric::Cosine, None).unwrap(),
+                index.search(&queries, K, Metric::Cosine, None).unwrap(),
+                "{what}"
+            );
+
+            // What is kept is picked by its number, 4 bytes, and nothing moves where few are gone.
+            let mut loaded = loaded;
+            let (gone, removed) = transfers(device, || loaded.remove(&names(0..100)).unwrap());
+            assert_eq!((gone, removed), (100, Transfers::default()), "{what}: remove");
+            let (gone, removed) = transfers(device, || loaded.remove(&names(100..600)).unwrap());
+            let kept = index.len() - 600;
+            assert_eq!((gone, removed), (500, copies([1, 4 * kept], NONE)), "{what}: remove");
+            assert_eq!(loaded.len(), kept);
+        }
+    }
+}
+
+#[test]
+fn a_binary_index_copies_each_vector_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("index.safetensors");
+    for (name, device) in gpus() {
+        let mut rng = Rng(5);
+        let bits = 128;
+        let code = bits / 8;
+        let rows = rng.normals(ROWS * DIM);
+        let hasher = Hasher::random(device, &[0.0; DIM], bits, 1).unwrap();
+        let mut index = BinaryIndex::new(hasher, Keep::Codes).unwrap();
+        let ((), added) = transfers(device, || index.add(&names(0..ROWS), &rows).unwrap());
+        assert_eq!(added, copies([1, 4 * ROWS * DIM], NONE), "{name}: add");
+        let fresh = Tensor::from_f32(device, DType::F16, &[100, DIM], &rows[..100 * DIM]).unwrap();
+        let ids = names(2000..2100);
+        let ((), added) = transfers(device, || index.add_tensor(&ids, &fresh).unwrap());
+        assert_eq!(added, Transfers::default(), "{name}: a tensor added");
+
+        let queries = rng.normals(QUERIES * DIM);
+        for (asymmetric, values, more) in [(false, DIM, 0), (true, bits, 1)] {
+            let search = BinarySearch { asymmetric, ..BinarySearch::new(Metric::Dot, K) };
+            let (_, found) = transfers(device, || index.search(&queries, &search).unwrap());
+            let up = (1, (4 * QUERIES * values) as u64);
+            assert_eq!((found.uploads, found.upload_bytes), up, "{name}, {asymmetric}");
+            // The powers of two that float queries were divided by.
+            let powers = copies(NONE, [more, 4 * more * QUERIES]);
+            assert!(is_hits(name, found - powers, QUERIES), "{name}, {asymmetric}: {found:?}");
+        }
+
+        let ((), saved) = transfers(device, || index.save(&file).unwrap());
+        let all = index.len() * code;
+        assert_eq!((saved.uploads, saved.download_bytes), (0, all as u64), "{name}: save");
+        let (loaded, read) = transfers(device, || BinaryIndex::load(&file, device).unwrap());
+        // The hasher has thresholds and a projection.
+        let hasher = 4 * bits * (1 + DIM);
+        assert_eq!(read, copies([3, all + hasher], NONE), "{name}: load");
+        let mut loaded = loaded;
+        let (gone, removed) = transfers(device, || loaded.remove(&names(0..600)).unwrap());
+        let kept = index.len() - 600;
+        assert_eq!((gone, removed), (600, copies([1, 4 * kept], NONE)), "{name}: remove");
+    }
+}
+
+/// Corpora of tensors: nothing comes down that a search does not need, and of another device's each byte goes once.
+#[test]
+fn corpora_of_tensors_stay_where_they_are() {
+    for (name, device) in gpus() {
+        let mut rng = Rng(6);
+        let rows = rng.normals(ROWS * DIM);
+        let there = Tensor::from_slice(device, &[ROWS, DIM], &rows).unwrap();
+        let lengths = Tensor::from_slice(device, &[ROWS], &vec![1f32; ROWS]).unwrap();
+        let (given, made) =
+            transfers(device, || Corpus::from_tensor_with_lengths(&there, &lengths).unwrap());
+        assert_eq!(made, Transfers::default(), "{name}: lengths are given");
+        let (corpus, made) = transfers(device, || Corpus::from_tensor(&there).unwrap());
+        assert_eq!(made, copies(NONE, [1, 4]), "{name}: from a tensor");
+        for (corpus, metric) in [(&corpus, Metric::Cosine), (&given, Metric::Dot)] {
+            let search = Search::new(metric, K);
+            let queries =
+                Tensor::from_slice(device, &[QUERIES, DIM], &rows[..QUERIES * DIM]).unwrap();
+            let (_, found) = transfers(device, || topk(&queries, corpus, &search).unwrap());
+            assert!(found.uploads == 0 && is_hits(name, found, QUERIES), "{name}: {found:?}");
+        }
+        let mut corpus = corpus;
+        let ((), again) = transfers(device, || corpus.refresh().unwrap());
+        assert_eq!(again, copies(NONE, [1, 4]), "{name}: refreshed");
+        let (some, picked) = transfers(device, || corpus.gather(&[3, 999, 3, 0]).unwrap());
+        assert_eq!(picked, copies([1, 16], NONE), "{name}: gathered");
+        let some = some.to_vec::<f32>().unwrap();
+        assert_eq!(some[DIM..2 * DIM], rows[999 * DIM..], "{name}");
+
+        let host = Tensor::from_f32(&Device::cpu(), DType::BF16, &[ROWS, DIM], &rows).unwrap();
+        let ((), added) = transfers(device, || corpus.append_tensor(&host).unwrap());
+        assert_eq!(added, copies([1, 2 * ROWS * DIM], [1, 4]), "{name}: from the host");
+        let codes: Vec<u32> = (0..40).map(|_| rng.next() as u32).collect();
+        let codes = Tensor::from_slice(device, &[10, 4], &codes).unwrap();
+        let (_, made) = transfers(device, || {
+            let mut corpus = BinaryCorpus::from_tensor(&codes).unwrap();
+            corpus.append_tensor(&codes).unwrap();
+            assert_eq!(corpus.chunks().len(), 1, "{name}: small chunks are merged");
+            corpus.retain(|_| true).unwrap();
+        });
+        assert_eq!(made, Transfers::default(), "{name}: codes");
+    }
+}
+
+#[test]
+fn the_cpu_copies_nothing() {
+    let device = Device::cpu();
+    let mut index = FlatIndex::new(&device, DType::F32, 2).unwrap();
+    index.add(&names(0..2), &[1.0, 2.0, 3.0, 4.0]).unwrap();
+    index.search(&[1.0, 0.0], 1, Metric::Dot, None).unwrap();
+    assert_eq!(device.transfers(), Transfers::default());
+}
+
+#[test]
+fn a_token_index_moves_its_tokens_on_the_device() {
+    for (name, device) in gpus() {
+        for storage in [Storage::F32, Storage::BF16, Storage::Binary] {
+            let what = format!("{name}, {storage}");
+            let mut rng = Rng(7);
+            let dim = 32;
+            let token = storage.width(dim) * storage.dtype().size();
+            let mut index = TokenIndex::new(device, storage, dim).unwrap();
+            let vectors = rng.normals(40 * dim);
+            let add = |index: &mut TokenIndex, ids: &[String], offsets: &[i64]| {
+                let tokens = *offsets.last().unwrap() as usize;
+                index.add(ids, &vectors[..tokens * dim], offsets).unwrap();
+            };
+            let ((), added) = transfers(device, || add(&mut index, &names(0..3), &[0, 10, 10, 16]));
+            assert_eq!(added, copies([2, 16 * token + 4 * 4], NONE), "{what}: add");
+            // Merged with what is there, under bounds of all.
+            let ((), added) = transfers(device, || add(&mut index, &names(3..5), &[0, 30, 40]));
+            assert_eq!(added, copies([3, 40 * token + 4 * (3 + 6)], NONE), "{what}: merge");
+            // The numbers of 26 tokens, and bounds of three documents.
+            let (gone, removed) = transfers(device, || index.remove(&["id1", "id3"]).unwrap());
+            assert_eq!(gone, 2);
+            assert_eq!(removed, copies([2, 4 * (26 + 4)], NONE), "{what}: remove");
+            assert_eq!(index.offsets(), [0, 10, 16, 26], "{what}");
+        }
+    }
+}
