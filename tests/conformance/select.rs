@@ -15,7 +15,6 @@ use crate::common::{Rng, devices, main_devices};
 struct Families {
     device: Device,
     rows: usize,
-    queries: usize,
     vectors: (Tensor, Corpus),
     codes: (Tensor, BinaryCorpus),
     floats: Tensor,
@@ -55,7 +54,6 @@ impl Families {
         Families {
             device: device.clone(),
             rows,
-            queries,
             vectors: (asked, corpus),
             codes: (codes, binary),
             floats,

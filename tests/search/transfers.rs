@@ -177,10 +177,10 @@ fn corpora_of_tensors_stay_where_they_are() {
         let (corpus, made) = transfers(device, || Corpus::from_tensor(&there).unwrap());
         assert_eq!(made, copies(NONE, [1, 4]), "{name}: from a tensor");
         for (corpus, metric) in [(&corpus, Metric::Cosine), (&given, Metric::Dot)] {
-            let search = Search::new(metric, K);
+            let search = Search::new(K);
             let queries =
                 Tensor::from_slice(device, &[QUERIES, DIM], &rows[..QUERIES * DIM]).unwrap();
-            let (_, found) = transfers(device, || topk(&queries, corpus, &search).unwrap());
+            let (_, found) = transfers(device, || topk(&queries, corpus, metric, &search).unwrap());
             assert!(found.uploads == 0 && is_hits(name, found, QUERIES), "{name}: {found:?}");
         }
         let mut corpus = corpus;
