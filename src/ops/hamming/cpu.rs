@@ -3,11 +3,10 @@
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use rayon::prelude::*;
-
 use super::corpus::Chunk;
 use super::distances::{BLOCK, distances};
 use super::{Args, Hasher, Host};
+use crate::device::threads::items::*;
 use crate::dtype::with_float;
 use crate::ops::math::vectorize;
 use crate::ops::topk::select::{Selector, entry, key, score};
@@ -26,10 +25,13 @@ pub(crate) fn encode(x: &Tensor, hasher: &Hasher) -> Result<Tensor> {
     let (dim, words) = (hasher.dim(), hasher.bits() / 32);
     let thresholds = hasher.thresholds().cpu::<f32>();
     let packed = hasher.packed().map(Tensor::cpu::<f32>);
+    let (threads, products) = (x.device().threads(), packed.map_or(0, |p| p.len() / 16));
+    let cost = x.len() + x.shape()[0] * products;
     Tensor::cpu_with(x.device(), &[x.shape()[0], words], |codes: &mut [u32]| {
         with_float!(x.dtype(), T => {
             let x = x.cpu::<T>().par_chunks(ROWS * dim);
-            codes.par_chunks_mut(ROWS * words).zip(x).for_each_init(Vec::new, |rows, (codes, x)| {
+            let tasks = codes.par_chunks_mut(ROWS * words).zip(x);
+            threads.for_each_init(cost, tasks, Vec::new, |rows, (codes, x)| {
                 rows.clear();
                 rows.extend(x.iter().map(|&v| v.to_f32()));
                 match packed {
@@ -97,13 +99,21 @@ pub(crate) fn topk(args: &Args<'_>) -> Hits {
     let mut hits = Hits::new();
     for first in (0..args.count).step_by(group) {
         let queries = first..(first + group).min(args.count);
-        pass(args, &queries).iter().for_each(|entries| hits.push(entries));
+        // 4 words or 16 products a nanosecond; candidates are merged and sorted.
+        let row = match args.queries {
+            Host::Codes(_) => args.corpus.words().div_ceil(4),
+            Host::Floats(_) => args.corpus.bits() / 16,
+        };
+        let cost = queries.len() * (args.corpus.len() * row + 20 * args.k);
+        let found = args.corpus.device().threads().run(cost, || pass(args, &queries, cost));
+        found.iter().for_each(|entries| hits.push(entries));
     }
     hits
 }
 
 /// One pass over the corpus for some of the queries.
-fn pass(args: &Args<'_>, queries: &Range<usize>) -> Vec<Vec<u64>> {
+fn pass(args: &Args<'_>, queries: &Range<usize>, cost: usize) -> Vec<Vec<u64>> {
+    let threads = args.corpus.device().threads();
     let step = BLOCK * (TILE / (BLOCK * args.corpus.words() * size_of::<u32>())).max(1);
     let tiles: Vec<(&Chunk, Range<usize>)> = args
         .corpus
@@ -118,32 +128,25 @@ fn pass(args: &Args<'_>, queries: &Range<usize>) -> Vec<Vec<u64>> {
     // Workers draw tiles in order, so each sees rows in ascending order; the merge is under a total order, so it does
     // not matter who drew which.
     let next = AtomicUsize::new(0);
-    let workers = rayon::current_num_threads().min(tiles.len());
-    let found: Vec<Vec<Selector>> = (0..workers)
-        .into_par_iter()
-        .with_max_len(1)
-        .map(|_| {
-            let mut worker = Worker {
-                args,
-                queries,
-                found: vec![Selector::new(args.k); queries.len()],
-                limits: vec![f32::NAN; queries.len()],
-                counts: vec![u64::MAX; queries.len()],
-            };
-            while let Some((chunk, rows)) = tiles.get(next.fetch_add(1, Ordering::Relaxed)) {
-                worker.tile(&panel, chunk, rows.clone());
-            }
-            worker.found
-        })
-        .collect();
-    (0..queries.len())
-        .into_par_iter()
-        .map(|q| {
-            let mut all = found[0][q].clone();
-            found[1..].iter().for_each(|f| all.merge(&f[q]));
-            all.finish()
-        })
-        .collect()
+    let workers = threads.count().min(tiles.len());
+    let found = threads.map(cost, (0..workers).into_par_iter().with_max_len(1), |_| {
+        let mut worker = Worker {
+            args,
+            queries,
+            found: vec![Selector::new(args.k); queries.len()],
+            limits: vec![f32::NAN; queries.len()],
+            counts: vec![u64::MAX; queries.len()],
+        };
+        while let Some((chunk, rows)) = tiles.get(next.fetch_add(1, Ordering::Relaxed)) {
+            worker.tile(&panel, chunk, rows.clone());
+        }
+        worker.found
+    });
+    threads.map(cost, (0..queries.len()).into_par_iter(), |q| {
+        let mut all = found[0][q].clone();
+        found[1..].iter().for_each(|f| all.merge(&f[q]));
+        all.finish()
+    })
 }
 
 /// The queries of a pass as the loops read them.

@@ -4,13 +4,12 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use rayon::prelude::*;
-
 use super::corpus::Chunk;
 use super::{Args, Hasher, Host};
 use crate::device::cuda::{Binding, CudaDevice};
+use crate::device::threads::items::*;
 use crate::ops::topk::cuda::{MergeParams, entries, merge};
-use crate::ops::topk::select::{Entry, Selector, entry};
+use crate::ops::topk::select::{Entry, Selector, entry, finish};
 use crate::ops::topk::{Bitmap, Exclude, Hits};
 use crate::template::{Family, Spec, keys, params};
 use crate::{DType, Result, Tensor};
@@ -290,7 +289,8 @@ impl<'a> Pass<'a> {
                 let unused = self.data.cuda().into();
                 self.launch(chunk, &inputs, unused, found.cuda().into(), params)?;
                 let keys = found.to_vec::<u32>()?;
-                selectors.par_iter_mut().zip(keys.par_chunks(span)).for_each(|(selector, keys)| {
+                let each = selectors.par_iter_mut().zip(keys.par_chunks(span));
+                device.threads().for_each(keys.len(), each, |(selector, keys)| {
                     for (row, &key) in (chunk.start + first..).zip(keys) {
                         let entry = entry(key, row as u32);
                         if key > 0 && entry > selector.threshold() {
@@ -300,7 +300,7 @@ impl<'a> Pass<'a> {
                 });
             }
         }
-        Ok(selectors.into_par_iter().map(Selector::finish).collect())
+        Ok(finish(device.threads(), selectors))
     }
 }
 

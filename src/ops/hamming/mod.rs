@@ -72,11 +72,10 @@ pub use itq::Itq;
 
 use std::borrow::Cow;
 
-use rayon::prelude::*;
-
 use super::topk::{Bitmap, Exclude, Hits};
 use super::{check_float, length, matrix};
 use crate::device::Backend;
+use crate::device::threads::items::*;
 use crate::{DType, Error, Result, Tensor};
 
 /// The most bits of a code: so many that sums of int8 are exact in f32.
@@ -198,8 +197,9 @@ pub fn topk(
         Queries::Codes(t) => Host::Codes(t.to_vec()?),
         Queries::Floats(t) => {
             let mut values = t.to_f32_vec()?;
-            let each = values.par_chunks_mut(width);
-            exponents = each.map(|query| length::reduce(query, &length::PLAIN)).collect();
+            let (cost, each) = (values.len(), values.par_chunks_mut(width));
+            let one = |query: &mut [f32]| length::reduce(query, &length::PLAIN);
+            exponents = corpus.device().threads().map(cost, each, one);
             Host::Floats(values)
         }
         Queries::Int8(t) => {

@@ -4,13 +4,12 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use rayon::prelude::*;
-
 use super::corpus::Chunk;
 use super::{Args, Hasher, Host};
+use crate::device::threads::items::*;
 use crate::device::wgpu::{Binding, GROUPS, WgpuBuffer, WgpuDevice, spread};
 use crate::ops::Stored;
-use crate::ops::topk::select::{Selector, entry};
+use crate::ops::topk::select::{Selector, entry, finish};
 use crate::ops::topk::wgpu::merge;
 use crate::ops::topk::{Bitmap, Exclude, Hits};
 use crate::template::{Family, Spec, keys, params};
@@ -114,7 +113,7 @@ pub(crate) fn topk(gpu: &Arc<WgpuDevice>, args: &Args<'_>) -> Result<Hits> {
     for first in (0..args.count).step_by(group) {
         let pass = Pass::new(gpu, args, first..(first + group).min(args.count), fused)?;
         let found = if fused { pass.lists(splits)? } else { pass.slabs()? };
-        let found: Vec<_> = found.into_par_iter().map(Selector::finish).collect();
+        let found = finish(args.corpus.device().threads(), found);
         found.iter().for_each(|entries| hits.push(entries));
     }
     Ok(hits)
@@ -270,7 +269,7 @@ impl<'a> Pass<'a> {
             return Ok(vec![Selector::new(k); n]);
         }
         let words = self.read(&found, splits * n * (2 * k + 1))?;
-        Ok(merge(&words, splits, n, k))
+        Ok(merge(self.args.corpus.device().threads(), &words, splits, n, k))
     }
 
     /// Large k: scores of all queries of the pass and as many rows as a slab holds, selected from on the host.
@@ -303,7 +302,10 @@ impl<'a> Pass<'a> {
                     Exclude::PerQuery(maps) => Some(&maps[self.queries.clone()]),
                     _ => None,
                 };
-                selectors.par_iter_mut().zip(keys.par_chunks(span)).enumerate().for_each(
+                let each = selectors.par_iter_mut().zip(keys.par_chunks(span)).enumerate();
+                self.args.corpus.device().threads().for_each(
+                    keys.len(),
+                    each,
                     |(q, (selector, keys))| {
                         for (row, &key) in (chunk.start + first..).zip(keys) {
                             let entry = entry(key, row as u32);

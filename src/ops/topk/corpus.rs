@@ -2,9 +2,8 @@
 
 use std::borrow::Cow;
 
-use rayon::prelude::*;
-
 use super::Metric;
+use crate::device::threads::items::*;
 use crate::device::{Backend, Device, host};
 use crate::dtype::with_float;
 use crate::ops::length::{self, PLAIN, inverse_length};
@@ -236,14 +235,14 @@ impl Corpus {
             to.clear();
             with_float!(self.dtype, T => to.extend(row.iter().map(|&v| T::from_f32(v).to_f32())));
         };
-        let (inverse, exponents): (Vec<f32>, Vec<i32>) = values
-            .par_chunks(self.dim)
-            .map_init(Vec::new, |row, values| {
-                stored(values, row);
-                let exponent = length::reduce(row, &PLAIN);
-                (inverse_length(row), exponent)
-            })
-            .unzip();
+        let (threads, cost) = (self.device.threads(), 2 * values.len());
+        let rows_of = values.par_chunks(self.dim);
+        let measured = threads.map_init(cost, rows_of, Vec::new, |row, values| {
+            stored(values, row);
+            let exponent = length::reduce(row, &PLAIN);
+            (inverse_length(row), exponent)
+        });
+        let (inverse, exponents): (Vec<f32>, Vec<i32>) = measured.into_iter().unzip();
         let tensor = |values: &[f32]| Tensor::from_slice(&self.device, &[values.len()], values);
         let scaled = if exponents.iter().any(|&e| e != 0) {
             let (mut copy, mut row) = (host::with_room(values.len())?, Vec::new());

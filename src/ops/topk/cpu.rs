@@ -11,12 +11,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use half::{bf16, f16};
 use pulp::{Simd, WithSimd};
-use rayon::prelude::*;
 
 use super::corpus::Chunk;
 use super::select::{Selector, entry, key, score};
 use super::{Args, Hits, Metric};
 use crate::device::cache::fetch;
+use crate::device::threads::items::*;
 use crate::ops::math::{PIECE, fitting, vectorize, widen};
 use crate::{DType, Result, Tensor};
 
@@ -35,7 +35,11 @@ pub(crate) fn topk(args: &Args<'_>) -> Result<Hits> {
     let mut hits = Hits::new();
     for first in (0..args.count).step_by(group) {
         let queries = first..(first + group).min(args.count);
-        for entries in pass(args, &scales, queries) {
+        // The corpus as f32 goes by once for 16 queries, 8 values a nanosecond; candidates are merged and sorted.
+        let values = args.corpus.len() * args.corpus.dim();
+        let cost = values / 8 * queries.len().div_ceil(16) + 20 * queries.len() * args.k;
+        let found = args.corpus.device().threads().run(cost, || pass(args, &scales, queries, cost));
+        for entries in found {
             hits.push(&entries);
         }
     }
@@ -60,7 +64,13 @@ struct Panel {
 }
 
 /// One pass over the corpus, whose chunks have `scales`, for some of the queries.
-fn pass(args: &Args<'_>, scales: &[Cow<'_, Tensor>], queries: Range<usize>) -> Vec<Vec<u64>> {
+fn pass(
+    args: &Args<'_>,
+    scales: &[Cow<'_, Tensor>],
+    queries: Range<usize>,
+    cost: usize,
+) -> Vec<Vec<u64>> {
+    let threads = args.corpus.device().threads();
     let panels = panels(args, &queries);
     let step = fitting(TILE, args.corpus.dim(), BLOCK);
     let tiles: Vec<Tile<'_>> = args
@@ -76,26 +86,19 @@ fn pass(args: &Args<'_>, scales: &[Cow<'_, Tensor>], queries: Range<usize>) -> V
     // Workers draw tiles in order, so each sees rows in ascending order; the merge is under a total order, so it does
     // not matter who drew which.
     let next = AtomicUsize::new(0);
-    let workers = rayon::current_num_threads().min(tiles.len());
-    let found: Vec<Vec<Selector>> = (0..workers)
-        .into_par_iter()
-        .with_max_len(1)
-        .map(|_| {
-            let mut worker = Worker::new(args, &queries, &panels);
-            while let Some(tile) = tiles.get(next.fetch_add(1, Ordering::Relaxed)) {
-                worker.tile(tile);
-            }
-            worker.found
-        })
-        .collect();
-    (0..queries.len())
-        .into_par_iter()
-        .map(|q| {
-            let mut all = found[0][q].clone();
-            found[1..].iter().for_each(|f| all.merge(&f[q]));
-            all.finish()
-        })
-        .collect()
+    let workers = threads.count().min(tiles.len());
+    let found = threads.map(cost, (0..workers).into_par_iter().with_max_len(1), |_| {
+        let mut worker = Worker::new(args, &queries, &panels);
+        while let Some(tile) = tiles.get(next.fetch_add(1, Ordering::Relaxed)) {
+            worker.tile(tile);
+        }
+        worker.found
+    });
+    threads.map(cost, (0..queries.len()).into_par_iter(), |q| {
+        let mut all = found[0][q].clone();
+        found[1..].iter().for_each(|f| all.merge(&f[q]));
+        all.finish()
+    })
 }
 
 fn panels(args: &Args<'_>, queries: &Range<usize>) -> Vec<Panel> {

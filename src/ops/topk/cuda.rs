@@ -6,13 +6,13 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use half::{bf16, f16};
-use rayon::prelude::*;
 
 use super::corpus::Chunk;
-use super::select::{Entry, Selector, entry};
+use super::select::{Entry, Selector, entry, finish};
 use super::{Args, Bitmap, Exclude, Hits, Metric};
 use crate::device::MatmulPrecision;
 use crate::device::cuda::{Binding, CudaDevice};
+use crate::device::threads::items::*;
 use crate::template::{Family, Spec, keys, params};
 use crate::{DType, Result, Tensor};
 
@@ -212,24 +212,24 @@ impl Product {
         let (device, dim) = (args.corpus.device(), args.corpus.dim());
         let shape = [self.parts as usize, scale.len(), dim];
         let found = |i: usize| if scale[i / dim].is_nan() { 0.0 } else { data[i] };
-        let all = (0..data.len()).into_par_iter();
+        let (threads, all) = (device.threads(), (0..data.len()).into_par_iter());
         match self.core {
             Core::BF16 if self.parts > 1 => {
                 let parts = (0..self.parts).flat_map(|part| {
-                    all.clone().map(|i| part_of(found(i), part)).collect::<Vec<bf16>>()
+                    threads.map(data.len(), all.clone(), |i| part_of(found(i), part))
                 });
                 Tensor::from_slice(device, &shape, &parts.collect::<Vec<bf16>>())
             }
             Core::BF16 => {
                 let round = |i| bf16::from_f32(within(found(i), bf16::MAX.to_f32()));
-                Tensor::from_slice(device, &shape, &all.map(round).collect::<Vec<bf16>>())
+                Tensor::from_slice(device, &shape, &threads.map(data.len(), all, round))
             }
             Core::F16 => {
                 let round = |i| f16::from_f32(within(found(i), f16::MAX.to_f32()));
-                Tensor::from_slice(device, &shape, &all.map(round).collect::<Vec<f16>>())
+                Tensor::from_slice(device, &shape, &threads.map(data.len(), all, round))
             }
             Core::Tf32 => {
-                let data: Vec<f32> = all.map(|i| tf32(found(i))).collect();
+                let data = threads.map(data.len(), all, |i| tf32(found(i)));
                 Tensor::from_slice(device, &shape, &data)
             }
         }
@@ -566,7 +566,8 @@ impl<'a> Pass<'a> {
                 let unused = self.data.cuda().into();
                 self.launch(chunk, &inputs, unused, found.cuda().into(), params)?;
                 let keys = found.to_vec::<u32>()?;
-                selectors.par_iter_mut().zip(keys.par_chunks(span)).for_each(|(selector, keys)| {
+                let each = selectors.par_iter_mut().zip(keys.par_chunks(span));
+                device.threads().for_each(keys.len(), each, |(selector, keys)| {
                     for (row, &key) in (chunk.start + first..).zip(keys) {
                         let entry = entry(key, row as u32);
                         if key > 0 && entry > selector.threshold() {
@@ -576,7 +577,7 @@ impl<'a> Pass<'a> {
                 });
             }
         }
-        Ok(selectors.into_par_iter().map(Selector::finish).collect())
+        Ok(finish(device.threads(), selectors))
     }
 }
 

@@ -37,11 +37,10 @@ pub use corpus::Corpus;
 pub use select::Hits;
 pub(crate) use select::{Selector, entry, key};
 
-use rayon::prelude::*;
-
 use self::corpus::Chunk;
 use super::{check_float, length, matrix};
 use crate::device::Backend;
+use crate::device::threads::items::*;
 use crate::{DType, Error, Result, Tensor};
 
 /// How alike a query `q` and a corpus row `x` are; larger is always better.
@@ -246,7 +245,8 @@ fn prepare(queries: &mut [f32], corpus: &Corpus, metric: Metric) -> (Vec<f32>, M
         Metric::Dot => length::scaled(1.0, length::reduce(query, &plain)),
         Metric::L2 => 1.0,
     };
-    let scale: Vec<f32> = queries.par_chunks_mut(corpus.dim()).map(scale).collect();
+    let (threads, cost) = (corpus.device().threads(), 2 * queries.len());
+    let scale = threads.map(cost, queries.par_chunks_mut(corpus.dim()), scale);
     let scales = scale.iter().any(|&s| s != 1.0 && !s.is_nan());
     let form = match metric {
         Metric::Dot if scales || corpus.parts().iter().any(Chunk::is_scaled) => Metric::Cosine,

@@ -1,5 +1,7 @@
 //! The total order of hits, and keeping the first k of it.
 
+use crate::device::threads::Threads;
+use crate::device::threads::items::*;
 use crate::ops::length::scaled;
 
 /// A hit as one number: greater is better. The score's bits are mapped so that they compare as unsigned integers;
@@ -87,6 +89,12 @@ impl Selector {
         self.entries.sort_unstable_by(|a, b| b.cmp(a));
         self.entries
     }
+}
+
+/// Each selector's [`finish`](Selector::finish).
+pub(crate) fn finish(threads: &Threads, selectors: Vec<Selector>) -> Vec<Vec<Entry>> {
+    let cost = selectors.iter().map(|s| 20 * s.entries.len()).sum();
+    threads.map(cost, selectors.into_par_iter(), Selector::finish)
 }
 
 /// What a search found: for each query the rows and their scores, best first. A query may have fewer than k.

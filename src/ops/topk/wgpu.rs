@@ -4,11 +4,11 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use rayon::prelude::*;
-
 use super::corpus::Chunk;
-use super::select::{Selector, entry};
+use super::select::{Selector, entry, finish};
 use super::{Args, Exclude, Hits, Metric};
+use crate::device::threads::Threads;
+use crate::device::threads::items::*;
 use crate::device::wgpu::{Binding, GROUPS, WgpuBuffer, WgpuDevice};
 use crate::ops::Stored;
 use crate::template::{Family, Spec, keys, params};
@@ -109,14 +109,20 @@ pub(crate) fn topk(gpu: &Arc<WgpuDevice>, args: &Args<'_>) -> Result<Hits> {
     for first in (0..args.count).step_by(group) {
         let pass = Pass::new(gpu, args, first..(first + group).min(args.count), fused)?;
         let found = if fused { pass.lists(splits)? } else { pass.slabs()? };
-        let found: Vec<_> = found.into_par_iter().map(Selector::finish).collect();
+        let found = finish(args.corpus.device().threads(), found);
         found.iter().for_each(|entries| hits.push(entries));
     }
     Ok(hits)
 }
 
 /// The splits' sorted lists of each of `queries` queries (`shaders/include/lists.wgsl`), merged.
-pub(crate) fn merge(words: &[u32], splits: usize, queries: usize, k: usize) -> Vec<Selector> {
+pub(crate) fn merge(
+    threads: &Threads,
+    words: &[u32],
+    splits: usize,
+    queries: usize,
+    k: usize,
+) -> Vec<Selector> {
     let merge = |q: usize| {
         let mut selector = Selector::new(k);
         for split in 0..splits {
@@ -132,7 +138,7 @@ pub(crate) fn merge(words: &[u32], splits: usize, queries: usize, k: usize) -> V
         }
         selector
     };
-    (0..queries).into_par_iter().map(merge).collect()
+    threads.map(words.len(), (0..queries).into_par_iter(), merge)
 }
 
 /// Some of the queries on the device, to be searched for together.
@@ -304,7 +310,7 @@ impl<'a> Pass<'a> {
             return Ok(vec![Selector::new(k); n]);
         }
         let words = self.read(&found, splits * n * (2 * k + 1))?;
-        Ok(merge(&words, splits, n, k))
+        Ok(merge(self.args.corpus.device().threads(), &words, splits, n, k))
     }
 
     /// Large k: scores of all queries of the pass and as many rows as a slab holds, selected from on the host.
@@ -337,7 +343,10 @@ impl<'a> Pass<'a> {
                     Exclude::PerQuery(maps) => Some(&maps[self.queries.clone()]),
                     _ => None,
                 };
-                selectors.par_iter_mut().zip(keys.par_chunks(span)).enumerate().for_each(
+                let each = selectors.par_iter_mut().zip(keys.par_chunks(span)).enumerate();
+                self.args.corpus.device().threads().for_each(
+                    keys.len(),
+                    each,
                     |(q, (selector, keys))| {
                         for (row, &key) in (chunk.start + first..).zip(keys) {
                             let entry = entry(key, row as u32);

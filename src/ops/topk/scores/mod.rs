@@ -9,13 +9,13 @@ pub(crate) mod cuda;
 #[cfg(feature = "wgpu")]
 pub(crate) mod wgpu;
 
-use rayon::prelude::*;
-
-use super::select::Entry;
+use super::select::{self, Entry};
 use super::{Exclude, Selector, entry, key};
 #[cfg(any(feature = "cuda", feature = "wgpu"))]
 use crate::device::Backend;
 use crate::device::Device;
+use crate::device::threads::Threads;
+use crate::device::threads::items::*;
 use crate::{Result, Tensor};
 
 /// The largest k whose lists the kernels keep.
@@ -35,6 +35,7 @@ pub(crate) struct Selection<'a> {
     /// The documents' numbers, ascending. Entries are their places here, whose order is the same.
     numbers: Vec<u32>,
     place: Place,
+    threads: Threads,
 }
 
 enum Place {
@@ -79,8 +80,8 @@ impl<'a> Selection<'a> {
         };
         #[cfg(not(any(feature = "cuda", feature = "wgpu")))]
         let place = Place::host(queries, k);
-        let _ = (device, widest);
-        Ok(Selection { queries, exclude, numbers: Vec::new(), place })
+        let (threads, _) = (device.threads().clone(), widest);
+        Ok(Selection { queries, exclude, numbers: Vec::new(), place, threads })
     }
 
     /// Takes the scores \[Q, n\] f32 of the documents `numbers`, which are greater than all before.
@@ -112,7 +113,8 @@ impl<'a> Selection<'a> {
         let width = scores.len() / self.queries;
         let numbers = &self.numbers[base..];
         let (queries, exclude) = (selectors.par_iter_mut().enumerate(), self.exclude);
-        queries.zip(scores.par_chunks(width)).for_each(|((q, selector), scores)| {
+        let each = queries.zip(scores.par_chunks(width));
+        self.threads.for_each(scores.len(), each, |((q, selector), scores)| {
             for (at, (&score, &number)) in (base..).zip(scores.iter().zip(numbers)) {
                 let (key, entry) = (key(score), entry(key(score), at as u32));
                 if key > LOWEST
@@ -135,13 +137,11 @@ impl<'a> Selection<'a> {
         };
         self.select(last)?;
         let mut found: Vec<Vec<Entry>> = match self.place {
-            Place::Host { selectors, .. } => {
-                selectors.into_par_iter().map(Selector::finish).collect()
-            }
+            Place::Host { selectors, .. } => select::finish(&self.threads, selectors),
             #[cfg(feature = "cuda")]
             Place::Cuda(lists) => lists.finish()?,
             #[cfg(feature = "wgpu")]
-            Place::Wgpu(lists) => lists.finish()?,
+            Place::Wgpu(lists) => lists.finish(&self.threads)?,
         };
         let number = |e: Entry| entry((e >> 32) as u32, self.numbers[!(e as u32) as usize]);
         found.iter_mut().flatten().for_each(|e| *e = number(*e));
@@ -164,9 +164,13 @@ fn masks(scores: &Tensor, exclude: Exclude<'_>, numbers: &[u32]) -> Result<Optio
             .enumerate()
             .fold(0, |bits, (i, n)| bits | (map.contains(*n as usize) as u32) << i),
     };
-    let words = maps.par_iter().flat_map_iter(|map| numbers.chunks(32).map(move |n| (map, n)));
-    let words: Vec<u32> = words.map(word).collect();
     let shape = [maps.len(), numbers.len().div_ceil(32)];
+    let mut words = vec![0u32; shape[0] * shape[1]];
+    let (cost, rows) = (maps.len() * numbers.len(), words.par_chunks_mut(shape[1].max(1)));
+    scores.device().threads().for_each(cost, rows.zip(maps), |(words, map)| {
+        let each = words.iter_mut().zip(numbers.chunks(32));
+        each.for_each(|(to, numbers)| *to = word((map, numbers)));
+    });
     Tensor::from_slice(scores.device(), &shape, &words).map(Some)
 }
 

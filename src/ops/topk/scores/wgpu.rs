@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use super::LISTS;
+use crate::device::threads::Threads;
 use crate::device::wgpu::{Binding, WgpuBuffer, WgpuDevice, spread};
-use crate::ops::topk::select::{Entry, Selector};
+use crate::ops::topk::select::{Entry, finish};
 use crate::ops::topk::wgpu::merge;
 use crate::template::{Family, Spec, keys, params};
 use crate::{Result, Tensor};
@@ -118,7 +119,7 @@ impl Lists {
         Ok(())
     }
 
-    pub(super) fn finish(self) -> Result<Vec<Vec<Entry>>> {
+    pub(super) fn finish(self, threads: &Threads) -> Result<Vec<Vec<Entry>>> {
         let Lists { gpu, found, queries, splits, k, resume } = self;
         if !resume {
             return Ok(vec![Vec::new(); queries]);
@@ -127,6 +128,6 @@ impl Lists {
         let read = gpu.read(&found, 0, (words * size_of::<u32>()) as u64);
         gpu.wait()?;
         let words: Vec<u32> = bytemuck::pod_collect_to_vec(&pollster::block_on(read)?);
-        Ok(merge(&words, splits, queries, k).into_iter().map(Selector::finish).collect())
+        Ok(finish(threads, merge(threads, &words, splits, queries, k)))
     }
 }
