@@ -50,7 +50,8 @@ mod options {
     ///
     /// - Devices without [`threads`](Self::threads) and [`pool`](Self::pool) share one set of threads, as many as the machine
     ///   offers, or as the environment variable `RAYON_NUM_THREADS` says. They start with the first work that is large enough
-    ///   for them and are never stopped. Image preprocessors and tokenizers of models that are only read use them as well.
+    ///   for them and are never stopped. Image
+    ///   preprocessors use them too, unless they are told otherwise.
     /// - What takes less than about 150 microseconds runs in the thread that calls, without any other: adding a few vectors,
     ///   searching some hundreds.
     /// - A call that needs the threads waits until they are free. Work of one device with threads of its own does not wait for

@@ -193,6 +193,12 @@ pub(crate) fn offered() -> usize {
     asked.filter(|&n| n > 0).unwrap_or_else(offered)
 }
 
+impl std::fmt::Debug for Threads {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Threads({})", self.0.count)
+    }
+}
+
 /// Runs `work` in a pool for a thread of another pool. To wait by means of rayon, such a thread would take up other work of
 /// its own pool, on top of this call: that is the caller's work, which may wait for a lock that this call is made under.
 /// So a new thread does the waiting, which costs some tens of microseconds.
@@ -224,4 +230,127 @@ fn in_order<I: Items>(items: I, f: impl FnMut(I::Item)) {
         }
     }
     items.with_producer(Each(f));
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+    use std::sync::Mutex;
+    use std::thread::{self, ThreadId};
+
+    use super::items::*;
+    use super::*;
+    use crate::{Device, Result};
+
+    /// The names of the threads that ran a loop.
+    fn names(threads: &Threads, nanoseconds: usize) -> HashSet<String> {
+        let name = |_| thread::current().name().unwrap_or_default().to_string();
+        threads.map(nanoseconds, (0..500).into_par_iter(), name).into_iter().collect()
+    }
+
+    fn given(count: usize) -> DeviceOptions {
+        let builder = rayon::ThreadPoolBuilder::new().num_threads(count);
+        let pool = builder.thread_name(|i| format!("given-{i}")).build().unwrap();
+        // The pool that was given counts.
+        DeviceOptions { pool: Some(Arc::new(pool)), threads: Some(1), ..Default::default() }
+    }
+
+    #[test]
+    fn the_pool_that_a_device_is_given_runs_its_loops() {
+        let mut devices: Vec<Result<Device>> = vec![Ok(Device::cpu_with(given(3)))];
+        devices.push(Device::by_name_with("cuda", given(3)));
+        devices.push(Device::by_name_with("wgpu", given(3)));
+        for device in devices.into_iter().flatten() {
+            let threads = device.threads();
+            let ran = names(threads, SMALL);
+            assert!(ran.iter().all(|name| name.starts_with("given-")), "{device:?}: {ran:?}");
+            assert_eq!((threads.count(), threads.run(SMALL, || threads.count())), (1, 3));
+        }
+    }
+
+    #[test]
+    fn little_work_starts_no_thread() {
+        let threads = Threads::new(&DeviceOptions { threads: Some(2), ..Default::default() });
+        let here: HashSet<_> = thread::current().name().map(String::from).into_iter().collect();
+        assert_eq!(names(&threads, SMALL - 1), here);
+        assert_eq!(threads.run(SMALL - 1, || threads.count()), 1);
+        // Nor does one item, however long it takes.
+        let alone = threads.map(usize::MAX, [()].par_iter(), |_| thread::current().id());
+        assert_eq!(alone, [thread::current().id()]);
+        assert!(threads.0.started.get().is_none());
+        assert!(names(&threads, SMALL).iter().all(|name| name.starts_with("nearkin-")));
+    }
+
+    #[test]
+    fn devices_share_threads_unless_they_have_their_own() {
+        let same = |a: &Device, b: &Device| Arc::ptr_eq(&a.threads().0, &b.threads().0);
+        let own =
+            |count| Device::cpu_with(DeviceOptions { threads: Some(count), ..Default::default() });
+        assert!(same(&Device::cpu(), &Device::cpu()));
+        assert!(!same(&own(2), &own(2)) && !same(&own(2), &Device::cpu()));
+        let two = own(2);
+        assert!(same(&two, &two.clone()));
+        for (asked, got) in [(0, 1), (1, 1), (3, 3)] {
+            let device = own(asked);
+            assert_eq!(device.threads().run(SMALL, || device.threads().count()), got);
+        }
+    }
+
+    /// What runs inside runs where it is, and what a worker of another pool asks for does not run in that pool.
+    #[test]
+    fn work_is_passed_on_once() {
+        let threads = Threads::new(&DeviceOptions { threads: Some(2), ..Default::default() });
+        let id = || thread::current().id();
+        let ids: (ThreadId, ThreadId) = threads.run(SMALL, || (id(), threads.run(SMALL, id)));
+        assert_eq!(ids.0, ids.1);
+        let other = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+        let seen = Mutex::new(HashSet::new());
+        other.install(|| {
+            threads.for_each(SMALL, (0..100).into_par_iter(), |_| {
+                seen.lock().unwrap().extend(thread::current().name().map(String::from));
+            });
+        });
+        assert!(seen.lock().unwrap().iter().all(|name| name.starts_with("nearkin-")), "{seen:?}");
+    }
+
+    #[test]
+    fn loops_give_the_same_wherever_they_run() {
+        let threads = Threads::new(&DeviceOptions { threads: Some(3), ..Default::default() });
+        let data: Vec<u32> = (0..1000).collect();
+        let sum = |(i, part): (usize, &[u32])| (i, part.iter().sum::<u32>());
+        let want: Vec<_> = data.chunks(7).enumerate().map(sum).collect();
+        let numbers: Vec<f32> = data.iter().map(|i| ((i * 37) % 1000) as f32 - 400.0).collect();
+        let mut sorted = numbers.clone();
+        sorted.sort_by(f32::total_cmp);
+        for cost in [0, usize::MAX] {
+            assert_eq!(threads.map(cost, data.par_chunks(7).enumerate(), sum), want);
+            let mut twice = data.clone();
+            let each = twice.par_chunks_mut(7).zip(data.par_chunks(7));
+            threads.for_each_init(
+                cost,
+                each,
+                || 2,
+                |two, (to, from)| {
+                    to.iter_mut().zip(from).for_each(|(to, from)| *to = *two * from);
+                },
+            );
+            assert!(twice.iter().zip(&data).all(|(two, one)| *two == 2 * one));
+        }
+        let mut by_threads = numbers.repeat(100);
+        threads.sort(&mut by_threads);
+        assert!(by_threads.is_sorted());
+        let mut here = numbers;
+        threads.sort(&mut here);
+        assert_eq!(here, sorted);
+    }
+
+    #[test]
+    #[should_panic(expected = "of a loop")]
+    fn a_panic_of_a_loop_goes_to_who_started_it() {
+        let other = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+        other.install(|| {
+            let all = (0..10).into_par_iter();
+            Threads::shared().for_each(SMALL, all, |i| assert!(i < 5, "of a loop"));
+        });
+    }
 }
