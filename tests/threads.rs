@@ -19,9 +19,8 @@ use nearkin::{DType, Device, DeviceOptions};
 use rayon::prelude::*;
 
 const DIM: usize = 64;
-/// Rows of indexes that are searched where they are asked, and of those that need threads.
+/// Rows of indexes that are searched where they are asked.
 const FEW: usize = 40;
-const MANY: usize = 20_000;
 /// After this long a call is taken to wait for ever.
 const PATIENCE: Duration = Duration::from_secs(400);
 
@@ -41,19 +40,22 @@ fn bits(found: Vec<Vec<Hit>>) -> Vec<u32> {
     found.iter().flatten().flat_map(bits).collect()
 }
 
-/// Searches of every kind of index over `rows` vectors, and embeddings of texts: their bits.
-fn everything(device: &Device, rows: usize) -> Vec<(&'static str, Vec<u32>)> {
-    let small = rows == FEW;
+/// Rows and queries of searches that need threads; of a GPU's the host's part is what does, and emulated ones are slow.
+fn many(device: &Device) -> [usize; 2] {
+    if device.is_cpu() { [20_000, 17] } else { [4000, 40] }
+}
+
+/// Searches of every kind of index, and embeddings of texts and images: their bits.
+fn everything(device: &Device, small: bool) -> Vec<(&'static str, Vec<u32>)> {
+    let [rows, asked] = if small { [FEW, 2] } else { many(device) };
     let mut rng = Rng(2);
     let mut all = Vec::new();
 
-    let queries = rng.normals(if small { 2 } else { 17 } * DIM);
+    let queries = rng.normals(asked * DIM);
     let index = flat(device, rows);
     // Beyond 256, GPUs leave the selection to the host.
-    for (name, k) in [("flat", 10), ("flat, many", 300)] {
-        for metric in [Metric::Dot, Metric::Cosine, Metric::L2] {
-            all.push((name, bits(index.search(&queries, k, metric, None).unwrap())));
-        }
+    for (k, metric) in [(10, Metric::Cosine), (10, Metric::L2), (300, Metric::Dot)] {
+        all.push(("flat", bits(index.search(&queries, k, metric, None).unwrap())));
     }
 
     let vectors = Rng(1).normals(rows * DIM);
@@ -66,11 +68,9 @@ fn everything(device: &Device, rows: usize) -> Vec<(&'static str, Vec<u32>)> {
     for hasher in hashers {
         let mut index = BinaryIndex::new(hasher, Keep::Int8).unwrap();
         index.add(&names(rows), &vectors).unwrap();
-        for asymmetric in [false, true] {
-            for k in [10, 100] {
-                let search = BinarySearch { asymmetric, ..BinarySearch::new(Metric::Dot, k) };
-                all.push(("binary", bits(index.search(&queries, &search).unwrap())));
-            }
+        for (asymmetric, k) in [(false, 10), (true, 100)] {
+            let search = BinarySearch { asymmetric, ..BinarySearch::new(Metric::Dot, k) };
+            all.push(("binary", bits(index.search(&queries, &search).unwrap())));
         }
     }
 
@@ -146,7 +146,7 @@ fn start_global(threads: usize) {
     rayon::ThreadPoolBuilder::new().num_threads(threads).build_global().unwrap();
 }
 
-/// Waits for as many messages as there are senders' calls to come, each sent when a call has returned.
+/// The next message of a thread that makes calls.
 fn expect(done: &Receiver<String>, what: &str) -> String {
     done.recv_timeout(PATIENCE).unwrap_or_else(|e| panic!("{what}: nothing came back: {e}"))
 }
@@ -169,15 +169,15 @@ fn calls_return_while_the_global_threads_are_busy() {
     let (finished, done) = channel();
     let calls = std::thread::spawn(move || {
         for (name, device) in main_devices() {
-            for rows in [FEW, MANY] {
-                everything(device, rows);
-                finished.send(format!("{name}, {rows} rows")).unwrap();
+            for small in [true, false] {
+                everything(device, small);
+                finished.send(format!("{name}, small: {small}")).unwrap();
             }
         }
     });
     for (name, _) in main_devices() {
-        for rows in [FEW, MANY] {
-            assert_eq!(expect(&done, name), format!("{name}, {rows} rows"));
+        for small in [true, false] {
+            assert_eq!(expect(&done, name), format!("{name}, small: {small}"));
         }
     }
     calls.join().unwrap();
@@ -192,10 +192,10 @@ fn a_search_below_a_read_lock_in_a_parallel_loop_returns() {
     let (finished, done) = channel();
     let calls = std::thread::spawn(move || {
         for (name, device) in main_devices() {
-            // The emulator takes its time.
-            let (rounds, rows) = if *name == "cpu" { (30, MANY) } else { (2, 4000) };
+            let [rows, asked] = many(device);
+            let (rounds, items) = if device.is_cpu() { (40, 16) } else { (1, 6) };
             let lock = RwLock::new([flat(device, FEW), flat(device, rows)]);
-            let queries = Rng(3).normals(40 * DIM);
+            let queries = Rng(3).normals(asked * DIM);
             for _ in 0..rounds {
                 std::thread::scope(|scope| {
                     let (searching, searched) = channel::<()>();
@@ -205,11 +205,11 @@ fn a_search_below_a_read_lock_in_a_parallel_loop_returns() {
                             drop(lock.write().unwrap());
                         }
                     });
-                    (0..16).into_par_iter().for_each(|_| {
+                    (0..items).into_par_iter().for_each(|_| {
                         let indexes = lock.read().unwrap();
                         for index in indexes.iter() {
                             let found = index.search(&queries, 300, Metric::Dot, None).unwrap();
-                            assert_eq!(found.len(), 40);
+                            assert_eq!(found.len(), asked);
                         }
                     });
                     drop(searching);
@@ -231,7 +231,7 @@ fn bits_do_not_depend_on_the_threads() {
     let own = |threads| DeviceOptions { threads: Some(threads), ..Default::default() };
     let given = DeviceOptions { pool: Some(Arc::new(pool)), ..Default::default() };
     for (name, device) in main_devices() {
-        let want = everything(device, MANY);
+        let want = everything(device, false);
         // A GPU's host does little; one other number of threads shows it.
         let others =
             if *name == "cpu" { vec![own(1), own(3), given.clone()] } else { vec![own(1)] };
@@ -241,7 +241,7 @@ fn bits_do_not_depend_on_the_threads() {
                 "wgpu" => open_wgpu(options).unwrap(),
                 name => Device::by_name_with(name, options).unwrap(),
             };
-            for (got, want) in everything(&other, MANY).iter().zip(&want) {
+            for (got, want) in everything(&other, false).iter().zip(&want) {
                 assert!(got == want, "{what}: {}", want.0);
             }
         }
@@ -252,8 +252,9 @@ fn bits_do_not_depend_on_the_threads() {
 #[test]
 fn the_global_threads_are_never_started() {
     for (_, device) in main_devices() {
-        everything(device, FEW);
-        everything(device, MANY);
+        for small in [true, false] {
+            everything(device, small);
+        }
     }
     assert!(!Device::all().is_empty());
     start_global(2);
