@@ -196,7 +196,7 @@ fn host_memory_that_is_short_is_an_error() {
 #[test]
 fn a_memory_limit_is_out_of_memory_and_the_device_goes_on() {
     let options = DeviceOptions { memory_limit: Some(1 << 20), ..Default::default() };
-    let mut limited = vec![("cpu", Device::cpu_with(options))];
+    let mut limited = vec![("cpu", Device::cpu_with(options.clone()))];
     if let Ok(device) = open_wgpu(options) {
         limited.push(("wgpu", device));
     }

@@ -6,10 +6,10 @@ mod common;
 use std::path::Path;
 
 use common::{Rng, golden};
-use nearkin::Error;
 use nearkin::images::{
     Image, Interpolation, Pixels, Preprocessor, interpolate_positions, pad, patches,
 };
+use nearkin::{Device, DeviceOptions, Error};
 use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
 use serde_json::{Map, Value, json};
@@ -691,8 +691,9 @@ fn many_files_share_one_budget_and_none_waits_for_ever() {
     let expected: Vec<Pixels> =
         files.iter().map(|file| free.pixels(&Image::open(file).unwrap()).unwrap()).collect();
     for threads in [1, 3, 8] {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-        let found = pool.install(|| rayon::join(|| tight.files(&files), || tight.files(&files)));
+        let options = DeviceOptions { threads: Some(threads), ..Default::default() };
+        let tight = tight.clone().with_device(&Device::cpu_with(options));
+        let found = rayon::join(|| tight.files(&files), || tight.files(&files));
         assert_eq!(found.0.unwrap(), expected);
         assert_eq!(found.1.unwrap(), expected);
     }

@@ -10,12 +10,14 @@ pub(crate) mod cpu;
 pub(crate) mod cuda;
 pub(crate) mod host;
 pub(crate) mod mapping;
+pub(crate) mod threads;
 mod transfers;
 #[cfg(feature = "wgpu")]
 pub(crate) mod wgpu;
 
 use std::sync::Arc;
 
+use self::threads::Threads;
 use crate::{Error, Result};
 
 #[cfg(feature = "cuda")]
@@ -41,9 +43,33 @@ mod options {
         Medium,
     }
 
-    /// Limits that a caller may set below what the hardware offers.
-    #[derive(Clone, Copy, Debug, Default)]
+    /// Limits that a caller may set below what the hardware offers, and the threads that the host's part of the work runs on.
+    ///
+    /// # Threads
+    /// Models, operations and indexes on a CPU device compute on threads of the crate's own. On a GPU the host does parts of
+    /// the work too: it tokenizes texts, measures vectors that are added, merges what a search found on parts of a corpus, fits
+    /// hashers, codecs and CUR indexes. Rayon's global threads, which belong to the program, are never used nor started.
+    ///
+    /// - Devices without [`threads`](Self::threads) and [`pool`](Self::pool) share one set of threads, as many as the machine
+    ///   offers, or as the environment variable `RAYON_NUM_THREADS` says. They start with the first work that is large enough
+    ///   for them and are never stopped. Image
+    ///   preprocessors use them too, unless they are told otherwise.
+    /// - What takes less than about 150 microseconds runs in the thread that calls, without any other: adding a few vectors,
+    ///   searching some hundreds.
+    /// - A call that needs the threads waits until they are free. Work of one device with threads of its own does not wait for
+    ///   that of others.
+    /// - A caller may be a worker of another rayon pool and hold locks: while it waits, it takes up no other work of that pool,
+    ///   and the crate's threads never take a lock of the caller's. A thread does the waiting for it, which costs some tens
+    ///   of microseconds for each loop. This does not hold for workers of the [`pool`](Self::pool) that was given: to them the
+    ///   crate's work is like their own, and they may take up other work while they wait.
+    /// - Results do not depend on the number of threads.
+    #[derive(Clone, Debug, Default)]
     pub struct DeviceOptions {
+        /// Threads that the host's part of the work may use, for this device alone; at least one. Nothing: those that devices share.
+        pub threads: Option<usize>,
+        /// Threads of the caller's that the host's part of the work uses, in place of [`threads`](Self::threads). This makes
+        /// rayon 1 a part of this crate's interface.
+        pub pool: Option<std::sync::Arc<rayon::ThreadPool>>,
         /// Bytes that the device may hold for us; an allocation beyond them is [`OutOfMemory`](crate::Error::OutOfMemory).
         pub memory_limit: Option<u64>,
         /// wgpu: bytes that one storage binding may span; operations split their work accordingly.
@@ -61,7 +87,7 @@ mod options {
 
 /// A device: the CPU, or a GPU through CUDA or wgpu. Cloning is cheap and gives the same device.
 #[derive(Clone)]
-pub struct Device(Arc<Backend>);
+pub struct Device(Arc<Backend>, Threads);
 
 pub(crate) enum Backend {
     Cpu(cpu::CpuDevice),
@@ -101,7 +127,8 @@ impl Device {
 
     /// The CPU with limits.
     pub fn cpu_with(options: DeviceOptions) -> Device {
-        Device(Arc::new(Backend::Cpu(cpu::CpuDevice::new(options.memory_limit))))
+        let backend = Backend::Cpu(cpu::CpuDevice::new(options.memory_limit));
+        Device::of(backend, &options)
     }
 
     /// The `index`-th GPU that NVIDIA's driver offers.
@@ -117,8 +144,8 @@ impl Device {
     /// [`Device::cuda`] with options.
     #[cfg(feature = "cuda")]
     pub fn cuda_with(index: usize, options: DeviceOptions) -> Result<Device> {
-        let device = self::cuda::CudaDevice::open(index, options)?;
-        Ok(Device(Arc::new(Backend::Cuda(Arc::new(device)))))
+        let device = self::cuda::CudaDevice::open(index, &options)?;
+        Ok(Device::of(Backend::Cuda(Arc::new(device)), &options))
     }
 
     /// Adopts a context and stream that an engine already has. Everything is enqueued on that stream.
@@ -131,8 +158,8 @@ impl Device {
         stream: Arc<cudarc::driver::CudaStream>,
         options: DeviceOptions,
     ) -> Result<Device> {
-        let device = self::cuda::CudaDevice::adopt(context, stream, options)?;
-        Ok(Device(Arc::new(Backend::Cuda(Arc::new(device)))))
+        let device = self::cuda::CudaDevice::adopt(context, stream, &options)?;
+        Ok(Device::of(Backend::Cuda(Arc::new(device)), &options))
     }
 
     /// The CUDA context and stream of this device, if it is a CUDA device. While the stream is being captured into a graph, copies
@@ -182,8 +209,8 @@ impl Device {
                 ),
             },
         })?;
-        let device = self::wgpu::WgpuDevice::open(adapter, options)?;
-        Ok(Device(Arc::new(Backend::Wgpu(Arc::new(device)))))
+        let device = self::wgpu::WgpuDevice::open(adapter, &options)?;
+        Ok(Device::of(Backend::Wgpu(Arc::new(device)), &options))
     }
 
     /// Adopts a device and queue that an engine already has. Tensors then share its memory, launches its queue.
@@ -195,8 +222,8 @@ impl Device {
         queue: ::wgpu::Queue,
         options: DeviceOptions,
     ) -> Device {
-        let device = self::wgpu::WgpuDevice::from_raw(device, queue, options);
-        Device(Arc::new(Backend::Wgpu(Arc::new(device))))
+        let device = self::wgpu::WgpuDevice::from_raw(device, queue, &options);
+        Device::of(Backend::Wgpu(Arc::new(device)), &options)
     }
 
     /// The wgpu device and queue behind this device, if it is one.
@@ -222,7 +249,7 @@ impl Device {
             Ok(driver) if driver.emulated => tracing::info!("CUDA passed over: it is emulated"),
             Ok(_) => {
                 for index in 0..self::cuda::count() {
-                    match Device::cuda_with(index, options) {
+                    match Device::cuda_with(index, options.clone()) {
                         Ok(device) => {
                             tracing::info!(
                                 gpu = device.name(),
@@ -244,14 +271,14 @@ impl Device {
                     tracing::info!(adapter = info.name, "passed over: a software adapter");
                     continue;
                 }
-                match self::wgpu::WgpuDevice::open(adapter, options) {
+                match self::wgpu::WgpuDevice::open(adapter, &options) {
                     Ok(device) => {
                         tracing::info!(
                             adapter = info.name,
                             index = i,
                             "chosen: a hardware adapter"
                         );
-                        return Device(Arc::new(Backend::Wgpu(Arc::new(device))));
+                        return Device::of(Backend::Wgpu(Arc::new(device)), &options);
                     }
                     Err(e) => tracing::warn!(adapter = info.name, "passed over: {e}"),
                 }
@@ -305,7 +332,7 @@ impl Device {
             name: cpu_name(),
             kind: "cpu".into(),
             backend: "rust".into(),
-            driver: format!("{} threads", rayon::current_num_threads()),
+            driver: format!("{} threads", threads::offered()),
             memory: physical_memory(),
             features: cpu_features(),
             best: false,
@@ -353,18 +380,17 @@ impl Device {
         all
     }
 
+    fn of(backend: Backend, options: &DeviceOptions) -> Device {
+        Device(Arc::new(backend), Threads::new(options))
+    }
+
     pub(crate) fn backend(&self) -> &Backend {
         &self.0
     }
 
-    /// Does work of several operations, on the CPU as one task of its threads: an operation that is called from another
-    /// thread wakes one of them, and that thread again when it is done.
-    pub(crate) fn together<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
-        match self.backend() {
-            Backend::Cpu(_) => rayon::scope(|_| work()),
-            #[cfg(any(feature = "cuda", feature = "wgpu"))]
-            _ => work(),
-        }
+    /// The threads that the host's part of the work runs on.
+    pub(crate) fn threads(&self) -> &Threads {
+        &self.1
     }
 
     /// Whether it is a GPU with the memory, and so the multiprocessors, for batches of tens of thousands of tokens.

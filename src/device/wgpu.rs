@@ -182,7 +182,7 @@ fn rank(kind: wgpu::DeviceType) -> u8 {
 }
 
 impl WgpuDevice {
-    pub(crate) fn open(adapter: &wgpu::Adapter, options: DeviceOptions) -> Result<Self> {
+    pub(crate) fn open(adapter: &wgpu::Adapter, options: &DeviceOptions) -> Result<Self> {
         let info = adapter.get_info();
         let mut features =
             adapter.features() & (wgpu::Features::SUBGROUP | wgpu::Features::SHADER_F16);
@@ -214,7 +214,7 @@ impl WgpuDevice {
     pub(crate) fn from_raw(
         device: wgpu::Device,
         queue: wgpu::Queue,
-        options: DeviceOptions,
+        options: &DeviceOptions,
     ) -> Self {
         let info = device.adapter_info();
         Self::adopt(device, queue, info, options, Arc::default())
@@ -224,7 +224,7 @@ impl WgpuDevice {
         device: wgpu::Device,
         queue: wgpu::Queue,
         info: wgpu::AdapterInfo,
-        options: DeviceOptions,
+        options: &DeviceOptions,
         lost: Arc<Mutex<Option<String>>>,
     ) -> Self {
         let limits = device.limits();

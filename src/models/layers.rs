@@ -314,6 +314,15 @@ struct Layer {
     rotation: Option<usize>,
 }
 
+impl Layer {
+    /// About how many nanoseconds a token takes: 16 multiply-adds each.
+    fn cost(&self) -> usize {
+        let linear = [&self.qkv, &self.output, &self.up, &self.down];
+        let size = |linear: &&Linear| linear.weight.shape().iter().product::<usize>();
+        linear.iter().map(size).sum::<usize>() / 16
+    }
+}
+
 /// Attention to another encoder's states, with its norm behind.
 pub(crate) struct Cross {
     query: Linear,
@@ -504,7 +513,10 @@ impl Stack {
 
     /// One layer.
     fn layer(&self, layer: &Layer, x: Hidden, pass: Pass<'_>) -> Result<Hidden> {
-        layer.qkv.weight.device().together(|| self.compute(layer, x, pass))
+        // On a GPU operations are enqueued, which no other thread would do sooner.
+        let device = layer.qkv.weight.device();
+        let cost = if device.is_cpu() { x.full.shape()[0] * layer.cost() } else { 0 };
+        device.threads().run(cost, || self.compute(layer, x, pass))
     }
 
     /// Attention and the feed-forward net. Each activation is given back as soon as it has been read, as the documented

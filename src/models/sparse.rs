@@ -62,7 +62,8 @@ impl SparseEncoder {
             let problem = format!("no head over the vocabulary is known for {}", config.name);
             return Err(Error::Config { file: config.file, problem });
         };
-        let tokenizer = Tokenizer::open(folder, &config, &Reading::open(folder)?)?;
+        let tokenizer =
+            Tokenizer::open(folder, &config, &Reading::open(folder)?, device.threads())?;
         let weights = Weights::open(folder)?;
         let loader = Loader::new(&weights, &config, device, dtype)?;
         let shape = &config.parts.shape;

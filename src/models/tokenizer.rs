@@ -11,7 +11,6 @@ use std::borrow::Cow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
-use rayon::prelude::*;
 use tokenizers::{
     Encoding, NormalizedString, Normalizer, PostProcessor, TruncationDirection, TruncationParams,
     TruncationStrategy, truncate_encodings,
@@ -22,6 +21,8 @@ use self::cut::Cuts;
 use super::config::TextConfig;
 use super::modules::Reading;
 use crate::budget::Budget;
+use crate::device::threads::Threads;
+use crate::device::threads::items::*;
 use crate::{Error, Result, files};
 
 /// Bytes of text that all threads tokenize at the same time, besides those of short texts.
@@ -30,6 +31,8 @@ static TEXTS: Budget = Budget::new(2 << 20);
 const SHORT: usize = 16 << 10;
 /// Bytes of a text that are tried first, for each token that is kept; most tokens have three to five.
 const BYTES_A_TOKEN: usize = 8;
+/// About how many nanoseconds a byte of text takes.
+const NANOSECONDS: usize = 200;
 /// Special tokens around a text or pair at most.
 const MOST_SPECIAL: usize = 1024;
 
@@ -47,6 +50,7 @@ pub(crate) struct Tokenizer {
     cuts: Option<Cuts>,
     /// Rows of the token-type table, or 0 where the model is not given types.
     types: usize,
+    threads: Threads,
 }
 
 /// Parses `tokenizer.json`. A file that was cut off, or that asks for too much, is found before the crate sees it.
@@ -119,7 +123,12 @@ impl Tokenizer {
     ///
     /// # Errors
     /// [`Error::Tokenizer`] if the file is missing, malformed or beyond what [`bounds`] allows, or leaves no room for a text.
-    pub(crate) fn open(folder: &Path, config: &TextConfig, reading: &Reading) -> Result<Tokenizer> {
+    pub(crate) fn open(
+        folder: &Path,
+        config: &TextConfig,
+        reading: &Reading,
+        threads: &Threads,
+    ) -> Result<Tokenizer> {
         let file = folder.join("tokenizer.json");
         let bad = |problem: String| Error::Tokenizer { file: file.clone(), problem };
         if !file.is_file() {
@@ -159,7 +168,19 @@ impl Tokenizer {
             true => TruncationDirection::Left,
             false => TruncationDirection::Right,
         };
-        Ok(Tokenizer { inner, file, limit, direction, lower_case, vocab, most, cuts, types })
+        let threads = threads.clone();
+        Ok(Tokenizer {
+            inner,
+            file,
+            limit,
+            direction,
+            lower_case,
+            vocab,
+            most,
+            cuts,
+            types,
+            threads,
+        })
     }
 
     /// The same tokenizer with another limit, which is at most this one's.
@@ -202,7 +223,10 @@ impl Tokenizer {
         prompt: &str,
         texts: &[S],
     ) -> Result<Vec<Encoded>> {
-        texts.par_iter().map(|text| self.one(&after(prompt, text.as_ref()))).collect()
+        let texts: Vec<&str> = texts.iter().map(AsRef::as_ref).collect();
+        let cost = texts.iter().map(|text| NANOSECONDS * (prompt.len() + text.len())).sum();
+        let one = |text: &&str| self.one(&after(prompt, text));
+        self.threads.map(cost, texts.par_iter(), one).into_iter().collect()
     }
 
     /// Tokenizes pairs in parallel, each with `prompt` before its first text.
@@ -214,7 +238,12 @@ impl Tokenizer {
         prompt: &str,
         pairs: &[(S, S)],
     ) -> Result<Vec<Encoded>> {
-        pairs.par_iter().map(|(a, b)| self.pair(&after(prompt, a.as_ref()), b.as_ref())).collect()
+        let pairs: Vec<(&str, &str)> =
+            pairs.iter().map(|(a, b)| (a.as_ref(), b.as_ref())).collect();
+        let length = |(a, b): &(&str, &str)| prompt.len() + a.len() + b.len();
+        let cost = pairs.iter().map(|pair| NANOSECONDS * length(pair)).sum();
+        let one = |(a, b): &(&str, &str)| self.pair(&after(prompt, a), b);
+        self.threads.map(cost, pairs.par_iter(), one).into_iter().collect()
     }
 
     fn bad(&self, problem: String) -> Error {
@@ -596,7 +625,8 @@ mod tests {
         let mut config = TextConfig::open(&golden(name)).unwrap();
         config.parts.positions = limit + config.parts.skipped;
         let reading = Reading { limit: Some(limit), lower_case, ..Reading::default() };
-        let tokenizer = Tokenizer::open(&golden(name), &config, &reading).unwrap();
+        let tokenizer =
+            Tokenizer::open(&golden(name), &config, &reading, Threads::shared()).unwrap();
         let mut whole = tokenizer.inner.clone();
         let cut = TruncationParams {
             max_length: limit,

@@ -4,7 +4,8 @@
 //! the host in f64. For N vectors and C centres of D dimensions a round costs `2 N C D` operations on the device and reads
 //! the vectors once for each 32 MiB of them. The host holds the vectors as f32, `4 N D` bytes, and 12 bytes a vector.
 
-use rayon::prelude::*;
+use crate::device::threads::Threads;
+use crate::device::threads::items::*;
 
 use super::random::SplitMix64;
 use super::topk::{Corpus, Metric, Search, topk};
@@ -80,7 +81,7 @@ pub fn kmeans(vectors: &Tensor, how: &KMeans) -> Result<Clusters> {
     for _ in 0..how.rounds {
         fill(&mut assigned, &mut distances, how.clusters);
         let before = centroids.clone();
-        means(&host, dim, &assigned, &mut centroids);
+        means(device.threads(), &host, dim, &assigned, &mut centroids);
         if before == centroids {
             break;
         }
@@ -123,7 +124,7 @@ fn fill(assigned: &mut [u32], distances: &mut [f32], clusters: usize) {
 }
 
 /// Replaces each centre that has vectors by their mean, added in their order.
-fn means(vectors: &[f32], dim: usize, assigned: &[u32], centroids: &mut [f32]) {
+fn means(threads: &Threads, vectors: &[f32], dim: usize, assigned: &[u32], centroids: &mut [f32]) {
     let clusters = centroids.len() / dim.max(1);
     let mut bounds = vec![0usize; clusters + 1];
     assigned.iter().for_each(|&c| bounds[c as usize + 1] += 1);
@@ -134,7 +135,8 @@ fn means(vectors: &[f32], dim: usize, assigned: &[u32], centroids: &mut [f32]) {
         members[next[c as usize]] = i as u32;
         next[c as usize] += 1;
     }
-    centroids.par_chunks_mut(dim.max(1)).enumerate().for_each(|(c, centre)| {
+    let centres = centroids.par_chunks_mut(dim.max(1)).enumerate();
+    threads.for_each(vectors.len(), centres, |(c, centre)| {
         let members = &members[bounds[c]..bounds[c + 1]];
         if members.is_empty() {
             return;

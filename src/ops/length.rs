@@ -10,7 +10,8 @@
 
 use std::ops::RangeInclusive;
 
-use rayon::prelude::*;
+use crate::device::threads::Threads;
+use crate::device::threads::items::*;
 
 /// The exponents of plain vectors: products of two are within 2^-60 and 2^62, sums of 2^32 of them below 2^94, and both
 /// powers are normal numbers.
@@ -54,8 +55,8 @@ pub(crate) fn inverse_length(x: &[f32]) -> f32 {
 }
 
 /// Divides rows by their lengths, however short or long; those without length stay zero.
-pub(crate) fn normalize(rows: &mut [f32], dim: usize) {
-    rows.par_chunks_mut(dim.max(1)).for_each(|row| {
+pub(crate) fn normalize(threads: &Threads, rows: &mut [f32], dim: usize) {
+    threads.for_each(2 * rows.len(), rows.par_chunks_mut(dim.max(1)), |row| {
         reduce(row, &PLAIN);
         let inverse = inverse_length(row);
         row.iter_mut().for_each(|v| *v *= inverse);
@@ -100,13 +101,13 @@ mod tests {
     fn rows_of_any_length_become_unit_vectors() {
         for x in [f32::from_bits(1), 1e-42, 1e-38, 1e-20, 1.0, 1e20, 2e38] {
             let mut row = [x, 0.0, -x, x];
-            normalize(&mut row, 4);
+            normalize(Threads::shared(), &mut row, 4);
             let length = row.iter().map(|&v| (v as f64).powi(2)).sum::<f64>().sqrt();
             assert!((length - 1.0).abs() < 2e-7, "{x}: {row:?}");
             assert_eq!([row[1], -row[2]], [0.0, row[0]]);
         }
         let mut zero = [0.0, -0.0];
-        normalize(&mut zero, 2);
+        normalize(Threads::shared(), &mut zero, 2);
         assert_eq!(zero, [0.0; 2]);
     }
 }

@@ -19,6 +19,7 @@ pub mod select;
 pub mod topk;
 
 pub(crate) mod length;
+pub(crate) mod linear;
 pub(crate) mod math;
 pub(crate) mod random;
 pub(crate) mod rows;

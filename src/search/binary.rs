@@ -4,11 +4,11 @@ use std::borrow::Cow;
 use std::path::Path;
 
 use half::{bf16, f16};
-use rayon::prelude::*;
 
 use super::ids::{self, Filter, Hit, Ids};
 use super::store::{self, File, Vectors};
 use crate::device::Device;
+use crate::device::threads::items::*;
 use crate::ops::hamming::{BinaryCorpus, Hasher, Queries, encode, radius, topk};
 use crate::ops::length;
 use crate::ops::select::{Hits, Search, entry, key};
@@ -232,7 +232,9 @@ impl BinaryIndex {
     /// The candidates ordered by their vectors' scores, the first `k` of them.
     fn rescore(&self, queries: &[f32], hits: &Hits, metric: Metric, k: usize) -> Hits {
         let dim = self.dim();
-        let each = queries.par_chunks(dim).enumerate().map(|(q, query)| {
+        let candidates: usize = hits.iter().map(|(rows, _)| rows.len()).sum();
+        let (cost, each) = (candidates * dim, queries.par_chunks(dim).enumerate());
+        let found = self.device().threads().map(cost, each, |(q, query)| {
             let mut row = vec![0.0f32; dim];
             let rows = hits.get(q).0.iter();
             let mut entries: Vec<_> = rows
@@ -247,7 +249,7 @@ impl BinaryIndex {
             entries
         });
         let mut best = Hits::new();
-        each.collect::<Vec<_>>().into_iter().for_each(|entries| best.push(entries));
+        found.into_iter().for_each(|entries| best.push(entries));
         best
     }
 

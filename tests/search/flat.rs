@@ -141,7 +141,7 @@ fn wrong_requests_are_typed_and_change_nothing() {
 #[test]
 fn a_full_device_keeps_the_index_as_it_was() {
     let options = DeviceOptions { memory_limit: Some(2 << 20), ..Default::default() };
-    let mut limited = vec![Device::cpu_with(options)];
+    let mut limited = vec![Device::cpu_with(options.clone())];
     limited.extend(open_wgpu(options));
     for device in limited {
         let data = Rng(4).normals(1000 * 16);

@@ -298,7 +298,7 @@ fn first_stream(context: &Arc<CudaContext>) -> Result<Arc<CudaStream>, DriverErr
 }
 
 impl CudaDevice {
-    pub(crate) fn open(index: usize, options: DeviceOptions) -> Result<Self> {
+    pub(crate) fn open(index: usize, options: &DeviceOptions) -> Result<Self> {
         let backend = format!("cuda:{index}");
         driver().map_err(|e| match e {
             Error::NoDevice { reason, .. } => Error::NoDevice { backend: backend.clone(), reason },
@@ -325,7 +325,7 @@ impl CudaDevice {
     pub(crate) fn adopt(
         context: Arc<CudaContext>,
         stream: Arc<CudaStream>,
-        options: DeviceOptions,
+        options: &DeviceOptions,
     ) -> Result<Self> {
         let driver = driver()?;
         let name = context.name().unwrap_or_else(|_| format!("cuda:{}", context.ordinal()));
@@ -855,7 +855,7 @@ mod tests {
 
     /// The first device, if there is one.
     pub(super) fn device() -> Option<CudaDevice> {
-        match CudaDevice::open(0, DeviceOptions::default()) {
+        match CudaDevice::open(0, &DeviceOptions::default()) {
             Ok(device) => Some(device),
             Err(e) => {
                 let required = std::env::var("NEARKIN_REQUIRE").unwrap_or_default();

@@ -274,7 +274,7 @@ impl Source<'_> {
         let &Source { folder, weights, device, dtype } = self;
         let loader = Loader::new(weights, &text, device, dtype)?;
         let (meeting, head, labels) = rest(&text, &loader)?;
-        let tokenizer = Tokenizer::open(folder, &text, &Reading::open(folder)?)?;
+        let tokenizer = Tokenizer::open(folder, &text, &Reading::open(folder)?, device.threads())?;
         let tower = vision::loader(weights, &image, device, dtype)?;
         Ok(ImageCrossEncoder {
             text: Encoder::load(text, &loader)?,

@@ -125,7 +125,12 @@ impl CrossEncoder {
         check_dtype(dtype)?;
         let transformer = transformer(folder)?;
         let config = TextConfig::open(&transformer)?;
-        let tokenizer = Tokenizer::open(&transformer, &config, &Reading::open(&transformer)?)?;
+        let tokenizer = Tokenizer::open(
+            &transformer,
+            &config,
+            &Reading::open(&transformer)?,
+            device.threads(),
+        )?;
         let weights = Weights::open(&transformer)?;
         let loader = Loader::new(&weights, &config, device, dtype)?;
         let head = Head::load(&config, &loader)?;

@@ -148,7 +148,8 @@ impl RegionCrossEncoder {
             )));
         }
         let config = Config::parse(&json, &file)?;
-        let tokenizer = Tokenizer::open(folder, &config.text, &Reading::open(folder)?)?;
+        let tokenizer =
+            Tokenizer::open(folder, &config.text, &Reading::open(folder)?, device.threads())?;
         let weights = Weights::open(folder)?;
         let loader = Loader::new(&weights, &config.text, device, dtype)?;
         let heads = Head::load(&config, &loader)?;

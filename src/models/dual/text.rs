@@ -37,7 +37,7 @@ impl TextTower {
         loader: &Loader<'_>,
     ) -> Result<TextTower> {
         let reading = Reading::open(folder)?;
-        let tokenizer = Tokenizer::open(folder, &parts.text, &reading)?;
+        let tokenizer = Tokenizer::open(folder, &parts.text, &reading, loader.device.threads())?;
         let hidden = parts.text.parts.shape.hidden;
         let names = &family.names;
         let projection = names.text.map(|name| {

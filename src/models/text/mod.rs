@@ -148,7 +148,8 @@ impl TextEncoder {
                 format!("pools vectors of {width}, the model's have {}", config.parts.shape.hidden);
             return Err(Error::Config { file, problem });
         }
-        let tokenizer = Tokenizer::open(folder, &config, &Reading::open(folder)?)?;
+        let tokenizer =
+            Tokenizer::open(folder, &config, &Reading::open(folder)?, device.threads())?;
         let weights = Weights::open(folder)?;
         let loader = Loader::new(&weights, &config, device, dtype)?;
         let encoder = Encoder::load(config.up_to(tokenizer.limit()), &loader)?;

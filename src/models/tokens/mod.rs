@@ -153,7 +153,7 @@ impl TokenEncoder {
             // The settings' lengths hold instead, up to the model's last position.
             limit = reading.limit.take();
         }
-        let tokenizer = Tokenizer::open(&transformer, &config, &reading)?;
+        let tokenizer = Tokenizer::open(&transformer, &config, &reading, device.threads())?;
         let settings = match &listed {
             Some(modules) if modules.own => Settings::multi_vector(modules, &tokenizer, limit)?,
             Some(_) => Settings::pylate(folder, &transformer, &tokenizer)?,

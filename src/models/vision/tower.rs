@@ -3,12 +3,12 @@
 use std::sync::Mutex;
 
 use half::bf16;
-use rayon::prelude::*;
 
 use super::config::VisionConfig;
 use super::family::{Head, Parts};
 #[cfg(feature = "cuda")]
 use crate::device::Backend;
+use crate::device::threads::items::*;
 use crate::images::{Pixels, each_patch, interpolate_positions};
 use crate::models::EmbedOptions;
 #[cfg(feature = "cuda")]
@@ -287,15 +287,16 @@ impl Tower {
     ) -> Result<Tensor> {
         let (patch, width) = (self.config.parts.patch.into(), self.patch.shape()[1]);
         Tensor::filled(&self.device, &[images.len(), tokens, width], |all: &mut [T]| {
-            let each = all.par_chunks_exact_mut(tokens * width).zip(images);
-            each.try_for_each(|(rows, image)| {
+            let (cost, each) = (all.len(), all.par_chunks_mut(tokens * width).zip(images));
+            let done = self.device.threads().map(cost, each, |(rows, image)| {
                 let (before, rows) = rows.split_at_mut(self.before() * width);
                 before.fill(T::zeroed());
                 let mut rows = rows.chunks_exact_mut(width);
                 each_patch(image, patch, patch, |patch| {
                     rows.next().into_iter().for_each(|row| put(row, patch));
                 })
-            })
+            });
+            done.into_iter().collect()
         })
     }
 

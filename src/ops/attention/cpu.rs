@@ -11,10 +11,10 @@ use std::f32::consts::LOG2_E;
 use std::ops::Range;
 
 use pulp::{Simd, WithSimd};
-use rayon::prelude::*;
 
 use super::panel::{Panel, ROWS, Tile};
 use super::{Args, Part, seen};
+use crate::device::threads::items::*;
 use crate::{Result, Tensor};
 
 /// Keys of a tile.
@@ -36,10 +36,14 @@ struct Task<'a> {
 pub(crate) fn attention(args: &Args<'_>) -> Result<Tensor> {
     let width = args.how.heads * args.how.dim;
     let shape = [args.q_offsets.total(), width];
-    Tensor::cpu_with(args.q.tensor.device(), &shape, |out: &mut [f32]| {
+    let (device, threads) = (args.q.tensor.device(), args.q.tensor.device().threads());
+    let sequences = 0..args.q_offsets.len();
+    let pairs = |s| args.q_offsets.range(s).len() * args.kv_offsets.range(s).len();
+    let cost = sequences.map(pairs).sum::<usize>() * width / 8;
+    let attend = |out: &mut [f32]| {
         // Blocks are smaller where there would be too few for the threads.
         let mut block = QUERIES;
-        while block > MIN_QUERIES && shape[0] / block < 4 * rayon::current_num_threads() {
+        while block > MIN_QUERIES && shape[0] / block < 4 * threads.count() {
             block /= 2;
         }
         let mut rest = out;
@@ -52,11 +56,14 @@ pub(crate) fn attention(args: &Args<'_>) -> Result<Tensor> {
                 tasks.push(Task { sequence, first, out });
             }
         }
-        tasks.into_par_iter().for_each_init(
+        threads.for_each_init(
+            cost,
+            tasks.into_par_iter(),
             || Scratch::new(args, block),
             |scratch, task| pulp::Arch::new().dispatch(Run { args, task, scratch }),
         );
-    })
+    };
+    Tensor::cpu_with(device, &shape, |out: &mut [f32]| threads.run(cost, || attend(out)))
 }
 
 /// Memory that starts on a cache line, so that no vector straddles two.

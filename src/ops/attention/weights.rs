@@ -1,6 +1,6 @@
 //! The weights of attention themselves, on the host: to be looked at, which no kernel needs.
 
-use rayon::prelude::*;
+use crate::device::threads::items::*;
 
 use super::{Attention, Heads, Mask, seen};
 use crate::{Offsets, Result};
@@ -55,6 +55,8 @@ pub(crate) fn mean_weights(
             (0..range.len()).map(move |i| (range.clone(), i))
         })
         .collect();
-    let rows: Vec<Vec<f32>> = queries.into_par_iter().map(|(range, i)| query(range, i)).collect();
+    let cost = queries.iter().map(|(range, _)| range.len()).sum::<usize>() * how.heads * dim;
+    let queries = queries.into_par_iter();
+    let rows = q.tensor.device().threads().map(cost, queries, |(range, i)| query(range, i));
     Ok(rows.concat())
 }

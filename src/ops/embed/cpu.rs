@@ -1,6 +1,6 @@
 //! Lookups on the CPU: tokens in parallel, each row summed and normalised while it is in cache.
 
-use rayon::prelude::*;
+use crate::device::threads::items::*;
 
 use super::{Args, MISSING};
 use crate::dtype::with_float;
@@ -19,7 +19,9 @@ pub(crate) fn embed(args: &Args<'_>) -> Result<Tensor> {
         if width == 0 {
             return;
         }
-        y.par_chunks_mut(ROWS * width).enumerate().for_each(|(task, y)| {
+        let cost = y.len() * args.lookups.len();
+        let tasks = y.par_chunks_mut(ROWS * width).enumerate();
+        device.threads().for_each(cost, tasks, |(task, y)| {
             vectorize(
                 #[inline(always)]
                 || {

@@ -12,11 +12,12 @@ use std::ops::Range;
 
 use faer::MatMut;
 use pulp::{Arch, Simd, WithSimd};
-use rayon::prelude::*;
 
 use super::{Activation, Args, pack};
 use crate::device::cache::{LINE, prefetch};
 use crate::device::cpu::{CpuBuffer, CpuDevice};
+use crate::device::threads::Threads;
+use crate::device::threads::items::*;
 use crate::dtype::with_float;
 use crate::ops::math::{gelu, sigmoid, tanh, widen};
 use crate::{DType, Float, Result, Tensor};
@@ -95,7 +96,8 @@ pub(super) fn pack(b: &Tensor, [n, k]: [usize; 2]) -> Result<Tensor> {
         let shape = [n.div_ceil(width), k, width];
         Tensor::cpu_with(b.device(), &shape, |to: &mut [B]| {
             let panels = to.par_chunks_mut((k * width).max(1)).enumerate();
-            panels.for_each_init(|| vec![0.0; k * width], |panel, (i, to)| {
+            let space = || vec![0.0; k * width];
+            b.device().threads().for_each_init(values.len(), panels, space, |panel, (i, to)| {
                 let rows = &values[i * width * k..n.min((i + 1) * width) * k];
                 arch.dispatch(pack::Panel { rows, k, width, to: panel });
                 to.iter_mut().zip(&*panel).for_each(|(to, x)| *to = B::from_f32(*x));
@@ -108,17 +110,23 @@ fn typed<A: Float, B: Float>(cpu: &CpuDevice, args: &Args<'_>) -> Result<Tensor>
     let &Args { m, n, k, packed, .. } = args;
     let (a, b) = (args.a.cpu::<A>(), args.b.cpu::<B>());
     let residual = args.epilogue.residual.map(|r| r.cpu::<f32>());
+    let threads = args.a.device().threads();
+    let matrices = args.shape.iter().product::<usize>() / (m * n).max(1);
+    // 16 multiply-adds a nanosecond.
+    let cost = matrices * m * n * k / 16;
     let mut done = Ok(());
     let y = Tensor::cpu_with(args.a.device(), args.shape, |y: &mut [f32]| {
         if y.is_empty() {
             return;
         }
-        done = y.par_chunks_mut(m * n).enumerate().try_for_each(|(i, y)| {
+        let product = |(i, y): (usize, &mut [f32])| {
             let product = Product {
                 a: &a[i * m * k..][..m * k],
                 b: if packed { b } else { &b[i * n * k..][..n * k] },
                 packed,
                 k,
+                threads,
+                cost,
                 finish: Finish {
                     n,
                     scale: args.epilogue.scale,
@@ -130,7 +138,9 @@ fn typed<A: Float, B: Float>(cpu: &CpuDevice, args: &Args<'_>) -> Result<Tensor>
                 },
             };
             product.run(cpu, y)
-        });
+        };
+        let each = || threads.map(cost, y.par_chunks_mut(m * n).enumerate(), product);
+        done = threads.run(cost, each).into_iter().collect();
     })?;
     done.map(|()| y)
 }
@@ -142,6 +152,9 @@ struct Product<'a, A, B> {
     b: &'a [B],
     packed: bool,
     k: usize,
+    threads: &'a Threads,
+    /// Of all products.
+    cost: usize,
     finish: Finish<'a>,
 }
 
@@ -170,7 +183,10 @@ impl<A: Float, B: Float> Product<'_, A, B> {
         let part = |(i, to)| arch.dispatch(pack::Tiles { rows, k, start: i * depth, to });
         let to = packed.as_mut_slice::<f32>();
         match parallel {
-            true => to.par_chunks_mut(count * depth).enumerate().for_each(part),
+            true => {
+                let parts = to.par_chunks_mut(count * depth).enumerate();
+                self.threads.for_each(self.cost, parts, part);
+            }
             false => to.chunks_mut(count * depth).enumerate().for_each(part),
         }
         Ok(packed)
@@ -184,7 +200,7 @@ impl<A: Float, B: Float> Product<'_, A, B> {
         let width = shape.width;
         let (panels, panel) = (n.div_ceil(width), width * k);
         // A few tasks for each thread: first chunks of rows, all of a size, then fewer columns.
-        let threads = rayon::current_num_threads();
+        let threads = self.threads.count();
         let mut chunks = m.div_ceil(ROWS);
         if chunks > 1 {
             chunks = chunks.next_multiple_of(threads);
@@ -197,7 +213,7 @@ impl<A: Float, B: Float> Product<'_, A, B> {
             let a = self.rows(cpu, 0..m, true)?;
             let group = panels.div_ceil(parts) * width;
             let groups = y.par_col_chunks_mut(group).enumerate();
-            return groups.try_for_each(|(i, mut y)| {
+            let done = self.threads.map(self.cost, groups, |(i, mut y)| {
                 let mut packed = cpu.alloc(panel * size_of::<f32>())?;
                 for start in (0..y.ncols()).step_by(width) {
                     let column = i * group + start;
@@ -209,6 +225,7 @@ impl<A: Float, B: Float> Product<'_, A, B> {
                 }
                 Ok(())
             });
+            return done.into_iter().collect();
         }
         let rows = m.div_ceil(chunks).next_multiple_of(shape.rows);
         let block = match ready {
@@ -225,7 +242,8 @@ impl<A: Float, B: Float> Product<'_, A, B> {
             let packed = match (ready, &mut space) {
                 (None, Some(space)) => {
                     let packed = &mut space.as_mut_slice::<f32>()[..count * panel];
-                    packed.par_chunks_mut(panel.max(1)).enumerate().for_each(|(i, packed)| {
+                    let each = packed.par_chunks_mut(panel.max(1)).enumerate();
+                    self.threads.for_each(self.cost, each, |(i, packed)| {
                         self.panel(start + i * width, width, packed);
                     });
                     &*packed
@@ -234,15 +252,18 @@ impl<A: Float, B: Float> Product<'_, A, B> {
             };
             let group = count.div_ceil(parts);
             let y = y.as_mut().subcols_mut(start, columns);
-            y.par_row_chunks_mut(rows).enumerate().try_for_each(|(i, y)| {
-                let a = self.rows(cpu, i * rows..i * rows + y.nrows(), chunks == 1)?;
-                y.par_col_chunks_mut(group * width).enumerate().for_each(|(j, y)| {
-                    let (a, b) = (a.as_slice(), &packed[j * group * panel..]);
-                    let (row, column) = (i * rows, start + j * group * width);
-                    arch.dispatch(Tiles { a, b, k, row, column, y, finish });
+            let done =
+                self.threads.map(self.cost, y.par_row_chunks_mut(rows).enumerate(), |(i, y)| {
+                    let a = self.rows(cpu, i * rows..i * rows + y.nrows(), chunks == 1)?;
+                    let groups = y.par_col_chunks_mut(group * width).enumerate();
+                    self.threads.for_each(self.cost, groups, |(j, y)| {
+                        let (a, b) = (a.as_slice(), &packed[j * group * panel..]);
+                        let (row, column) = (i * rows, start + j * group * width);
+                        arch.dispatch(Tiles { a, b, k, row, column, y, finish });
+                    });
+                    Ok(())
                 });
-                Ok(())
-            })?;
+            done.into_iter().collect::<Result<()>>()?;
         }
         Ok(())
     }

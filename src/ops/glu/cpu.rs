@@ -1,6 +1,6 @@
 //! Gated linear units on the CPU: rows in parallel.
 
-use rayon::prelude::*;
+use crate::device::threads::items::*;
 
 use super::Args;
 use crate::ops::math::{LANES, vectorize};
@@ -16,7 +16,9 @@ pub(super) fn glu(args: &Args<'_>) -> Result<Tensor> {
         if y.is_empty() {
             return;
         }
-        y.par_chunks_mut(ROWS * width).zip(x.par_chunks(ROWS * 2 * width)).for_each(|(y, x)| {
+        let cost = 2 * y.len();
+        let tasks = y.par_chunks_mut(ROWS * width).zip(x.par_chunks(ROWS * 2 * width));
+        args.x.device().threads().for_each(cost, tasks, |(y, x)| {
             vectorize(
                 #[inline(always)]
                 || {

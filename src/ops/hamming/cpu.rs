@@ -2,11 +2,10 @@
 
 use std::ops::Range;
 
-use rayon::prelude::*;
-
 use super::corpus::Chunk;
 use super::distances::{BLOCK, distances};
 use super::{Args, Hasher};
+use crate::device::threads::items::*;
 use crate::dtype::with_float;
 use crate::ops::math::vectorize;
 use crate::ops::select::cpu::{self, Worker};
@@ -24,10 +23,13 @@ pub(crate) fn encode(x: &Tensor, hasher: &Hasher) -> Result<Tensor> {
     let (dim, words) = (hasher.dim(), hasher.bits() / 32);
     let thresholds = hasher.thresholds().cpu::<f32>();
     let packed = hasher.packed().map(Tensor::cpu::<f32>);
+    let (threads, products) = (x.device().threads(), packed.map_or(0, |p| p.len() / 16));
+    let cost = x.len() + x.shape()[0] * products;
     Tensor::cpu_with(x.device(), &[x.shape()[0], words], |codes: &mut [u32]| {
         with_float!(x.dtype(), T => {
             let x = x.cpu::<T>().par_chunks(ROWS * dim);
-            codes.par_chunks_mut(ROWS * words).zip(x).for_each_init(Vec::new, |rows, (codes, x)| {
+            let tasks = codes.par_chunks_mut(ROWS * words).zip(x);
+            threads.for_each_init(cost, tasks, Vec::new, |rows, (codes, x)| {
                 rows.clear();
                 rows.extend(x.iter().map(|&v| v.to_f32()));
                 match packed {
@@ -102,7 +104,15 @@ pub(super) fn best(args: &Args<'_>, queries: Range<usize>, k: usize) -> Result<B
         })
         .collect();
     let panel = Panel::new(args, &queries)?;
-    Ok(cpu::best(&tiles, queries.len(), || Scorer::new(args, &queries, &panel, k)))
+    // 4 words or 16 products a nanosecond; candidates are merged and sorted.
+    let row = match panel {
+        Panel::Codes(_) => args.corpus.words().div_ceil(4),
+        Panel::Floats(..) => args.corpus.bits() / 16,
+    };
+    let cost = queries.len() * (args.corpus.len() * row + 20 * k);
+    let threads = args.corpus.device().threads();
+    let scorer = || Scorer::new(args, &queries, &panel, k);
+    Ok(cpu::best(threads, cost, &tiles, queries.len(), scorer))
 }
 
 /// Rows of a chunk.

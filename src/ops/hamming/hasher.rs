@@ -1,9 +1,8 @@
 //! What turns vectors into codes: a projection, or none, and thresholds.
 
-use rayon::prelude::*;
-
 use super::check_bits;
 use super::itq::{self, Itq};
+use crate::device::threads::items::*;
 use crate::ops::length::scaled;
 use crate::{Device, Error, Result, Tensor};
 
@@ -54,15 +53,14 @@ impl Hasher {
             None => None,
             Some(rows) => {
                 let mut packed = vec![0.0f32; rows.len()];
-                packed.par_chunks_mut(32 * dim).zip(rows.par_chunks(32 * dim)).for_each(
-                    |(to, rows)| {
-                        for (bit, row) in rows.chunks_exact(dim).enumerate() {
-                            for (d, &v) in row.iter().enumerate() {
-                                to[d * 32 + bit] = v;
-                            }
+                let panels = packed.par_chunks_mut(32 * dim).zip(rows.par_chunks(32 * dim));
+                device.threads().for_each(rows.len(), panels, |(to, rows)| {
+                    for (bit, row) in rows.chunks_exact(dim).enumerate() {
+                        for (d, &v) in row.iter().enumerate() {
+                            to[d * 32 + bit] = v;
                         }
-                    },
-                );
+                    }
+                });
                 Some(Tensor::from_slice(device, &[bits / 32, dim, 32], &packed)?)
             }
         };
@@ -113,7 +111,7 @@ impl Hasher {
     /// [`Error::Argument`] if there are more bits than dimensions, fewer than 2 samples, or values that are not finite;
     /// [`Error::Shape`] if the samples are not whole rows; as [`Hasher::new`].
     pub fn itq(device: &Device, samples: &[f32], dim: usize, itq: &Itq) -> Result<Hasher> {
-        let (projection, mean) = itq::fit(samples, dim, itq)?;
+        let (projection, mean) = itq::fit(device.threads(), samples, dim, itq)?;
         let thresholds: Vec<f32> = projection
             .chunks_exact(dim)
             .map(|p| p.iter().zip(&mean).map(|(p, m)| p * m).sum::<f64>() as f32)
@@ -153,7 +151,9 @@ impl Hasher {
             values if finite(&values) || !finite(x) => (values, 0),
             _ => (row(x, FAR), FAR),
         };
-        let (values, exponents): (Vec<_>, Vec<_>) = x.par_chunks(self.dim).map(one).unzip();
+        let cost = x.len() * self.rows.as_ref().map_or(1, |_| self.bits);
+        let found = self.thresholds.device().threads().map(cost, x.par_chunks(self.dim), one);
+        let (values, exponents): (Vec<_>, Vec<_>) = found.into_iter().unzip();
         Ok((values.concat(), exponents))
     }
 

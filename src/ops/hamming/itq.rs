@@ -1,8 +1,10 @@
 //! Iterative quantisation: principal directions, and the rotation that brings them closest to their signs.
 
-use faer::{Mat, Side};
+use faer::{Mat, MatRef};
 
 use super::check_bits;
+use crate::device::threads::Threads;
+use crate::ops::linear::{eigenvectors, product, svd};
 use crate::{Error, Result};
 
 /// How to fit [`Hasher::itq`](super::Hasher::itq).
@@ -28,7 +30,12 @@ impl Itq {
 /// With V the centred samples on the first principal directions W, each turned so that its greatest component is positive:
 /// B = sign(V R), then R = the orthogonal factor of V^T B, which minimises |B - V R|; the projection is (W R)^T. The first R is
 /// the orthogonal factor of a matrix of normals, row after row.
-pub(super) fn fit(samples: &[f32], dim: usize, itq: &Itq) -> Result<(Vec<f64>, Vec<f64>)> {
+pub(super) fn fit(
+    threads: &Threads,
+    samples: &[f32],
+    dim: usize,
+    itq: &Itq,
+) -> Result<(Vec<f64>, Vec<f64>)> {
     let Itq { bits, rounds, seed } = *itq;
     check_bits(bits)?;
     if dim == 0 || !samples.len().is_multiple_of(dim) {
@@ -53,11 +60,9 @@ pub(super) fn fit(samples: &[f32], dim: usize, itq: &Itq) -> Result<(Vec<f64>, V
     }
     mean.iter_mut().for_each(|m| *m /= n as f64);
     let centred = Mat::from_fn(n, dim, |i, j| samples[i * dim + j] as f64 - mean[j]);
-    let covariance = centred.transpose() * &centred;
-    let failed = |_| Error::argument("samples", "a covariance that has eigenvectors", "none");
-    let eigen = covariance.self_adjoint_eigen(Side::Lower).map_err(failed)?;
-    // Eigenvalues ascend.
-    let vectors = eigen.U();
+    let covariance = product(threads, centred.transpose(), centred.as_ref());
+    let failed = || Error::argument("samples", "a covariance that has eigenvectors", "none");
+    let vectors = eigenvectors(covariance.as_ref()).ok_or_else(failed)?;
     let directions = Mat::from_fn(dim, bits, |i, j| {
         let column = dim - 1 - j;
         let mut greatest = 0.0f64;
@@ -69,7 +74,7 @@ pub(super) fn fit(samples: &[f32], dim: usize, itq: &Itq) -> Result<(Vec<f64>, V
         }
         vectors[(i, column)] * greatest.signum()
     });
-    let v = &centred * &directions;
+    let v = product(threads, centred.as_ref(), directions.as_ref());
     let mut normals = Normals::new(seed);
     let mut first = Mat::zeros(bits, bits);
     for i in 0..bits {
@@ -77,22 +82,23 @@ pub(super) fn fit(samples: &[f32], dim: usize, itq: &Itq) -> Result<(Vec<f64>, V
             first[(i, j)] = normals.draw();
         }
     }
-    let mut rotation = orthogonal(&first)?;
+    let mut rotation = orthogonal(threads, first.as_ref())?;
     for _ in 0..rounds {
-        let turned = &v * &rotation;
+        let turned = product(threads, v.as_ref(), rotation.as_ref());
         let signs = Mat::from_fn(n, bits, |i, j| if turned[(i, j)] > 0.0 { 1.0 } else { -1.0 });
-        rotation = orthogonal(&(v.transpose() * &signs))?;
+        let turn = product(threads, v.transpose(), signs.as_ref());
+        rotation = orthogonal(threads, turn.as_ref())?;
     }
-    let projection = &directions * &rotation;
+    let projection = product(threads, directions.as_ref(), rotation.as_ref());
     let rows = (0..bits).flat_map(|i| (0..dim).map(move |j| (i, j)));
     Ok((rows.map(|(i, j)| projection[(j, i)]).collect(), mean))
 }
 
 /// The orthogonal matrix closest to one: U V^T of its singular value decomposition.
-fn orthogonal(m: &Mat<f64>) -> Result<Mat<f64>> {
-    let failed = |_| Error::argument("samples", "a matrix that has singular values", "none");
-    let svd = m.svd().map_err(failed)?;
-    Ok(svd.U() * svd.V().transpose())
+fn orthogonal(threads: &Threads, m: MatRef<'_, f64>) -> Result<Mat<f64>> {
+    let failed = || Error::argument("samples", "a matrix that has singular values", "none");
+    let svd = svd(m).ok_or_else(failed)?;
+    Ok(product(threads, svd.u.as_ref(), svd.v.transpose()))
 }
 
 /// Standard normals that are the same everywhere: SplitMix64 and Marsaglia's polar method, with a logarithm of additions,

@@ -4,10 +4,11 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use half::{bf16, f16};
-use rayon::prelude::*;
 
 #[cfg(feature = "wgpu")]
 use crate::device::Backend;
+use crate::device::threads::Threads;
+use crate::device::threads::items::*;
 use crate::dtype::with_float;
 use crate::ops::length::{self, PLAIN};
 use crate::ops::math::{vectorize, widen};
@@ -216,13 +217,13 @@ impl Tokens {
             return Ok(self.clone());
         }
         let mut host = self.unscaled()?;
-        let (scale, exponents): (Vec<f32>, Vec<i32>) = host
-            .par_chunks_mut(self.dim)
-            .map(|token| {
-                let exponent = length::reduce(token, &PLAIN);
-                (length::inverse_length(token), exponent)
-            })
-            .unzip();
+        let one = |token: &mut [f32]| {
+            let exponent = length::reduce(token, &PLAIN);
+            (length::inverse_length(token), exponent)
+        };
+        let (threads, cost) = (self.device().threads(), 2 * host.len());
+        let found = threads.map(cost, host.par_chunks_mut(self.dim), one);
+        let (scale, exponents): (Vec<f32>, Vec<i32>) = found.into_iter().unzip();
         // Only floats can be that short or long.
         let vectors = match exponents.iter().any(|&e| e != 0) {
             true => {
@@ -291,13 +292,13 @@ impl Tokens {
         let (device, dim, total) = (self.device(), self.dim, self.total());
         let mut host = self.unscaled()?;
         if let (Storage::Int8, Some(scale)) = (self.storage, &self.scale) {
-            host.par_chunks_mut(dim)
-                .zip(&scale.host[..])
-                .for_each(|(token, s)| token.iter_mut().for_each(|v| *v *= s));
+            let (cost, each) = (host.len() / 2, host.par_chunks_mut(dim).zip(&scale.host[..]));
+            let multiply = |(token, s): (&mut [f32], &f32)| token.iter_mut().for_each(|v| *v *= s);
+            device.threads().for_each(cost, each, multiply);
         }
         let tokens = match storage {
             Storage::Int8 => {
-                let (words, scale) = quantize(host, dim);
+                let (words, scale) = quantize(device.threads(), host, dim);
                 let words = Tensor::from_slice(device, &[total, dim / 4], &words)?;
                 let scale = Tensor::from_slice(device, &[total], &scale)?;
                 Tokens::int8(&words, &scale, &self.offsets)?
@@ -309,7 +310,7 @@ impl Tokens {
                 let pack = |bits: &[f32]| {
                     bits.iter().rev().fold(0u32, |word, v| word << 1 | (*v > 0.0) as u32)
                 };
-                let words: Vec<u32> = host.par_chunks(32).map(pack).collect();
+                let words = device.threads().map(host.len(), host.par_chunks(32), pack);
                 let words = Tensor::from_slice(device, &[total, dim / 32], &words)?;
                 Tokens::binary(&words, &self.offsets)?
             }
@@ -382,9 +383,10 @@ impl Tokens {
         if !host.is_empty() {
             let bytes = self.vectors.to_bytes()?;
             let row = bytes.len() / self.total();
-            host.par_chunks_mut(self.dim)
-                .zip(bytes.par_chunks(row))
-                .for_each(|(to, from)| decode(self.storage, from, to));
+            let (cost, each) =
+                (host.len(), host.par_chunks_mut(self.dim).zip(bytes.par_chunks(row)));
+            let decode = |(to, from): (&mut [f32], &[u8])| decode(self.storage, from, to);
+            self.device().threads().for_each(cost, each, decode);
         }
         Ok(host)
     }
@@ -537,25 +539,23 @@ fn aligned<T: bytemuck::Pod>(bytes: &[u8]) -> Cow<'_, [T]> {
 }
 
 /// Bytes of all tokens, four to a word, and the tokens' scales.
-fn quantize(mut values: Vec<f32>, dim: usize) -> (Vec<u32>, Vec<f32>) {
-    let (mut scale, exponents): (Vec<f32>, Vec<i32>) = values
-        .par_chunks_mut(dim)
-        .map(|token| {
-            let exponent = length::reduce(token, &PLAIN);
-            (token.iter().fold(0f32, |m, v| m.max(v.abs())) / 127.0, exponent)
-        })
-        .unzip();
-    let words = values
-        .par_chunks(dim)
-        .zip(&scale)
-        .flat_map_iter(|(token, s)| {
-            let inverse = if *s > 0.0 { 1.0 / s } else { 0.0 };
-            let byte = move |v: &f32| (v * inverse).round_ties_even().clamp(-127.0, 127.0) as i8;
-            token
-                .chunks_exact(4)
-                .map(move |four| u32::from_le_bytes(std::array::from_fn(|i| byte(&four[i]) as u8)))
-        })
-        .collect();
+fn quantize(threads: &Threads, mut values: Vec<f32>, dim: usize) -> (Vec<u32>, Vec<f32>) {
+    let cost = 2 * values.len();
+    let largest = |token: &mut [f32]| {
+        let exponent = length::reduce(token, &PLAIN);
+        (token.iter().fold(0f32, |m, v| m.max(v.abs())) / 127.0, exponent)
+    };
+    let found = threads.map(cost, values.par_chunks_mut(dim), largest);
+    let (mut scale, exponents): (Vec<f32>, Vec<i32>) = found.into_iter().unzip();
+    let mut words = vec![0u32; values.len() / 4];
+    let each = words.par_chunks_mut(dim / 4).zip(values.par_chunks(dim)).zip(&scale);
+    threads.for_each(cost, each, |((words, token), s)| {
+        let inverse = if *s > 0.0 { 1.0 / s } else { 0.0 };
+        let byte = |v: &f32| (v * inverse).round_ties_even().clamp(-127.0, 127.0) as i8;
+        for (word, four) in words.iter_mut().zip(token.chunks_exact(4)) {
+            *word = u32::from_le_bytes(std::array::from_fn(|i| byte(&four[i]) as u8));
+        }
+    });
     scale.iter_mut().zip(exponents).for_each(|(s, exponent)| *s = length::scaled(*s, exponent));
     (words, scale)
 }

@@ -1,6 +1,6 @@
 //! Normalisation on the CPU: rows in parallel, each in two passes over a row that stays in cache.
 
-use rayon::prelude::*;
+use crate::device::threads::items::*;
 
 use super::{Args, Kind};
 use crate::dtype::with_float;
@@ -24,7 +24,8 @@ fn typed<T: Float>(args: &Args<'_>) -> Result<Tensor> {
         if width == 0 {
             return;
         }
-        y.par_chunks_mut(ROWS * width).enumerate().for_each(|(task, y)| {
+        let (cost, tasks) = (y.len(), y.par_chunks_mut(ROWS * width).enumerate());
+        args.x.device().threads().for_each(cost, tasks, |(task, y)| {
             vectorize(
                 #[inline(always)]
                 || {

@@ -1,6 +1,6 @@
 //! Mean and maximum on the CPU: sequences in parallel, rows in order, columns vectorised.
 
-use rayon::prelude::*;
+use crate::device::threads::items::*;
 
 use super::{Args, Kind};
 use crate::ops::math::vectorize;
@@ -10,7 +10,8 @@ pub(crate) fn pool(args: &Args<'_>) -> Result<Tensor> {
     let width = args.width;
     let x = args.x.cpu::<f32>();
     Tensor::cpu_with(args.x.device(), &[args.offsets.len(), width], |y: &mut [f32]| {
-        y.par_chunks_mut(width).enumerate().for_each(|(i, y)| {
+        let (cost, sequences) = (x.len() / 4, y.par_chunks_mut(width).enumerate());
+        args.x.device().threads().for_each(cost, sequences, |(i, y)| {
             vectorize(
                 #[inline(always)]
                 || {

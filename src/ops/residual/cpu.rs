@@ -2,9 +2,9 @@
 
 use std::ops::Range;
 
+use crate::device::threads::items::*;
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
-use rayon::prelude::*;
 
 use super::{Args, Codec, Codes, EPS};
 use crate::ops::math::vectorize;
@@ -17,7 +17,8 @@ const ROWS: usize = 64;
 pub(super) fn decode(args: &Args<'_>) -> Result<Tensor> {
     let &Args { codec, codes, rows, width } = args;
     Tensor::cpu_with(codes.device(), &[rows, width], |y: &mut [f32]| {
-        y.par_chunks_mut(ROWS * width).enumerate().for_each(|(task, y)| {
+        let (cost, tasks) = (y.len(), y.par_chunks_mut(ROWS * width).enumerate());
+        codes.device().threads().for_each(cost, tasks, |(task, y)| {
             let first = task * ROWS;
             decode_rows(codec, codes, first..first + y.len() / width, DType::F32, y);
         });

@@ -1,6 +1,6 @@
 //! Rotary position embedding on the CPU: rows in parallel, head by head.
 
-use rayon::prelude::*;
+use crate::device::threads::items::*;
 
 use super::Args;
 use crate::ops::math::vectorize;
@@ -17,7 +17,8 @@ pub(super) fn rope(args: &Args<'_>) -> Result<Tensor> {
     let norm = how.norm.map(|n| (n.query.cpu::<f32>(), n.key.cpu::<f32>(), n.eps));
     let bounds = args.offsets.bounds();
     Tensor::cpu_with(args.x.device(), args.x.shape(), |y: &mut [f32]| {
-        y.par_chunks_mut(ROWS * width).enumerate().for_each(|(task, y)| {
+        let (cost, tasks) = (y.len(), y.par_chunks_mut(ROWS * width).enumerate());
+        args.x.device().threads().for_each(cost, tasks, |(task, y)| {
             let first = task * ROWS;
             // The sequence of the task's first row; its other rows are in this one or later ones.
             let mut sequence = bounds.partition_point(|&start| start as usize <= first) - 1;

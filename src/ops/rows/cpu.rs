@@ -3,9 +3,8 @@
 use std::ops::{Range, RangeInclusive};
 
 use half::{bf16, f16};
-use rayon::prelude::*;
-
 use super::{Flag, Kind, Part, Reduced};
+use crate::device::threads::items::*;
 use crate::dtype::with_float;
 use crate::ops::length::{self, PLAIN};
 use crate::ops::math::widen;
@@ -34,9 +33,10 @@ fn joined_as<T: Element>(
     Tensor::cpu_with(parts[0].0.device(), &[rows, width], |mut to: &mut [T]| {
         for (from, range) in parts {
             let (part, rest) = to.split_at_mut(range.len() * width);
-            part.par_chunks_mut(TASK)
-                .enumerate()
-                .for_each(|(i, to)| put(from, range.start * width + i * TASK, to));
+            let (cost, tasks) = (part.len() / 4, part.par_chunks_mut(TASK).enumerate());
+            from.device().threads().for_each(cost, tasks, |(i, to)| {
+                put(from, range.start * width + i * TASK, to);
+            });
             to = rest;
         }
     })
@@ -77,7 +77,8 @@ fn gathered_as<T: Element>(sources: &[&Tensor], width: usize, numbers: &Tensor) 
     });
     let starts: Vec<usize> = starts.collect();
     Tensor::cpu_with(sources[0].device(), &[numbers.len(), width], |to: &mut [T]| {
-        to.par_chunks_mut(width).zip(numbers).for_each(|(to, &number)| {
+        let (cost, each) = (to.len() / 4, to.par_chunks_mut(width).zip(numbers));
+        sources[0].device().threads().for_each(cost, each, |(to, &number)| {
             let source = starts.partition_point(|&start| start <= number as usize) - 1;
             let at = (number as usize - starts[source]) * width;
             to.copy_from_slice(&sources[source].cpu::<T>()[at..at + width]);
@@ -107,7 +108,8 @@ pub(super) fn measured(rows: &Tensor, kind: Kind) -> Result<(Tensor, Flag)> {
     let numbers = Tensor::cpu_with(rows.device(), &[n], |numbers: &mut [f32]| {
         with_float!(rows.dtype(), T => {
             let each = rows.cpu::<T>().par_chunks(dim).zip(numbers);
-            each.for_each_init(|| vec![0.0; dim], |row, (stored, to)| {
+            let init = || vec![0.0; dim];
+            rows.device().threads().for_each_init(2 * rows.len(), each, init, |row, (stored, to)| {
                 widen(stored, row);
                 let (number, exponent) = measure(row, kind, &PLAIN);
                 *to = number;
@@ -125,7 +127,8 @@ pub(super) fn divided(rows: &Tensor, powers: &Tensor) -> Result<Tensor> {
     with_float!(rows.dtype(), T => {
         Tensor::cpu_with(rows.device(), rows.shape(), |to: &mut [T]| {
             let each = to.par_chunks_mut(dim).zip(rows.cpu::<T>().par_chunks(dim));
-            each.zip(powers.cpu::<f32>()).for_each(|((to, row), power)| {
+            let each = each.zip(powers.cpu::<f32>());
+            rows.device().threads().for_each(2 * rows.len(), each, |((to, row), power)| {
                 let exponent = match power.is_nan() {
                     true => 0,
                     false => (power.to_bits() >> 23) as i32 - 127,
@@ -149,7 +152,7 @@ pub(super) fn reduced(
         with_float!(tensor.dtype(), T => {
             let stored = &tensor.cpu::<T>()[rows.start * dim..rows.end * dim];
             let each = data.par_chunks_mut(dim).zip(stored.par_chunks(dim)).zip(&mut numbers);
-            each.for_each(|((row, stored), number)| {
+            tensor.device().threads().for_each(2 * n * dim, each, |((row, stored), number)| {
                 widen(stored, row);
                 *number = measure(row, kind, plain).0;
             });

@@ -2,10 +2,10 @@
 
 use std::sync::{Arc, OnceLock};
 
-use rayon::prelude::*;
-
 use super::Metric;
 use crate::device::Device;
+use crate::device::threads::Threads;
+use crate::device::threads::items::*;
 use crate::dtype::with_float;
 use crate::ops::length::{self, PLAIN};
 use crate::ops::rows::{self, Beside, Flag, Kind, Rows};
@@ -191,7 +191,7 @@ impl Corpus {
         for part in rows.chunks(self.chunk_rows() * dim) {
             let shape = [part.len() / dim, dim];
             let tensor = Tensor::from_f32(self.device(), dtype, &shape, part)?;
-            let lengths = Lengths::of(&tensor, Some(is_unusual(dtype, dim, part)))?;
+            let lengths = Lengths::of(&tensor, Some(is_unusual(self.device().threads(), dtype, dim, part)))?;
             grown.push(tensor, lengths)?;
         }
         self.rows = grown;
@@ -206,7 +206,7 @@ impl Corpus {
         let row = dim * dtype.size();
         for part in bytes.chunks(self.chunk_rows() * row) {
             let tensor = Tensor::from_bytes(self.device(), dtype, &[part.len() / row, dim], part)?;
-            let unusual = with_float!(dtype, T => part.par_chunks(row).any(|row| {
+            let unusual = with_float!(dtype, T => any(self.device().threads(), part, row, |row| {
                 let values = row.chunks_exact(size_of::<T>());
                 let values = values.map(|b| bytemuck::pod_read_unaligned::<T>(b).to_f32());
                 length::exponent(&[largest(values)], &PLAIN) != 0
@@ -312,9 +312,15 @@ fn largest(values: impl Iterator<Item = f32>) -> f32 {
 }
 
 /// Whether one of the rows is not plain when it is rounded to a type, which keeps the order of magnitudes.
-fn is_unusual(dtype: DType, dim: usize, values: &[f32]) -> bool {
-    with_float!(dtype, T => values.par_chunks(dim).any(|row| {
+fn is_unusual(threads: &Threads, dtype: DType, dim: usize, values: &[f32]) -> bool {
+    with_float!(dtype, T => any(threads, values, dim, |row| {
         let largest = T::from_f32(largest(row.iter().copied())).to_f32();
         length::exponent(&[largest], &PLAIN) != 0
     }))
+}
+
+/// Whether `is` holds for one of the rows, of `width` elements each.
+fn any<T: Sync>(threads: &Threads, all: &[T], width: usize, is: impl Fn(&[T]) -> bool + Sync) -> bool {
+    let rows = all.par_chunks(width * 4096usize.div_ceil(width));
+    threads.map(all.len() / 4, rows, |rows| rows.chunks(width).any(&is)).contains(&true)
 }

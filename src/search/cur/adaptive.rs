@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::ops::Range;
 
 use faer::Mat;
-use rayon::prelude::*;
 
 use super::anchors::sample;
 use super::budget::Budgeted;
@@ -14,6 +13,7 @@ use super::matrix::ScoreMatrix;
 use super::residual::{self, Affine, Cheap};
 use super::ridge::Ridge;
 use super::scorer::CrossScorer;
+use crate::device::threads::items::*;
 use crate::ops::embed::gather_rows;
 use crate::ops::topk::{Bitmap, Corpus, Filter, Metric, Rows, Search, topk};
 use crate::{DType, Device, Error, Result, Tensor};
@@ -120,7 +120,9 @@ impl AdaptiveIndex {
         let cell = |q: usize, i: usize| f64::from(left[i * queries + q]);
         let block =
             Block::new(Mat::from_fn(queries, chosen.len(), |q, a| cell(q, chosen[a])).as_ref())?;
-        let weight = weight.unwrap_or_else(|| block.choose(&judged(scores, &chosen), cell).0);
+        let threads = device.threads();
+        let judged = || judged(threads, scores, &chosen);
+        let weight = weight.unwrap_or_else(|| block.choose(threads, &judged(), cell).0);
         let dim = cheap.map_or(0, |c| c.dim);
         let mut index = AdaptiveIndex {
             rows: Corpus::new(device, DType::F32, dim + queries)?,
@@ -295,6 +297,7 @@ impl AdaptiveIndex {
         search: &AdaptiveSearch<'_>,
     ) -> Result<Vec<Vec<super::Scored>>> {
         let (n, features) = (self.len(), self.features.len());
+        let (threads, cost) = (self.device().threads(), queries.len() * features * features);
         let mut solvers: Vec<Ridge> =
             queries.iter().map(|_| Ridge::new(features, self.ridge)).collect();
         let own = |j: usize| -> &[f32] {
@@ -324,11 +327,10 @@ impl AdaptiveIndex {
                     round = search.rounds;
                     continue;
                 }
-                let latent: Vec<f32> = solvers
-                    .par_iter()
-                    .enumerate()
-                    .flat_map_iter(|(j, solver)| self.query(solver.solve(), own(j)))
-                    .collect();
+                let each = solvers.par_iter().enumerate();
+                let latent = threads
+                    .map(cost, each, |(j, solver)| self.query(solver.solve(), own(j)))
+                    .concat();
                 let shape = [queries.len(), self.rows.dim()];
                 let latent = Tensor::from_f32(self.device(), DType::F32, &shape, &latent)?;
                 let sets: Vec<Rows<'_>> = seen.iter().map(Rows::Exclude).collect();
@@ -355,7 +357,8 @@ impl AdaptiveIndex {
             if !last {
                 let rows = self.gather(&lists)?;
                 let fresh = lists.par_iter().zip(&exact).enumerate();
-                solvers.par_iter_mut().zip(fresh).for_each(|(solver, (j, (list, exact)))| {
+                let each = solvers.par_iter_mut().zip(fresh);
+                threads.for_each(cost, each, |(solver, (j, (list, exact)))| {
                     let own = own(j);
                     for (item, &score) in list.iter().zip(exact) {
                         let row = &rows[item];

@@ -2,8 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use rayon::prelude::*;
-
 use super::adaptive::{AdaptiveIndex, AdaptiveSearch, First};
 use super::anchors::{Anchors, sample};
 use super::found::{BATCH, Found, Scored, best, zip};
@@ -11,6 +9,7 @@ use super::index::{CurIndex, CurOptions, CurSearch};
 use super::matrix::{Offline, ScoreMatrix};
 use super::residual::Cheap;
 use super::scorer::{CrossScorer, MatrixScorer, Pair, score};
+use crate::device::threads::items::*;
 use crate::ops::topk::{Bitmap, Corpus, Filter, Metric, Rows, Search, topk};
 use crate::{DType, Device, Error, Result, Tensor};
 
@@ -119,15 +118,12 @@ pub fn evaluate(
     let exact = rows(scorer, evaluation.test_queries)?;
     let scorer = MatrixScorer::new(evaluation.test_queries.len(), items, &exact)?;
     let queries: Vec<usize> = (0..evaluation.test_queries.len()).collect();
-    let truth: Vec<Vec<usize>> = exact
-        .par_chunks(items)
-        .enumerate()
-        .map(|(q, row)| {
-            let all = row.iter().enumerate().map(|(item, &score)| Scored { item, score });
-            let others = all.filter(|s| Some(s.item) != own_item(own_items, q));
-            best(others.collect(), DEPTH).iter().map(|s| s.item).collect()
-        })
-        .collect();
+    let (cost, each) = (10 * exact.len(), exact.par_chunks(items).enumerate());
+    let truth: Vec<Vec<usize>> = device.threads().map(cost, each, |(q, row)| {
+        let all = row.iter().enumerate().map(|(item, &score)| Scored { item, score });
+        let others = all.filter(|s| Some(s.item) != own_item(own_items, q));
+        best(others.collect(), DEPTH).iter().map(|s| s.item).collect()
+    });
     let own = |numbers: &[usize], all: &[f32], dim: usize| -> Vec<f32> {
         numbers.iter().flat_map(|&q| all[q * dim..][..dim].iter().copied()).collect()
     };

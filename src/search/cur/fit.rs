@@ -1,10 +1,12 @@
 //! The regularised pseudo-inverse of the anchor block, and the choice of its regularisation.
 
 use faer::{Mat, MatRef};
-use rayon::prelude::*;
 
 use super::anchors::sample;
 use super::matrix::ScoreMatrix;
+use crate::device::threads::Threads;
+use crate::device::threads::items::*;
+use crate::ops::linear::{Svd, product, svd};
 use crate::{Error, Result};
 
 /// What keeps the pseudo-inverse from amplifying noise: small singular values of the anchor block are of no use where
@@ -59,23 +61,24 @@ const JUDGED: (usize, usize) = (256, 64);
 /// The scores that the choice is judged by: those of some queries' best items other than anchors. What is to be found is
 /// among the best; judged by all items, the weights come out too large (Cranfield, MaxSim, 100 anchor items: recall@10
 /// at 100 retrieved 0.90, by the best 0.91).
-pub(super) fn judged(scores: &ScoreMatrix, anchors: &[usize]) -> Vec<(usize, Vec<usize>)> {
+pub(super) fn judged(
+    threads: &Threads,
+    scores: &ScoreMatrix,
+    anchors: &[usize],
+) -> Vec<(usize, Vec<usize>)> {
     let mut others: Vec<usize> = (0..scores.items()).collect();
     others.retain(|i| anchors.binary_search(i).is_err());
-    sample(scores.queries(), JUDGED.0, 0)
-        .into_par_iter()
-        .map(|q| {
-            let mut items = others.clone();
-            let order = |a: &usize, b: &usize| {
-                scores.item(*b)[q].total_cmp(&scores.item(*a)[q]).then(a.cmp(b))
-            };
-            if items.len() > JUDGED.1 {
-                items.select_nth_unstable_by(JUDGED.1 - 1, order);
-                items.truncate(JUDGED.1);
-            }
-            (q, items)
-        })
-        .collect()
+    let queries = sample(scores.queries(), JUDGED.0, 0);
+    threads.map(10 * queries.len() * others.len(), queries.into_par_iter(), |q| {
+        let mut items = others.clone();
+        let order =
+            |a: &usize, b: &usize| scores.item(*b)[q].total_cmp(&scores.item(*a)[q]).then(a.cmp(b));
+        if items.len() > JUDGED.1 {
+            items.select_nth_unstable_by(JUDGED.1 - 1, order);
+            items.truncate(JUDGED.1);
+        }
+        (q, items)
+    })
 }
 
 /// The anchor block A \[queries, anchors\], decomposed in f64: A = P diag(s) Qᵀ.
@@ -93,18 +96,16 @@ pub(super) struct Block {
 impl Block {
     pub(super) fn new(block: MatRef<'_, f64>) -> Result<Block> {
         let (queries, anchors) = (block.nrows(), block.ncols());
-        let svd = block.svd().map_err(|e| {
-            let got = format!("{queries} x {anchors} scores, of which the SVD says {e:?}");
+        let Svd { u, s: values, v } = svd(block).ok_or_else(|| {
+            let got = format!("{queries} x {anchors} scores whose SVD does not");
             Error::argument("anchor block", "scores whose SVD converges", got)
         })?;
-        let n = queries.min(anchors);
-        let values: Vec<f64> = (0..n).map(|i| svd.S()[i]).collect();
         // The input is f32, so its zeros come out as its rounding: f64's epsilon would take that for signal.
         let floor = values
             .first()
             .map_or(0.0, |s| s * queries.max(anchors) as f64 * f64::from(f32::EPSILON));
-        let right = svd.V().subcols(0, n).to_owned();
-        Ok(Block { left: svd.U().to_owned(), values, right, floor })
+        let right = v.subcols(0, values.len()).to_owned();
+        Ok(Block { left: u, values, right, floor })
     }
 
     pub(super) fn rank(&self) -> usize {
@@ -128,12 +129,12 @@ impl Block {
     }
 
     /// U = Q diag(inverse(s)) Pᵀ, row-major \[anchors, queries\].
-    pub(super) fn inverted(&self, regularisation: Regularisation) -> Vec<f64> {
+    pub(super) fn inverted(&self, threads: &Threads, regularisation: Regularisation) -> Vec<f64> {
         let n = self.values.len();
         let scaled = Mat::from_fn(self.right.nrows(), n, |i, j| {
             self.right[(i, j)] * self.inverse(self.values[j], regularisation)
         });
-        let u = scaled * self.left.subcols(0, n).transpose();
+        let u = product(threads, scaled.as_ref(), self.left.subcols(0, n).transpose());
         (0..u.nrows()).flat_map(|i| (0..u.ncols()).map(move |j| (i, j))).map(|at| u[at]).collect()
     }
 
@@ -146,6 +147,7 @@ impl Block {
     /// in use, not a fifth, which would judge another shape than the one that is square.
     pub(super) fn choose(
         &self,
+        threads: &Threads,
         judged: &[(usize, Vec<usize>)],
         cell: impl Fn(usize, usize) -> f64,
     ) -> (f64, Vec<(f64, f64)>) {
@@ -155,7 +157,7 @@ impl Block {
         items.dedup();
         // An item's scores in the basis P, one after the other: column by column of a matrix that is stored so.
         let scores = Mat::from_fn(queries, items.len(), |q, j| cell(q, items[j]));
-        let rotated = self.left.transpose() * scores;
+        let rotated = product(threads, self.left.transpose(), scores.as_ref());
         let places: Vec<Vec<usize>> = judged
             .iter()
             .map(|(_, own)| own.iter().map(|i| items.partition_point(|x| x < i)).collect())
@@ -169,24 +171,23 @@ impl Block {
                         1.0 - s * self.inverse(s, Regularisation::Tikhonov(w))
                     })
                     .collect();
-                let error: f64 = judged
-                    .par_iter()
-                    .zip(&places)
-                    .map(|((q, _), places)| {
-                        let own: Vec<f64> =
-                            (0..queries).map(|j| self.left[(*q, j)] * missed[j]).collect();
-                        let share: f64 = (0..queries).map(|j| own[j] * self.left[(*q, j)]).sum();
-                        // A query that its own scores determine alone is not predicted by others at all.
-                        if share <= 1e-12 {
-                            return f64::INFINITY;
-                        }
-                        let error = |&at: &usize| {
-                            let column = rotated.col(at);
-                            (0..queries).map(|j| own[j] * column[j]).sum::<f64>() / share
-                        };
-                        places.iter().map(|at| error(at).powi(2)).sum()
-                    })
-                    .sum();
+                let each = judged.par_iter().zip(&places);
+                let errors = threads.map(cells as usize * queries, each, |((q, _), places)| {
+                    let own: Vec<f64> =
+                        (0..queries).map(|j| self.left[(*q, j)] * missed[j]).collect();
+                    let share: f64 = (0..queries).map(|j| own[j] * self.left[(*q, j)]).sum();
+                    // A query that its own scores determine alone is not predicted by others at all.
+                    if share <= 1e-12 {
+                        return f64::INFINITY;
+                    }
+                    let error = |&at: &usize| {
+                        let column = rotated.col(at);
+                        (0..queries).map(|j| own[j] * column[j]).sum::<f64>() / share
+                    };
+                    places.iter().map(|at| error(at).powi(2)).sum::<f64>()
+                });
+                // In order, so that the sum does not depend on who did which.
+                let error: f64 = errors.iter().sum();
                 (w, (error / cells).sqrt())
             })
             .collect();

@@ -143,11 +143,12 @@ impl CurIndex {
             tried: Vec::new(),
         };
         if options.regularisation == Regularisation::CrossValidated {
-            let (weight, tried) = block.choose(&judged(scores, &anchors), cell);
+            let judged = judged(device.threads(), scores, &anchors);
+            let (weight, tried) = block.choose(device.threads(), &judged, cell);
             report.regularisation = Regularisation::Tikhonov(weight);
             report.tried = tried;
         }
-        let inverse = block.inverted(report.regularisation);
+        let inverse = block.inverted(device.threads(), report.regularisation);
         let latent = match options.form {
             Form::Rows => anchors.len(),
             Form::Cols => queries,

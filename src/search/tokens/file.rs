@@ -213,7 +213,7 @@ impl TokenIndex {
                     format!("token {} has {}, expected finite numbers", start + i / dim, values[i]);
                 return Err(file.fault("tokens", problem));
             }
-            normalize(&mut values, dim);
+            normalize(self.device().threads(), &mut values, dim);
             let raw = self.layout.encode(&values, &lengths[first..end])?;
             self.append(raw, fresh.by_ref().take(end - first).collect())?;
             (first, start) = (end, start + tokens);

@@ -87,7 +87,7 @@ impl TokenIndex {
             return Err(Error::argument("values", "finite numbers", got));
         }
         let mut values = values.to_vec();
-        normalize(&mut values, self.dim());
+        normalize(self.device().threads(), &mut values, self.dim());
         let raw = self.layout.encode(&values, &lengths)?;
         self.append(raw, fresh)
     }
@@ -271,7 +271,7 @@ impl TokenIndex {
                 }
                 at += length * dim;
             }
-            normalize(&mut values, dim);
+            normalize(self.device().threads(), &mut values, dim);
             Ok(Group { tokens: self.layout.queries(&values, lengths)?, is_finite })
         };
         lengths.chunks(QUERIES).map(group).collect()
@@ -319,7 +319,7 @@ impl TokenIndex {
                 (0..part.len()).map(|i| part.offsets().range(i).len()).collect();
             let mut floats = part.floats()?;
             if matches!(self.storage(), Storage::Int8 | Storage::Binary) {
-                normalize(&mut floats, self.dim());
+                normalize(self.device().threads(), &mut floats, self.dim());
             }
             let raw = index.layout.encode(&floats, &lengths)?;
             let keep = |i: usize| self.ids.keeps(start + i);

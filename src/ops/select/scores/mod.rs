@@ -11,9 +11,8 @@ pub(crate) mod wgpu;
 #[cfg(any(feature = "cuda", feature = "wgpu"))]
 use std::ops::Range;
 
-use rayon::prelude::*;
-
 use super::{Best, Filter, Selector, entry, key};
+use crate::device::threads::items::*;
 use crate::device::{Backend, Device};
 use crate::{Result, Tensor};
 
@@ -119,9 +118,11 @@ impl<'a> Selection<'a> {
         }
         let Wanted { device, filter, bias, .. } = self.wanted;
         if let Place::Host(selectors) = &mut self.place {
-            let scores = scores.cpu::<f32>().par_chunks(scores.len() / self.queries);
+            let (cost, width) = (scores.len(), scores.len() / self.queries);
+            let scores = scores.cpu::<f32>().par_chunks(width);
             let bias = bias.map(Tensor::cpu::<f32>);
-            selectors.par_iter_mut().enumerate().zip(scores).for_each(|((q, best), scores)| {
+            let each = selectors.par_iter_mut().enumerate().zip(scores);
+            device.threads().for_each(cost, each, |((q, best), scores)| {
                 for (&score, &number) in scores.iter().zip(numbers) {
                     let score = match bias {
                         Some(bias) if score != f32::NEG_INFINITY => score + bias[number as usize],
@@ -175,7 +176,10 @@ impl<'a> Selection<'a> {
     pub(crate) fn finish(self) -> Result<Vec<Best>> {
         match self.place {
             Place::Host(all) => {
-                Ok(vec![Best::Host(all.into_par_iter().map(Selector::finish).collect())])
+                // Candidates are sorted.
+                let cost = 20 * self.queries * self.wanted.k.min(self.wanted.total);
+                let threads = self.wanted.device.threads();
+                Ok(vec![Best::Host(threads.map(cost, all.into_par_iter(), Selector::finish))])
             }
             #[cfg(feature = "cuda")]
             Place::Cuda(groups) => groups.into_iter().map(|(_, group)| group.finish()).collect(),
@@ -210,9 +214,13 @@ fn masks(scores: &Tensor, filter: Filter<'_>, numbers: &[u32]) -> Result<Option<
             numbers.iter().enumerate().map(bit).fold(0, |bits, bit| bits | bit)
         }
     };
-    let words = sets.par_iter().flat_map_iter(|set| numbers.chunks(32).map(move |n| (set, n)));
-    let words: Vec<u32> = words.map(word).collect();
     let shape = [sets.len(), numbers.len().div_ceil(32)];
+    let mut words = vec![0u32; shape[0] * shape[1]];
+    let (cost, rows) = (sets.len() * numbers.len(), words.par_chunks_mut(shape[1].max(1)));
+    scores.device().threads().for_each(cost, rows.zip(sets), |(words, set)| {
+        let each = words.iter_mut().zip(numbers.chunks(32));
+        each.for_each(|(to, numbers)| *to = word((set, numbers)));
+    });
     Tensor::from_slice(scores.device(), &shape, &words).map(Some)
 }
 
