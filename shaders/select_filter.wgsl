@@ -102,9 +102,9 @@ fn select_filter(
             place = 0u;
             if found > 0u { place = atomicAdd(&counts[query], found); }
         }
-        let from = workgroupUniformLoad(&place);
+        let start_at = workgroupUniformLoad(&place);
         //% if STORE
-        if key > limit { entries[mine + from + at] = vec2<u32>(~row, key); }
+        if key > limit { entries[mine + start_at + at] = vec2<u32>(~row, key); }
         //% endif
     }
 }

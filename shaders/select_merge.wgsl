@@ -30,9 +30,9 @@ var<workgroup> count: u32;
 
 {{ exchange() }}
 
-// Sorts the entries, of which `from` and following are not there. Follows a barrier, ends with one.
-fn sort(thread: u32, from: u32) {
-    for (var i = from + thread; i < {{ 2 * WG }}u; i += {{ WG }}u) { all[i] = vec2<u32>(); }
+// Sorts the entries, of which `taken` and following are not there. Follows a barrier, ends with one.
+fn sort(thread: u32, taken: u32) {
+    for (var i = taken + thread; i < {{ 2 * WG }}u; i += {{ WG }}u) { all[i] = vec2<u32>(); }
     workgroupBarrier();
     for (var size = 2u; size <= {{ 2 * WG }}u; size *= 2u) {
         for (var stride = size / 2u; stride > 0u; stride /= 2u) {
