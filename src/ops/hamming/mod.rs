@@ -23,6 +23,7 @@
 //!
 //! # Memory
 //! A corpus holds `N B / 8` bytes on its device. A search adds, beyond queries and hits,
+//! - for queries other than codes, these as f32, `4 B + 4` bytes each;
 //! - on the CPU, for each thread, `8 (k + max(k, 64))` bytes a query, at most 32 MiB, and 32 rows;
 //! - on wgpu, up to `k = 256`, `16 k + 4` bytes a query and split of the corpus, at most 64 MiB; above, a slab of keys of at
 //!   most 32 MiB, read back and selected from on the host, with `16 k` bytes a query there, at most 64 MiB;

@@ -157,7 +157,9 @@ pub(crate) struct Args<'a> {
 /// [`MatmulPrecision`](crate::MatmulPrecision) allows; all else is f32 by fused multiply-adds. A product that is infinite
 /// counts as in f32 either way.
 ///
-/// The call waits for the device, because it returns host data. Beyond queries and hits its workspace is
+/// The call waits for the device, because it returns host data; queries stay on theirs. Beyond queries and hits its workspace is
+/// - everywhere: the queries as f32, divided by their powers of two, `4 D + 4` bytes each; on CUDA also as tensor cores take
+///   them, up to `6 D` bytes;
 /// - on the CPU, for each thread: `8 Q (k + max(k, 64))` bytes of candidates, at most 32 MiB, and a tile of the corpus
 ///   as f32 (256 KiB);
 /// - on wgpu, up to `k = 256`: `16 k + 4` bytes for each query and split of the corpus (at most 1024 splits in all), at
