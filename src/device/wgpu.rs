@@ -606,9 +606,10 @@ impl WgpuDevice {
             return Ok(());
         }
         let fits = |buffer: &WgpuBuffer, at: u64| {
-            at % 4 == 0 && at.checked_add(bytes).is_some_and(|end| end <= buffer.raw().size())
+            at.is_multiple_of(4)
+                && at.checked_add(bytes).is_some_and(|end| end <= buffer.raw().size())
         };
-        if bytes % 4 != 0 || !fits(from, from_at) || !fits(to, to_at) {
+        if !bytes.is_multiple_of(4) || !fits(from, from_at) || !fits(to, to_at) {
             let what = format!("a copy of {bytes} bytes from byte {from_at} to byte {to_at}");
             return Err(Error::Unsupported { what, device: self.info.name.clone() });
         }

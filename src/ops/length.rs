@@ -1,10 +1,11 @@
 //! Vectors of any length: what keeps squares and products inside the range of f32. [`topk`](super::topk#any-length) states
-//! the rule that callers see; this is the only place that implements it.
+//! the rule that callers see; this implements it on the host, and `rows_measure` does the same on GPUs
+//! ([`rows`](super::rows)).
 //!
 //! A vector is *plain* if the exponent of its largest magnitude is within a range in which no sum of products overflows and
-//! what underflows does not count. Plain vectors are used as they are. Any other finite vector is multiplied, on the host, by
-//! the power of two that takes its largest magnitude to the nearer end of the range. The host reads subnormal numbers by their
-//! value, so that a device that flushes them to zero never sees them. The multiplication is exact but for elements that are
+//! what underflows does not count. Plain vectors are used as they are. Any other finite vector is multiplied by the power of two
+//! that takes its largest magnitude to the nearer end of the range. Subnormal numbers are read by their value, also on a device
+//! that flushes them to zero. The multiplication is exact but for elements that are
 //! more than 2^96 times smaller than the largest. Cosines do not depend on the power; for dot products the power is one of
 //! the two factors of the sum, in place of the inverse length.
 

@@ -22,8 +22,8 @@
 //! in f32 (`B <= 2^17`), and the same on every device; those of floats are one chain of additions in the order of the bits.
 //!
 //! # Memory
-//! A corpus holds `N B / 8` bytes on its device. [`select`](super::select) says what a search adds beyond queries and hits; on the CPU
-//! also 32 rows for each thread.
+//! A corpus holds `N B / 8` bytes on its device. A search adds what [`select`](super::select) says, for queries other than codes these as
+//! f32, `4 B + 4` bytes each, and on the CPU 32 rows for each thread.
 //!
 //! # Counted
 //! On CUDA, as `tests/cost` asserts (read from memory, of the codes' bytes): 1 query, 40 000 codes of 1024 bits 5,120,128 bytes,

@@ -84,7 +84,8 @@ impl<B: Beside> Rows<B> {
     /// The number of rows of `values` values, if they may be added.
     pub(crate) fn check(&self, values: usize) -> Result<usize> {
         if !values.is_multiple_of(self.width) {
-            let expected = format!("a multiple of {} values", self.width);
+            let unit = if self.dtype == DType::U32 { "words" } else { "values" };
+            let expected = format!("a multiple of {} {unit}", self.width);
             return Err(Error::shape(self.name, expected, values.to_string()));
         }
         let count = values / self.width;

@@ -1,6 +1,7 @@
 //! Rows on the CPU.
 
 use std::ops::{Range, RangeInclusive};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use half::{bf16, f16};
 use super::{Flag, Kind, Part, Reduced};
@@ -102,9 +103,9 @@ fn measure(row: &mut [f32], kind: Kind, plain: &RangeInclusive<i32>) -> (f32, i3
     }
 }
 
-pub(super) fn measured(rows: &Tensor, kind: Kind) -> Result<(Tensor, Flag)> {
+pub(super) fn measured(rows: &Tensor, kind: Kind, unusual: Option<bool>) -> Result<(Tensor, Flag)> {
     let (n, dim) = (rows.shape()[0], rows.shape()[1]);
-    let unusual = std::sync::atomic::AtomicBool::new(false);
+    let found = AtomicBool::new(false);
     let numbers = Tensor::cpu_with(rows.device(), &[n], |numbers: &mut [f32]| {
         with_float!(rows.dtype(), T => {
             let each = rows.cpu::<T>().par_chunks(dim).zip(numbers);
@@ -114,12 +115,12 @@ pub(super) fn measured(rows: &Tensor, kind: Kind) -> Result<(Tensor, Flag)> {
                 let (number, exponent) = measure(row, kind, &PLAIN);
                 *to = number;
                 if exponent != 0 {
-                    unusual.store(true, std::sync::atomic::Ordering::Relaxed);
+                    found.store(true, Ordering::Relaxed);
                 }
             });
         });
     })?;
-    Ok((numbers, Flag::known(unusual.into_inner())))
+    Ok((numbers, Flag::known(unusual.unwrap_or(found.into_inner()))))
 }
 
 pub(super) fn divided(rows: &Tensor, powers: &Tensor) -> Result<Tensor> {

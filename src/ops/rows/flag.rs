@@ -15,6 +15,7 @@ pub(crate) struct Flag(Arc<Mutex<State>>);
 
 enum State {
     Known(bool),
+    #[cfg_attr(not(any(feature = "cuda", feature = "wgpu")), expect(dead_code))]
     Read(Pin<Box<dyn Future<Output = Result<Vec<u32>>> + Send>>),
 }
 

@@ -84,7 +84,7 @@ pub(crate) enum Kind {
 /// is asked for unless it is given.
 pub(crate) fn measured(rows: &Tensor, kind: Kind, unusual: Option<bool>) -> Result<(Tensor, Flag)> {
     match rows.device().backend() {
-        Backend::Cpu(_) => cpu::measured(rows, kind),
+        Backend::Cpu(_) => cpu::measured(rows, kind, unusual),
         #[cfg(feature = "cuda")]
         Backend::Cuda(gpu) => cuda::measured(gpu, rows, kind, unusual),
         #[cfg(feature = "wgpu")]

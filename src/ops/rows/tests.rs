@@ -276,7 +276,8 @@ mod parts {
             values[at * dim] = x;
         }
         let queries = Tensor::from_slice(&gpu, &[count, dim], &values).unwrap();
-        let cases: [(Core, u32, fn(f32, u32) -> f32); 4] = [
+        type Enters = fn(f32, u32) -> f32;
+        let cases: [(Core, u32, Enters); 4] = [
             (Core::BF16, 3, part_of),
             (Core::BF16, 1, |x, _| bf16::from_f32(within(x, bf16::MAX.to_f32())).to_f32()),
             (Core::F16, 1, |x, _| f16::from_f32(within(x, f16::MAX.to_f32())).to_f32()),

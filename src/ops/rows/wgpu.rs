@@ -91,10 +91,11 @@ pub(super) fn joined(
         let (start, bytes) = ((range.start * width) as u64 * size, elements as u64 * size);
         // Behind the last row there is room for a whole word.
         let is_last = at + elements == rows * width;
-        let is_even = start % 4 == 0 && (at as u64 * size) % 4 == 0;
-        if from.dtype() == dtype && is_even && (bytes % 4 == 0 || is_last) {
+        let place = at as u64 * size;
+        let is_even = start.is_multiple_of(4) && place.is_multiple_of(4);
+        if from.dtype() == dtype && is_even && (bytes.is_multiple_of(4) || is_last) {
             let bytes = bytes.next_multiple_of(4);
-            gpu.copy((from.wgpu(), start), (to.wgpu(), at as u64 * size), bytes)?;
+            gpu.copy((from.wgpu(), start), (to.wgpu(), place), bytes)?;
         } else {
             let [own, other] = match from.dtype() == dtype {
                 true => [raw(dtype); 2],

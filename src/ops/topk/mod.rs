@@ -84,8 +84,11 @@ pub(crate) struct Args<'a> {
 /// [`MatmulPrecision`](crate::MatmulPrecision) allows; all else is f32 by fused multiply-adds. A product that is infinite
 /// counts as in f32 either way.
 ///
-/// The call waits for the device, because it returns host data: see [`topk_on_device`]. [`select`](super::select) says what memory it
-/// takes beyond queries and hits; on the CPU each thread also holds a tile of the corpus as f32 (256 KiB).
+/// The call waits for the device, because it returns host data: see [`topk_on_device`]. Queries stay on theirs. Beyond queries and
+/// hits the workspace is
+/// - the queries as f32, divided by their powers of two, `4 D + 4` bytes each; on CUDA also as tensor cores take them, up to `6 D`;
+/// - what [`select`](super::select) says;
+/// - on the CPU, for each thread, a tile of the corpus as f32 (256 KiB).
 ///
 /// # Errors
 /// [`Error::Argument`] if `k` is 0, a filter does not fit the corpus or `least` is NaN; [`Error::Shape`] if the queries
