@@ -75,7 +75,7 @@ use std::borrow::Cow;
 use rayon::prelude::*;
 
 use super::topk::{Bitmap, Exclude, Hits};
-use super::{check_float, length, matrix};
+use super::{check_device, check_float, length, matrix};
 use crate::device::Backend;
 use crate::{DType, Error, Result, Tensor};
 
@@ -185,10 +185,7 @@ pub fn topk(
         let expected = format!("queries of {width} values for codes of {} bits", corpus.bits());
         return Err(Error::shape("hamming", expected, dim.to_string()));
     }
-    if tensor.device() != corpus.device() {
-        let expected = format!("queries on {:?}", corpus.device());
-        return Err(Error::shape("hamming", expected, format!("{:?}", tensor.device())));
-    }
+    check_device("hamming", "queries", corpus.device(), tensor.device())?;
     check_maps(exclude, count, corpus.len())?;
     if count == 0 || corpus.is_empty() {
         return Ok(Hits::none(count));

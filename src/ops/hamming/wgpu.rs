@@ -244,9 +244,8 @@ impl<'a> Pass<'a> {
     }
 
     fn read(&self, buffer: &WgpuBuffer, words: usize) -> Result<Vec<u32>> {
-        let read = self.gpu.read(buffer, 0, (words * size_of::<u32>()) as u64);
-        self.gpu.wait()?;
-        Ok(bytemuck::pod_collect_to_vec(&pollster::block_on(read)?))
+        let read = self.gpu.read_now(buffer, (words * size_of::<u32>()) as u64)?;
+        Ok(bytemuck::pod_collect_to_vec(&read))
     }
 
     /// Small k: each split's sorted list of each query, merged. All chunks continue the same lists.

@@ -40,7 +40,7 @@ pub(crate) use select::{Selector, entry, key};
 use rayon::prelude::*;
 
 use self::corpus::Chunk;
-use super::{check_float, length, matrix};
+use super::{check_device, check_float, length, matrix};
 use crate::device::Backend;
 use crate::{DType, Error, Result, Tensor};
 
@@ -196,10 +196,7 @@ pub fn topk(queries: &Tensor, corpus: &Corpus, search: &Search<'_>) -> Result<Hi
         let expected = format!("queries of dimension {}", corpus.dim());
         return Err(Error::shape("topk", expected, format!("{dim}")));
     }
-    if queries.device() != corpus.device() {
-        let expected = format!("queries on {:?}", corpus.device());
-        return Err(Error::shape("topk", expected, format!("{:?}", queries.device())));
-    }
+    check_device("topk", "queries", corpus.device(), queries.device())?;
     if search.k == 0 {
         return Err(Error::argument("k", "at least 1", "0"));
     }

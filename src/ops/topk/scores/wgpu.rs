@@ -124,9 +124,8 @@ impl Lists {
             return Ok(vec![Vec::new(); queries]);
         }
         let words = splits * queries * (2 * k + 1);
-        let read = gpu.read(&found, 0, (words * size_of::<u32>()) as u64);
-        gpu.wait()?;
-        let words: Vec<u32> = bytemuck::pod_collect_to_vec(&pollster::block_on(read)?);
+        let read = gpu.read_now(&found, (words * size_of::<u32>()) as u64)?;
+        let words: Vec<u32> = bytemuck::pod_collect_to_vec(&read);
         Ok(merge(&words, splits, queries, k).into_iter().map(Selector::finish).collect())
     }
 }
