@@ -204,8 +204,9 @@ impl Tensor {
         })
     }
 
-    /// Shares memory that cudarc allocated, without copying. It is only read by operations, on the device's stream:
-    /// what other streams write to it must be waited for there. The slice lives as long as the tensor.
+    /// Shares memory that cudarc allocated, without copying. It is only read by operations, on the device's stream and in its
+    /// order: what other streams write to it must be waited for there before the operation, and they must wait for the
+    /// operation before they write again ([`Device::from_cuda`]). The slice lives as long as the tensor.
     ///
     /// # Errors
     /// [`Error::Shape`] if the slice has fewer elements than the shape, [`Error::NoDevice`] if `device` is not CUDA,
@@ -260,9 +261,13 @@ impl Tensor {
         }
     }
 
-    /// Wraps a caller's wgpu buffer (usages `STORAGE | COPY_SRC`) without copying.
-    /// Work the caller submitted before is seen; the buffer is not pooled, and is only read by operations. What the caller
-    /// writes to it later changes results, never what memory is touched: indices and bounds always come from the host.
+    /// Wraps a caller's wgpu buffer (usages `STORAGE | COPY_SRC`) without copying. It is not pooled, and is only read by
+    /// operations.
+    ///
+    /// An operation on the tensor, and a copy of it to the host, is submitted before its call returns: it sees what the caller
+    /// submitted, or wrote through the queue, before the call, and nothing of what comes after it. Something that keeps the
+    /// tensor, such as a [`Corpus`](crate::ops::topk::Corpus), reads the buffer again in each search. What the caller writes
+    /// changes results, never what memory is touched: indices and bounds always come from the host.
     ///
     /// # Errors
     /// [`Error::Shape`] if the buffer is smaller than the shape, [`Error::NoDevice`] if `device` is not wgpu,
@@ -395,8 +400,12 @@ impl Tensor {
         }
     }
 
-    /// Copies the elements to the host without blocking a thread. The copy is ordered after everything enqueued
-    /// before this call, and starts with the call, not with the first poll.
+    /// Copies the elements to the host without blocking a thread of the caller's. The copy is ordered after everything enqueued
+    /// before this call, and starts with the call, not with the first poll. The future is woken, once, when the device is done or
+    /// lost; it may be dropped at any time.
+    ///
+    /// # Errors
+    /// As [`to_vec`](Self::to_vec).
     pub fn to_vec_async<T: Element>(&self) -> impl Future<Output = Result<Vec<T>>> + Send + use<T> {
         let ready = self.check_element::<T>();
         let storage = self.storage.clone();
@@ -410,7 +419,7 @@ impl Tensor {
         #[cfg(feature = "wgpu")]
         let read = match (&storage, self.device.backend()) {
             (Storage::Wgpu(b), Backend::Wgpu(gpu)) if ready.is_ok() => {
-                Some(gpu.read(b, 0, self.bytes() as u64))
+                Some(gpu.read(b, self.bytes() as u64))
             }
             _ => None,
         };
@@ -456,9 +465,7 @@ impl Tensor {
                 let Backend::Wgpu(gpu) = self.device.backend() else {
                     unreachable!("storage and device agree")
                 };
-                let read = gpu.read(b, 0, self.bytes() as u64);
-                gpu.wait()?;
-                pollster::block_on(read)
+                gpu.read_now(b, self.bytes() as u64)
             }
         }
     }

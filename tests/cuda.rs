@@ -217,6 +217,32 @@ mod raw {
         view.leak();
     }
 
+    /// An engine's writes on the device's stream are in the order of the calls; those on another are ordered by events.
+    #[test]
+    fn operations_and_an_engines_writes_are_in_order() {
+        let Some(device) = cuda() else { return };
+        let (context, stream) = device.as_cuda().unwrap();
+        let other = context.new_stream().unwrap();
+        let mut slice = stream.clone_htod(&[3f32, 4.0]).unwrap();
+        let start = slice.device_ptr(stream).0;
+        // SAFETY: the slice outlives the tensor, and every write is ordered with the stream.
+        let x = unsafe { Tensor::from_cuda_pointer(&device, DType::F32, &[1, 2], start) }.unwrap();
+        let first = l2_normalize(&x, 1e-12).unwrap();
+        let read = x.to_vec_async::<f32>();
+        stream.memcpy_htod(&[0f32, 7.0], &mut slice).unwrap();
+        let second = l2_normalize(&x, 1e-12).unwrap();
+        // The other stream writes behind what was enqueued, and what is enqueued then comes behind the write.
+        other.join(stream).unwrap();
+        other.memcpy_htod(&[-5f32, 0.0], &mut slice).unwrap();
+        stream.join(&other).unwrap();
+        let third = l2_normalize(&x, 1e-12).unwrap();
+        for (got, want) in [(first, [0.6, 0.8]), (second, [0.0, 1.0]), (third, [-1.0, 0.0])] {
+            assert_eq!(got.to_vec::<f32>().unwrap(), want);
+        }
+        assert_eq!(pollster::block_on(read).unwrap(), [3.0, 4.0]);
+        drop(slice);
+    }
+
     #[test]
     fn addresses_are_checked() {
         let Some(device) = cuda() else { return };
@@ -522,4 +548,62 @@ fn the_choice_passes_over_an_emulated_gpu() {
     let info = Device::all().into_iter().find(|d| d.id == "cuda:0").unwrap();
     assert_eq!(info.kind == "software", facts.emulated);
     assert_eq!(Device::best().kind() == "cuda", !facts.emulated);
+}
+
+/// After a sticky error nothing more is executed: who waits is woken all the same, with the error.
+#[test]
+fn a_sticky_error_wakes_who_waits() {
+    alone("a_sticky_error_wakes_who_waits", &[], || {
+        let (Some(device), Some(emulator)) = (cuda(), emulator()) else { return };
+        let x = Tensor::from_slice(&device, &[1, 2], &[3f32, 4.0]).unwrap();
+        emulator.set_fault(Fault::nth(Operation::Launch, 1, LAUNCH_FAILED));
+        let y = l2_normalize(&x, 1e-12).unwrap();
+        // Neither the launch nor the copy says so.
+        let (read, done) = (y.to_vec_async::<f32>(), device.synchronize_async());
+        let error = pollster::block_on(read).unwrap_err();
+        assert!(matches!(error, Error::DeviceLost { .. }), "{error}");
+        let error = pollster::block_on(done).unwrap_err();
+        assert!(matches!(error, Error::DeviceLost { .. }), "{error}");
+        let error = pollster::block_on(x.to_vec_async::<f32>()).unwrap_err();
+        assert!(matches!(error, Error::DeviceLost { .. }), "{error}");
+    });
+}
+
+/// A device that a sticky error broke is not given again; one that is whole is.
+#[test]
+fn a_broken_device_is_not_given_again() {
+    alone("a_broken_device_is_not_given_again", &[], || {
+        let (Some(_), Some(emulator)) = (cuda(), emulator()) else { return };
+        let device = Device::cuda(0).unwrap();
+        assert_eq!(Device::cuda(0).unwrap(), device);
+        let x = Tensor::from_slice(&device, &[1, 2], &[3f32, 4.0]).unwrap();
+        emulator.set_fault(Fault::nth(Operation::Launch, 1, LAUNCH_FAILED));
+        let y = l2_normalize(&x, 1e-12).unwrap();
+        assert!(matches!(y.to_vec::<f32>(), Err(Error::DeviceLost { .. })));
+        emulator.reset_device_errors();
+        let fresh = Device::cuda(0).unwrap();
+        assert_ne!(fresh, device);
+        let x = Tensor::from_slice(&fresh, &[1, 2], &[3f32, 4.0]).unwrap();
+        assert!(l2_normalize(&x, 1e-12).unwrap().to_vec::<f32>().is_ok());
+        assert_eq!(Device::cuda(0).unwrap(), fresh);
+    });
+}
+
+/// What is adopted twice is one device; another stream, or a stream of another context, is not.
+#[test]
+fn a_stream_that_is_adopted_twice_is_the_same_device() {
+    let Some(device) = cuda() else { return };
+    let (context, stream) = device.as_cuda().unwrap();
+    let adopt = |stream| Device::from_cuda(context.clone(), stream, DeviceOptions::default());
+    let (a, b) = (adopt(stream.clone()).unwrap(), adopt(stream.clone()).unwrap());
+    assert_eq!(a, b);
+    let other = adopt(context.new_stream().unwrap()).unwrap();
+    assert_ne!(a, other);
+    let x = Tensor::from_slice(&a, &[1, 2], &[3f32, 4.0]).unwrap();
+    let w = |device| Tensor::from_slice(device, &[2], &[1f32, 1.0]).unwrap();
+    assert!(layer_norm(&x, None, &w(&b), None, 1e-5).is_ok());
+    let error = layer_norm(&x, None, &w(&other), None, 1e-5).unwrap_err();
+    let Error::Shape { expected, got, .. } = &error else { panic!("{error}") };
+    assert!(expected.contains("adopted stream") && got.contains("adopted stream"), "{error}");
+    assert_ne!(expected["all tensors on ".len()..], got["one on ".len()..]);
 }

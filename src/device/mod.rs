@@ -9,13 +9,20 @@ pub(crate) mod cpu;
 #[allow(unsafe_code)]
 pub(crate) mod cuda;
 pub(crate) mod host;
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
+mod kernels;
 pub(crate) mod mapping;
+mod opened;
 pub(crate) mod threads;
 mod transfers;
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
+mod waits;
 #[cfg(feature = "wgpu")]
 pub(crate) mod wgpu;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use opened::Opened;
 
 use self::threads::Threads;
 use crate::{Error, Result};
@@ -86,8 +93,25 @@ mod options {
 }
 
 /// A device: the CPU, or a GPU through CUDA or wgpu. Cloning is cheap and gives the same device.
+///
+/// # Equality
+/// Opening a device again with equal options gives the same device for as long as one of its clones, tensors or models lives:
+/// the two are equal, share tensors, a CUDA stream, memory, its limit and compiled kernels. So does adopting the same context and
+/// stream, or wgpu device and queue. With other options it is another device, whose tensors meet those of the first only on
+/// the CPU. A device that is lost is not given again: what is opened after it is a new one. For a second stream of one
+/// GPU adopt it (`from_cuda`).
+///
+/// ```
+/// use nearkin::{Device, DeviceOptions};
+///
+/// let device = Device::cpu();
+/// assert_eq!(device, Device::by_name("cpu")?);
+/// let limited = DeviceOptions { memory_limit: Some(1 << 20), ..Default::default() };
+/// assert_ne!(device, Device::cpu_with(limited));
+/// # Ok::<(), nearkin::Error>(())
+/// ```
 #[derive(Clone)]
-pub struct Device(Arc<Backend>, Threads);
+pub struct Device(Arc<Opened>);
 
 pub(crate) enum Backend {
     Cpu(cpu::CpuDevice),
@@ -95,6 +119,14 @@ pub(crate) enum Backend {
     Cuda(Arc<self::cuda::CudaDevice>),
     #[cfg(feature = "wgpu")]
     Wgpu(Arc<self::wgpu::WgpuDevice>),
+}
+
+/// A future of no name.
+type Pending = std::pin::Pin<Box<dyn Future<Output = Result<()>> + Send>>;
+
+/// A lock that a panic elsewhere does not close.
+fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|e| e.into_inner())
 }
 
 /// What [`Device::all`] knows about a device without opening it.
@@ -127,8 +159,10 @@ impl Device {
 
     /// The CPU with limits.
     pub fn cpu_with(options: DeviceOptions) -> Device {
-        let backend = Backend::Cpu(cpu::CpuDevice::new(options.memory_limit));
-        Device::of(backend, &options)
+        let open =
+            |options: &DeviceOptions| Ok(Backend::Cpu(cpu::CpuDevice::new(options.memory_limit)));
+        Device::shared("cpu".into(), options, |id, _| id == "cpu", open)
+            .unwrap_or_else(|_| unreachable!("the CPU is always there"))
     }
 
     /// The `index`-th GPU that NVIDIA's driver offers.
@@ -144,22 +178,39 @@ impl Device {
     /// [`Device::cuda`] with options.
     #[cfg(feature = "cuda")]
     pub fn cuda_with(index: usize, options: DeviceOptions) -> Result<Device> {
-        let device = self::cuda::CudaDevice::open(index, &options)?;
-        Ok(Device::of(Backend::Cuda(Arc::new(device)), &options))
+        let name = format!("cuda:{index}");
+        let open = |options: &DeviceOptions| {
+            Ok(Backend::Cuda(Arc::new(self::cuda::CudaDevice::open(index, options)?)))
+        };
+        Device::shared(name.clone(), options, |id, _| id == name, open)
     }
 
-    /// Adopts a context and stream that an engine already has. Everything is enqueued on that stream.
+    /// Adopts a context and stream that an engine already has. Everything is enqueued on that stream within the call that asks
+    /// for it: what the engine enqueues there before a call is seen by it, what it enqueues after it is not. Work on other streams
+    /// is ordered by events: for memory that another stream writes, the engine records an event there behind the writes and has
+    /// this stream wait for it (`cuStreamWaitEvent`) before the call; before another stream writes it again, or reads a result,
+    /// it has that stream wait for an event of this one.
     ///
     /// # Errors
-    /// As [`Device::cuda`].
+    /// As [`Device::cuda`]; [`Error::Argument`] if the stream is of another context.
     #[cfg(feature = "cuda")]
     pub fn from_cuda(
         context: Arc<cudarc::driver::CudaContext>,
         stream: Arc<cudarc::driver::CudaStream>,
         options: DeviceOptions,
     ) -> Result<Device> {
-        let device = self::cuda::CudaDevice::adopt(context, stream, &options)?;
-        Ok(Device::of(Backend::Cuda(Arc::new(device)), &options))
+        let id = format!("the adopted stream {:p} of", stream.cu_stream());
+        let theirs = (context.clone(), stream.clone());
+        let same = |_: &str, backend: &Backend| match backend {
+            Backend::Cuda(d) => {
+                *d.raw().0 == theirs.0 && d.raw().1.cu_stream() == theirs.1.cu_stream()
+            }
+            _ => false,
+        };
+        let open = |options: &DeviceOptions| {
+            Ok(Backend::Cuda(Arc::new(self::cuda::CudaDevice::adopt(context, stream, options)?)))
+        };
+        Device::shared(id, options, same, open)
     }
 
     /// The CUDA context and stream of this device, if it is a CUDA device. While the stream is being captured into a graph, copies
@@ -169,7 +220,7 @@ impl Device {
     pub fn as_cuda(
         &self,
     ) -> Option<(&Arc<cudarc::driver::CudaContext>, &Arc<cudarc::driver::CudaStream>)> {
-        match &*self.0 {
+        match self.backend() {
             Backend::Cuda(d) => Some(d.raw()),
             _ => None,
         }
@@ -178,7 +229,7 @@ impl Device {
     /// What tile policies know about the CUDA device, if it is one.
     #[cfg(feature = "cuda")]
     pub fn cuda_facts(&self) -> Option<CudaFacts> {
-        match &*self.0 {
+        match self.backend() {
             Backend::Cuda(d) => Some(d.facts),
             _ => None,
         }
@@ -209,27 +260,69 @@ impl Device {
                 ),
             },
         })?;
-        let device = self::wgpu::WgpuDevice::open(adapter, &options)?;
-        Ok(Device::of(Backend::Wgpu(Arc::new(device)), &options))
+        Device::open_adapter(index, adapter, options)
     }
 
-    /// Adopts a device and queue that an engine already has. Tensors then share its memory, launches its queue.
+    #[cfg(feature = "wgpu")]
+    fn open_adapter(
+        index: usize,
+        adapter: &::wgpu::Adapter,
+        options: DeviceOptions,
+    ) -> Result<Device> {
+        let name = format!("wgpu:{index}");
+        let info = adapter.get_info();
+        // Adapters may have come or gone since.
+        let same = |id: &str, backend: &Backend| {
+            id == name && matches!(backend, Backend::Wgpu(d) if d.info == info)
+        };
+        let open = |options: &DeviceOptions| {
+            Ok(Backend::Wgpu(Arc::new(self::wgpu::WgpuDevice::open(adapter, options)?)))
+        };
+        Device::shared(name.clone(), options, same, open)
+    }
+
+    /// What an engine should ask an adapter for, so that a device that it adopts ([`Device::from_wgpu`]) is as good as one of
+    /// [`Device::wgpu`]: the features that kernels use and the adapter has, and the limits. An engine that needs more merges them
+    /// with its own: `features | ours`, `limits.or_better_values_from(&ours)`.
     ///
-    /// What this crate records reaches the queue at [`Device::flush`], before uploads and with every read-back.
+    /// No feature is needed: without them values are widened to f32, and reductions go through workgroup memory. Of the limits
+    /// `from_wgpu` insists on those that the kernels are written for, which WebGPU guarantees: 8 storage buffers and 1 uniform
+    /// buffer a stage, 9 bindings a group, 16384 bytes of workgroup memory, workgroups of 256, 65535 of them a dimension, uniform
+    /// buffers of 256 bytes bound at multiples of 256. The sizes of bindings and buffers bound how much a launch covers.
+    #[cfg(feature = "wgpu")]
+    pub fn wgpu_requirements(adapter: &::wgpu::Adapter) -> (::wgpu::Features, ::wgpu::Limits) {
+        self::wgpu::requirements(adapter)
+    }
+
+    /// Adopts a device and queue that an engine already has, opened with [`Device::wgpu_requirements`]. Tensors then share its
+    /// memory, launches its queue, which must be the device's. Its callbacks stay the engine's.
+    ///
+    /// What this crate records reaches the queue at [`Device::flush`], before uploads and with every read-back; what reads a buffer
+    /// of the engine's ([`Tensor::from_wgpu_buffer`](crate::Tensor::from_wgpu_buffer)) reaches it within the call.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] if limits of the device are below what kernels need, with what to ask for.
     #[cfg(feature = "wgpu")]
     pub fn from_wgpu(
         device: ::wgpu::Device,
         queue: ::wgpu::Queue,
         options: DeviceOptions,
-    ) -> Device {
-        let device = self::wgpu::WgpuDevice::from_raw(device, queue, &options);
-        Device::of(Backend::Wgpu(Arc::new(device)), &options)
+    ) -> Result<Device> {
+        let theirs = (device.clone(), queue.clone());
+        let same = |_: &str, backend: &Backend| match backend {
+            Backend::Wgpu(d) => d.raw() == (&theirs.0, &theirs.1),
+            _ => false,
+        };
+        let open = |options: &DeviceOptions| {
+            Ok(Backend::Wgpu(Arc::new(self::wgpu::WgpuDevice::from_raw(device, queue, options)?)))
+        };
+        Device::shared("an adopted device of".into(), options, same, open)
     }
 
     /// The wgpu device and queue behind this device, if it is one.
     #[cfg(feature = "wgpu")]
     pub fn as_wgpu(&self) -> Option<(&::wgpu::Device, &::wgpu::Queue)> {
-        match &*self.0 {
+        match self.backend() {
             Backend::Wgpu(d) => Some(d.raw()),
             _ => None,
         }
@@ -271,14 +364,14 @@ impl Device {
                     tracing::info!(adapter = info.name, "passed over: a software adapter");
                     continue;
                 }
-                match self::wgpu::WgpuDevice::open(adapter, &options) {
+                match Device::open_adapter(i, adapter, options.clone()) {
                     Ok(device) => {
                         tracing::info!(
                             adapter = info.name,
                             index = i,
                             "chosen: a hardware adapter"
                         );
-                        return Device::of(Backend::Wgpu(Arc::new(device)), &options);
+                        return device;
                     }
                     Err(e) => tracing::warn!(adapter = info.name, "passed over: {e}"),
                 }
@@ -380,22 +473,18 @@ impl Device {
         all
     }
 
-    fn of(backend: Backend, options: &DeviceOptions) -> Device {
-        Device(Arc::new(backend), Threads::new(options))
-    }
-
     pub(crate) fn backend(&self) -> &Backend {
-        &self.0
+        &self.0.backend
     }
 
     /// The threads that the host's part of the work runs on.
     pub(crate) fn threads(&self) -> &Threads {
-        &self.1
+        &self.0.threads
     }
 
     /// Whether it is a GPU with the memory, and so the multiprocessors, for batches of tens of thousands of tokens.
     pub(crate) fn is_large(&self) -> bool {
-        match &*self.0 {
+        match self.backend() {
             #[cfg(feature = "cuda")]
             Backend::Cuda(d) => d.facts.memory >= 32 << 30 && !d.facts.emulated,
             _ => false,
@@ -404,7 +493,7 @@ impl Device {
 
     /// Whether products round what they take to their matrices' type, and attention to bf16.
     pub(crate) fn rounds_operands(&self) -> bool {
-        match &*self.0 {
+        match self.backend() {
             #[cfg(feature = "cuda")]
             Backend::Cuda(d) => d.precision == MatmulPrecision::Medium,
             _ => false,
@@ -413,7 +502,7 @@ impl Device {
 
     /// `cpu`, or the name of the GPU or adapter.
     pub fn name(&self) -> String {
-        match &*self.0 {
+        match self.backend() {
             Backend::Cpu(_) => "cpu".into(),
             #[cfg(feature = "cuda")]
             Backend::Cuda(d) => d.name().into(),
@@ -424,7 +513,7 @@ impl Device {
 
     /// `cpu`, `cuda` or `wgpu`.
     pub fn kind(&self) -> &'static str {
-        match &*self.0 {
+        match self.backend() {
             Backend::Cpu(_) => "cpu",
             #[cfg(feature = "cuda")]
             Backend::Cuda(_) => "cuda",
@@ -435,13 +524,13 @@ impl Device {
 
     /// Whether this is the CPU device.
     pub fn is_cpu(&self) -> bool {
-        matches!(&*self.0, Backend::Cpu(_))
+        matches!(self.backend(), Backend::Cpu(_))
     }
 
     /// What tile policies know about the wgpu device, if it is one.
     #[cfg(feature = "wgpu")]
     pub fn wgpu_facts(&self) -> Option<WgpuFacts> {
-        match &*self.0 {
+        match self.backend() {
             Backend::Wgpu(d) => Some(d.facts),
             _ => None,
         }
@@ -449,7 +538,7 @@ impl Device {
 
     /// Bytes that tensors on this device hold now, pooled free buffers not counted.
     pub fn memory_in_use(&self) -> u64 {
-        match &*self.0 {
+        match self.backend() {
             Backend::Cpu(d) => d.used_bytes(),
             #[cfg(feature = "cuda")]
             Backend::Cuda(d) => d.used_bytes(),
@@ -460,7 +549,7 @@ impl Device {
 
     /// Gives pooled free buffers back to the system.
     pub fn trim(&self) {
-        match &*self.0 {
+        match self.backend() {
             Backend::Cpu(d) => d.trim(),
             #[cfg(feature = "cuda")]
             Backend::Cuda(d) => d.trim(),
@@ -471,7 +560,7 @@ impl Device {
 
     /// Submits recorded work without waiting. Only wgpu records; CUDA enqueues at once.
     pub fn flush(&self) -> Result<()> {
-        match &*self.0 {
+        match self.backend() {
             Backend::Cpu(_) => Ok(()),
             #[cfg(feature = "cuda")]
             Backend::Cuda(_) => Ok(()),
@@ -482,7 +571,7 @@ impl Device {
 
     /// Submits recorded work and waits until the device has done it.
     pub fn synchronize(&self) -> Result<()> {
-        match &*self.0 {
+        match self.backend() {
             Backend::Cpu(_) => Ok(()),
             #[cfg(feature = "cuda")]
             Backend::Cuda(d) => d.wait(),
@@ -491,9 +580,25 @@ impl Device {
         }
     }
 
+    /// [`synchronize`](Self::synchronize) without blocking a thread of the caller's: the future is woken, once, when what was
+    /// enqueued or recorded before this call is done or has failed. Recorded work is submitted by the call.
+    ///
+    /// # Errors
+    /// [`Error::DeviceLost`]; [`Error::Unsupported`] while the stream of a CUDA device is captured into a graph.
+    pub fn synchronize_async(&self) -> impl Future<Output = Result<()>> + Send + use<> {
+        let done: Pending = match self.backend() {
+            Backend::Cpu(_) => Box::pin(std::future::ready(Ok(()))),
+            #[cfg(feature = "cuda")]
+            Backend::Cuda(d) => Box::pin(d.done()),
+            #[cfg(feature = "wgpu")]
+            Backend::Wgpu(d) => Box::pin(d.done()),
+        };
+        done
+    }
+
     /// Kernel launches so far; 0 on the CPU, where an operation is a function call.
     pub fn launches(&self) -> u64 {
-        match &*self.0 {
+        match self.backend() {
             Backend::Cpu(_) => 0,
             #[cfg(feature = "cuda")]
             Backend::Cuda(d) => d.launches(),
@@ -504,7 +609,7 @@ impl Device {
 
     /// Copies between host and device so far, and their bytes; none on the CPU, which shares the host's memory.
     pub fn transfers(&self) -> Transfers {
-        match &*self.0 {
+        match self.backend() {
             Backend::Cpu(_) => Transfers::default(),
             #[cfg(feature = "cuda")]
             Backend::Cuda(d) => d.transfers.read(),
@@ -514,10 +619,16 @@ impl Device {
     }
 }
 
-impl PartialEq for Device {
-    /// Whether both are the same opened device.
-    fn eq(&self, other: &Device) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
+impl Backend {
+    /// Whether it is of no use any more.
+    fn is_lost(&self) -> bool {
+        match self {
+            Backend::Cpu(_) => false,
+            #[cfg(feature = "cuda")]
+            Backend::Cuda(d) => d.is_lost(),
+            #[cfg(feature = "wgpu")]
+            Backend::Wgpu(d) => d.is_lost(),
+        }
     }
 }
 

@@ -287,8 +287,8 @@ mod tests {
         let own =
             |count| Device::cpu_with(DeviceOptions { threads: Some(count), ..Default::default() });
         assert!(same(&Device::cpu(), &Device::cpu()));
-        assert!(!same(&own(2), &own(2)) && !same(&own(2), &Device::cpu()));
-        let two = own(2);
+        let (two, three) = (own(2), own(3));
+        assert!(!same(&two, &three) && !same(&two, &Device::cpu()));
         assert!(same(&two, &two.clone()));
         for (asked, got) in [(0, 1), (1, 1), (3, 3)] {
             let device = own(asked);

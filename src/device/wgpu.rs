@@ -3,15 +3,16 @@
 //! Launches are recorded and submitted together: when enough have gathered, before an upload, and before a
 //! read-back. Nothing here waits except [`WgpuDevice::wait`], and an allocation that would else fail.
 
-use std::any::{Any, TypeId};
 use std::collections::HashMap;
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
-use std::task::Poll;
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
 
-use crate::device::DeviceOptions;
-use crate::device::transfers::Counter;
+use super::kernels::Kernels;
+use super::transfers::Counter;
+use super::waits::{Promised, Waits, promise};
+use super::{DeviceOptions, host, lock};
 use crate::template::{Access, Rendered, Spec, render};
 use crate::{Error, Result};
 
@@ -19,8 +20,13 @@ use crate::{Error, Result};
 const SUBMIT_AFTER: usize = 64;
 /// Bytes of the ring that holds the params of recorded launches.
 const RING_BYTES: u64 = 64 << 10;
+/// Params lie at multiples of this, the alignment that WebGPU guarantees, and are no larger.
+const PARAMS: u64 = 256;
 /// The pool never keeps more than this.
 const POOL_LIMIT: u64 = 2 << 30;
+
+/// While it waits for a submission wgpu holds a lock that presenting a frame needs: it waits for no longer at a time.
+const WAIT_AT_ONCE: Duration = Duration::from_millis(10);
 
 /// Workgroups that WebGPU guarantees in each direction.
 pub(crate) const GROUPS: usize = 65_535;
@@ -53,7 +59,7 @@ pub(crate) struct WgpuDevice {
     pub(crate) facts: WgpuFacts,
     limits: wgpu::Limits,
     limit: Option<u64>,
-    kernels: Mutex<HashMap<TypeId, Box<dyn Any + Send>>>,
+    kernels: Kernels<Kernel>,
     pool: Arc<Pool>,
     recorded: Mutex<Recorded>,
     lost: Arc<Mutex<Option<String>>>,
@@ -61,6 +67,7 @@ pub(crate) struct WgpuDevice {
     failed: Mutex<Option<String>>,
     launches: AtomicU64,
     pub(crate) transfers: Counter,
+    waits: Waits,
 }
 
 /// A compiled kernel.
@@ -132,11 +139,16 @@ impl WgpuBuffer {
     pub(crate) fn raw(&self) -> &wgpu::Buffer {
         self.buffer.as_ref().expect("a buffer is there until it is dropped")
     }
+
+    /// Whether it is a caller's.
+    fn is_adopted(&self) -> bool {
+        self.class == 0
+    }
 }
 
 impl Drop for WgpuBuffer {
     fn drop(&mut self) {
-        if self.class == 0 {
+        if self.is_adopted() {
             return;
         }
         let Some(buffer) = self.buffer.take() else { return };
@@ -147,10 +159,6 @@ impl Drop for WgpuBuffer {
             pool.free.entry(self.class).or_default().push(buffer);
         }
     }
-}
-
-fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(|e| e.into_inner())
 }
 
 /// All adapters, the ones `Device::wgpu(i)` counts through: discrete, integrated, virtual, unknown, software.
@@ -181,11 +189,44 @@ fn rank(kind: wgpu::DeviceType) -> u8 {
     }
 }
 
+/// The features that kernels use where they are there.
+const FEATURES: wgpu::Features = wgpu::Features::SUBGROUP.union(wgpu::Features::SHADER_F16);
+
+type Limit = fn(&wgpu::Limits) -> u32;
+
+/// What every kernel may rely on: a limit, and the least it may be. The contract tests hold the shaders to it.
+const LEAST: [(&str, u32, Limit); 8] = [
+    ("max_storage_buffers_per_shader_stage", 8, |l| l.max_storage_buffers_per_shader_stage),
+    ("max_uniform_buffers_per_shader_stage", 1, |l| l.max_uniform_buffers_per_shader_stage),
+    ("max_bindings_per_bind_group", 9, |l| l.max_bindings_per_bind_group),
+    ("max_compute_workgroup_storage_size", 16 << 10, |l| l.max_compute_workgroup_storage_size),
+    ("max_compute_invocations_per_workgroup", 256, |l| l.max_compute_invocations_per_workgroup),
+    ("max_compute_workgroup_size_x", 256, |l| l.max_compute_workgroup_size_x),
+    ("max_compute_workgroups_per_dimension", GROUPS as u32, |l| {
+        l.max_compute_workgroups_per_dimension
+    }),
+    ("max_uniform_buffer_binding_size", PARAMS as u32, |l| {
+        l.max_uniform_buffer_binding_size.min(u32::MAX as u64) as u32
+    }),
+];
+
+/// What an engine should ask the adapter for.
+pub(crate) fn requirements(adapter: &wgpu::Adapter) -> (wgpu::Features, wgpu::Limits) {
+    let there = adapter.limits();
+    let limits = wgpu::Limits {
+        max_storage_buffer_binding_size: there.max_storage_buffer_binding_size,
+        max_buffer_size: there.max_buffer_size,
+        min_storage_buffer_offset_alignment: there.min_storage_buffer_offset_alignment,
+        // WebGPU's, which every adapter that we count has.
+        ..wgpu::Limits::default()
+    };
+    (adapter.features() & FEATURES, limits)
+}
+
 impl WgpuDevice {
     pub(crate) fn open(adapter: &wgpu::Adapter, options: &DeviceOptions) -> Result<Self> {
         let info = adapter.get_info();
-        let mut features =
-            adapter.features() & (wgpu::Features::SUBGROUP | wgpu::Features::SHADER_F16);
+        let mut features = adapter.features() & FEATURES;
         if options.no_subgroups {
             features.remove(wgpu::Features::SUBGROUP);
         }
@@ -207,7 +248,7 @@ impl WgpuDevice {
         device.set_device_lost_callback(move |reason, message| {
             *lock(&seen) = Some(format!("{reason:?} {message}"));
         });
-        Ok(Self::adopt(device, queue, info, options, lost))
+        Self::adopt(device, queue, info, options, lost)
     }
 
     /// Wraps a device and queue that the caller made. Its callbacks stay the caller's.
@@ -215,7 +256,7 @@ impl WgpuDevice {
         device: wgpu::Device,
         queue: wgpu::Queue,
         options: &DeviceOptions,
-    ) -> Self {
+    ) -> Result<Self> {
         let info = device.adapter_info();
         Self::adopt(device, queue, info, options, Arc::default())
     }
@@ -226,8 +267,24 @@ impl WgpuDevice {
         info: wgpu::AdapterInfo,
         options: &DeviceOptions,
         lost: Arc<Mutex<Option<String>>>,
-    ) -> Self {
+    ) -> Result<Self> {
         let limits = device.limits();
+        let mut short: Vec<String> = LEAST
+            .iter()
+            .map(|(name, least, of)| (name, least, of(&limits)))
+            .filter(|(_, least, there)| there < *least)
+            .map(|(name, least, there)| format!("{name} {there}, at least {least} is needed"))
+            .collect();
+        let alignment = limits.min_uniform_buffer_offset_alignment;
+        if u64::from(alignment) > PARAMS {
+            let name = "min_uniform_buffer_offset_alignment";
+            short.push(format!("{name} {alignment}, at most {PARAMS} is needed"));
+        }
+        if !short.is_empty() {
+            let ask = "open the device with the limits of Device::wgpu_requirements";
+            let what = format!("kernels with the limits {}: {ask}", short.join("; "));
+            return Err(Error::Unsupported { what, device: info.name });
+        }
         let features = device.features();
         // Metal offers more, but kernels count elements in u32.
         let mut max_binding = limits.max_storage_buffer_binding_size.min(u32::MAX as u64 & !3);
@@ -251,21 +308,22 @@ impl WgpuDevice {
             usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
             mapped_at_creation: false,
         });
-        WgpuDevice {
+        Ok(WgpuDevice {
             device,
             queue,
             info,
             facts,
             limits,
             limit: options.memory_limit,
-            kernels: Mutex::default(),
+            kernels: Kernels::default(),
             pool: Arc::default(),
             recorded: Mutex::new(Recorded { steps: Vec::new(), params: Vec::new(), ring }),
             lost,
             failed: Mutex::default(),
             launches: AtomicU64::new(0),
             transfers: Counter::default(),
-        }
+            waits: Waits::default(),
+        })
     }
 
     pub(crate) fn raw(&self) -> (&wgpu::Device, &wgpu::Queue) {
@@ -330,6 +388,12 @@ impl WgpuDevice {
             return Err(Error::Driver { device: device(), problem });
         }
         Ok(())
+    }
+
+    /// Whether it is of no use any more; the driver may say so only when polled.
+    pub(crate) fn is_lost(&self) -> bool {
+        let _ = self.device.poll(wgpu::PollType::Poll);
+        self.alive().is_err()
     }
 
     /// A buffer of `bytes` bytes (rounded up to four) with arbitrary contents.
@@ -410,7 +474,7 @@ impl WgpuDevice {
         }
         // `write_buffer` happens before anything not submitted yet, and the buffer may come from the pool.
         let mut recorded = lock(&self.recorded);
-        self.submit(&mut recorded, None)?;
+        self.submit(&mut recorded)?;
         self.checked(data.len() as u64, || {
             let whole = data.len() & !3;
             self.queue.write_buffer(buffer.raw(), 0, &data[..whole]);
@@ -428,7 +492,7 @@ impl WgpuDevice {
     pub(crate) fn clear(&self, buffer: &WgpuBuffer) -> Result<()> {
         // The buffer may come from the pool, and recorded launches may still use it.
         let mut recorded = lock(&self.recorded);
-        self.submit(&mut recorded, None)?;
+        self.submit(&mut recorded)?;
         self.checked(0, || {
             let mut encoder = self.device.create_command_encoder(&Default::default());
             encoder.clear_buffer(buffer.raw(), 0, None);
@@ -438,18 +502,7 @@ impl WgpuDevice {
 
     /// The compiled kernel of a specialisation, from the cache or compiled now.
     pub(crate) fn kernel<S: Spec>(&self, spec: S) -> Result<Arc<Kernel>> {
-        let mut kernels = lock(&self.kernels);
-        let cache = kernels
-            .entry(TypeId::of::<S>())
-            .or_insert_with(|| Box::<HashMap<S, Arc<Kernel>>>::default())
-            .downcast_mut::<HashMap<S, Arc<Kernel>>>()
-            .expect("the cache of a spec type holds that type");
-        if let Some(kernel) = cache.get(&spec) {
-            return Ok(kernel.clone());
-        }
-        let kernel = Arc::new(self.compile(&spec)?);
-        cache.insert(spec, kernel.clone());
-        Ok(kernel)
+        self.kernels.get(spec, |spec| self.compile(spec))
     }
 
     #[allow(unsafe_code)]
@@ -554,10 +607,10 @@ impl WgpuDevice {
             }
         }
         let mut recorded = lock(&self.recorded);
-        let slot = (size_of::<P>() as u64).next_multiple_of(256);
+        let slot = (size_of::<P>() as u64).next_multiple_of(PARAMS);
         if recorded.steps.len() >= SUBMIT_AFTER || recorded.params.len() as u64 + slot > RING_BYTES
         {
-            self.submit(&mut recorded, None)?;
+            self.submit(&mut recorded)?;
         }
         let at = recorded.params.len() as u64;
         let mut entries: Vec<_> = bindings
@@ -591,7 +644,11 @@ impl WgpuDevice {
         recorded.params.resize((at + slot) as usize, 0);
         recorded.steps.push(Step::Launch { kernel: kernel.clone(), group, workgroups });
         self.launches.fetch_add(1, Ordering::Relaxed);
-        Ok(())
+        // What its owner writes to a buffer after this call must not be seen by the launch.
+        match bindings.iter().any(|b| b.buffer.is_adopted()) {
+            true => self.submit(&mut recorded),
+            false => Ok(()),
+        }
     }
 
     /// Records a copy of `bytes` bytes of a buffer from byte `from_at` on to another's from `to_at` on. Places and bytes are
@@ -615,11 +672,13 @@ impl WgpuDevice {
         }
         let mut recorded = lock(&self.recorded);
         if recorded.steps.len() >= SUBMIT_AFTER {
-            self.submit(&mut recorded, None)?;
+            self.submit(&mut recorded)?;
         }
+        let is_adopted = from.is_adopted();
         let (from, to) = (from.raw().clone(), to.raw().clone());
         recorded.steps.push(Step::Copy(BufferCopy { from, from_at, to, to_at, bytes }));
-        Ok(())
+        // As of a launch.
+        if is_adopted { self.submit(&mut recorded) } else { Ok(()) }
     }
 
     fn refused(&self, kernel: &str, what: String) -> Error {
@@ -681,14 +740,22 @@ impl WgpuDevice {
 
     /// Submits what has been recorded.
     pub(crate) fn flush(&self) -> Result<()> {
-        self.submit(&mut lock(&self.recorded), None)
+        self.submit(&mut lock(&self.recorded))
     }
 
-    /// Submits what has been recorded, then the copy, if any.
-    fn submit(&self, recorded: &mut Recorded, copy: Option<BufferCopy>) -> Result<()> {
-        if recorded.steps.is_empty() && copy.is_none() {
-            return Ok(());
+    fn submit(&self, recorded: &mut Recorded) -> Result<()> {
+        match recorded.steps.is_empty() {
+            true => Ok(()),
+            false => self.submit_with(recorded, None).map(drop),
         }
+    }
+
+    /// Submits what has been recorded, which may be nothing, then the copy, if any.
+    fn submit_with(
+        &self,
+        recorded: &mut Recorded,
+        copy: Option<BufferCopy>,
+    ) -> Result<wgpu::SubmissionIndex> {
         let mut steps = std::mem::take(&mut recorded.steps);
         let params = std::mem::take(&mut recorded.params);
         let has_work = !steps.is_empty();
@@ -703,7 +770,12 @@ impl WgpuDevice {
         result
     }
 
-    fn enqueue(&self, ring: &wgpu::Buffer, steps: &[Step], params: &[u8]) -> Result<()> {
+    fn enqueue(
+        &self,
+        ring: &wgpu::Buffer,
+        steps: &[Step],
+        params: &[u8],
+    ) -> Result<wgpu::SubmissionIndex> {
         if !params.is_empty() {
             // On its own: kernels trust their params, so without these none may run.
             self.checked(params.len() as u64, || {
@@ -732,92 +804,122 @@ impl WgpuDevice {
                 }
             }
             drop(pass);
-            self.queue.submit([encoder.finish()]);
+            self.queue.submit([encoder.finish()])
         })
     }
 
-    /// Copies `bytes` bytes from `offset` of a buffer to the host, after everything recorded before this call.
+    /// Copies the first `bytes` bytes of a buffer to the host, after everything recorded before this call. The copy starts with
+    /// the call.
     pub(crate) fn read(
         self: &Arc<Self>,
         buffer: &WgpuBuffer,
-        offset: u64,
         bytes: u64,
-    ) -> impl Future<Output = Result<Vec<u8>>> + use<> {
-        let started = self.start_read(buffer, offset, bytes.next_multiple_of(4));
-        if let Ok(Some(_)) = &started {
-            self.transfers.down(bytes);
-        }
+    ) -> impl Future<Output = Result<Vec<u8>>> + Send + use<> {
+        let started = self.start_read(buffer, bytes);
+        let started = started.map(|read| read.map(|r| (self.after(r.copied.clone()), r)));
         let this = self.clone();
         async move {
-            let Some((staging, done)) = started? else { return Ok(Vec::new()) };
-            std::future::poll_fn(|cx| {
-                if lock(&done).is_some() {
-                    return Poll::Ready(());
-                }
-                // Without a driver thread, waiting is polling; the blocking wrapper waits in the driver instead.
-                let _ = this.device.poll(wgpu::PollType::Poll);
-                if lock(&done).is_some() || this.alive().is_err() {
-                    return Poll::Ready(());
-                }
-                cx.waker().wake_by_ref();
-                Poll::Pending
-            })
-            .await;
-            this.alive()?;
-            let driver =
-                |problem: String| Error::Driver { device: this.info.name.clone(), problem };
-            lock(&done).take().unwrap_or(Ok(())).map_err(|e| driver(e.to_string()))?;
-            let mut data =
-                staging.get_mapped_range(..).map_err(|e| driver(e.to_string()))?.to_vec();
-            data.truncate(bytes as usize);
-            Ok(data)
+            let Some((copied, read)) = started? else { return Ok(Vec::new()) };
+            copied.await?;
+            this.finish_read(read).await
         }
     }
 
-    /// Waits for everything submitted.
-    pub(crate) fn wait(&self) -> Result<()> {
-        self.flush()?;
-        self.device.poll(wgpu::PollType::wait_indefinitely()).map_err(|e| Error::Driver {
-            device: self.info.name.clone(),
-            problem: e.to_string(),
-        })?;
-        self.alive()
+    /// As [`read`](Self::read), but waits in the driver on the calling thread.
+    pub(crate) fn read_now(&self, buffer: &WgpuBuffer, bytes: u64) -> Result<Vec<u8>> {
+        let Some(read) = self.start_read(buffer, bytes)? else { return Ok(Vec::new()) };
+        self.wait_for(&read.copied)?;
+        pollster::block_on(self.finish_read(read))
     }
 
-    #[allow(clippy::type_complexity)]
-    fn start_read(
-        &self,
-        buffer: &WgpuBuffer,
-        offset: u64,
-        bytes: u64,
-    ) -> Result<Option<(wgpu::Buffer, Arc<Mutex<Option<Result<(), wgpu::BufferAsyncError>>>>)>>
-    {
+    fn start_read(&self, buffer: &WgpuBuffer, bytes: u64) -> Result<Option<Read>> {
         if bytes == 0 {
             return Ok(None);
         }
-        let staging = self.checked(bytes, || {
+        let size = bytes.next_multiple_of(4);
+        let staging = self.checked(size, || {
             self.device.create_buffer(&wgpu::BufferDescriptor {
                 label: Some("nearkin read-back"),
-                size: bytes,
+                size,
                 usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
                 mapped_at_creation: false,
             })
         })?;
         let copy = BufferCopy {
             from: buffer.raw().clone(),
-            from_at: offset,
+            from_at: 0,
             to: staging.clone(),
             to_at: 0,
-            bytes,
+            bytes: size,
         };
-        self.submit(&mut lock(&self.recorded), Some(copy))?;
-        let done = Arc::new(Mutex::new(None));
-        let seen = done.clone();
+        let copied = self.submit_with(&mut lock(&self.recorded), Some(copy))?;
+        self.transfers.down(bytes);
+        let (promise, mapped) = promise();
         self.checked(0, || {
-            staging.map_async(wgpu::MapMode::Read, .., move |result| *lock(&seen) = Some(result));
+            staging.map_async(wgpu::MapMode::Read, .., move |result| promise.keep(result));
         })?;
-        Ok(Some((staging, done)))
+        Ok(Some(Read { staging, copied, mapped, bytes }))
     }
+
+    /// What was read, once the device has done it: until the thread that noticed has called back.
+    async fn finish_read(&self, read: Read) -> Result<Vec<u8>> {
+        let driver = |problem: String| Error::Driver { device: self.info.name.clone(), problem };
+        let Some(mapped) = read.mapped.await else {
+            self.alive()?;
+            return Err(driver("a read-back was given up".into()));
+        };
+        mapped.map_err(|e| driver(e.to_string()))?;
+        self.alive()?;
+        let range = read.staging.get_mapped_range(..).map_err(|e| driver(e.to_string()))?;
+        host::copied(&range[..read.bytes as usize])
+    }
+
+    /// Submits what has been recorded; ready when the device has done everything submitted before this call.
+    pub(crate) fn done(self: &Arc<Self>) -> impl Future<Output = Result<()>> + Send + use<> {
+        let all = self.submit_with(&mut lock(&self.recorded), None);
+        let done = all.map(|all| self.after(all));
+        async move { done?.await }
+    }
+
+    /// Ready when the device has done a submission and all before it.
+    fn after(
+        self: &Arc<Self>,
+        submission: wgpu::SubmissionIndex,
+    ) -> impl Future<Output = Result<()>> + Send + use<> {
+        let this = self.clone();
+        let added = self.waits.add(&self.info.name, move || this.wait_for(&submission));
+        async move { added?.await? }
+    }
+
+    /// Waits for everything submitted.
+    pub(crate) fn wait(&self) -> Result<()> {
+        let all = self.submit_with(&mut lock(&self.recorded), None)?;
+        self.wait_for(&all)
+    }
+
+    fn wait_for(&self, submission: &wgpu::SubmissionIndex) -> Result<()> {
+        loop {
+            let submission_index = Some(submission.clone());
+            let wait = wgpu::PollType::Wait { submission_index, timeout: Some(WAIT_AT_ONCE) };
+            match self.device.poll(wait) {
+                Ok(_) => return self.alive(),
+                Err(wgpu::PollError::Timeout) => self.alive()?,
+                Err(e) => {
+                    self.alive()?;
+                    let (device, problem) = (self.info.name.clone(), e.to_string());
+                    return Err(Error::Driver { device, problem });
+                }
+            }
+        }
+    }
+}
+
+/// A read-back under way.
+struct Read {
+    staging: wgpu::Buffer,
+    copied: wgpu::SubmissionIndex,
+    mapped: Promised<Result<(), wgpu::BufferAsyncError>>,
+    bytes: u64,
 }
 
 impl crate::Tensor {

@@ -26,7 +26,7 @@ pub(crate) mod rows;
 
 #[cfg(any(feature = "cuda", feature = "wgpu"))]
 use crate::template::Family;
-use crate::{Error, Result, Tensor};
+use crate::{Device, Error, Result, Tensor};
 
 /// Every family with a shader, for the contract test.
 #[cfg(feature = "wgpu")]
@@ -135,18 +135,26 @@ pub(crate) fn check(
     }
 }
 
-/// Checks that all tensors are on the first one's device.
+/// Checks that all tensors are on the first one's device, or all on the CPU.
 pub(crate) fn check_devices(op: &'static str, tensors: &[&Tensor]) -> Result<()> {
     for tensor in &tensors[1..] {
-        if tensor.device() != tensors[0].device() {
-            return Err(Error::shape(
-                op,
-                format!("all tensors on {:?}", tensors[0].device()),
-                format!("one on {:?}", tensor.device()),
-            ));
-        }
+        check_device(op, "all tensors", tensors[0].device(), tensor.device())?;
     }
     Ok(())
+}
+
+/// Checks that tensors of `got` may meet those of `device`.
+pub(crate) fn check_device(
+    op: &'static str,
+    what: &str,
+    device: &Device,
+    got: &Device,
+) -> Result<()> {
+    if got.meets(device) {
+        return Ok(());
+    }
+    let (expected, got) = device.told_apart(got);
+    Err(Error::shape(op, format!("{what} on {expected}"), format!("one on {got}")))
 }
 
 /// Checks that a tensor has two dimensions and gives them.

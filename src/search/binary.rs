@@ -5,6 +5,7 @@ use std::path::Path;
 
 use half::{bf16, f16};
 
+use super::finite;
 use super::ids::{self, Filter, Hit, Ids};
 use super::store::{self, File, Vectors};
 use crate::device::Device;
@@ -80,8 +81,8 @@ impl BinaryIndex {
     /// Adds vectors \[ids.len(), dim\], one after the other: their codes, and they themselves if they are kept.
     ///
     /// # Errors
-    /// [`Error::Argument`] if an id is there already or occurs twice, [`Error::Shape`] if the lengths do not fit,
-    /// [`Error::OutOfMemory`]. Nothing is added then.
+    /// [`Error::Argument`] if an id is there already or occurs twice, or a value is not finite, or beyond what the dtype of kept
+    /// vectors can hold; [`Error::Shape`] if the lengths do not fit, [`Error::OutOfMemory`]. Nothing is added then.
     pub fn add<S: AsRef<str>>(&mut self, ids: &[S], vectors: &[f32]) -> Result<()> {
         if ids.len().checked_mul(self.dim()) != Some(vectors.len()) {
             return Err(Error::shape(
@@ -91,6 +92,11 @@ impl BinaryIndex {
             ));
         }
         let fresh = self.ids.check(ids)?;
+        let dtype = match self.kept.keep() {
+            Keep::Floats(dtype) => dtype,
+            Keep::Codes | Keep::Int8 => DType::F32,
+        };
+        finite::check("vectors", vectors, self.dim(), dtype, finite::rows(&fresh))?;
         let mut codes = self.codes.clone();
         for part in vectors.chunks(self.group()) {
             codes.append_tensor(&self.encode(part)?)?;
@@ -303,8 +309,8 @@ impl BinaryIndex {
     /// Reads an index that [`save`](Self::save) wrote.
     ///
     /// # Errors
-    /// [`Error::Io`], [`Error::Weights`] if the file is truncated or damaged or its tensors do not fit each other,
-    /// [`Error::Data`] if its ids do not fit, [`Error::OutOfMemory`].
+    /// [`Error::Io`], [`Error::Weights`] if the file is truncated or damaged, its tensors do not fit each other or a value is not
+    /// finite, [`Error::Data`] if its ids do not fit, [`Error::OutOfMemory`].
     pub fn load(path: &Path, device: &Device) -> Result<BinaryIndex> {
         let file = File::open(path)?;
         let (shape, thresholds) = file.need("thresholds", DType::F32, &[None])?;
@@ -331,10 +337,13 @@ impl BinaryIndex {
             (false, true) => Keep::Int8,
             (false, false) => Keep::Codes,
         };
+        let names = file.ids(n)?;
         let kept = match keep {
             Keep::Codes => Kept::Codes,
             Keep::Floats(dtype) => {
                 let bytes = file.need("embeddings", dtype, &[Some(n), Some(dim)])?.1;
+                let place = finite::rows(&names);
+                finite::check_stored(&file, "embeddings", &bytes, (dtype, dim), place)?;
                 match dtype {
                     DType::F16 => Kept::F16(bytemuck::pod_collect_to_vec(&bytes)),
                     DType::BF16 => Kept::BF16(bytemuck::pod_collect_to_vec(&bytes)),
@@ -345,16 +354,13 @@ impl BinaryIndex {
                 let width = dim.div_ceil(4);
                 let bytes = file.need("int8", DType::U32, &[Some(n), Some(width)])?.1;
                 let rows = bytes.chunks_exact(4 * width).flat_map(|row| &row[..dim]);
-                Kept::Int8 {
-                    values: rows.map(|&b| b as i8).collect(),
-                    scales: bytemuck::pod_collect_to_vec(
-                        &file.need("scales", DType::F32, &[Some(n)])?.1,
-                    ),
-                }
+                let scales: Vec<f32> =
+                    bytemuck::pod_collect_to_vec(&file.need("scales", DType::F32, &[Some(n)])?.1);
+                finite::check_scales(&file, scales.iter().copied(), finite::rows(&names))?;
+                Kept::Int8 { values: rows.map(|&b| b as i8).collect(), scales }
             }
         };
         let mut index = BinaryIndex::new(hasher, keep)?;
-        let names = file.ids(n)?;
         let fresh = index.ids.check(&names).map_err(|e| Error::Data {
             file: path.into(),
             line: None,
@@ -499,9 +505,7 @@ impl Kept {
                     row.clear();
                     row.extend_from_slice(vector);
                     let exponent = length::reduce(&mut row, &length::PLAIN);
-                    // A NaN or an infinity makes the scale one too, and the scores NaN: such a vector is never found.
-                    let greatest =
-                        row.iter().fold(0.0f32, |m, v| if v.abs() <= m { m } else { v.abs() });
+                    let greatest = row.iter().fold(0.0f32, |m, v| m.max(v.abs()));
                     let scale = greatest / 127.0;
                     let quantised =
                         |&v: &f32| if scale > 0.0 { (v / scale).round() as i8 } else { 0 };

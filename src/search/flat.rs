@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::path::Path;
 
+use super::finite;
 use super::ids::{self, Hit, Ids};
 use super::store::{self, Stored, Vectors};
 use crate::device::Device;
@@ -40,8 +41,8 @@ impl FlatIndex {
     /// Adds vectors \[ids.len(), dim\], one after the other, rounded to the stored dtype.
     ///
     /// # Errors
-    /// [`Error::Argument`] if an id is there already or occurs twice, [`Error::Shape`] if the lengths do not fit,
-    /// [`Error::OutOfMemory`]. Nothing is added then.
+    /// [`Error::Argument`] if an id is there already or occurs twice, or a value is not finite, or beyond what the dtype can hold;
+    /// [`Error::Shape`] if the lengths do not fit, [`Error::OutOfMemory`]. Nothing is added then.
     pub fn add<S: AsRef<str>>(&mut self, ids: &[S], vectors: &[f32]) -> Result<()> {
         if ids.len().checked_mul(self.dim()) != Some(vectors.len()) {
             return Err(Error::shape(
@@ -51,6 +52,7 @@ impl FlatIndex {
             ));
         }
         let fresh = self.ids.check(ids)?;
+        finite::check("vectors", vectors, self.dim(), self.dtype(), finite::rows(&fresh))?;
         self.corpus.append(vectors)?;
         self.ids.append(fresh);
         Ok(())
@@ -182,8 +184,8 @@ impl FlatIndex {
     /// `embeddings` of f32, f16 or bf16. The stored dtype is kept.
     ///
     /// # Errors
-    /// [`Error::Io`], [`Error::Weights`] if the file is truncated, damaged or lacks the matrix, [`Error::Data`] if its ids
-    /// do not fit, [`Error::OutOfMemory`].
+    /// [`Error::Io`], [`Error::Weights`] if the file is truncated, damaged or lacks the matrix or a value is not finite,
+    /// [`Error::Data`] if its ids do not fit, [`Error::OutOfMemory`].
     pub fn load(path: &Path, device: &Device) -> Result<FlatIndex> {
         let stored = Stored::open(path)?;
         let (dtype, dim) = (stored.dtype(), stored.dim());
@@ -195,7 +197,8 @@ impl FlatIndex {
         })?;
         let part = index.corpus.chunk_rows();
         for start in (0..stored.len()).step_by(part) {
-            index.corpus.append_bytes(&stored.bytes(start..stored.len().min(start + part))?)?;
+            let rows = start..stored.len().min(start + part);
+            index.corpus.append_bytes(&stored.finite_bytes(rows)?)?;
         }
         index.ids.append(fresh);
         Ok(index)

@@ -1,7 +1,12 @@
 //! Indexes that own vectors on a device and answer queries.
+//!
+//! Every index refuses vectors with a NaN or an infinity, and those that would have one once they are rounded to how they are
+//! stored (f16 ends at 65504): adding is an error that names the value and its row, and adds nothing; a file with such a value is
+//! damaged. A query with a NaN finds nothing.
 
 mod binary;
 pub mod cur;
+mod finite;
 mod flat;
 mod ids;
 pub mod store;

@@ -16,6 +16,7 @@ use safetensors::tensor::TensorInfo;
 use serde_json::json;
 use xxhash_rust::xxh3::Xxh3;
 
+use super::finite;
 use super::flat::MAX_DIM;
 use super::ids::check_ids;
 use crate::files::{Reader, Replacement};
@@ -396,6 +397,18 @@ impl Stored {
     pub(crate) fn bytes(&self, rows: Range<usize>) -> Result<Vec<u8>> {
         let row = self.dim * self.dtype.size();
         self.file.bytes(EMBEDDINGS, rows.start * row..rows.end * row)
+    }
+}
+
+impl Stored {
+    /// The bytes of some rows as they are stored, if all values are finite.
+    pub(super) fn finite_bytes(&self, rows: Range<usize>) -> Result<Vec<u8>> {
+        let start = rows.start;
+        let bytes = self.bytes(rows)?;
+        let place = finite::rows(&self.ids);
+        let vectors = (self.dtype, self.dim);
+        finite::check_stored(&self.file, EMBEDDINGS, &bytes, vectors, |row| place(start + row))?;
+        Ok(bytes)
     }
 }
 

@@ -12,7 +12,7 @@ const ALONE: &str = "NEARKIN_TEST_ALONE";
 /// The first CUDA device, opened for this test; where there is none the test says so and ends.
 pub fn cuda() -> Option<Device> {
     let required = std::env::var("NEARKIN_REQUIRE").unwrap_or_default();
-    match Device::cuda(0) {
+    match Device::cuda_with(0, crate::common::own_options()) {
         Ok(device) => Some(device),
         Err(e) if required.split(',').any(|d| d == "cuda") => {
             panic!("NEARKIN_REQUIRE names cuda, but: {e}")

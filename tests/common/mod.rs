@@ -5,6 +5,7 @@ pub mod weights;
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use nearkin::{DType, Device, DeviceOptions, Error, Tensor};
 
@@ -28,6 +29,22 @@ pub fn devices() -> &'static [(&'static str, Device)] {
         }
         all
     })
+}
+
+/// Options that no other caller has: devices that are opened with equal ones are the same.
+pub fn own_options() -> DeviceOptions {
+    static NEXT: AtomicU64 = AtomicU64::new(1 << 50);
+    let limit = NEXT.fetch_add(1, Ordering::Relaxed);
+    DeviceOptions { memory_limit: Some(limit), ..Default::default() }
+}
+
+/// The CPU and the GPUs as they come, opened for the caller alone.
+pub fn own_devices() -> Vec<(&'static str, Device)> {
+    let mut all = vec![("cpu", Device::cpu_with(own_options()))];
+    let cuda = Device::by_name_with("cuda", own_options());
+    all.extend(required("cuda", cuda).map(|d| ("cuda", d)));
+    all.extend(wgpu_with(own_options()).map(|d| ("wgpu", d)));
+    all
 }
 
 /// Bytes a binding may span on the device that makes operations split.

@@ -55,7 +55,13 @@ fn check(
         }
     }
     assert!(workgroup_bytes <= 16 << 10, "{}: {workgroup_bytes} bytes of workgroup memory", at());
+    // What `Device::from_wgpu` insists on.
+    let threads: u32 =
+        module.entry_points.iter().map(|e| e.workgroup_size.iter().product()).max().unwrap();
+    assert!(threads <= 256, "{}: workgroups of {threads}", at());
+    assert!(size <= 256, "{}: {size} bytes of params", at());
     let buffers = &rendered.header.buffers;
+    assert!(buffers.len() <= 8, "{}: {} storage buffers", at(), buffers.len());
     assert_eq!(bound.len(), buffers.len() + 1, "{}: bindings {:?}", at(), bound.keys());
     for (i, (name, access)) in buffers.iter().enumerate() {
         let (bound_name, var) = &bound[&(i as u32)];

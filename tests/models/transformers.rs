@@ -299,8 +299,10 @@ fn the_workspace_is_what_the_documentation_says() {
     let folder = golden("bert");
     let texts = vec![LONG; 400];
     let (hidden, inner) = (40, 72);
-    let load = |limit| {
-        let device = Device::cpu_with(DeviceOptions { memory_limit: limit, ..Default::default() });
+    let load = |limit: Option<u64>| {
+        let own = crate::common::own_options();
+        let device =
+            Device::cpu_with(DeviceOptions { memory_limit: limit.or(own.memory_limit), ..own });
         (TextEncoder::load(&folder, &device, DType::F32).unwrap(), device)
     };
     let weights = load(None).1.memory_in_use() as usize;

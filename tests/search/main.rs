@@ -5,6 +5,7 @@ mod common;
 
 mod binary;
 mod cur;
+mod finite;
 mod flat;
 mod tokens;
 mod transfers;

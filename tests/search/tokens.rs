@@ -462,6 +462,7 @@ fn damaged_files_are_refused() {
     }
     let words = |n: usize| ("tokens", Dtype::U32, vec![3, n], vec![0u8; 12 * n]);
     let scales = |v: f32| ("scales", Dtype::F32, vec![3], bytes(&[v; 3]));
+    let infinite = ("tokens", Dtype::F32, vec![3, 8], bytes(&[f32::INFINITY; 24]));
     let int8 = r#"{"storage":"int8","dim":8}"#;
     let residual = r#"{"storage":"residual","dim":8}"#;
     let codec = |code: u32| {
@@ -493,6 +494,7 @@ fn damaged_files_are_refused() {
         (vec![words(2), offsets(&[0, 3])], int8),
         (vec![words(2), scales(-1.0), offsets(&[0, 3])], int8),
         (vec![words(2), scales(f32::NAN), offsets(&[0, 3])], int8),
+        (vec![infinite, offsets(&[0, 3])], r#"{"storage":"f32","dim":8}"#),
         (codec(2), residual),
         (codec(1), r#"{"storage":"residual","dim":40}"#),
         (codec(1)[..5].to_vec(), residual),

@@ -7,10 +7,9 @@ use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use cudarc::driver::DriverError;
 use cudarc::driver::sys;
 
-use super::{Core, CudaDevice, driver};
+use super::{Core, CudaDevice};
 use crate::{Error, Result};
 
 thread_local! {
@@ -25,9 +24,9 @@ pub(super) fn recording(core: &Core) -> Option<sys::CUstream> {
     RECORDING.get().filter(|(on, _)| std::ptr::eq(*on, core)).map(|(_, stream)| stream)
 }
 
-/// Refuses a copy between host and device while the stream, ours or the caller's, is being captured: the graph would keep the
-/// address of host memory that is gone when it is launched.
-pub(super) fn refuse_host_copies(core: &Core) -> Result<()> {
+/// Refuses a copy between host and device, or a wait, while the stream, ours or the caller's, is being captured: the graph would
+/// keep the address of host memory that is gone when it is launched, and nothing is done that could be waited for.
+pub(super) fn refuse(core: &Core, what: &str) -> Result<()> {
     let none = sys::CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_NONE;
     let mut status = none;
     // SAFETY: the stream lives; the driver writes the status.
@@ -36,7 +35,7 @@ pub(super) fn refuse_host_copies(core: &Core) -> Result<()> {
     match status == none {
         true => Ok(()),
         false => Err(Error::Unsupported {
-            what: "a copy between host and device while a graph is recorded".into(),
+            what: format!("{what} while a graph is recorded"),
             device: core.name.clone(),
         }),
     }
@@ -71,13 +70,7 @@ impl Drop for Graph {
             .context
             .bind_to_thread()
             .and_then(|()| unsafe { sys::cuGraphExecDestroy(self.executable).result() });
-        if let Err(DriverError(code)) = result {
-            tracing::warn!(
-                device = self.core.name,
-                "destroying a graph: {}",
-                driver::describe(code)
-            );
-        }
+        self.core.given_back("destroying a graph", result);
     }
 }
 
@@ -197,5 +190,7 @@ mod tests {
         refused(&|| gpu.upload(&buffer, &[1; 64]));
         refused(&|| gpu.upload_with(&buffer, 64, |_| Ok(())));
         refused(&|| gpu.read_now(&buffer, 64).map(drop));
+        refused(&|| pollster::block_on(gpu.read(&buffer, 64)).map(drop));
+        refused(&|| pollster::block_on(gpu.done()));
     }
 }

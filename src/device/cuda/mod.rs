@@ -5,27 +5,29 @@
 //! that were enqueued before still use it.
 
 mod driver;
+mod event;
 mod graph;
 mod pinned;
 mod staging;
 mod tiles;
 
-use std::any::{Any, TypeId};
-use std::collections::HashMap;
+use std::any::Any;
 use std::ffi::{CString, c_void};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
-use std::task::Poll;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use cudarc::driver::sys::{self, CUdevice_attribute as Attribute};
 use cudarc::driver::{CudaContext, CudaSlice, CudaStream, DriverError};
 
 pub(crate) use driver::driver;
 pub(crate) use graph::Graph;
+use pinned::Pinned;
 pub(crate) use tiles::Tiles;
 
+use crate::device::kernels::Kernels;
 use crate::device::transfers::Counter;
-use crate::device::{DeviceInfo, DeviceOptions, MatmulPrecision, host};
+use crate::device::waits::Waits;
+use crate::device::{DeviceInfo, DeviceOptions, MatmulPrecision, host, lock};
 use crate::template::{Header, Member, Rendered, Spec, render_ptx};
 use crate::{Error, Result};
 
@@ -33,6 +35,8 @@ use crate::{Error, Result};
 pub(crate) const GRID_YZ: usize = 65_535;
 /// The oldest architecture the kernels are written for.
 const OLDEST: (u32, u32) = (8, 0);
+/// What [`graph::refuse`] refuses.
+const HOST_COPY: &str = "a copy between host and device";
 /// Bytes of the JIT's log that are kept.
 const LOG_BYTES: usize = 16 << 10;
 
@@ -63,11 +67,12 @@ pub(crate) struct CudaDevice {
     /// Whether models may record their forward passes; without memory pools allocations cannot be recorded.
     pub(crate) graphs: bool,
     limit: Option<u64>,
-    kernels: Mutex<HashMap<TypeId, Box<dyn Any + Send>>>,
+    kernels: Kernels<Kernel>,
     launches: AtomicU64,
     pub(crate) transfers: Counter,
     /// Pinned memory of inputs, the last used at the end.
-    staging: Mutex<Vec<pinned::Pinned>>,
+    staging: Mutex<Vec<Pinned>>,
+    waits: Waits,
 }
 
 /// What memory and modules need to be given back.
@@ -77,6 +82,8 @@ struct Core {
     stream: Arc<CudaStream>,
     pool: Option<Pool>,
     used: AtomicU64,
+    /// A call has failed so that all will.
+    lost: AtomicBool,
 }
 
 /// A memory pool of the driver.
@@ -90,25 +97,29 @@ unsafe impl Sync for Pool {}
 impl Drop for Core {
     fn drop(&mut self) {
         let Some(Pool(pool)) = self.pool else { return };
-        // Nothing can be done about a failure here, and a lost device fails.
         // SAFETY: every buffer holds the core, so none of the pool's memory is in use.
         let result = self
             .context
             .bind_to_thread()
             .and_then(|()| unsafe { sys::cuMemPoolDestroy(pool).result() });
-        if let Err(DriverError(code)) = result {
-            tracing::warn!(
-                device = self.name,
-                "giving back the memory pool: {}",
-                driver::describe(code)
-            );
-        }
+        self.given_back("giving back the memory pool", result);
     }
 }
 
 impl Core {
     fn check(&self, operation: &str, result: Result<(), DriverError>) -> Result<()> {
-        driver::check(&self.name, operation, result)
+        let checked = driver::check(&self.name, operation, result);
+        if let Err(Error::DeviceLost { .. }) = checked {
+            self.lost.store(true, Ordering::Relaxed);
+        }
+        checked
+    }
+
+    /// [`check`](Self::check) where nothing can be done about a failure: what is to be given back is gone with its context.
+    fn given_back(&self, operation: &str, result: Result<(), DriverError>) {
+        if let Err(e) = self.check(operation, result) {
+            tracing::warn!("{e}");
+        }
     }
 
     /// Makes the context current on this thread.
@@ -164,15 +175,7 @@ impl Drop for CudaBuffer {
                 None => sys::cuMemFree_v2(self.pointer).result(),
             }
         });
-        if let Err(DriverError(code)) = result {
-            // The memory of a lost device is gone with its context.
-            tracing::warn!(
-                device = self.core.name,
-                "freeing {} bytes: {}",
-                self.bytes,
-                driver::describe(code)
-            );
-        }
+        self.core.given_back(&format!("freeing {} bytes", self.bytes), result);
     }
 }
 
@@ -205,13 +208,7 @@ impl Drop for Module {
             .context
             .bind_to_thread()
             .and_then(|()| unsafe { sys::cuModuleUnload(self.module).result() });
-        if let Err(DriverError(code)) = result {
-            tracing::warn!(
-                device = self.core.name,
-                "unloading a module: {}",
-                driver::describe(code)
-            );
-        }
+        self.core.given_back("unloading a module", result);
     }
 }
 
@@ -241,10 +238,6 @@ impl CudaBuffer {
     pub(crate) fn at_byte(&self, offset: u64) -> Binding<'_> {
         Binding { buffer: self, offset, tiles: None }
     }
-}
-
-fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(|e| e.into_inner())
 }
 
 /// The number of CUDA devices; 0 where there is no driver.
@@ -328,6 +321,10 @@ impl CudaDevice {
         options: &DeviceOptions,
     ) -> Result<Self> {
         let driver = driver()?;
+        if *stream.context() != context {
+            let expected = "a stream of the context";
+            return Err(Error::argument("stream", expected, "one of another context"));
+        }
         let name = context.name().unwrap_or_else(|_| format!("cuda:{}", context.ordinal()));
         let asked = |operation: &str, result: Result<i32, DriverError>| match result {
             Ok(value) => Ok(value as u32),
@@ -364,17 +361,19 @@ impl CudaDevice {
             false => None,
         };
         let graphs = !options.no_graphs && pool.is_some();
-        let core = Core { name, context, stream, pool, used: AtomicU64::new(0) };
+        let (used, lost) = (AtomicU64::new(0), AtomicBool::new(false));
+        let core = Core { name, context, stream, pool, used, lost };
         Ok(CudaDevice {
             core: Arc::new(core),
             facts,
             precision: options.matmul_precision,
             graphs,
             limit: options.memory_limit,
-            kernels: Mutex::default(),
+            kernels: Kernels::default(),
             launches: AtomicU64::new(0),
             transfers: Counter::default(),
             staging: Mutex::default(),
+            waits: Waits::default(),
         })
     }
 
@@ -410,6 +409,11 @@ impl CudaDevice {
 
     pub(crate) fn raw(&self) -> (&Arc<CudaContext>, &Arc<CudaStream>) {
         (&self.core.context, &self.core.stream)
+    }
+
+    /// Whether a call said that the context is of no use any more.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.core.lost.load(Ordering::Relaxed)
     }
 
     pub(crate) fn used_bytes(&self) -> u64 {
@@ -496,7 +500,7 @@ impl CudaDevice {
         }
         self.fits(buffer, 0, data.len() as u64)?;
         self.core.bind()?;
-        graph::refuse_host_copies(&self.core)?;
+        graph::refuse(&self.core, HOST_COPY)?;
         // SAFETY: the range is inside the buffer. The driver has read pageable memory when it returns.
         let result = unsafe {
             sys::cuMemcpyHtoDAsync_v2(
@@ -544,7 +548,7 @@ impl CudaDevice {
         self.fits(buffer, 0, bytes)?;
         let mut data = host::filled(bytes as usize, 0u8)?;
         self.core.bind()?;
-        graph::refuse_host_copies(&self.core)?;
+        graph::refuse(&self.core, HOST_COPY)?;
         // SAFETY: the range is inside the buffer and the vector is as long; the stream is waited for before either goes.
         let result = unsafe {
             let stream = self.core.stream();
@@ -565,35 +569,29 @@ impl CudaDevice {
 
     /// As [`read_now`](Self::read_now), without blocking a thread; the copy starts with the call.
     pub(crate) fn read(
-        self: &Arc<Self>,
+        &self,
         buffer: &CudaBuffer,
         bytes: u64,
     ) -> impl Future<Output = Result<Vec<u8>>> + Send + use<> {
-        let started = self.start_read(buffer, bytes);
+        let started = match self.start_read(buffer, bytes) {
+            Ok(Some(read)) => self.after(read, Pinned::wait).map(Some),
+            Ok(None) => Ok(None),
+            Err(e) => Err(e),
+        };
         async move {
-            let Some(read) = started? else { return Ok(Vec::new()) };
-            std::future::poll_fn(|cx| match read.is_done() {
-                Ok(false) => {
-                    // The driver wakes nobody: waiting is polling.
-                    cx.waker().wake_by_ref();
-                    Poll::Pending
-                }
-                Ok(true) => Poll::Ready(Ok(())),
-                Err(e) => Poll::Ready(Err(e)),
-            })
-            .await?;
-            host::copied(read.as_slice())
+            let Some(copied) = started? else { return Ok(Vec::new()) };
+            host::copied(copied.await?.as_slice())
         }
     }
 
-    fn start_read(&self, buffer: &CudaBuffer, bytes: u64) -> Result<Option<pinned::Pinned>> {
+    fn start_read(&self, buffer: &CudaBuffer, bytes: u64) -> Result<Option<Pinned>> {
         if bytes == 0 {
             return Ok(None);
         }
         self.fits(buffer, 0, bytes)?;
         self.core.bind()?;
-        graph::refuse_host_copies(&self.core)?;
-        let mut read = pinned::Pinned::new(&self.core, bytes as usize)?;
+        graph::refuse(&self.core, HOST_COPY)?;
+        let mut read = Pinned::new(&self.core, bytes as usize)?;
         // SAFETY: the pinned memory has room for the range, which is inside the buffer.
         let copied = unsafe {
             let stream = self.core.stream();
@@ -631,18 +629,7 @@ impl CudaDevice {
         spec: S,
         (members, size): (&[Member], usize),
     ) -> Result<Arc<Kernel>> {
-        let mut kernels = lock(&self.kernels);
-        let cache = kernels
-            .entry(TypeId::of::<S>())
-            .or_insert_with(|| Box::<HashMap<S, Arc<Kernel>>>::default())
-            .downcast_mut::<HashMap<S, Arc<Kernel>>>()
-            .expect("the cache of a spec type holds that type");
-        if let Some(kernel) = cache.get(&spec) {
-            return Ok(kernel.clone());
-        }
-        let kernel = Arc::new(self.compile(&spec, members, size)?);
-        cache.insert(spec, kernel.clone());
-        Ok(kernel)
+        self.kernels.get(spec, |spec| self.compile(spec, members, size))
     }
 
     fn compile<S: Spec>(&self, spec: &S, members: &[Member], size: usize) -> Result<Kernel> {

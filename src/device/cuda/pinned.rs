@@ -6,17 +6,18 @@ use std::sync::Arc;
 use cudarc::driver::sys;
 
 use super::Core;
-use crate::Result;
+use super::event::Event;
+use crate::{Error, Result};
 
 /// Pinned memory, and the event behind the last copy from it or to it.
 pub(super) struct Pinned {
     core: Arc<Core>,
     host: *mut c_void,
-    event: sys::CUevent,
+    event: Event,
     bytes: usize,
 }
 
-// SAFETY: pinned memory and events may be used from any thread, and only the owner of this uses them.
+// SAFETY: pinned memory may be used from any thread, and only the owner of this uses it.
 unsafe impl Send for Pinned {}
 // SAFETY: through a shared reference the driver is only asked whether the event has happened, and memory only read that is
 // written no more.
@@ -25,17 +26,11 @@ unsafe impl Sync for Pinned {}
 impl Pinned {
     /// `bytes` bytes with arbitrary contents, for the device to write.
     pub(super) fn new(core: &Arc<Core>, bytes: usize) -> Result<Pinned> {
-        core.bind()?;
-        let (host, event) = (std::ptr::null_mut(), std::ptr::null_mut());
-        let mut pinned = Pinned { core: core.clone(), host, event, bytes };
-        // SAFETY: the driver writes both handles, of which `pinned` owns what was made.
-        unsafe {
-            let made = sys::cuMemHostAlloc(&mut pinned.host, bytes, 0).result();
-            core.check("allocating pinned memory", made)?;
-            let timing = sys::CUevent_flags::CU_EVENT_DISABLE_TIMING as u32;
-            let made = sys::cuEventCreate(&mut pinned.event, timing).result();
-            core.check("making an event", made)?;
-        }
+        let (core, event) = (core.clone(), Event::new(core)?);
+        let mut pinned = Pinned { core, host: std::ptr::null_mut(), event, bytes };
+        // SAFETY: the driver writes the address, which `pinned` owns.
+        let made = unsafe { sys::cuMemHostAlloc(&mut pinned.host, bytes, 0) };
+        pinned.core.check("allocating pinned memory", made.result())?;
         Ok(pinned)
     }
 
@@ -58,8 +53,7 @@ impl Pinned {
     /// Marks the end of the copy that was just enqueued. Where that fails, the copy is waited for; where that fails too, it may
     /// still be under way, and the memory is never given back.
     pub(super) fn record(&mut self) -> Result<()> {
-        // SAFETY: the event and the stream live.
-        let recorded = unsafe { sys::cuEventRecord(self.event, self.core.stream()) }.result();
+        let recorded = self.event.record();
         if recorded.is_err() {
             // SAFETY: the stream lives.
             let waited = unsafe { sys::cuStreamSynchronize(self.core.stream()) };
@@ -68,17 +62,17 @@ impl Pinned {
                 self.bytes = 0;
             }
         }
-        self.core.check("recording an event", recorded)
+        recorded
     }
 
     /// Whether what was marked is done; true where nothing was.
     pub(super) fn is_done(&self) -> Result<bool> {
-        self.core.bind()?;
-        // SAFETY: the event lives.
-        match unsafe { sys::cuEventQuery(self.event) } {
-            sys::CUresult::CUDA_ERROR_NOT_READY => Ok(false),
-            code => self.core.check("waiting for a copy", code.result()).map(|()| true),
-        }
+        self.event.is_done()
+    }
+
+    /// Waits for what was marked.
+    pub(super) fn wait(&self) -> Result<()> {
+        self.event.wait()
     }
 
     /// What a copy that is done, or the host, wrote: all of it. Not for memory whose copy failed.
@@ -97,17 +91,17 @@ impl Pinned {
 
 impl Drop for Pinned {
     fn drop(&mut self) {
-        if self.core.context.bind_to_thread().is_err() {
+        if self.host.is_null() {
             return;
         }
-        // SAFETY: a copy that is still under way is waited for before its memory goes.
-        unsafe {
-            if !self.event.is_null() {
-                let _ = sys::cuEventSynchronize(self.event);
-                let _ = sys::cuEventDestroy_v2(self.event);
+        match self.wait() {
+            // A lost device copies no more.
+            Ok(()) | Err(Error::DeviceLost { .. }) => {
+                // SAFETY: the memory is ours, and no copy from it or to it is under way.
+                let _ = unsafe { sys::cuMemFreeHost(self.host) };
             }
-            if !self.host.is_null() {
-                let _ = sys::cuMemFreeHost(self.host);
+            Err(e) => {
+                tracing::warn!("{} pinned bytes are not given back: {e}", self.bytes);
             }
         }
     }

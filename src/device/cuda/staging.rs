@@ -4,9 +4,9 @@
 use cudarc::driver::sys;
 
 use super::pinned::Pinned;
-use super::{CudaBuffer, CudaDevice, graph, lock};
+use super::{CudaBuffer, CudaDevice, HOST_COPY, graph};
 use crate::Result;
-use crate::device::host;
+use crate::device::{host, lock};
 
 /// Pinned bytes that a device keeps for its next inputs.
 const KEPT: usize = 256 << 20;
@@ -25,7 +25,7 @@ impl CudaDevice {
             return fill(&mut []);
         }
         self.core.bind()?;
-        graph::refuse_host_copies(&self.core)?;
+        graph::refuse(&self.core, HOST_COPY)?;
         let mut kept = lock(&self.staging);
         let free = kept.iter().position(|s| s.bytes() >= bytes && s.is_done().unwrap_or(false));
         let found = free.map(|at| kept.remove(at));

@@ -72,7 +72,7 @@ use super::rows::{self, Kind, Reduced};
 #[cfg(any(feature = "cuda", feature = "wgpu"))]
 use super::select::plan::{Span, Wanted};
 use super::select::{self, Best, Filter, Found, Hits, Scored, Search};
-use super::{check_float, length, matrix};
+use super::{check_device, check_float, length, matrix};
 use crate::device::{Backend, Device};
 use crate::{DType, Error, Result, Tensor};
 
@@ -210,10 +210,7 @@ fn with<R>(
         let expected = format!("queries of {width} values for codes of {} bits", corpus.bits());
         return Err(Error::shape("hamming", expected, dim.to_string()));
     }
-    if tensor.device() != corpus.device() {
-        let expected = format!("queries on {:?}", corpus.device());
-        return Err(Error::shape("hamming", expected, format!("{:?}", tensor.device())));
-    }
+    check_device("hamming", "queries", corpus.device(), tensor.device())?;
     let mut floor = search.check("hamming", corpus.device(), [count, corpus.len()])?;
     if let (Queries::Codes(_), Some(least), None) = (queries, search.least, search.bias) {
         floor = floor_of(least);

@@ -107,6 +107,7 @@ pub use tokens::{Storage, Tokens};
 
 use std::ops::Range;
 
+use super::check_device;
 use super::select::scores::{LOWEST, Selection, Wanted};
 use super::select::{FUSED_K, Found, Hits, Search};
 use crate::device::Backend;
@@ -494,10 +495,7 @@ fn run(
         let expected = format!("queries stored as the documents, {}", describe(documents));
         return Err(Error::shape(OP, expected, describe(queries)));
     }
-    if queries.device() != documents.device() {
-        let expected = format!("queries on {:?}", documents.device());
-        return Err(Error::shape(OP, expected, format!("{:?}", queries.device())));
-    }
+    check_device(OP, "queries", documents.device(), queries.device())?;
     if let Best::Soft { temperature, .. } = how.best
         && !(temperature > 0.0 && temperature.is_finite())
     {

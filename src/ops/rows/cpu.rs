@@ -3,13 +3,13 @@
 use std::ops::{Range, RangeInclusive};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use half::{bf16, f16};
 use super::{Flag, Kind, Part, Reduced};
 use crate::device::threads::items::*;
 use crate::dtype::with_float;
 use crate::ops::length::{self, PLAIN};
 use crate::ops::math::widen;
 use crate::{DType, Element, Float, Result, Tensor};
+use half::{bf16, f16};
 
 /// Values that a task moves at a time.
 const TASK: usize = 64 << 10;

@@ -3,7 +3,8 @@
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Wake};
+use std::thread::{self, Thread};
 
 use crate::Result;
 #[cfg(any(feature = "cuda", feature = "wgpu"))]
@@ -62,14 +63,21 @@ impl std::fmt::Debug for Flag {
     }
 }
 
-/// Waits for a copy from a device, which nobody but the one that asks drives.
+/// Waits for a copy from a device, asleep until the device's thread wakes this one.
 fn wait_for<T>(read: impl Future<Output = T>) -> T {
+    struct Unpark(Thread);
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
     let mut read = pin!(read);
-    let mut context = Context::from_waker(Waker::noop());
+    let waker = Arc::new(Unpark(thread::current())).into();
+    let mut context = Context::from_waker(&waker);
     loop {
         match read.as_mut().poll(&mut context) {
             Poll::Ready(value) => return value,
-            Poll::Pending => std::thread::yield_now(),
+            Poll::Pending => thread::park(),
         }
     }
 }

@@ -46,6 +46,7 @@ pub use filter::{Filter, Rows};
 pub use hits::{Found, FoundTensors, Hits};
 pub(crate) use order::{Entry, Selector, entry, key};
 
+use super::{check, check_device};
 use crate::device::{Backend, Device};
 use crate::{DType, Error, Result, Tensor};
 
@@ -99,11 +100,8 @@ impl<'a> Search<'a> {
             return Err(Error::argument("k", "at least 1", "0"));
         }
         if let Some(bias) = self.bias {
-            super::check(op, "bias", bias, DType::F32, &[rows])?;
-            if bias.device() != device {
-                let expected = format!("a bias on {device:?}");
-                return Err(Error::shape(op, expected, format!("{:?}", bias.device())));
-            }
+            check(op, "bias", bias, DType::F32, &[rows])?;
+            check_device(op, "bias", device, bias.device())?;
         }
         self.filter.check(queries, rows)?;
         match self.least {

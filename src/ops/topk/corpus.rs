@@ -191,7 +191,8 @@ impl Corpus {
         for part in rows.chunks(self.chunk_rows() * dim) {
             let shape = [part.len() / dim, dim];
             let tensor = Tensor::from_f32(self.device(), dtype, &shape, part)?;
-            let lengths = Lengths::of(&tensor, Some(is_unusual(self.device().threads(), dtype, dim, part)))?;
+            let lengths =
+                Lengths::of(&tensor, Some(is_unusual(self.device().threads(), dtype, dim, part)))?;
             grown.push(tensor, lengths)?;
         }
         self.rows = grown;
@@ -320,7 +321,12 @@ fn is_unusual(threads: &Threads, dtype: DType, dim: usize, values: &[f32]) -> bo
 }
 
 /// Whether `is` holds for one of the rows, of `width` elements each.
-fn any<T: Sync>(threads: &Threads, all: &[T], width: usize, is: impl Fn(&[T]) -> bool + Sync) -> bool {
+fn any<T: Sync>(
+    threads: &Threads,
+    all: &[T],
+    width: usize,
+    is: impl Fn(&[T]) -> bool + Sync,
+) -> bool {
     let rows = all.par_chunks(width * 4096usize.div_ceil(width));
     threads.map(all.len() / 4, rows, |rows| rows.chunks(width).any(&is)).contains(&true)
 }

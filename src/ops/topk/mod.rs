@@ -39,7 +39,7 @@ pub use self::corpus::Corpus;
 use super::select::plan::{Span, Wanted};
 use super::select::{self, Best, Scored};
 pub use super::select::{Bitmap, Filter, Found, FoundTensors, Hits, Rows, Search};
-use super::{check_float, matrix};
+use super::{check_device, check_float, matrix};
 use crate::device::{Backend, Device};
 use crate::{Error, Result, Tensor};
 
@@ -129,10 +129,7 @@ fn with<R>(
         let expected = format!("queries of dimension {}", corpus.dim());
         return Err(Error::shape("topk", expected, format!("{dim}")));
     }
-    if queries.device() != corpus.device() {
-        let expected = format!("queries on {:?}", corpus.device());
-        return Err(Error::shape("topk", expected, format!("{:?}", queries.device())));
-    }
+    check_device("topk", "queries", corpus.device(), queries.device())?;
     let floor = search.check("topk", corpus.device(), [count, corpus.len()])?;
     run(Args { queries, count, corpus, metric, search, floor })
 }

@@ -10,6 +10,7 @@ use super::matrix::ScoreMatrix;
 use super::residual::{self, Affine, Cheap};
 use super::scorer::CrossScorer;
 use crate::ops::topk::{Bitmap, Corpus, Filter, Metric, Rows, Search, topk};
+use crate::search::finite;
 use crate::{DType, Device, Error, Result, Tensor};
 
 /// What is kept of each item.
@@ -103,8 +104,8 @@ impl CurIndex {
     /// Fits an index on `device` to the exact scores of the anchor queries.
     ///
     /// # Errors
-    /// [`Error::Argument`] if there are no items, an anchor or an option is out of range, or a rounded index finds less
-    /// than [`CurOptions::min_recall`]; [`Error::Shape`] if embeddings do not fit; [`Error::OutOfMemory`],
+    /// [`Error::Argument`] if there are no items, an anchor or an option is out of range, a number is not finite or beyond what
+    /// the dtype can hold, or a rounded index finds less than [`CurOptions::min_recall`]; [`Error::Shape`] if embeddings do not fit; [`Error::OutOfMemory`],
     /// [`Error::DeviceLost`].
     pub fn fit(
         device: &Device,
@@ -187,9 +188,13 @@ impl CurIndex {
             let n = latent.len() / width;
             let (own, others) = embeddings.split_at(n * dim);
             embeddings = others;
-            let rows = (0..n)
-                .flat_map(|i| own[i * dim..][..dim].iter().chain(&latent[i * width..][..width]));
-            corpus.append(&rows.copied().collect::<Vec<f32>>())
+            let rows: Vec<f32> = (0..n)
+                .flat_map(|i| own[i * dim..][..dim].iter().chain(&latent[i * width..][..width]))
+                .copied()
+                .collect();
+            let place = |i: usize| format!("the vector of item {}", corpus.len() + i);
+            finite::check("scores", &rows, dim + width, corpus.dtype(), place)?;
+            corpus.append(&rows)
         };
         match self.form {
             Form::Cols => {
@@ -258,8 +263,8 @@ impl CurIndex {
     /// theirs where the index has a cheap score. They get the next numbers.
     ///
     /// # Errors
-    /// [`Error::Shape`] if the anchor queries or embeddings do not fit; [`Error::OutOfMemory`], after which a part of the
-    /// items may be there.
+    /// [`Error::Shape`] if the anchor queries or embeddings do not fit; [`Error::Argument`] if a number is not finite, or beyond
+    /// what the index's dtype can hold; [`Error::OutOfMemory`]. Nothing is added then.
     pub fn append(&mut self, scores: &ScoreMatrix, embeddings: Option<&[f32]>) -> Result<()> {
         if scores.queries() != self.queries {
             let expected = format!("scores by {} anchor queries", self.queries);
@@ -273,7 +278,12 @@ impl CurIndex {
             }
             _ => scores.as_slice().to_vec(),
         };
-        self.fill(&left, embeddings)
+        let before = self.corpus.clone();
+        let filled = self.fill(&left, embeddings);
+        if filled.is_err() {
+            self.corpus = before;
+        }
+        filled
     }
 
     fn check_embeddings(&self, whose: &str, given: Option<&[f32]>, n: usize) -> Result<()> {

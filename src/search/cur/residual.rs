@@ -2,6 +2,7 @@
 
 use super::matrix::ScoreMatrix;
 use crate::ops::gemm::{Epilogue, gemm};
+use crate::search::finite;
 use crate::{DType, Device, Error, Result, Tensor};
 
 /// Embeddings of a dual encoder, or of anything whose dot products are a cheap score D of the same pairs.
@@ -31,13 +32,7 @@ pub(super) fn check(whose: &str, values: &[f32], n: usize, dim: usize) -> Result
         let expected = format!("embeddings of {n} {whose} in {dim} dimensions");
         return Err(Error::shape("embeddings", expected, format!("{} values", values.len())));
     }
-    match values.iter().position(|v| !v.is_finite()) {
-        None => Ok(()),
-        Some(at) => {
-            let got = format!("{} in vector {} of the {whose}", values[at], at / dim);
-            Err(Error::argument("embeddings", "finite numbers", got))
-        }
-    }
+    finite::check("embeddings", values, dim, DType::F32, |i| format!("vector {i} of the {whose}"))
 }
 
 /// `CE ≈ alpha · D + beta`, the least-squares line over all pairs of an anchor query and an item.

@@ -12,10 +12,11 @@ use safetensors::Dtype;
 use serde::{Deserialize, Serialize};
 
 use super::part::Raw;
-use super::{TokenIndex, check_offsets};
+use super::{TokenIndex, check_offsets, places};
 use crate::ops::length::normalize;
 use crate::ops::maxsim::Storage;
 use crate::ops::residual::Codec;
+use crate::search::finite;
 use crate::search::store::{self, File, Vectors};
 use crate::{DType, Device, Error, Result, Tensor};
 
@@ -105,8 +106,8 @@ impl TokenIndex {
     /// matrix `tokens` of f32, f16 or bf16 and `offsets` of i64. How vectors are stored is kept.
     ///
     /// # Errors
-    /// [`Error::Io`], [`Error::Weights`] if the file is truncated, damaged or lacks a tensor, [`Error::Data`] if ids or offsets
-    /// do not fit, [`Error::OutOfMemory`].
+    /// [`Error::Io`], [`Error::Weights`] if the file is truncated, damaged or lacks a tensor or a value is not finite,
+    /// [`Error::Data`] if ids or offsets do not fit, [`Error::OutOfMemory`].
     pub fn load(path: &Path, device: &Device) -> Result<TokenIndex> {
         let file = File::open(path)?;
         let kept = match file.metadata.get(ENTRY) {
@@ -175,15 +176,17 @@ impl TokenIndex {
             (None, Storage::Int8) => column(&file, "scales", DType::F32, total)?,
             _ => Vec::new(),
         };
-        if layout.codec.is_none()
-            && let Some(bits) =
-                extra.iter().find(|&&b| !(0.0..f32::INFINITY).contains(&f32::from_bits(b)))
-        {
-            let problem =
-                format!("{}, expected finite numbers of at least 0", f32::from_bits(*bits));
-            return Err(file.fault("scales", problem));
+        let main = file.tensor("tokens")?.2;
+        let place = |token: usize| places(&lengths, &fresh)(token);
+        match (&layout.codec, layout.storage) {
+            (Some(_), _) | (None, Storage::Binary) => {}
+            (None, Storage::Int8) => {
+                let scales = extra.iter().map(|&bits| f32::from_bits(bits));
+                finite::check_scales(&file, scales, place)?;
+            }
+            (None, _) => finite::check_stored(&file, "tokens", &main, (want, width), place)?,
         }
-        let raw = Raw { lengths, main: file.tensor("tokens")?.2, extra };
+        let raw = Raw { lengths, main, extra };
         index.append(raw, fresh).map_err(|e| unfit(&file, "tokens", e))?;
         Ok(index)
     }
@@ -206,13 +209,10 @@ impl TokenIndex {
                 end += 1;
             }
             let bytes = file.bytes("tokens", start * row..(start + tokens) * row)?;
+            let place = |token: usize| format!("token {}", start + token);
+            finite::check_stored(file, "tokens", &bytes, (dtype, dim), place)?;
             let values = Tensor::from_bytes(&Device::cpu(), dtype, &[tokens, dim], &bytes)?;
             let mut values = values.to_f32_vec()?;
-            if let Some(i) = values.iter().position(|v| !v.is_finite()) {
-                let problem =
-                    format!("token {} has {}, expected finite numbers", start + i / dim, values[i]);
-                return Err(file.fault("tokens", problem));
-            }
             normalize(self.device().threads(), &mut values, dim);
             let raw = self.layout.encode(&values, &lengths[first..end])?;
             self.append(raw, fresh.by_ref().take(end - first).collect())?;

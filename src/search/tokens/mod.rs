@@ -7,12 +7,13 @@ use std::sync::Arc;
 
 use part::{Layout, Part};
 
+use super::finite;
 use super::ids::{self, Hit, Ids};
 use crate::ops::length::normalize;
 use crate::ops::maxsim::{self, MaxSim, Storage, Tokens};
 use crate::ops::residual::{Codec, Training};
 use crate::ops::select::{Search, key};
-use crate::{Device, Error, Result, Tensor};
+use crate::{DType, Device, Error, Result, Tensor};
 
 /// Queries that go to the device together.
 const QUERIES: usize = 1024;
@@ -82,10 +83,9 @@ impl TokenIndex {
             return Err(Error::shape(ADD, format!("{} documents, one an id", ids.len()), got));
         }
         let fresh = self.ids.check(ids)?;
-        if let Some(i) = values.iter().position(|v| !v.is_finite()) {
-            let got = format!("{} in token {}", values[i], i / self.dim());
-            return Err(Error::argument("values", "finite numbers", got));
-        }
+        // Rounded to how they are kept are vectors of length 1, which any type can hold.
+        let place = places(&lengths, &fresh);
+        finite::check("values", values, self.dim(), DType::F32, place)?;
         let mut values = values.to_vec();
         normalize(self.device().threads(), &mut values, self.dim());
         let raw = self.layout.encode(&values, &lengths)?;
@@ -420,6 +420,19 @@ impl TokenIndex {
 }
 
 const ADD: &str = "TokenIndex";
+
+/// Names a token, counted through all documents, by its number and its document.
+fn places<S: AsRef<str>>(lengths: &[usize], ids: &[S]) -> impl Fn(usize) -> String {
+    move |token| {
+        let mut end = 0;
+        let document = lengths.iter().position(|length| {
+            end += length;
+            token < end
+        });
+        let id = document.map_or("", |document| ids[document].as_ref());
+        format!("token {token}, of document '{id}'")
+    }
+}
 
 /// Some queries on the device, and whether each has finite values only.
 struct Group {

@@ -1,7 +1,12 @@
 //! Devices and tensors: choice, transfer, limits, adoption, errors.
 
-#[path = "common/mod.rs"]
+#[cfg(feature = "wgpu")]
+mod adopted;
+#[path = "../common/mod.rs"]
 mod common;
+mod equality;
+mod kernels;
+mod waits;
 
 use common::{FLOATS, Rng, devices, main_devices, open_wgpu};
 use nearkin::ops::embed::gather_rows;
@@ -255,117 +260,5 @@ fn one_device_serves_two_threads() {
                 });
             }
         });
-    }
-}
-
-#[test]
-fn tensors_of_two_devices_do_not_mix() {
-    let (a, b) = (Device::cpu(), Device::cpu());
-    let x = Tensor::zeros(&a, DType::F32, &[1, 2]).unwrap();
-    let w = Tensor::zeros(&b, DType::F32, &[2]).unwrap();
-    let error = nearkin::ops::norm::rms_norm(&x, None, &w, 1e-5).unwrap_err();
-    assert!(matches!(error, Error::Shape { .. }), "{error}");
-}
-
-#[cfg(feature = "wgpu")]
-mod adopted {
-    use super::*;
-
-    /// An engine's device, its buffer as input, and its own commands reading our output.
-    #[test]
-    fn an_engine_shares_its_device_and_buffers() {
-        let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
-        let options = wgpu::RequestAdapterOptions::default();
-        let Ok(adapter) = pollster::block_on(instance.request_adapter(&options)) else {
-            assert!(!std::env::var("NEARKIN_REQUIRE").unwrap_or_default().contains("wgpu"));
-            eprintln!("skipped: no wgpu adapter");
-            return;
-        };
-        let (device, queue) =
-            pollster::block_on(adapter.request_device(&Default::default())).unwrap();
-        let ours = Device::from_wgpu(device.clone(), queue.clone(), DeviceOptions::default());
-        assert!(!ours.wgpu_facts().unwrap().f16, "the engine did not ask for SHADER_F16");
-        let usage = wgpu::BufferUsages::STORAGE
-            | wgpu::BufferUsages::COPY_SRC
-            | wgpu::BufferUsages::COPY_DST;
-        let make = |size, usage| {
-            device.create_buffer(&wgpu::BufferDescriptor {
-                label: None,
-                size,
-                usage,
-                mapped_at_creation: false,
-            })
-        };
-        let theirs = make(24, usage);
-        queue.write_buffer(&theirs, 0, bytemuck::cast_slice(&[3f32, 4.0, 0.0, 0.0, 6.0, 8.0]));
-        let x = Tensor::from_wgpu_buffer(&ours, DType::F32, &[2, 3], theirs.clone()).unwrap();
-        let y = l2_normalize(&x, 1e-12).unwrap();
-        ours.flush().unwrap();
-        let out = make(24, wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST);
-        let mut encoder = device.create_command_encoder(&Default::default());
-        // SAFETY: it is only copied from, by work that is submitted before `y` is dropped.
-        #[allow(unsafe_code)]
-        let buffer = unsafe { y.as_wgpu_buffer() }.unwrap();
-        encoder.copy_buffer_to_buffer(buffer, 0, &out, 0, 24);
-        queue.submit([encoder.finish()]);
-        out.map_async(wgpu::MapMode::Read, .., |r| r.unwrap());
-        device.poll(wgpu::PollType::wait_indefinitely()).unwrap();
-        let bytes = out.get_mapped_range(..).unwrap().to_vec();
-        let got: Vec<f32> = bytemuck::pod_collect_to_vec(&bytes);
-        for (g, w) in got.iter().zip([0.6, 0.8, 0.0, 0.0, 0.6, 0.8]) {
-            assert!((g - w).abs() < 1e-6, "{got:?}");
-        }
-
-        let short = Tensor::from_wgpu_buffer(&ours, DType::F32, &[7], theirs.clone());
-        assert!(matches!(short, Err(Error::Shape { .. })));
-        let unusable = make(24, wgpu::BufferUsages::COPY_DST);
-        let error = Tensor::from_wgpu_buffer(&ours, DType::F32, &[6], unusable);
-        assert!(matches!(error, Err(Error::Unsupported { .. })));
-        let on_cpu = Tensor::from_wgpu_buffer(&Device::cpu(), DType::F32, &[6], theirs);
-        assert!(matches!(on_cpu, Err(Error::NoDevice { .. })));
-    }
-
-    /// A submission that fails takes the launches of others with it; their results must not be read as if they were there.
-    #[test]
-    fn after_a_failed_submission_nothing_is_read() {
-        let Ok(device) = Device::wgpu(0) else {
-            eprintln!("skipped: no wgpu adapter");
-            return;
-        };
-        let ours = Tensor::from_slice(&device, &[1, 2], &[3f32, 4.0]).unwrap();
-        let theirs = device.as_wgpu().unwrap().0.create_buffer(&wgpu::BufferDescriptor {
-            label: None,
-            size: 8,
-            usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC,
-            mapped_at_creation: false,
-        });
-        let x = Tensor::from_wgpu_buffer(&device, DType::F32, &[1, 2], theirs.clone()).unwrap();
-        let innocent = l2_normalize(&ours, 1e-12).unwrap();
-        let guilty = l2_normalize(&x, 1e-12).unwrap();
-        theirs.destroy();
-        assert!(matches!(guilty.to_vec::<f32>(), Err(Error::Driver { .. })));
-        assert!(matches!(innocent.to_vec::<f32>(), Err(Error::Driver { .. })));
-        let again = Device::wgpu(0).unwrap();
-        let x = Tensor::from_slice(&again, &[1, 2], &[3f32, 4.0]).unwrap();
-        assert_eq!(l2_normalize(&x, 1e-12).unwrap().to_vec::<f32>().unwrap(), [0.6, 0.8]);
-    }
-
-    #[test]
-    fn a_lost_device_is_a_typed_error() {
-        let Ok(device) = Device::wgpu(0) else {
-            eprintln!("skipped: no wgpu adapter");
-            return;
-        };
-        let x = Tensor::from_slice(&device, &[1, 2], &[3f32, 4.0]).unwrap();
-        device.as_wgpu().unwrap().0.destroy();
-        let result = l2_normalize(&x, 1e-12).and_then(|y| y.to_vec::<f32>());
-        assert!(
-            matches!(result, Err(Error::DeviceLost { .. } | Error::Driver { .. })),
-            "{result:?}"
-        );
-        // The process, and a new device, go on.
-        let again = Device::wgpu(0).unwrap();
-        let x = Tensor::from_slice(&again, &[1, 2], &[3f32, 4.0]).unwrap();
-        assert_eq!(l2_normalize(&x, 1e-12).unwrap().to_vec::<f32>().unwrap(), [0.6, 0.8]);
     }
 }
