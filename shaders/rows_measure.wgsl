@@ -14,7 +14,7 @@
 // the host's sum the other way, with a chance of some 2^-24, the last bit differs.
 //@ family  rows_measure
 //@ entry   rows_measure
-//@ buffers rows:read <% if DATA %>data:write <% endif %>scale:write<% if not DATA %> flag:write<% endif %>
+//@ buffers rows:read <% if DATA %>data:write <% endif %>scale:write <% if not DATA %>flag:write <% endif %>
 //@ params  MeasureParams
 //@ spec    T=f32,f16,bf16 KIND=length,power,one DATA=false,true
 //@ where   DATA or KIND != "one"

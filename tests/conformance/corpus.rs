@@ -4,7 +4,7 @@ use nearkin::ops::hamming::BinaryCorpus;
 use nearkin::ops::topk::{Corpus, Metric, Search, topk};
 use nearkin::{DType, Device, Error, Tensor};
 
-use crate::common::{FLOATS, Rng, devices, main_devices};
+use crate::common::{FLOATS, Rng, devices};
 
 /// The best row for a query, and its score.
 fn best(corpus: &Corpus, query: &[f32], metric: Metric) -> (u64, f32) {
@@ -14,6 +14,7 @@ fn best(corpus: &Corpus, query: &[f32], metric: Metric) -> (u64, f32) {
 }
 
 /// What an engine does to its buffer after the corpus was made; the CPU's tensors are never written to.
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
 enum Engine {
     #[cfg(feature = "cuda")]
     Cuda(std::sync::Arc<cudarc::driver::CudaStream>, u64),
@@ -21,6 +22,7 @@ enum Engine {
     Wgpu(wgpu::Queue, wgpu::Buffer),
 }
 
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
 impl Engine {
     /// A tensor \[rows, dim\] of f32 in a buffer of the engine's.
     fn tensor(
@@ -72,9 +74,10 @@ impl Engine {
     }
 }
 
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
 #[test]
 fn lengths_are_those_of_the_last_refresh() {
-    for (name, device) in main_devices() {
+    for (name, device) in crate::common::main_devices() {
         let Some((rows, engine)) = Engine::tensor(device, 2, 2, &[3.0, 4.0, 0.0, 1.0]) else {
             continue;
         };
