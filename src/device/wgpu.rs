@@ -211,7 +211,29 @@ pub(crate) fn requirements(adapter: &wgpu::Adapter) -> (wgpu::Features, wgpu::Li
     (adapter.features() & FEATURES, limits)
 }
 
+/// Where the backend's device lies. wgpu compares devices by numbers, which are unique within one instance only.
+#[allow(unsafe_code)]
+fn address(device: &wgpu::Device) -> Option<usize> {
+    fn of<A: wgpu::hal::Api>(device: &wgpu::Device) -> Option<usize> {
+        // SAFETY: nothing is done with the backend's device; it is there as long as the borrowed one.
+        unsafe { device.as_hal::<A>() }.map(|device| std::ptr::from_ref(&*device).addr())
+    }
+    #[cfg(windows)]
+    let found = of::<wgpu::hal::api::Dx12>(device).or_else(|| of::<wgpu::hal::api::Vulkan>(device));
+    #[cfg(target_vendor = "apple")]
+    let found = of::<wgpu::hal::api::Metal>(device);
+    #[cfg(not(any(windows, target_vendor = "apple")))]
+    let found = of::<wgpu::hal::api::Vulkan>(device);
+    found
+}
+
 impl WgpuDevice {
+    /// Whether these are the device and queue that it uses.
+    pub(crate) fn wraps(&self, device: &wgpu::Device, queue: &wgpu::Queue) -> bool {
+        let own = address(&self.device);
+        self.raw() == (device, queue) && own.is_some() && own == address(device)
+    }
+
     pub(crate) fn open(adapter: &wgpu::Adapter, options: &DeviceOptions) -> Result<Self> {
         let info = adapter.get_info();
         let mut features = adapter.features() & FEATURES;
