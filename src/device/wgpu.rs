@@ -7,7 +7,6 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
-use std::time::Duration;
 
 use super::kernels::Kernels;
 use super::waits::{Promised, Waits, promise};
@@ -23,9 +22,6 @@ const RING_BYTES: u64 = 64 << 10;
 const PARAMS: u64 = 256;
 /// The pool never keeps more than this.
 const POOL_LIMIT: u64 = 2 << 30;
-
-/// While it waits for a submission wgpu holds a lock that presenting a frame needs: it waits for no longer at a time.
-const WAIT_AT_ONCE: Duration = Duration::from_millis(10);
 
 /// Workgroups that WebGPU guarantees in each direction.
 pub(crate) const GROUPS: usize = 65_535;
@@ -859,20 +855,17 @@ impl WgpuDevice {
         self.wait_for(&all)
     }
 
+    /// Waits for a submission. Meanwhile wgpu holds a lock that presenting a frame needs. A wait with a time limit would let it go
+    /// now and then, but wgpu panics where such a wait ends while other threads submit and poll.
     fn wait_for(&self, submission: &wgpu::SubmissionIndex) -> Result<()> {
-        loop {
-            let submission_index = Some(submission.clone());
-            let wait = wgpu::PollType::Wait { submission_index, timeout: Some(WAIT_AT_ONCE) };
-            match self.device.poll(wait) {
-                Ok(_) => return self.alive(),
-                Err(wgpu::PollError::Timeout) => self.alive()?,
-                Err(e) => {
-                    self.alive()?;
-                    let (device, problem) = (self.info.name.clone(), e.to_string());
-                    return Err(Error::Driver { device, problem });
-                }
-            }
-        }
+        let submission_index = Some(submission.clone());
+        let waited = self.device.poll(wgpu::PollType::Wait { submission_index, timeout: None });
+        self.alive()?;
+        let driver = |e: wgpu::PollError| Error::Driver {
+            device: self.info.name.clone(),
+            problem: e.to_string(),
+        };
+        waited.map(drop).map_err(driver)
     }
 }
 
