@@ -310,7 +310,7 @@ impl Device {
     ) -> Result<Device> {
         let theirs = (device.clone(), queue.clone());
         let same = |_: &str, backend: &Backend| match backend {
-            Backend::Wgpu(d) => d.raw() == (&theirs.0, &theirs.1),
+            Backend::Wgpu(d) => d.wraps(&theirs.0, &theirs.1),
             _ => false,
         };
         let open = |options: &DeviceOptions| {

@@ -7,7 +7,6 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
-use std::time::Duration;
 
 use super::kernels::Kernels;
 use super::transfers::Counter;
@@ -24,9 +23,6 @@ const RING_BYTES: u64 = 64 << 10;
 const PARAMS: u64 = 256;
 /// The pool never keeps more than this.
 const POOL_LIMIT: u64 = 2 << 30;
-
-/// While it waits for a submission wgpu holds a lock that presenting a frame needs: it waits for no longer at a time.
-const WAIT_AT_ONCE: Duration = Duration::from_millis(10);
 
 /// Workgroups that WebGPU guarantees in each direction.
 pub(crate) const GROUPS: usize = 65_535;
@@ -223,7 +219,29 @@ pub(crate) fn requirements(adapter: &wgpu::Adapter) -> (wgpu::Features, wgpu::Li
     (adapter.features() & FEATURES, limits)
 }
 
+/// Where the backend's device lies. wgpu compares devices by numbers, which are unique within one instance only.
+#[allow(unsafe_code)]
+fn address(device: &wgpu::Device) -> Option<usize> {
+    fn of<A: wgpu::hal::Api>(device: &wgpu::Device) -> Option<usize> {
+        // SAFETY: nothing is done with the backend's device; it is there as long as the borrowed one.
+        unsafe { device.as_hal::<A>() }.map(|device| std::ptr::from_ref(&*device).addr())
+    }
+    #[cfg(windows)]
+    let found = of::<wgpu::hal::api::Dx12>(device).or_else(|| of::<wgpu::hal::api::Vulkan>(device));
+    #[cfg(target_vendor = "apple")]
+    let found = of::<wgpu::hal::api::Metal>(device);
+    #[cfg(not(any(windows, target_vendor = "apple")))]
+    let found = of::<wgpu::hal::api::Vulkan>(device);
+    found
+}
+
 impl WgpuDevice {
+    /// Whether these are the device and queue that it uses.
+    pub(crate) fn wraps(&self, device: &wgpu::Device, queue: &wgpu::Queue) -> bool {
+        let own = address(&self.device);
+        self.raw() == (device, queue) && own.is_some() && own == address(device)
+    }
+
     pub(crate) fn open(adapter: &wgpu::Adapter, options: &DeviceOptions) -> Result<Self> {
         let info = adapter.get_info();
         let mut features = adapter.features() & FEATURES;
@@ -897,20 +915,17 @@ impl WgpuDevice {
         self.wait_for(&all)
     }
 
+    /// Waits for a submission. Meanwhile wgpu holds a lock that presenting a frame needs. A wait with a time limit would let it go
+    /// now and then, but wgpu panics where such a wait ends while other threads submit and poll.
     fn wait_for(&self, submission: &wgpu::SubmissionIndex) -> Result<()> {
-        loop {
-            let submission_index = Some(submission.clone());
-            let wait = wgpu::PollType::Wait { submission_index, timeout: Some(WAIT_AT_ONCE) };
-            match self.device.poll(wait) {
-                Ok(_) => return self.alive(),
-                Err(wgpu::PollError::Timeout) => self.alive()?,
-                Err(e) => {
-                    self.alive()?;
-                    let (device, problem) = (self.info.name.clone(), e.to_string());
-                    return Err(Error::Driver { device, problem });
-                }
-            }
-        }
+        let submission_index = Some(submission.clone());
+        let waited = self.device.poll(wgpu::PollType::Wait { submission_index, timeout: None });
+        self.alive()?;
+        let driver = |e: wgpu::PollError| Error::Driver {
+            device: self.info.name.clone(),
+            problem: e.to_string(),
+        };
+        waited.map(drop).map_err(driver)
     }
 }
 

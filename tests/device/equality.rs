@@ -116,6 +116,29 @@ fn what_is_adopted_twice_is_the_same() {
     assert_eq!(normalized(&x, &again).unwrap(), [0.0, 0.0]);
 }
 
+/// wgpu numbers the devices of each instance from the start; those of two engines are different all the same.
+#[cfg(feature = "wgpu")]
+#[test]
+fn devices_of_two_instances_are_different() {
+    let engine = || {
+        let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
+        let adapter = pollster::block_on(instance.request_adapter(&Default::default())).ok()?;
+        pollster::block_on(adapter.request_device(&Default::default())).ok()
+    };
+    let (Some(one), Some(two)) = (engine(), engine()) else { return };
+    let adopt = |(device, queue): &(wgpu::Device, wgpu::Queue)| {
+        Device::from_wgpu(device.clone(), queue.clone(), DeviceOptions::default()).unwrap()
+    };
+    let (a, b) = (adopt(&one), adopt(&two));
+    assert_ne!(a, b);
+    assert_eq!(a, adopt(&one));
+    for device in [a, b] {
+        let x = Tensor::from_slice(&device, &[1, 2], &[3f32, 3.0]).unwrap();
+        let w = Tensor::from_slice(&device, &[2], &[1f32, 1.0]).unwrap();
+        assert!((normalized(&x, &w).unwrap()[0] - 1.0).abs() < 1e-5);
+    }
+}
+
 #[cfg(feature = "wgpu")]
 #[test]
 fn a_lost_device_is_not_given_again() {
