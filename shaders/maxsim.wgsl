@@ -31,7 +31,7 @@
 //@ where   not (SOFT and MODE == "align") and not (WEIGHTED and (MODE != "both" or not SCALED)) and (CODES == 0 or not (SCALED or T in ["int8", "binary"]))
 //@ needs   <% if T == "f16" %>f16 <% endif %><% if SUBGROUPS %>subgroups<% endif %>
 
-//% from "include/lists.wgsl" import ordered_key
+//% from "include/order.wgsl" import ordered_key
 //% from "include/numbers.wgsl" import enable, reader4
 {{ enable([T]) }}
 //% set QT = 32
