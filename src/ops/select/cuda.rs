@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
-use super::plan::{self, Room, SLAB, Span, Wanted};
-use super::scores::Slab;
+use super::candidates::{Candidates, From, Kernels, Source};
+use super::plan::{self, Room, SLAB, Span, Step, Wanted};
 use super::{Best, Filter, FoundTensors, masks};
 use crate::device::Device;
 use crate::device::cuda::{Binding, CudaDevice, GRID_YZ};
@@ -93,7 +93,7 @@ pub(crate) fn count(
     scan: &impl Scan,
 ) -> Result<Vec<u32>> {
     let pass = Pass { gpu, device, wanted, spans, scan };
-    let mut counting = Candidates::counting(gpu, device, wanted.queries, wanted.floor)?;
+    let mut counting = Candidates::counting(gpu.clone(), device, wanted.queries, wanted.floor)?;
     let most = (SLAB / size_of::<u32>() / wanted.queries).max(scan.rows());
     pass.slabs(&mut counting, |_, _| most)?;
     counting.counts()
@@ -206,7 +206,7 @@ impl<'a, S: Scan> Pass<'a, S> {
         let height = self.scan.rows();
         let rows = self.spans.last().map_or(0, |span| span.rows.end);
         let mut candidates =
-            Candidates::new(self.gpu, self.device, [queries, k], [height, rows], floor)?;
+            Candidates::new(self.gpu.clone(), self.device, [queries, k], [height, rows], floor)?;
         let most = (SLAB / size_of::<u32>() / queries).max(height);
         self.slabs(&mut candidates, |room, seen| room.width(seen).min(most))?;
         candidates.finish()
@@ -215,7 +215,7 @@ impl<'a, S: Scan> Pass<'a, S> {
     /// Has candidates taken from slab after slab, of as many rows as `width` says, given how many there were.
     fn slabs(
         &self,
-        candidates: &mut Candidates,
+        candidates: &mut Candidates<Arc<CudaDevice>>,
         width: impl Fn(&Room, usize) -> usize,
     ) -> Result<()> {
         let height = self.scan.rows();
@@ -323,13 +323,6 @@ impl Lists {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
-enum From {
-    Keys,
-    Scores,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 struct FilterSpec {
     source: From,
@@ -406,112 +399,28 @@ pub(crate) const CUT: Family = Family {
     params_size: size_of::<CutParams>(),
 };
 
-/// Where candidates come from: keys or scores \[Q, n\] of the rows from `base` on, or of those that `numbers` names.
-pub(crate) struct Source<'a> {
-    from: From,
-    values: &'a Tensor,
-    width: usize,
-    /// The first query that is selected for.
-    first: usize,
-    base: usize,
-    masks: Option<&'a Tensor>,
-    numbers: Option<&'a Tensor>,
-    bias: Option<&'a Tensor>,
-}
+impl Kernels for Arc<CudaDevice> {
+    const LOCAL: usize = LOCAL;
 
-impl<'a> Source<'a> {
-    fn keys(values: &'a Tensor, base: usize) -> Source<'a> {
-        let width = values.shape()[1];
-        let [masks, numbers, bias] = [None; 3];
-        Source { from: From::Keys, values, width, first: 0, base, masks, numbers, bias }
+    fn binding(&self) -> usize {
+        usize::MAX
     }
 
-    /// A slab of scores, for the queries from `first` on.
-    pub(crate) fn scores(slab: &Slab<'a>, first: usize) -> Source<'a> {
-        let Slab { scores: values, base, masks, numbers, bias } = *slab;
-        let width = values.shape()[1];
-        Source { from: From::Scores, values, width, first, base, masks, numbers, bias }
-    }
-}
-
-/// For each query what may be among its k best, of which the k best are kept whenever there could be no room.
-pub(crate) struct Candidates {
-    gpu: Arc<CudaDevice>,
-    /// \[Q, 2 room\] u32.
-    entries: Tensor,
-    /// How many there are, and how many of them are sorted and at most k: \[Q\] u32.
-    counts: Tensor,
-    kept: Tensor,
-    queries: usize,
-    room: Room,
-    floor: u32,
-    stores: bool,
-}
-
-impl Candidates {
-    /// For a corpus of `rows` rows, taken in slabs of at least `least` rows.
-    pub(crate) fn new(
-        gpu: &Arc<CudaDevice>,
-        device: &Device,
-        [queries, k]: [usize; 2],
-        [least, rows]: [usize; 2],
-        floor: u32,
-    ) -> Result<Candidates> {
-        let room = Room::new([queries, k], [least, rows], usize::MAX, LOCAL);
-        let zeros = || Tensor::zeros(device, DType::U32, &[queries]);
-        Ok(Candidates {
-            gpu: gpu.clone(),
-            entries: Tensor::cuda_uninit(device, DType::U32, &[queries, 2 * room.entries])?,
-            counts: zeros()?,
-            kept: zeros()?,
-            queries,
-            room,
-            floor,
-            stores: true,
-        })
+    fn uninit(&self, device: &Device, shape: &[usize]) -> Result<Tensor> {
+        Tensor::cuda_uninit(device, DType::U32, shape)
     }
 
-    /// That are only counted.
-    pub(crate) fn counting(
-        gpu: &Arc<CudaDevice>,
-        device: &Device,
-        queries: usize,
-        floor: u32,
-    ) -> Result<Candidates> {
-        let counts = Tensor::zeros(device, DType::U32, &[queries])?;
-        let room = Room::new([queries, 1], [1, 1], usize::MAX, LOCAL);
-        let [entries, kept] = [counts.clone(), counts.clone()];
-        let gpu = gpu.clone();
-        Ok(Candidates { gpu, entries, kept, counts, queries, room, floor, stores: false })
-    }
-
-    /// How many there are of each query. Waits for the device.
-    pub(crate) fn counts(&self) -> Result<Vec<u32>> {
-        self.counts.to_vec()
-    }
-
-    /// Enqueues the selection from a slab.
-    pub(crate) fn take(&mut self, source: &Source<'_>) -> Result<()> {
-        if !self.stores {
-            return self.filter(source);
-        }
-        if self.room.is_full(source.width) {
-            self.cut()?;
-        }
-        self.filter(source)?;
-        if self.room.took(source.width) { self.cut() } else { Ok(()) }
-    }
-
-    fn filter(&self, source: &Source<'_>) -> Result<()> {
-        let spec = FilterSpec { source: source.from, store: self.stores };
-        let kernel = self.gpu.kernel(spec, (FilterParams::MEMBERS, size_of::<FilterParams>()))?;
+    fn filter(&self, candidates: &Candidates<Self>, source: &Source<'_>) -> Result<()> {
+        let Candidates { entries, counts, kept, queries, room, floor, stores, .. } = candidates;
+        let spec = FilterSpec { source: source.from, store: *stores };
+        let kernel = self.kernel(spec, (FilterParams::MEMBERS, size_of::<FilterParams>()))?;
         let params = FilterParams {
             width: source.width as u32,
             first: source.first as u32,
             base: source.base as u32,
-            k: self.room.k as u32,
-            room: self.room.entries as u32,
-            floor: self.floor,
+            k: room.k as u32,
+            room: room.entries as u32,
+            floor: *floor,
             excludes: source.masks.is_some() as u32,
             words: source.masks.map_or(0, |m| m.shape()[1] as u32),
             has_numbers: source.numbers.is_some() as u32,
@@ -520,63 +429,43 @@ impl Candidates {
         // What is absent is not read, but something must be bound.
         let [masks, numbers, bias] =
             [source.masks, source.numbers, source.bias].map(|t| t.unwrap_or(source.values));
-        let bindings =
-            [source.values, masks, numbers, bias, &self.kept, &self.entries, &self.counts]
-                .map(|t| Binding::from(t.cuda()));
+        let bindings = [source.values, masks, numbers, bias, kept, entries, counts]
+            .map(|t| Binding::from(t.cuda()));
         let blocks = source.width.div_ceil(FILTER_THREADS * 4);
-        let most = (16 * self.gpu.facts.multiprocessors as usize).div_ceil(self.queries);
-        self.gpu.launch(&kernel, &bindings, &params, [blocks.min(most), self.queries, 1])
+        let most = (16 * self.facts.multiprocessors as usize).div_ceil(*queries);
+        self.launch(&kernel, &bindings, &params, [blocks.min(most), *queries, 1])
     }
 
-    fn sort(&self) -> Result<()> {
-        for step in self.room.steps() {
-            let blocks = self.room.blocks();
-            let (step, size, stride, blocks) = match step {
-                plan::Step::First => (Kind::First, 0, 0, blocks),
-                plan::Step::Stride { size, stride } => {
-                    (Kind::Stride, size, stride, blocks * (LOCAL / 2 / SORT_THREADS))
-                }
-                plan::Step::Last { size } => (Kind::Last, size, 0, blocks),
-            };
-            let layout = (SortParams::MEMBERS, size_of::<SortParams>());
-            let kernel = self.gpu.kernel(SortSpec { step }, layout)?;
-            let room = self.room.entries as u32;
-            let params = SortParams { room, size: size as u32, stride: stride as u32 };
-            let bindings = [self.counts.cuda().into(), self.entries.cuda().into()];
-            self.gpu.launch(&kernel, &bindings, &params, [blocks, self.queries, 1])?;
-        }
-        Ok(())
+    fn step(&self, candidates: &Candidates<Self>, step: Step) -> Result<()> {
+        let Candidates { entries, counts, queries, room, .. } = candidates;
+        let blocks = room.blocks();
+        let (step, size, stride, blocks) = match step {
+            Step::First => (Kind::First, 0, 0, blocks),
+            Step::Stride { size, stride } => {
+                (Kind::Stride, size, stride, blocks * (LOCAL / 2 / SORT_THREADS))
+            }
+            Step::Last { size } => (Kind::Last, size, 0, blocks),
+        };
+        let kernel =
+            self.kernel(SortSpec { step }, (SortParams::MEMBERS, size_of::<SortParams>()))?;
+        let room = room.entries as u32;
+        let params = SortParams { room, size: size as u32, stride: stride as u32 };
+        let bindings = [counts.cuda().into(), entries.cuda().into()];
+        self.launch(&kernel, &bindings, &params, [blocks, *queries, 1])
     }
 
-    /// Sorts the candidates and forgets those beyond the k-th, or writes the others to `best`.
-    fn cut_to(&self, best: Option<&Tensor>) -> Result<()> {
-        self.sort()?;
+    fn cut(&self, candidates: &Candidates<Self>, best: Option<&Tensor>) -> Result<()> {
+        let Candidates { entries, counts, kept, queries, room, .. } = candidates;
         let spec = CutSpec { out: best.is_some() };
-        let kernel = self.gpu.kernel(spec, (CutParams::MEMBERS, size_of::<CutParams>()))?;
-        let (queries, k) = (self.queries, self.room.k);
+        let kernel = self.kernel(spec, (CutParams::MEMBERS, size_of::<CutParams>()))?;
         let params =
-            CutParams { queries: queries as u32, k: k as u32, room: self.room.entries as u32 };
-        let last = best.unwrap_or(&self.kept);
-        let bindings = [&self.entries, &self.counts, last].map(|t| Binding::from(t.cuda()));
+            CutParams { queries: *queries as u32, k: room.k as u32, room: room.entries as u32 };
+        let bindings = [entries, counts, best.unwrap_or(kept)].map(|t| Binding::from(t.cuda()));
         let grid = match best {
             None => [queries.div_ceil(CUT_THREADS), 1, 1],
-            Some(_) => [k.div_ceil(CUT_THREADS), queries, 1],
+            Some(_) => [room.k.div_ceil(CUT_THREADS), *queries, 1],
         };
-        self.gpu.launch(&kernel, &bindings, &params, grid)
-    }
-
-    fn cut(&mut self) -> Result<()> {
-        self.cut_to(None)?;
-        self.room.cut();
-        Ok(())
-    }
-
-    /// Each query's k best.
-    pub(crate) fn finish(self) -> Result<Best> {
-        let shape = [self.queries, 2 * self.room.k];
-        let best = Tensor::cuda_uninit(self.entries.device(), DType::U32, &shape)?;
-        self.cut_to(Some(&best))?;
-        Ok(Best::Device(best))
+        self.launch(&kernel, &bindings, &params, grid)
     }
 }
 

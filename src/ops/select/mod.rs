@@ -25,6 +25,8 @@
 //! Queries that do not fit go in groups, each of which reads the corpus again.
 
 mod bitmap;
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
+pub(crate) mod candidates;
 pub(crate) mod cpu;
 #[cfg(feature = "cuda")]
 pub(crate) mod cuda;

@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
-use super::plan::{self, Room, SLAB, Span, Wanted};
-use super::scores::Slab;
+use super::candidates::{Candidates, From, Kernels, Source};
+use super::plan::{self, Room, SLAB, Span, Step, Wanted};
 use super::{Best, FUSED_K, Filter, FoundTensors, masks};
 use crate::device::Device;
 use crate::device::wgpu::{Binding, GROUPS, WgpuDevice, spread};
@@ -164,7 +164,7 @@ pub(crate) fn count(
     scan: &impl Scan,
 ) -> Result<Vec<u32>> {
     let pass = Pass { gpu, device, wanted, spans, scan };
-    let mut counting = Candidates::counting(gpu, device, wanted.queries, wanted.floor)?;
+    let mut counting = Candidates::counting(gpu.clone(), device, wanted.queries, wanted.floor)?;
     pass.slabs(&mut counting, |_, _| usize::MAX)?;
     counting.counts()
 }
@@ -257,7 +257,7 @@ impl<'a, S: Scan> Pass<'a, S> {
         let Wanted { queries, k, floor, .. } = *self.wanted;
         let rows = self.spans.last().map_or(0, |span| span.rows.end);
         let mut candidates =
-            Candidates::new(self.gpu, self.device, [queries, k], [TILE, rows], floor)?;
+            Candidates::new(self.gpu.clone(), self.device, [queries, k], [TILE, rows], floor)?;
         self.slabs(&mut candidates, Room::width)?;
         candidates.finish()
     }
@@ -265,7 +265,7 @@ impl<'a, S: Scan> Pass<'a, S> {
     /// Has candidates taken from slab after slab, of as many rows as `width` says, given how many there were.
     fn slabs(
         &self,
-        candidates: &mut Candidates,
+        candidates: &mut Candidates<Arc<WgpuDevice>>,
         width: impl Fn(&Room, usize) -> usize,
     ) -> Result<()> {
         let binding = (self.gpu.facts.max_binding as usize).min(SLAB);
@@ -363,13 +363,6 @@ impl Lists {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
-enum From {
-    Keys,
-    Scores,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 struct FilterSpec {
     source: From,
@@ -462,108 +455,23 @@ pub(crate) const CUT: Family = Family {
     params_size: size_of::<CutParams>(),
 };
 
-/// Where candidates come from: keys or scores \[Q, n\] of the rows from `base` on, or of those that `numbers` names.
-pub(crate) struct Source<'a> {
-    from: From,
-    values: &'a Tensor,
-    width: usize,
-    /// The first query that is selected for.
-    first: usize,
-    base: usize,
-    masks: Option<&'a Tensor>,
-    numbers: Option<&'a Tensor>,
-    bias: Option<&'a Tensor>,
-}
+impl Kernels for Arc<WgpuDevice> {
+    const LOCAL: usize = LOCAL;
 
-impl<'a> Source<'a> {
-    fn keys(values: &'a Tensor, base: usize) -> Source<'a> {
-        let width = values.shape()[1];
-        let [masks, numbers, bias] = [None; 3];
-        Source { from: From::Keys, values, width, first: 0, base, masks, numbers, bias }
+    fn binding(&self) -> usize {
+        self.facts.max_binding as usize
     }
 
-    /// A slab of scores, for the queries from `first` on.
-    pub(crate) fn scores(slab: &Slab<'a>, first: usize) -> Source<'a> {
-        let Slab { scores: values, base, masks, numbers, bias } = *slab;
-        let width = values.shape()[1];
-        Source { from: From::Scores, values, width, first, base, masks, numbers, bias }
-    }
-}
-
-/// For each query what may be among its k best, of which the k best are kept whenever there could be no room.
-pub(crate) struct Candidates {
-    gpu: Arc<WgpuDevice>,
-    /// \[Q, 2 room\] u32.
-    entries: Tensor,
-    /// How many there are, and how many of them are sorted and at most k: \[Q\] u32.
-    counts: Tensor,
-    kept: Tensor,
-    queries: usize,
-    room: Room,
-    floor: u32,
-    stores: bool,
-}
-
-impl Candidates {
-    /// For a corpus of `rows` rows, taken in slabs of at least `least` rows.
-    pub(crate) fn new(
-        gpu: &Arc<WgpuDevice>,
-        device: &Device,
-        [queries, k]: [usize; 2],
-        [least, rows]: [usize; 2],
-        floor: u32,
-    ) -> Result<Candidates> {
-        let binding = gpu.facts.max_binding as usize;
-        let room = Room::new([queries, k], [least, rows], binding, LOCAL);
-        let zeros = || Tensor::zeros(device, DType::U32, &[queries]);
-        Ok(Candidates {
-            gpu: gpu.clone(),
-            entries: Tensor::wgpu_uninit(device, DType::U32, &[queries, 2 * room.entries])?,
-            counts: zeros()?,
-            kept: zeros()?,
-            queries,
-            room,
-            floor,
-            stores: true,
-        })
+    fn uninit(&self, device: &Device, shape: &[usize]) -> Result<Tensor> {
+        Tensor::wgpu_uninit(device, DType::U32, shape)
     }
 
-    /// That are only counted.
-    pub(crate) fn counting(
-        gpu: &Arc<WgpuDevice>,
-        device: &Device,
-        queries: usize,
-        floor: u32,
-    ) -> Result<Candidates> {
-        let counts = Tensor::zeros(device, DType::U32, &[queries])?;
-        let room = Room::new([queries, 1], [1, 1], usize::MAX, LOCAL);
-        let [entries, kept] = [counts.clone(), counts.clone()];
-        let gpu = gpu.clone();
-        Ok(Candidates { gpu, entries, kept, counts, queries, room, floor, stores: false })
-    }
-
-    /// How many there are of each query. Waits for the device.
-    pub(crate) fn counts(&self) -> Result<Vec<u32>> {
-        self.counts.to_vec()
-    }
-
-    /// Enqueues the selection from a slab.
-    pub(crate) fn take(&mut self, source: &Source<'_>) -> Result<()> {
-        if !self.stores {
-            return self.filter(source);
-        }
-        if self.room.is_full(source.width) {
-            self.cut()?;
-        }
-        self.filter(source)?;
-        if self.room.took(source.width) { self.cut() } else { Ok(()) }
-    }
-
-    fn filter(&self, source: &Source<'_>) -> Result<()> {
+    fn filter(&self, candidates: &Candidates<Self>, source: &Source<'_>) -> Result<()> {
+        let Candidates { entries, counts, kept, queries, room, floor, stores, .. } = candidates;
         let Source { masks, numbers, bias, .. } = *source;
-        let kernel = self.gpu.kernel(FilterSpec {
+        let kernel = self.kernel(FilterSpec {
             source: source.from,
-            store: self.stores,
+            store: *stores,
             excludes: masks.is_some(),
             numbers: numbers.is_some(),
             bias: bias.is_some(),
@@ -572,72 +480,49 @@ impl Candidates {
             width: source.width as u32,
             first: source.first as u32,
             base: source.base as u32,
-            k: self.room.k as u32,
-            room: self.room.entries as u32,
-            floor: self.floor,
+            k: room.k as u32,
+            room: room.entries as u32,
+            floor: *floor,
             words: masks.map_or(0, |m| m.shape()[1] as u32),
         };
-        let stored = self.stores.then_some([&self.kept, &self.entries]);
         let inputs = [Some(source.values), masks, numbers, bias].into_iter().flatten();
-        let results = stored.into_iter().flatten().chain([&self.counts]);
-        let bindings: Vec<_> = inputs.chain(results).map(|t| Binding::from(t.wgpu())).collect();
-        let most = WORKGROUPS.div_ceil(self.queries);
-        let grid = [source.width.div_ceil(4 * THREADS).min(most) as u32, self.queries as u32, 1];
-        self.gpu.launch(&kernel, &bindings, &params, grid)
+        let stored = stores.then_some([kept, entries]).into_iter().flatten();
+        let all = inputs.chain(stored).chain([counts]);
+        let bindings: Vec<_> = all.map(|t| Binding::from(t.wgpu())).collect();
+        let blocks = source.width.div_ceil(4 * THREADS).min(WORKGROUPS.div_ceil(*queries));
+        self.launch(&kernel, &bindings, &params, [blocks as u32, *queries as u32, 1])
     }
 
-    fn sort(&self) -> Result<()> {
-        for step in self.room.steps() {
-            let blocks = self.room.blocks();
-            let (step, size, stride, blocks) = match step {
-                plan::Step::First => (Kind::First, 0, 0, blocks),
-                plan::Step::Stride { size, stride } => {
-                    (Kind::Stride, size, stride, blocks * (LOCAL / 2 / THREADS))
-                }
-                plan::Step::Last { size } => (Kind::Last, size, 0, blocks),
-            };
-            let kernel = self.gpu.kernel(SortSpec { step })?;
-            let room = self.room.entries as u32;
-            let params = SortParams { room, size: size as u32, stride: stride as u32 };
-            let bindings = [&self.counts, &self.entries].map(|t| Binding::from(t.wgpu()));
-            self.gpu.launch(&kernel, &bindings, &params, grid(blocks, self.queries))?;
-        }
-        Ok(())
+    fn step(&self, candidates: &Candidates<Self>, step: Step) -> Result<()> {
+        let Candidates { entries, counts, queries, room, .. } = candidates;
+        let blocks = room.blocks();
+        let (step, size, stride, blocks) = match step {
+            Step::First => (Kind::First, 0, 0, blocks),
+            Step::Stride { size, stride } => {
+                (Kind::Stride, size, stride, blocks * (LOCAL / 2 / THREADS))
+            }
+            Step::Last { size } => (Kind::Last, size, 0, blocks),
+        };
+        let kernel = self.kernel(SortSpec { step })?;
+        let room = room.entries as u32;
+        let params = SortParams { room, size: size as u32, stride: stride as u32 };
+        let bindings = [counts, entries].map(|t| Binding::from(t.wgpu()));
+        self.launch(&kernel, &bindings, &params, grid(blocks, *queries))
     }
 
-    /// Sorts the candidates and forgets those beyond the k-th, or writes the others to `best`.
-    fn cut_to(&self, best: Option<&Tensor>) -> Result<()> {
-        self.sort()?;
-        let kernel = self.gpu.kernel(CutSpec { out: best.is_some() })?;
-        let (queries, k) = (self.queries, self.room.k);
+    fn cut(&self, candidates: &Candidates<Self>, best: Option<&Tensor>) -> Result<()> {
+        let Candidates { entries, counts, kept, queries, room, .. } = candidates;
+        let kernel = self.kernel(CutSpec { out: best.is_some() })?;
         let params =
-            CutParams { queries: queries as u32, k: k as u32, room: self.room.entries as u32 };
-        match best {
-            None => {
-                let bindings = [&self.counts, &self.kept].map(|t| Binding::from(t.wgpu()));
-                let grid = spread(queries.div_ceil(CUT_THREADS));
-                self.gpu.launch(&kernel, &bindings, &params, grid)
-            }
+            CutParams { queries: *queries as u32, k: room.k as u32, room: room.entries as u32 };
+        let (tensors, grid) = match best {
+            None => (vec![counts, kept], spread(queries.div_ceil(CUT_THREADS))),
             Some(best) => {
-                let bindings = [&self.entries, &self.counts, best].map(|t| Binding::from(t.wgpu()));
-                let grid = grid(k.div_ceil(CUT_THREADS), queries);
-                self.gpu.launch(&kernel, &bindings, &params, grid)
+                (vec![entries, counts, best], grid(room.k.div_ceil(CUT_THREADS), *queries))
             }
-        }
-    }
-
-    fn cut(&mut self) -> Result<()> {
-        self.cut_to(None)?;
-        self.room.cut();
-        Ok(())
-    }
-
-    /// Each query's k best.
-    pub(crate) fn finish(self) -> Result<Best> {
-        let shape = [self.queries, 2 * self.room.k];
-        let best = Tensor::wgpu_uninit(self.entries.device(), DType::U32, &shape)?;
-        self.cut_to(Some(&best))?;
-        Ok(Best::Device(best))
+        };
+        let bindings: Vec<_> = tensors.into_iter().map(|t| Binding::from(t.wgpu())).collect();
+        self.launch(&kernel, &bindings, &params, grid)
     }
 }
 

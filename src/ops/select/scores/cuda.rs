@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use super::{Slab, Wanted};
 use crate::device::cuda::CudaDevice;
-use crate::ops::select::cuda::{Candidates, Lists, Source};
+use crate::ops::select::candidates::{Candidates, Source};
+use crate::ops::select::cuda::Lists;
 use crate::ops::select::{self, Best, FUSED_K};
 use crate::template::{Family, Spec, keys, params};
 use crate::{Result, Tensor};
@@ -47,7 +48,7 @@ pub(crate) const FAMILY: Family = Family {
 /// What was selected so far, of some queries.
 pub(super) enum Selected {
     Lists(Lists),
-    Candidates(Candidates),
+    Candidates(Candidates<Arc<CudaDevice>>),
 }
 
 /// How many queries are selected for together.
@@ -65,7 +66,7 @@ impl Selected {
         let Wanted { device, k, floor, widest, total, .. } = *wanted;
         match k <= FUSED_K {
             true => Lists::new(gpu, device, queries, k).map(Selected::Lists),
-            false => Candidates::new(gpu, device, [queries, k], [widest, total], floor)
+            false => Candidates::new(gpu.clone(), device, [queries, k], [widest, total], floor)
                 .map(Selected::Candidates),
         }
     }
@@ -76,7 +77,8 @@ impl Selected {
         queries: usize,
         wanted: &Wanted<'_>,
     ) -> Result<Selected> {
-        Candidates::counting(gpu, wanted.device, queries, wanted.floor).map(Selected::Candidates)
+        Candidates::counting(gpu.clone(), wanted.device, queries, wanted.floor)
+            .map(Selected::Candidates)
     }
 
     pub(super) fn counts(&self) -> Result<Vec<u32>> {

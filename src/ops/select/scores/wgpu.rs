@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use super::{Slab, Wanted};
 use crate::device::wgpu::{Binding, WgpuDevice, spread};
-use crate::ops::select::wgpu::{Candidates, Lists, Source, WORKGROUPS, most_lists};
+use crate::ops::select::candidates::{Candidates, Source};
+use crate::ops::select::wgpu::{Lists, WORKGROUPS, most_lists};
 use crate::ops::select::{self, Best, FUSED_K};
 use crate::template::{Family, Spec, keys, params};
 use crate::{Result, Tensor};
@@ -59,7 +60,7 @@ pub(crate) const FAMILY: Family = Family {
 /// What was selected so far, of some queries.
 pub(super) enum Selected {
     Lists(Lists),
-    Candidates(Candidates),
+    Candidates(Candidates<Arc<WgpuDevice>>),
 }
 
 /// How many queries are selected for together.
@@ -76,7 +77,7 @@ impl Selected {
     ) -> Result<Selected> {
         let Wanted { device, k, floor, widest, total, .. } = *wanted;
         if k > FUSED_K {
-            return Candidates::new(gpu, device, [queries, k], [widest, total], floor)
+            return Candidates::new(gpu.clone(), device, [queries, k], [widest, total], floor)
                 .map(Selected::Candidates);
         }
         let splits = (WORKGROUPS / queries)
@@ -92,7 +93,8 @@ impl Selected {
         queries: usize,
         wanted: &Wanted<'_>,
     ) -> Result<Selected> {
-        Candidates::counting(gpu, wanted.device, queries, wanted.floor).map(Selected::Candidates)
+        Candidates::counting(gpu.clone(), wanted.device, queries, wanted.floor)
+            .map(Selected::Candidates)
     }
 
     pub(super) fn counts(&self) -> Result<Vec<u32>> {
