@@ -8,7 +8,7 @@
 //% endif
 //@ family  select_cut
 //@ entry   select_cut
-//@ buffers <% if OUT %>entries:read counts:read best:write<% else %>counts:write kept:write<% endif %>
+//@ buffers <% if OUT %>entries:read counts:read best:write <% else %>counts:write kept:write <% endif %>
 //@ params  CutParams
 //@ spec    OUT=false,true
 //@ needs

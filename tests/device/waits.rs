@@ -7,6 +7,7 @@ use std::task::{Context, Poll, Wake};
 use std::thread::{self, Thread};
 
 use nearkin::ops::norm::l2_normalize;
+use nearkin::ops::topk::{Corpus, Metric, Search, topk_on_device};
 use nearkin::{Device, Error, Tensor};
 
 use crate::common::{Rng, main_devices, own_devices};
@@ -64,6 +65,13 @@ fn a_future_is_polled_when_there_is_something_to_do() {
         done.unwrap();
         assert!((1..=3).contains(&polls), "{name}: {polls} polls");
         assert_eq!(run(y.to_vec_async::<f32>()).0.unwrap(), y.to_vec::<f32>().unwrap(), "{name}");
+
+        // Hits of a search.
+        let corpus = Corpus::from_tensor(&busy(device, 7)).unwrap();
+        let found = topk_on_device(&y, &corpus, Metric::Dot, &Search::new(20)).unwrap();
+        let (hits, polls) = run(found.to_hits_async());
+        assert!((1..=3).contains(&polls), "{name}: {polls} polls");
+        assert_eq!(hits.unwrap(), found.to_hits().unwrap(), "{name}");
 
         // What can fail at once needs no waiting.
         let (wrong, polls) = run(y.to_vec_async::<u32>());

@@ -18,8 +18,7 @@ fn gpus() -> impl Iterator<Item = (&'static str, &'static Device)> {
     ["cuda", "wgpu"].into_iter().filter_map(|name| Some((name, device(name)?)))
 }
 
-/// What `work` copies. On wgpu the hits of each part of a corpus come down and are merged on the host, so there their bytes
-/// are counted as 0.
+/// What `work` copies.
 fn transfers<T>(device: &Device, work: impl FnOnce() -> T) -> (T, Transfers) {
     let before = device.transfers();
     let result = work();
@@ -40,15 +39,9 @@ fn copies(
 
 const NONE: [usize; 2] = [0, 0];
 
-/// The download of a search's hits, in one piece. A query's are 8 bytes each on CUDA; on wgpu those of each split come down, of
-/// which each has its count too.
-fn is_hits(name: &str, found: Transfers, queries: usize) -> bool {
-    let bytes = found.download_bytes as usize;
-    let is_whole = match name {
-        "cuda" => bytes == queries * 8 * K,
-        _ => bytes > 0 && bytes.is_multiple_of(queries * 4 * (2 * K + 1)),
-    };
-    found.downloads == 1 && is_whole
+/// The download of a search's hits, in one piece of 8 bytes each, and nothing else.
+fn hits(queries: usize, k: usize) -> [usize; 2] {
+    [1, queries * 8 * k]
 }
 
 #[test]
@@ -82,19 +75,23 @@ fn a_flat_index_copies_each_vector_once() {
 
             let queries = rng.normals(QUERIES * DIM);
             let own = Tensor::from_slice(device, &[QUERIES, DIM], &queries).unwrap();
-            for metric in [Metric::Dot, Metric::Cosine, Metric::L2] {
-                let (hits, found) =
-                    transfers(device, || index.search(&queries, K, metric, None).unwrap());
-                assert_eq!(
-                    (found.uploads, found.upload_bytes),
-                    (1, 4 * (QUERIES * DIM) as u64),
-                    "{what}: {metric:?}"
-                );
-                assert!(is_hits(name, found, QUERIES), "{what}: {metric:?}: {found:?}");
+            // Few are kept in lists, many are sorted as candidates: on the device either way.
+            for (metric, k) in [
+                (Metric::Dot, K),
+                (Metric::Cosine, K),
+                (Metric::L2, K),
+                (Metric::Dot, 400),
+                (Metric::L2, 1000),
+            ] {
+                let what = format!("{what}: {metric:?}, k {k}");
+                let (here, found) =
+                    transfers(device, || index.search(&queries, k, metric, None).unwrap());
+                let up = [1, 4 * QUERIES * DIM];
+                assert_eq!(found, copies(up, hits(QUERIES, k)), "{what}");
                 let (same, found) =
-                    transfers(device, || index.search_tensor(&own, K, metric, None).unwrap());
-                assert_eq!((found.uploads, same), (0, hits), "{what}: {metric:?}");
-                assert!(is_hits(name, found, QUERIES), "{what}: {metric:?}: {found:?}");
+                    transfers(device, || index.search_tensor(&own, k, metric, None).unwrap());
+                assert_eq!(found, copies(NONE, hits(QUERIES, k)), "{what}");
+                assert_eq!(same, here, "{what}");
             }
 
             let ((), saved) = transfers(device, || index.save(&file).unwrap());
@@ -139,15 +136,17 @@ fn a_binary_index_copies_each_vector_once() {
         assert_eq!(added, Transfers::default(), "{name}: a tensor added");
 
         let queries = rng.normals(QUERIES * DIM);
-        for (asymmetric, values, more) in [(false, DIM, 0), (true, bits, 1)] {
+        for (asymmetric, values) in [(false, DIM), (true, bits)] {
             let search = BinarySearch { asymmetric, ..BinarySearch::new(Metric::Dot, K) };
             let (_, found) = transfers(device, || index.search(&queries, &search).unwrap());
-            let up = (1, (4 * QUERIES * values) as u64);
-            assert_eq!((found.uploads, found.upload_bytes), up, "{name}, {asymmetric}");
-            // The powers of two that float queries were divided by.
-            let powers = copies(NONE, [more, 4 * more * QUERIES]);
-            assert!(is_hits(name, found - powers, QUERIES), "{name}, {asymmetric}: {found:?}");
+            let up = [1, 4 * QUERIES * values];
+            assert_eq!(found, copies(up, hits(QUERIES, K)), "{name}, {asymmetric}");
         }
+        // No more come down than are near enough, once it is known that 256 are not all.
+        let (near, found) = transfers(device, || index.search_radius(&queries, 60, None).unwrap());
+        let most = near.iter().map(Vec::len).max().unwrap();
+        assert!(most > 256 && near.iter().any(|n| n.len() < most), "{name}: {most}");
+        assert!(found.download_bytes <= (QUERIES * (8 * 256 + 4 + 8 * most)) as u64, "{name}");
 
         let ((), saved) = transfers(device, || index.save(&file).unwrap());
         let all = index.len() * code;
@@ -181,7 +180,7 @@ fn corpora_of_tensors_stay_where_they_are() {
             let queries =
                 Tensor::from_slice(device, &[QUERIES, DIM], &rows[..QUERIES * DIM]).unwrap();
             let (_, found) = transfers(device, || topk(&queries, corpus, metric, &search).unwrap());
-            assert!(found.uploads == 0 && is_hits(name, found, QUERIES), "{name}: {found:?}");
+            assert_eq!(found, copies(NONE, hits(QUERIES, K)), "{name}");
         }
         let mut corpus = corpus;
         let ((), again) = transfers(device, || corpus.refresh().unwrap());
@@ -239,6 +238,12 @@ fn a_token_index_moves_its_tokens_on_the_device() {
             assert_eq!(gone, 2);
             assert_eq!(removed, copies([2, 4 * (26 + 4)], NONE), "{what}: remove");
             assert_eq!(index.offsets(), [0, 10, 16, 26], "{what}");
+            let (_, found) = transfers(device, || {
+                index.search(&vectors[..5 * dim], &[0, 2, 5], 3, None).unwrap()
+            });
+            let [downloads, bytes] = hits(2, 3);
+            let down = (downloads as u64, bytes as u64);
+            assert_eq!((found.downloads, found.download_bytes), down, "{what}: search");
         }
     }
 }

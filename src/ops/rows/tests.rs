@@ -21,7 +21,7 @@ fn gpus() -> Vec<Device> {
         }
     }
     if Device::by_name("wgpu").is_ok() {
-        let small = DeviceOptions { max_binding: Some(16 << 10), ..Default::default() };
+        let small = DeviceOptions { max_binding: Some(32 << 10), ..Default::default() };
         all.extend(Device::by_name_with("wgpu", small));
     }
     all
