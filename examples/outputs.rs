@@ -353,7 +353,7 @@ fn searches(device: &str, out: &mut Outputs) -> nearkin::Result<()> {
     let device = Device::by_name(device)?;
     let bitmap = Bitmap::from_fn(2500, |row| row % 7 == 3 || (512..1024).contains(&row));
     for dtype in FLOATS {
-        for (queries, dim, k) in [(1, 384, 10), (5, 65, 32), (70, 64, 10)] {
+        for (queries, dim, k) in [(1, 384, 10), (5, 65, 32), (70, 64, 10), (2, 64, 600)] {
             let rows = normals(&device, dtype, &[2500, dim], 1)?;
             let corpus = Corpus::from_tensor(&rows)?;
             let asked = normals(&device, DType::F32, &[queries, dim], 2)?;

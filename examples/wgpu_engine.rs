@@ -5,7 +5,7 @@
 //! ```
 
 use nearkin::ops::norm::l2_normalize;
-use nearkin::ops::topk::{Corpus, Metric, Search, topk};
+use nearkin::ops::topk::{Corpus, Metric, Search, topk, topk_on_device};
 use nearkin::{DType, Device, DeviceOptions, Tensor};
 
 /// Vectors and their dimension.
@@ -52,6 +52,19 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (rows, scores) = hits.get(0);
     println!("nearest to vector 0: {rows:?}, with cosines {scores:?}");
     assert_eq!(rows[0], 0);
+
+    // A corpus of the engine's own buffer: every search sees what is there. Lengths are those of the last refresh.
+    let mut shared = Corpus::from_tensor(&input)?;
+    let halves: Vec<f32> = values.iter().map(|v| v / 2.0).collect();
+    queue.write_buffer(&vectors, 0, bytemuck::cast_slice(&halves));
+    shared.refresh()?;
+    // Nothing waits here: rows, scores and counts are tensors for passes of the engine, and the hits arrive later.
+    let found = topk_on_device(&queries, &shared, Metric::Cosine, &Search::new(3))?;
+    let tensors = found.to_tensors()?;
+    println!("on the device: rows {:?}, scores {:?}", tensors.rows.shape(), tensors.scores.shape());
+    let again = pollster::block_on(found.to_hits_async())?;
+    println!("nearest to vector 0 among halves: {:?}", again.get(0).0);
+    assert_eq!(again.get(0).0[0], 0);
 
     // Our result in a pass of the engine's: what fills it must be on the queue first.
     let target = device.create_buffer(&wgpu::BufferDescriptor {

@@ -129,6 +129,7 @@ impl<'a> Filter<'a> {
     }
 
     /// The filter of some of the queries.
+    #[cfg(any(feature = "cuda", feature = "wgpu"))]
     pub(crate) fn of(&self, queries: Range<usize>) -> Filter<'a> {
         match *self {
             Filter::PerQuery(sets) => Filter::PerQuery(&sets[queries]),

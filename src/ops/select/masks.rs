@@ -21,6 +21,7 @@ pub(crate) fn words(sets: &[Rows<'_>], chunk: &Range<usize>, words: usize) -> Ve
 }
 
 /// For each `group` of sets and each word the rows that may not be found for any of them.
+#[cfg(feature = "wgpu")]
 pub(crate) fn joint(
     sets: &[Rows<'_>],
     group: usize,
@@ -32,6 +33,7 @@ pub(crate) fn joint(
 }
 
 /// For each `group` of sets and each tile of `height` rows whether nothing may be found there.
+#[cfg(feature = "cuda")]
 pub(crate) fn skips(
     sets: &[Rows<'_>],
     group: usize,

@@ -63,6 +63,7 @@ pub(crate) enum Best {
     /// For each query its entries, in order.
     Host(Vec<Vec<Entry>>),
     /// \[Q, 2 k\] u32: an entry is two words, the row's complement first; zeros follow a query's last.
+    #[cfg_attr(not(any(feature = "cuda", feature = "wgpu")), allow(dead_code))]
     Device(Tensor),
 }
 

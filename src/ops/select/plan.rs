@@ -26,6 +26,7 @@ pub(crate) struct Wanted<'a> {
 /// Consecutive rows of a corpus in one buffer.
 pub(crate) struct Span {
     pub(crate) rows: Range<usize>,
+    #[cfg_attr(not(feature = "cuda"), allow(dead_code))]
     pub(crate) bytes: usize,
 }
 

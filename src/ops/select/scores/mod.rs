@@ -16,6 +16,9 @@ use crate::device::threads::items::*;
 use crate::device::{Backend, Device};
 use crate::{Result, Tensor};
 
+/// Queries that are counted for together.
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
+const COUNTED: usize = 1024;
 /// The key of -∞, which is not found.
 pub(crate) const LOWEST: u32 = 0x007f_ffff;
 
@@ -26,6 +29,7 @@ pub(crate) struct Wanted<'a> {
     pub(crate) k: usize,
     /// The key that must be exceeded, at least [`LOWEST`].
     pub(crate) floor: u32,
+    #[cfg_attr(not(any(feature = "cuda", feature = "wgpu")), allow(dead_code))]
     pub(crate) widest: usize,
     pub(crate) total: usize,
     pub(crate) filter: Filter<'a>,
@@ -99,13 +103,13 @@ impl<'a> Selection<'a> {
             Backend::Cpu(_) => Place::Host(Vec::new()),
             #[cfg(feature = "cuda")]
             Backend::Cuda(gpu) => {
-                let counts = cuda::Selected::counting(gpu, queries, &wanted)?;
-                Place::Cuda(vec![(0..queries, counts)])
+                let group = |n| cuda::Selected::counting(gpu, n, &wanted);
+                Place::Cuda(groups(queries, COUNTED, group)?)
             }
             #[cfg(feature = "wgpu")]
             Backend::Wgpu(gpu) => {
-                let counts = wgpu::Selected::counting(gpu, queries, &wanted)?;
-                Place::Wgpu(vec![(0..queries, counts)])
+                let group = |n| wgpu::Selected::counting(gpu, n, &wanted);
+                Place::Wgpu(groups(queries, COUNTED, group)?)
             }
         };
         Ok(Selection { wanted, queries, place })
@@ -116,60 +120,68 @@ impl<'a> Selection<'a> {
         if scores.is_empty() {
             return Ok(());
         }
-        let Wanted { device, filter, bias, .. } = self.wanted;
-        if let Place::Host(selectors) = &mut self.place {
-            let (cost, width) = (scores.len(), scores.len() / self.queries);
-            let scores = scores.cpu::<f32>().par_chunks(width);
-            let bias = bias.map(Tensor::cpu::<f32>);
-            let each = selectors.par_iter_mut().enumerate().zip(scores);
-            device.threads().for_each(cost, each, |((q, best), scores)| {
-                for (&score, &number) in scores.iter().zip(numbers) {
-                    let score = match bias {
-                        Some(bias) if score != f32::NEG_INFINITY => score + bias[number as usize],
-                        _ => score,
-                    };
-                    let entry = entry(key(score), number);
-                    if entry > best.threshold() && !filter.excludes(q, number as usize) {
-                        best.push(entry);
+        match &mut self.place {
+            Place::Host(selectors) => {
+                let Wanted { device, filter, bias, .. } = self.wanted;
+                let (cost, width) = (scores.len(), scores.len() / self.queries);
+                let scores = scores.cpu::<f32>().par_chunks(width);
+                let bias = bias.map(Tensor::cpu::<f32>);
+                let each = selectors.par_iter_mut().enumerate().zip(scores);
+                device.threads().for_each(cost, each, |((q, best), scores)| {
+                    for (&score, &number) in scores.iter().zip(numbers) {
+                        let score = match bias {
+                            Some(bias) if score != f32::NEG_INFINITY => {
+                                score + bias[number as usize]
+                            }
+                            _ => score,
+                        };
+                        let entry = entry(key(score), number);
+                        if entry > best.threshold() && !filter.excludes(q, number as usize) {
+                            best.push(entry);
+                        }
                     }
-                }
-            });
-            return Ok(());
-        }
-        #[cfg(any(feature = "cuda", feature = "wgpu"))]
-        {
-            let (masks, named) = (masks(scores, filter, numbers)?, named(device, numbers)?);
-            let (masks, numbers, base) = (masks.as_ref(), named.as_ref(), numbers[0] as usize);
-            let slab = Slab { scores, base, masks, numbers, bias };
-            match (&mut self.place, device.backend()) {
-                #[cfg(feature = "cuda")]
-                (Place::Cuda(groups), Backend::Cuda(gpu)) => {
-                    for (queries, selected) in groups {
-                        selected.take(gpu, queries.clone(), &self.wanted, &slab)?;
-                    }
-                }
-                #[cfg(feature = "wgpu")]
-                (Place::Wgpu(groups), Backend::Wgpu(gpu)) => {
-                    for (queries, selected) in groups {
-                        selected.take(gpu, queries.clone(), &self.wanted, &slab)?;
-                    }
-                }
-                _ => unreachable!("the place is the device's"),
+                });
+                Ok(())
             }
+            #[cfg(any(feature = "cuda", feature = "wgpu"))]
+            _ => self.take_on_gpu(scores, numbers),
         }
-        let _ = device;
-        Ok(())
+    }
+
+    #[cfg(any(feature = "cuda", feature = "wgpu"))]
+    fn take_on_gpu(&mut self, scores: &Tensor, numbers: &[u32]) -> Result<()> {
+        let Wanted { device, filter, bias, .. } = self.wanted;
+        let (masks, named) = (masks(scores, filter, numbers)?, named(device, numbers)?);
+        let slab = Slab {
+            scores,
+            base: numbers[0] as usize,
+            masks: masks.as_ref(),
+            numbers: named.as_ref(),
+            bias,
+        };
+        match (&mut self.place, device.backend()) {
+            #[cfg(feature = "cuda")]
+            (Place::Cuda(groups), Backend::Cuda(gpu)) => groups
+                .iter_mut()
+                .try_for_each(|(queries, g)| g.take(gpu, queries.clone(), &self.wanted, &slab)),
+            #[cfg(feature = "wgpu")]
+            (Place::Wgpu(groups), Backend::Wgpu(gpu)) => groups
+                .iter_mut()
+                .try_for_each(|(queries, g)| g.take(gpu, queries.clone(), &self.wanted, &slab)),
+            _ => unreachable!("the place is the device's"),
+        }
     }
 
     /// What [`counting`](Self::counting) counted for each query. Waits for the device.
     pub(crate) fn counts(&self) -> Result<Vec<u32>> {
-        match &self.place {
-            Place::Host(_) => Ok(Vec::new()),
+        let counts: Vec<Vec<u32>> = match &self.place {
+            Place::Host(_) => Vec::new(),
             #[cfg(feature = "cuda")]
-            Place::Cuda(groups) => groups[0].1.counts(),
+            Place::Cuda(groups) => groups.iter().map(|(_, g)| g.counts()).collect::<Result<_>>()?,
             #[cfg(feature = "wgpu")]
-            Place::Wgpu(groups) => groups[0].1.counts(),
-        }
+            Place::Wgpu(groups) => groups.iter().map(|(_, g)| g.counts()).collect::<Result<_>>()?,
+        };
+        Ok(counts.concat())
     }
 
     /// Each query's entries, by the documents' numbers, in groups of queries.
