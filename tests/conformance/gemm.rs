@@ -368,6 +368,7 @@ fn wrong_inputs_are_typed_errors() {
         let epilogue = Epilogue { residual: Some(&half), ..Default::default() };
         assert!(matches!(gemm(&a, &b, &epilogue), Err(Error::Shape { .. })));
         let other = Tensor::zeros(&Device::cpu(), DType::F32, &[4, 3]).unwrap();
-        assert!(matches!(gemm(&a, &other, &plain), Err(Error::Shape { .. })));
+        // Tensors of any two CPU devices meet.
+        assert_eq!(gemm(&a, &other, &plain).is_ok(), device.is_cpu());
     }
 }

@@ -159,6 +159,7 @@ fn wrong_inputs_are_typed_errors() {
         assert!(matches!(mean(&x, &short, None), Err(Error::Shape { .. })));
         assert!(matches!(mean(&half, &offsets, None), Err(Error::Shape { .. })));
         assert!(matches!(mean(&x, &offsets, Some(&[true; 4])), Err(Error::Shape { .. })));
-        assert!(matches!(mean(&x, &elsewhere, None), Err(Error::Shape { .. })));
+        // Tensors of any two CPU devices meet.
+        assert_eq!(mean(&x, &elsewhere, None).is_ok(), device.is_cpu());
     }
 }
