@@ -496,7 +496,7 @@ fn a_lost_device_is_a_typed_error_and_the_others_go_on() {
         let again = Device::cuda(0).unwrap();
         assert_eq!(bits(&work(&again, 5)), want);
         drop((again, second));
-        assert_eq!(emulator.leaks(), []);
+        assert_eq!(emulated::leaks(&emulator), []);
     });
 }
 
@@ -510,7 +510,7 @@ fn nothing_is_left_when_a_device_is_dropped() {
         drop(device);
         assert_eq!(kept.to_vec::<f32>().unwrap(), pollster::block_on(read).unwrap());
         drop(kept);
-        assert_eq!(emulator.leaks(), []);
+        assert_eq!(emulated::leaks(&emulator), []);
         assert_eq!(emulator.reports(), []);
     });
 }

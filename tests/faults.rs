@@ -7,7 +7,7 @@ mod common;
 #[path = "common/emulated.rs"]
 mod emulated;
 
-use emulated::{alone, cuda, emulator};
+use emulated::{alone, cuda, emulator, leaks};
 use nearkin::images::Pixels;
 use nearkin::models::{EmbedOptions, ImageEncoder, TextEncoder};
 use nearkin::ops::topk::{Corpus, Metric, Search, topk};
@@ -51,7 +51,7 @@ fn fail_each(
         emulator.set_fault(Fault::nth(operation, nth, error));
         let result = run();
         emulator.clear_faults();
-        assert_eq!(emulator.leaks(), [], "{operation:?} {nth}: {result:?}");
+        assert_eq!(leaks(emulator), [], "{operation:?} {nth}: {result:?}");
         match result {
             Err(e) => assert!(typed(&e), "{operation:?} {nth}: {e:?}"),
             // An allocation is tried again; a run that has fewer operations is a run without a fault.
@@ -133,7 +133,7 @@ fn memory_that_runs_out() {
             emulator.set_fault(Fault::Nth { operation, nth, error: OUT_OF_MEMORY, stays });
             let result = Device::cuda(0).and_then(|device| embed_and_search(&device));
             emulator.clear_faults();
-            assert_eq!(emulator.leaks(), [], "{nth}: {result:?}");
+            assert_eq!(leaks(&emulator), [], "{nth}: {result:?}");
             match result {
                 Ok(found) => {
                     assert_eq!(found, want);
@@ -189,7 +189,7 @@ fn repeated_batches_are_replayed_with_the_same_bits() {
             }
         });
         drop((graphs, plain_encoder, device, plain));
-        assert_eq!(emulator.leaks(), []);
+        assert_eq!(leaks(&emulator), []);
         assert_eq!(emulator.reports(), []);
     });
 }
@@ -219,7 +219,7 @@ fn repeated_images_are_replayed_with_the_same_bits() {
             }
         }
         drop((graphs, plain_encoder, device, plain));
-        assert_eq!(emulator.leaks(), []);
+        assert_eq!(leaks(&emulator), []);
         assert_eq!(emulator.reports(), []);
     });
 }

@@ -53,3 +53,14 @@ pub fn alone(name: &str, settings: &[(&str, &str)], body: impl FnOnce()) {
     assert!(output.status.success(), "{name} in a process of its own: {}", output.status);
     assert!(said.contains("1 passed"), "no test is called {name}");
 }
+
+/// What a device that is gone has left, once its thread that waits for copies has ended too.
+pub fn leaks(emulator: &Emulator) -> Vec<ptx_emulator::client::Leak> {
+    for _ in 0..10_000 {
+        if emulator.leaks().is_empty() {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    emulator.leaks()
+}
