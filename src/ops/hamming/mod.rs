@@ -22,7 +22,7 @@
 //! in f32 (`B <= 2^17`), and the same on every device; those of floats are one chain of additions in the order of the bits.
 //!
 //! # Memory
-//! A corpus holds `N B / 8` bytes on its device. A search adds what [`select`](super::select) says, for queries other than codes these as
+//! A corpus holds `N B / 8` bytes on its device. A search adds what [`select`] says, for queries other than codes these as
 //! f32, `4 B + 4` bytes each, and on the CPU 32 rows for each thread.
 //!
 //! # Counted

@@ -87,7 +87,7 @@ pub(crate) struct Args<'a> {
 /// The call waits for the device, because it returns host data: see [`topk_on_device`]. Queries stay on theirs. Beyond queries and
 /// hits the workspace is
 /// - the queries as f32, divided by their powers of two, `4 D + 4` bytes each; on CUDA also as tensor cores take them, up to `6 D`;
-/// - what [`select`](super::select) says;
+/// - what [`select`] says;
 /// - on the CPU, for each thread, a tile of the corpus as f32 (256 KiB).
 ///
 /// # Errors
