@@ -12,6 +12,18 @@ pub(crate) fn vectorize<R>(f: impl FnOnce() -> R) -> R {
     pulp::Arch::new().dispatch(f)
 }
 
+/// A loop over literals, written out.
+macro_rules! unroll {
+    ($i:ident in $($n:literal)* => $body:block) => {
+        $({
+            #[allow(non_upper_case_globals)]
+            const $i: usize = $n;
+            $body
+        })*
+    };
+}
+pub(crate) use unroll;
+
 /// Bytes of rows that everything meets while they are in the first-level cache.
 pub(crate) const PIECE: usize = 32 << 10;
 

@@ -18,6 +18,7 @@ pub mod rope;
 pub mod select;
 pub mod topk;
 
+pub(crate) mod dots;
 pub(crate) mod length;
 pub(crate) mod linear;
 pub(crate) mod math;

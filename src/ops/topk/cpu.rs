@@ -1,37 +1,39 @@
-//! Top-k on the CPU: workers draw tiles of the corpus, score them against panels of queries with a register-tiled
-//! kernel, and keep what beats each query's current k-th score.
+//! Top-k on the CPU: workers draw tiles of the corpus, form the scores of a few rows with a few queries at a time, and keep
+//! what beats each query's current k-th score.
 //!
-//! A panel is a group of queries, transposed, so that vector lanes are queries and a corpus element is broadcast: a
-//! score is one chain of fused multiply-adds over the dimensions, whichever lane, block or tile it is computed in.
-//! That makes results independent of batch, chunks and threads, and no sum across lanes is needed.
+//! A score's bits are those of [`dots`]: they depend neither on the batch nor on chunks and threads. With up to four queries
+//! a pass over the corpus runs at the speed of memory; with more, rows are asked for while those before them are scored.
 
 use std::ops::Range;
-
-use half::{bf16, f16};
-use pulp::{Simd, WithSimd};
 
 use super::corpus::{Chunk, Compared};
 use super::prepare::prepare;
 use super::{Args, Metric};
-use crate::device::cache::fetch;
-use crate::ops::math::{PIECE, fitting, vectorize, widen};
+use crate::device::cache::prefetch;
+use crate::dtype::with_float;
+use crate::ops::dots::{self, Group, QUERIES, ROWS, Sums};
+use crate::ops::math::{fitting, widen};
 use crate::ops::rows::Reduced;
 use crate::ops::select::cpu::{self, Worker};
 use crate::ops::select::order::score;
 use crate::ops::select::{Best, Selector, entry, key};
-use crate::{DType, Result, Tensor};
+use crate::{DType, Float, Result, Tensor};
 
-/// Rows scored together: as many accumulators as AVX-512 and NEON have registers for, with two vectors a panel.
-const BLOCK: usize = 12;
-/// Bytes of a tile of the corpus as f32, which a worker draws and decodes at a time and then scores piece by piece.
-const TILE: usize = 256 << 10;
+/// Bytes of a tile of the corpus as f32, which a worker draws at a time.
+const TILE: usize = 512 << 10;
+/// Bytes of rows as f32 that all queries meet while they are in the first-level cache; where there is one group of queries,
+/// and so nothing to stay there for, rows are decoded fewer at a time.
+const PIECE: usize = 24 << 10;
+const DECODED: usize = 6 << 10;
+/// How many bytes ahead memory is asked for rows there; else it is asked for the next piece, a part with each group.
+const AHEAD: usize = 8 << 10;
 
 pub(super) fn best(args: &Args<'_>, queries: Range<usize>, k: usize) -> Result<Best> {
     let chunks = args.corpus.parts().iter();
     let compared = chunks.map(|c| c.compared(args.metric)).collect::<Result<Vec<_>>>()?;
     let reduced = prepare(args, queries.clone())?;
     let panels = panels(&reduced, &queries);
-    let step = fitting(TILE, args.corpus.dim(), BLOCK);
+    let step = fitting(TILE, args.corpus.dim(), ROWS);
     let tiles: Vec<Tile<'_>> = args
         .corpus
         .parts()
@@ -42,9 +44,9 @@ pub(super) fn best(args: &Args<'_>, queries: Range<usize>, k: usize) -> Result<B
             (0..n).step_by(step).map(move |s| Tile { chunk, compared, rows: s..(s + step).min(n) })
         })
         .collect();
-    // The corpus as f32 passes once for 16 queries, 8 values a nanosecond; candidates are merged and sorted.
+    // 4 values a nanosecond come from memory, 64 meet a query; candidates are merged and sorted.
     let values = args.corpus.len() * args.corpus.dim();
-    let cost = values / 8 * queries.len().div_ceil(16) + 20 * queries.len() * k;
+    let cost = values / 4 + values / 64 * queries.len() + 20 * queries.len() * k;
     let threads = args.corpus.device().threads();
     let scorer = || Scorer::new(args, &queries, &panels, k);
     Ok(cpu::best(threads, cost, &tiles, queries.len(), scorer))
@@ -57,40 +59,30 @@ struct Tile<'a> {
     rows: Range<usize>,
 }
 
-/// Queries side by side: `data[d * width + lane]`, lanes beyond the queries are zero.
+/// Queries that are compared together.
 struct Panel {
     queries: Range<usize>,
-    width: usize,
-    data: Vec<f32>,
-    /// The queries' scales.
-    scale: Vec<f32>,
+    group: Group,
+    /// The query's scale for each sum of a tile.
+    scale: Sums,
 }
 
 /// The panels of `queries`, which are prepared.
 fn panels(reduced: &Reduced, queries: &Range<usize>) -> Vec<Panel> {
-    let lanes = pulp::Arch::new().dispatch(Lanes);
     let dim = reduced.data.shape()[1];
-    let (values, scales) = (reduced.data.cpu::<f32>(), reduced.scale.cpu::<f32>());
-    let mut panels = Vec::new();
-    let from = queries.start;
-    let mut first = from;
-    while first < queries.end {
-        let left = queries.end - first;
-        let width = if left <= lanes { lanes } else { 2 * lanes };
-        let queries = first..first + left.min(width);
-        let mut data = vec![0.0; dim * width];
-        let mut scale = vec![0.0; width];
-        for (lane, q) in queries.clone().enumerate() {
-            let q = q - from;
-            for (d, &v) in values[q * dim..][..dim].iter().enumerate() {
-                data[d * width + lane] = v;
-            }
-            scale[lane] = scales[q];
-        }
-        first = queries.end;
-        panels.push(Panel { queries, width, data, scale });
-    }
-    panels
+    let values = reduced.data.cpu::<f32>().chunks(QUERIES * dim);
+    let firsts = queries.clone().step_by(QUERIES);
+    let panel = |((first, values), scales): ((usize, &[f32]), &[f32])| Panel {
+        queries: first..first + scales.len(),
+        group: Group::new(values, dim),
+        scale: of_each(scales, 0.0),
+    };
+    firsts.zip(values).zip(reduced.scale.cpu::<f32>().chunks(QUERIES)).map(panel).collect()
+}
+
+/// For each sum of a tile the number of its query, `rest` where there is none.
+fn of_each(numbers: &[f32], rest: f32) -> Sums {
+    std::array::from_fn(|i| numbers.get(i % QUERIES).copied().unwrap_or(rest))
 }
 
 /// What a worker keeps between tiles.
@@ -100,24 +92,23 @@ struct Scorer<'a> {
     /// The first query of this pass.
     first: usize,
     found: Vec<Selector>,
-    /// For each panel and lane the score to exceed: NaN while any score may enter, infinity in lanes without a query.
-    thresholds: Vec<Vec<f32>>,
-    rows: Vec<f32>,
-    scores: Vec<f32>,
+    /// For each panel and sum the score to exceed: NaN while any score may enter, infinity where there is no query.
+    thresholds: Vec<Sums>,
+    /// Rows as f32.
+    decoded: Vec<f32>,
 }
 
 impl<'a> Scorer<'a> {
     fn new(args: &'a Args<'a>, queries: &Range<usize>, panels: &'a [Panel], k: usize) -> Self {
-        let floor = score(args.floor);
-        let lane = |p: &Panel, i| if i < p.queries.len() { floor } else { f32::INFINITY };
+        let floor = [score(args.floor); QUERIES];
+        let threshold = |p: &Panel| of_each(&floor[..p.queries.len()], f32::INFINITY);
         Scorer {
             args,
             panels,
             first: queries.start,
             found: vec![Selector::new(k, args.floor); queries.len()],
-            thresholds: panels.iter().map(|p| (0..p.width).map(|i| lane(p, i)).collect()).collect(),
-            rows: Vec::new(),
-            scores: Vec::new(),
+            thresholds: panels.iter().map(threshold).collect(),
+            decoded: Vec::new(),
         }
     }
 }
@@ -136,213 +127,108 @@ impl Worker<Tile<'_>> for Scorer<'_> {
         }
         let dim = args.corpus.dim();
         let values = tile.rows.start * dim..tile.rows.end * dim;
-        let padded = tile.rows.len().next_multiple_of(BLOCK) * dim;
-        let mut buffer = std::mem::take(&mut self.rows);
-        buffer.resize(padded, 0.0);
-        let (stored, rest) = buffer.split_at_mut(values.len());
-        let all = tile.compared.rows;
-        let rows: &[f32] = match args.corpus.dtype() {
-            DType::F16 => {
-                widen(&all.cpu::<f16>()[values], stored);
-                rest.fill(0.0);
-                &buffer
-            }
-            DType::BF16 => {
-                widen(&all.cpu::<bf16>()[values], stored);
-                rest.fill(0.0);
-                &buffer
-            }
-            // Whole blocks are read where they lie; only the last tile of a chunk is padded.
-            _ if padded == values.len() => &all.cpu::<f32>()[values],
-            _ => {
-                stored.copy_from_slice(&all.cpu::<f32>()[values]);
-                rest.fill(0.0);
-                &buffer
-            }
-        };
-        let step = fitting(PIECE, dim, BLOCK);
-        for (i, rows) in rows.chunks(step * dim).enumerate() {
-            fetch(rows);
-            for p in 0..self.panels.len() {
-                self.panel(p, tile, tile.rows.start + i * step, rows);
-            }
-        }
-        self.rows = buffer;
+        with_float!(args.corpus.dtype(), T => {
+            self.stored(tile, &tile.compared.rows.cpu::<T>()[values]);
+        });
     }
 }
 
 impl Scorer<'_> {
-    /// Scores rows of a tile, from row `first` of its chunk on, against a panel, block by block, and offers what beats the
-    /// thresholds.
+    /// Scores the rows of a tile as they are stored.
+    fn stored<T: Float>(&mut self, tile: &Tile<'_>, stored: &[T]) {
+        let (dim, panels) = (self.args.corpus.dim(), self.panels.len());
+        let step = dim * fitting(if panels == 1 { DECODED } else { PIECE }, dim, ROWS);
+        let mut decoded = std::mem::take(&mut self.decoded);
+        for at in (0..stored.len()).step_by(step) {
+            let piece = &stored[at..][..step.min(stored.len() - at)];
+            let ahead = if panels == 1 { AHEAD / size_of::<T>() } else { step };
+            let ahead = stored.get(at + ahead..).unwrap_or(&[]);
+            let ahead = &ahead[..piece.len().min(ahead.len())];
+            let mut ahead = ahead.chunks(piece.len().div_ceil(panels));
+            let mut ask = || ahead.next().into_iter().for_each(prefetch);
+            ask();
+            let rows = match bytemuck::try_cast_slice(piece) {
+                Ok(rows) if T::DTYPE == DType::F32 => rows,
+                _ => {
+                    decoded.resize(piece.len(), 0.0);
+                    widen(piece, &mut decoded);
+                    &decoded
+                }
+            };
+            for p in 0..panels {
+                self.panel(p, tile, tile.rows.start + at / dim, rows);
+                ask();
+            }
+        }
+        self.decoded = decoded;
+    }
+
+    /// Scores rows of a tile, from row `first` of its chunk on, against a panel and offers what beats the thresholds.
     fn panel(&mut self, p: usize, tile: &Tile<'_>, first: usize, rows: &[f32]) {
-        let args = self.args;
-        let panel = &self.panels[p];
-        let dim = args.corpus.dim();
+        let (args, panels) = (self.args, self.panels);
+        let (panel, dim) = (&panels[p], args.corpus.dim());
+        let (count, row) = (rows.len() / dim, tile.chunk.start + first);
+        if args.search.filter.covers(panel.queries.clone(), row..row + count) {
+            return;
+        }
         let Compared { form, scale, .. } = *tile.compared;
-        let scale = scale.cpu::<f32>();
-        let bias = args.search.bias.map(Tensor::cpu::<f32>);
-        for (b, block) in rows.chunks_exact(BLOCK * dim).enumerate() {
-            let at = first + b * BLOCK;
-            let count = BLOCK.min(tile.rows.end - at);
-            let row = tile.chunk.start + at;
-            if args.search.filter.covers(panel.queries.clone(), row..row + count) {
-                continue;
-            }
-            self.scores.resize(BLOCK * panel.width, 0.0);
-            let arch = pulp::Arch::new();
-            arch.dispatch(Block {
-                panel,
-                rows: block,
-                dim,
-                squares: form == Metric::L2,
-                scores: &mut self.scores,
-            });
-            let thresholds = &self.thresholds[p];
-            let mut hot = [false; BLOCK];
-            let scores = &mut self.scores;
-            vectorize(
-                #[inline(always)]
-                || {
-                    for (r, scores) in scores.chunks_exact_mut(panel.width).enumerate().take(count)
-                    {
-                        match form {
-                            Metric::Dot => {
-                                for (s, own) in scores.iter_mut().zip(&panel.scale) {
-                                    *s *= own;
-                                }
-                            }
-                            Metric::Cosine => {
-                                for (s, own) in scores.iter_mut().zip(&panel.scale) {
-                                    *s = *s * own * scale[at + r];
-                                }
-                            }
-                            Metric::L2 => scores.iter_mut().for_each(|s| *s = -*s),
+        let scale = &scale.cpu::<f32>()[first..first + count];
+        let bias = args.search.bias.map(|bias: &Tensor| &bias.cpu::<f32>()[row..row + count]);
+        dots::each(
+            &panel.group,
+            rows,
+            dim,
+            form == Metric::L2,
+            #[inline(always)]
+            |at, mut sums| {
+                match form {
+                    Metric::Dot => sums.iter_mut().zip(&panel.scale).for_each(|(s, own)| *s *= own),
+                    Metric::Cosine => {
+                        let scale = of_rows(scale, at);
+                        for ((s, own), scale) in sums.iter_mut().zip(&panel.scale).zip(scale) {
+                            *s = *s * own * scale;
                         }
-                        if let Some(bias) = bias {
-                            scores.iter_mut().for_each(|s| *s += bias[row + r]);
-                        }
-                        // A NaN threshold lets everything pass; a NaN score passes here and is turned away below.
-                        let beaten = scores.iter().zip(thresholds).map(|(s, t)| (*t >= *s) as u32);
-                        hot[r] = beaten.sum::<u32>() < panel.width as u32;
                     }
-                },
-            );
-            for (r, _) in hot.iter().enumerate().filter(|(_, hot)| **hot) {
-                self.offer(p, row + r, r);
-            }
-        }
+                    Metric::L2 => sums.iter_mut().for_each(|s| *s = -*s),
+                }
+                if let Some(bias) = bias {
+                    sums.iter_mut().zip(of_rows(bias, at)).for_each(|(s, bias)| *s += bias);
+                }
+                // A NaN threshold lets everything pass; a NaN score passes here and is turned away below.
+                let beaten = sums.iter().zip(&self.thresholds[p]);
+                if !beaten.fold(true, |all, (s, t)| all & (*t >= *s)) {
+                    self.offer(p, row + at, ROWS.min(count - at), sums);
+                }
+            },
+        );
     }
 
-    /// Offers row `row`, whose scores are row `r` of the block's, to the queries of a panel.
+    /// Offers the scores of `count` rows, from `row` on, to the queries of a panel.
     #[inline(never)]
-    fn offer(&mut self, p: usize, row: usize, r: usize) {
-        let panel = &self.panels[p];
-        let scores = &self.scores[r * panel.width..][..panel.queries.len()];
-        for (lane, (q, &s)) in panel.queries.clone().zip(scores).enumerate() {
-            let threshold = &mut self.thresholds[p][lane];
-            let key = key(s);
-            if *threshold >= s || key == 0 || self.args.search.filter.excludes(q, row) {
-                continue;
-            }
-            let selector = &mut self.found[q - self.first];
-            selector.push(entry(key, row as u32));
-            *threshold = score((selector.threshold() >> 32) as u32);
-        }
-    }
-}
-
-/// The number of f32 lanes of this CPU's vectors.
-struct Lanes;
-
-impl WithSimd for Lanes {
-    type Output = usize;
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) -> usize {
-        S::F32_LANES
-    }
-}
-
-/// `scores[r, lane]`: the dot products, or the sums of squared differences, of a block of rows and a panel.
-struct Block<'a> {
-    panel: &'a Panel,
-    rows: &'a [f32],
-    dim: usize,
-    squares: bool,
-    scores: &'a mut [f32],
-}
-
-impl WithSimd for Block<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        // AVX2 has half the registers of the others.
-        match (self.panel.width / S::F32_LANES, S::F32_LANES == 8) {
-            (1, _) => self.tiles::<S, 1, BLOCK>(simd),
-            (_, false) => self.tiles::<S, 2, BLOCK>(simd),
-            (_, true) => self.tiles::<S, 2, { BLOCK / 2 }>(simd),
-        }
-    }
-}
-
-impl Block<'_> {
-    #[inline(always)]
-    fn tiles<S: Simd, const V: usize, const R: usize>(self, simd: S) {
-        let scores = self.scores.chunks_exact_mut(R * V * S::F32_LANES);
-        for (rows, scores) in self.rows.chunks_exact(R * self.dim).zip(scores) {
-            if self.squares {
-                micro::<S, V, R, true>(simd, &self.panel.data, rows, self.dim, scores);
-            } else {
-                micro::<S, V, R, false>(simd, &self.panel.data, rows, self.dim, scores);
+    fn offer(&mut self, p: usize, row: usize, count: usize, scores: Sums) {
+        let queries = self.panels[p].queries.clone();
+        for (row, scores) in (row..row + count).zip(scores.chunks_exact(QUERIES)) {
+            for (lane, (q, &s)) in queries.clone().zip(scores).enumerate() {
+                let key = key(s);
+                if self.thresholds[p][lane] >= s
+                    || key == 0
+                    || self.args.search.filter.excludes(q, row)
+                {
+                    continue;
+                }
+                let selector = &mut self.found[q - self.first];
+                selector.push(entry(key, row as u32));
+                let threshold = score((selector.threshold() >> 32) as u32);
+                let lanes = self.thresholds[p].iter_mut().skip(lane).step_by(QUERIES);
+                lanes.for_each(|t| *t = threshold);
             }
         }
     }
 }
 
-/// A loop over literals, written out.
-macro_rules! unroll {
-    ($i:ident in $($n:literal)* => $body:block) => {
-        $({
-            #[allow(non_upper_case_globals)]
-            const $i: usize = $n;
-            $body
-        })*
-    };
-}
-
-/// `V` vectors of queries against `R` rows, accumulated in registers over all dimensions.
+/// The numbers of the rows of a tile, from row `at` on, for each of its sums.
 #[inline(always)]
-fn micro<S: Simd, const V: usize, const R: usize, const SQUARES: bool>(
-    simd: S,
-    panel: &[f32],
-    rows: &[f32],
-    dim: usize,
-    scores: &mut [f32],
-) {
-    let panel = &S::as_simd_f32s(panel).0.as_chunks::<V>().0[..dim];
-    let rows: [&[f32]; R] = std::array::from_fn(|r| &rows[r * dim..][..dim]);
-    let mut sums = [[simd.splat_f32s(0.0); V]; R];
-    for d in 0..dim {
-        // Unrolled in the source: only accumulators with constant indices are sure to live in registers.
-        unroll!(r in 0 1 2 3 4 5 6 7 8 9 10 11 => {
-            if r < R {
-                let x = simd.splat_f32s(rows[r][d]);
-                unroll!(v in 0 1 => {
-                    if v < V {
-                        sums[r][v] = if SQUARES {
-                            let difference = simd.sub_f32s(panel[d][v], x);
-                            simd.mul_add_f32s(difference, difference, sums[r][v])
-                        } else {
-                            simd.mul_add_f32s(panel[d][v], x, sums[r][v])
-                        };
-                    }
-                });
-            }
-        });
-    }
-    let scores = S::as_mut_simd_f32s(scores).0.as_chunks_mut::<V>().0;
-    for (to, from) in scores.iter_mut().zip(sums) {
-        *to = from;
-    }
+fn of_rows(numbers: &[f32], at: usize) -> Sums {
+    let rows: [f32; ROWS] = std::array::from_fn(|r| numbers[(at + r).min(numbers.len() - 1)]);
+    std::array::from_fn(|i| rows[i / QUERIES])
 }

@@ -1,0 +1,339 @@
+//! Sums over the dimension of rows with a few queries, in one order for any number of either.
+//!
+//! Vector lanes are dimensions. Element `d` enters partial sum `d % 16` by a fused multiply-add, in ascending order; then
+//! partial sums `i` and `i + 8` are added, `i` and `i + 4`, and so on. So the bits of a sum depend neither on its company nor
+//! on the instruction set: with shorter vectors the partial sums are formed in several passes. A register tile is four rows
+//! by up to four queries, so that each value that is loaded is used several times.
+
+use pulp::{Simd, WithSimd};
+
+use super::math::unroll;
+
+/// Partial sums.
+const LANES: usize = 16;
+/// Rows and queries of a tile.
+pub(crate) const ROWS: usize = 4;
+pub(crate) const QUERIES: usize = 4;
+const PAIRS: usize = ROWS * QUERIES;
+
+/// The sums of a tile: row `r` with query `q` at `QUERIES * r + q`.
+pub(crate) type Sums = [f32; PAIRS];
+
+/// Values that are added to partial sums together, on a cache line.
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C, align(64))]
+struct Line([f32; LANES]);
+
+/// Up to [`QUERIES`] queries, padded with zeros to whole lines.
+pub(crate) struct Group {
+    lines: Vec<Line>,
+    /// Lines of a query.
+    width: usize,
+    /// 1, 2 or 4, of which the last may be zeros.
+    count: usize,
+}
+
+impl Group {
+    /// Of queries of `dim` values, one after the other.
+    pub(crate) fn new(queries: &[f32], dim: usize) -> Group {
+        let (width, count) = (dim.div_ceil(LANES), queries.len() / dim);
+        debug_assert!((1..=QUERIES).contains(&count));
+        let count = count.next_power_of_two();
+        let mut lines = vec![Line([0.0; LANES]); width * count];
+        for (to, query) in lines.chunks_exact_mut(width).zip(queries.chunks_exact(dim)) {
+            bytemuck::cast_slice_mut(to)[..dim].copy_from_slice(query);
+        }
+        Group { lines, width, count }
+    }
+}
+
+/// Gives `put` the sums of the products of each of `rows`, `dim` values each, with each query of a group, or of the squares of
+/// their differences, [`ROWS`] rows at a time with the number of the first. The last tile takes the last row several
+/// times. `put` is compiled for the widest vectors if it is `#[inline(always)]`.
+pub(crate) fn each(
+    group: &Group,
+    rows: &[f32],
+    dim: usize,
+    squares: bool,
+    put: impl FnMut(usize, Sums),
+) {
+    let arch = pulp::Arch::new();
+    match (group.count, squares) {
+        (1, false) => arch.dispatch(Scan::<_, 1, false> { group, rows, dim, put }),
+        (2, false) => arch.dispatch(Scan::<_, 2, false> { group, rows, dim, put }),
+        (_, false) => arch.dispatch(Scan::<_, QUERIES, false> { group, rows, dim, put }),
+        (1, true) => arch.dispatch(Scan::<_, 1, true> { group, rows, dim, put }),
+        (2, true) => arch.dispatch(Scan::<_, 2, true> { group, rows, dim, put }),
+        (_, true) => arch.dispatch(Scan::<_, QUERIES, true> { group, rows, dim, put }),
+    }
+}
+
+/// [`each`] with `Q` queries.
+struct Scan<'a, F, const Q: usize, const SQUARES: bool> {
+    group: &'a Group,
+    rows: &'a [f32],
+    dim: usize,
+    put: F,
+}
+
+impl<F: FnMut(usize, Sums), const Q: usize, const SQUARES: bool> WithSimd
+    for Scan<'_, F, Q, SQUARES>
+{
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        // AVX2 has registers for half the accumulators.
+        match S::F32_LANES == 8 && Q == QUERIES {
+            true => self.tiles::<S, { QUERIES / 2 }>(simd),
+            false => self.tiles::<S, Q>(simd),
+        }
+    }
+}
+
+impl<F: FnMut(usize, Sums), const Q: usize, const SQUARES: bool> Scan<'_, F, Q, SQUARES> {
+    /// With `V` queries at a time.
+    #[inline(always)]
+    fn tiles<S: Simd, const V: usize>(mut self, simd: S) {
+        let (dim, width) = (self.dim, self.group.width);
+        let count = self.rows.len() / dim;
+        let mut partial = [Line([0.0; LANES]); PAIRS];
+        for first in (0..count).step_by(ROWS) {
+            let rows = Rows {
+                all: self.rows,
+                dim,
+                starts: [0, 1, 2, 3].map(|r| (first + r).min(count - 1) * dim),
+            };
+            for q in (0..Q).step_by(V) {
+                let queries = &self.group.lines[q * width..][..V * width];
+                for part in 0..LANES / S::F32_LANES {
+                    let to = &mut partial[q..];
+                    partial_sums::<S, V, SQUARES>(simd, &rows, queries, part, to);
+                }
+            }
+            (self.put)(first, fold::<S>(&partial));
+        }
+    }
+}
+
+/// The rows of a tile.
+struct Rows<'a> {
+    all: &'a [f32],
+    dim: usize,
+    starts: [usize; ROWS],
+}
+
+impl<'a> Rows<'a> {
+    #[inline(always)]
+    fn row(&self, r: usize) -> (&'a [[f32; LANES]], &'a [f32]) {
+        self.all[self.starts[r]..][..self.dim].as_chunks::<LANES>()
+    }
+}
+
+/// As many partial sums as a vector has lanes, the vector of number `part`, of [`ROWS`] rows with `V` queries, to each
+/// [`QUERIES`] lines of `to`.
+#[inline(always)]
+fn partial_sums<S: Simd, const V: usize, const SQUARES: bool>(
+    simd: S,
+    rows: &Rows<'_>,
+    queries: &[Line],
+    part: usize,
+    to: &mut [Line],
+) {
+    let (whole, width) = (rows.dim / LANES, queries.len() / V);
+    let (x0, x1, x2, x3) = (rows.row(0), rows.row(1), rows.row(2), rows.row(3));
+    let x = [&x0.0[..whole], &x1.0[..whole], &x2.0[..whole], &x3.0[..whole]];
+    // Queries beyond V are not read.
+    let q = |v: usize| &queries[v.min(V - 1) * width..][..width];
+    let q = [q(0), q(1), q(2), q(3)];
+    let mut sums = [[simd.splat_f32s(0.0); V]; ROWS];
+    // Unrolled in the source: only accumulators with constant indices are sure to live in registers.
+    macro_rules! step {
+        ($b:expr, $r:ident => $x:expr) => {
+            unroll!($r in 0 1 2 3 => {
+                let x = $x;
+                unroll!(v in 0 1 2 3 => {
+                    if v < V {
+                        let q = S::as_simd_f32s(&q[v][$b].0).0[part];
+                        sums[$r][v] = if SQUARES {
+                            let difference = simd.sub_f32s(q, x);
+                            simd.mul_add_f32s(difference, difference, sums[$r][v])
+                        } else {
+                            simd.mul_add_f32s(q, x, sums[$r][v])
+                        };
+                    }
+                });
+            });
+        };
+    }
+    for b in 0..whole {
+        step!(b, r => S::as_simd_f32s(&x[r][b]).0[part]);
+    }
+    if whole < width {
+        let rest = [x0.1, x1.1, x2.1, x3.1];
+        let from = (part * S::F32_LANES).min(rest[0].len());
+        step!(whole, r => simd.partial_load_f32s(&rest[r][from..]));
+    }
+    unroll!(r in 0 1 2 3 => {
+        unroll!(v in 0 1 2 3 => {
+            if v < V {
+                S::as_mut_simd_f32s(&mut to[QUERIES * r + v].0).0[part] = sums[r][v];
+            }
+        });
+    });
+}
+
+/// The sums of the partial sums of each pair.
+#[inline(always)]
+fn fold<S: Simd>(partial: &[Line; PAIRS]) -> Sums {
+    #[cfg(target_arch = "x86_64")]
+    if S::F32_LANES == LANES
+        && let Some(simd) = pulp::x86::V4::try_new()
+    {
+        return x86::fold(simd, partial);
+    }
+    folded(partial)
+}
+
+#[inline(always)]
+fn folded(partial: &[Line; PAIRS]) -> Sums {
+    let mut all = [0.0; PAIRS];
+    for (sum, Line(partial)) in all.iter_mut().zip(partial) {
+        let mut sums = *partial;
+        let mut width = LANES;
+        while width > 1 {
+            width /= 2;
+            for i in 0..width {
+                sums[i] += sums[i + width];
+            }
+        }
+        *sum = sums[0];
+    }
+    all
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use std::arch::x86_64::__m512;
+
+    use pulp::x86::V4;
+
+    use super::{Line, PAIRS, Sums};
+
+    /// Adds the partial sums of all pairs at once, transposing them on the way.
+    #[inline(always)]
+    pub(super) fn fold(simd: V4, partial: &[Line; PAIRS]) -> Sums {
+        let avx = simd.avx512f;
+        let x = twos(simd, column(simd, partial, 0), column(simd, partial, 1));
+        let y = twos(simd, column(simd, partial, 2), column(simd, partial, 3));
+        let even = avx._mm512_shuffle_ps::<0b0100_0100>(x, y);
+        bytemuck::cast(avx._mm512_add_ps(even, avx._mm512_shuffle_ps::<0b1110_1110>(x, y)))
+    }
+
+    /// Four sums, with query `q`, of each of the tile's rows.
+    #[inline(always)]
+    fn column(simd: V4, partial: &[Line; PAIRS], q: usize) -> __m512 {
+        let avx = simd.avx512f;
+        let x = eights(simd, partial[q], partial[4 + q]);
+        let y = eights(simd, partial[8 + q], partial[12 + q]);
+        let even = avx._mm512_shuffle_f32x4::<0b1000_1000>(x, y);
+        avx._mm512_add_ps(even, avx._mm512_shuffle_f32x4::<0b1101_1101>(x, y))
+    }
+
+    /// Sums `i` and `i + 8` of two pairs.
+    #[inline(always)]
+    fn eights(simd: V4, x: Line, y: Line) -> __m512 {
+        let (avx, x, y) = (simd.avx512f, bytemuck::cast(x), bytemuck::cast(y));
+        let low = avx._mm512_shuffle_f32x4::<0b0100_0100>(x, y);
+        avx._mm512_add_ps(low, avx._mm512_shuffle_f32x4::<0b1110_1110>(x, y))
+    }
+
+    /// Sums `i` and `i + 2` of eight pairs.
+    #[inline(always)]
+    fn twos(simd: V4, x: __m512, y: __m512) -> __m512 {
+        let avx = simd.avx512f;
+        avx._mm512_add_ps(avx._mm512_unpacklo_ps(x, y), avx._mm512_unpackhi_ps(x, y))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::random::SplitMix64;
+
+    /// The sum in the order that the module states.
+    fn stated(row: &[f32], query: &[f32], squares: bool) -> f32 {
+        let mut sums = [0.0f32; LANES];
+        for (d, (&x, &q)) in row.iter().zip(query).enumerate() {
+            let (a, b) = if squares { (q - x, q - x) } else { (q, x) };
+            sums[d % LANES] = a.mul_add(b, sums[d % LANES]);
+        }
+        folded(&[Line(sums); PAIRS])[0]
+    }
+
+    struct Case {
+        rows: Vec<f32>,
+        queries: Vec<f32>,
+        dim: usize,
+        squares: bool,
+    }
+
+    impl Case {
+        /// The bits of all sums, row by row, as `run` forms them.
+        fn bits(&self, run: impl FnOnce(&Group, &mut dyn FnMut(usize, Sums))) -> Vec<u32> {
+            let group = Group::new(&self.queries, self.dim);
+            let (rows, count) = (self.rows.len() / self.dim, self.queries.len() / self.dim);
+            let mut found = Vec::new();
+            run(&group, &mut |first, sums| {
+                assert_eq!(first * count, found.len());
+                let sums = sums.chunks_exact(QUERIES).take(rows - first);
+                found.extend(sums.flat_map(|sums| sums[..count].iter().map(|s| s.to_bits())));
+            });
+            found
+        }
+
+        /// With the instructions of `simd`.
+        fn with<S: Simd>(&self, simd: S) -> Vec<u32> {
+            let Case { rows, dim, .. } = self;
+            let dim = *dim;
+            self.bits(|group, put| match (group.count, self.squares) {
+                (1, false) => simd.vectorize(Scan::<_, 1, false> { group, rows, dim, put }),
+                (2, false) => simd.vectorize(Scan::<_, 2, false> { group, rows, dim, put }),
+                (_, false) => simd.vectorize(Scan::<_, 4, false> { group, rows, dim, put }),
+                (1, true) => simd.vectorize(Scan::<_, 1, true> { group, rows, dim, put }),
+                (2, true) => simd.vectorize(Scan::<_, 2, true> { group, rows, dim, put }),
+                (_, true) => simd.vectorize(Scan::<_, 4, true> { group, rows, dim, put }),
+            })
+        }
+    }
+
+    #[test]
+    fn every_instruction_set_adds_in_the_stated_order() {
+        let mut random = SplitMix64(11);
+        let mut value = || (random.next() >> 40) as f32 / 1e6 - 8.0;
+        for dim in [1, 2, 7, 15, 16, 17, 31, 32, 33, 48, 100, 384] {
+            for (count, n) in [(1, 1), (1, 9), (2, 4), (3, 6), (4, 3), (4, 8)] {
+                for squares in [false, true] {
+                    let mut draw = |n: usize| (0..n * dim).map(|_| value()).collect::<Vec<_>>();
+                    let case = Case { rows: draw(n), queries: draw(count), dim, squares };
+                    let want: Vec<u32> = case
+                        .rows
+                        .chunks_exact(dim)
+                        .flat_map(|row| {
+                            let each = case.queries.chunks_exact(dim);
+                            each.map(|query| stated(row, query, squares).to_bits())
+                        })
+                        .collect();
+                    let name = format!("{n} rows of {dim}, {count} queries, squares {squares}");
+                    let best = case.bits(|g, put| each(g, &case.rows, dim, squares, put));
+                    assert_eq!(best, want, "{name}");
+                    assert_eq!(case.with(pulp::Scalar::new()), want, "{name}");
+                    #[cfg(target_arch = "x86_64")]
+                    if let Some(simd) = pulp::x86::V3::try_new() {
+                        assert_eq!(case.with(simd), want, "{name}");
+                    }
+                }
+            }
+        }
+    }
+}
