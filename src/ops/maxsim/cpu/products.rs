@@ -361,3 +361,93 @@ fn products<U: Unit, const V: usize, const R: usize>(
     }
     sums
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::random::SplitMix64;
+    use crate::{Device, Offsets, Tensor};
+
+    fn tokens(storage: Storage, dim: usize, count: usize, mut word: impl FnMut() -> u32) -> Tokens {
+        let device = Device::cpu();
+        let words: Vec<u32> = (0..count * storage.width(dim)).map(|_| word()).collect();
+        let vectors = Tensor::from_slice(&device, &[count, storage.width(dim)], &words).unwrap();
+        let offsets = Offsets::from_lengths(&device, &[count]).unwrap();
+        match storage {
+            Storage::Int8 => {
+                let scale = Tensor::from_slice(&device, &[count], &vec![1f32; count]).unwrap();
+                Tokens::int8(&vectors, &scale, &offsets).unwrap()
+            }
+            _ => Tokens::binary(&vectors, &offsets).unwrap(),
+        }
+    }
+
+    fn naive(storage: Storage, a: &[u32], b: &[u32]) -> i32 {
+        let value = |words: &[u32], d: usize| match storage {
+            Storage::Int8 => i32::from(words[d / 4].to_le_bytes()[d % 4] as i8),
+            _ => 2 * (words[d / 32] >> (d % 32) & 1) as i32 - 1,
+        };
+        let dims = a.len() * if storage == Storage::Int8 { 4 } else { 32 };
+        (0..dims).map(|d| value(a, d) * value(b, d)).sum()
+    }
+
+    /// Products, and maxima under scales, of tokens with all instructions there are.
+    fn check(queries: &Tokens, documents: &Tokens) {
+        let (storage, dim) = (queries.storage(), queries.dim());
+        let (all, count) = (0..documents.total(), documents.total());
+        for kind in Kind::all(storage) {
+            let (words, lanes) = (kind.words(dim), kind.lanes());
+            let mut rows = vec![0; count * words];
+            kind.lay(documents, all.clone(), Side::Documents, DType::U32, &mut rows);
+            if let Some(stored) = kind.stored(documents, all.clone()) {
+                assert_eq!(stored, rows);
+            }
+            let scale: Vec<f32> =
+                (0..count).map(|i| if i % 3 == 1 { f32::NAN } else { 0.25 }).collect();
+            for width in [lanes, 2 * lanes] {
+                let of = 0..queries.total().min(width);
+                let panel = Panel::new(kind, queries, of.clone(), false, width, 0);
+                let mut found = vec![0.0; count * width];
+                let (panel, rows) = (&panel, &rows[..]);
+                kind.run(Products { panel, rows, dim, words, into: Into::All(&mut found) });
+                let mut largest = vec![f32::NEG_INFINITY; width];
+                let into = Into::Maxima { largest: &mut largest, scale: Some(&scale) };
+                kind.run(Products { panel, rows, dim, words, into });
+                for q in of {
+                    let query = queries.words(q..q + 1);
+                    let want = |d: usize| naive(storage, query, documents.words(d..d + 1)) as f32;
+                    for d in all.clone() {
+                        assert_eq!(found[d * width + q], want(d), "{kind:?} {dim}: {q} {d}");
+                    }
+                    let most = all.clone().filter(|d| d % 3 != 1).map(want);
+                    let most = most.fold(f32::NEG_INFINITY, f32::max);
+                    assert_eq!(largest[q], 0.25 * most, "{kind:?} {dim}: {q}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn all_instructions_give_the_same_integers() {
+        let mut random = SplitMix64(3);
+        let mut any = || random.next() as u32;
+        for (storage, dims) in
+            [(Storage::Int8, &[8, 24, 128, 136, 1024][..]), (Storage::Binary, &[32, 96, 128, 1024])]
+        {
+            for &dim in dims {
+                for (few, many) in [(1, 1), (13, 5), (33, 27)] {
+                    let queries = tokens(storage, dim, few, &mut any);
+                    check(&queries, &tokens(storage, dim, many, &mut any));
+                }
+                // The largest magnitudes: bytes of -128 and 127, bits that all agree or all differ.
+                let extremes = [0x8080_8080, 0x7f7f_7f7f, u32::MAX, 0];
+                for a in extremes {
+                    for b in extremes {
+                        let queries = tokens(storage, dim, 3, || a);
+                        check(&queries, &tokens(storage, dim, 2, || b));
+                    }
+                }
+            }
+        }
+    }
+}
