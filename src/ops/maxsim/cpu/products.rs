@@ -12,6 +12,7 @@ use super::units::x86::{Counts, Fours, Lookups, Twos};
 use super::units::{Bits, Floats, Unit};
 use super::{BLOCK, Side, Storage, Tokens};
 use crate::DType;
+#[cfg(target_arch = "x86_64")]
 use crate::ops::math::vectorize;
 
 /// What a word holds, and by which instructions words are multiplied. Sums of all but floats are integers, and exact.
@@ -99,6 +100,8 @@ impl Kind {
         rounded: DType,
         to: &mut [u32],
     ) {
+        // Only instructions of x86-64 want documents otherwise than queries.
+        let _ = side;
         match self {
             Kind::Floats => tokens.decode(range, rounded, bytemuck::cast_slice_mut(to)),
             #[cfg(target_arch = "x86_64")]
@@ -124,6 +127,7 @@ impl Kind {
 
     /// What the sums of a query token's lane start with.
     pub(super) fn start(self, token: &[u32]) -> u32 {
+        let _ = token;
         match self {
             #[cfg(target_arch = "x86_64")]
             Kind::Fours(_) => {
