@@ -17,13 +17,13 @@
 //! |---|---|---|---|
 //! | f32 | f32 fma | f32 fma | f32 fma, whatever the precision asked for |
 //! | f16, bf16 | f32 fma | f32 fma | tensor cores, summed in f32 |
-//! | int8 | exact, in f32 | exact, in f32 | tensor cores, exact |
-//! | binary | exact, in f32 | exact, in f32 | tensor cores (xor, popc), exact |
+//! | int8 | exact: AVX-512 VNNI, or 16-bit products of AVX2; else in f32 | exact, in f32 | tensor cores, exact |
+//! | binary | exact: xor and counts of bits | exact, in f32 | tensor cores (xor, popc), exact |
 //! | a task | a document, or a pair | a query by documents | two queries of up to 32 tokens, or one, by documents |
 //!
 //! Documents may be compressed by a residual codec ([`Tokens::compressed`]): of 1, 2 or 4 bits a dimension, for queries of f32,
 //! f16 or bf16. Then `s_ij = (q_i · r(v_j)) a_i / max(|v_j|, 1e-12)` with `v = centroid + weight`, rounded by r as the queries
-//! are stored: the codec's unit vector, which is never in memory. The CPU decodes a tile of a document once for all queries,
+//! are stored: the codec's unit vector, which is never in memory. The CPU decodes a piece of a document once for all queries,
 //! into its cache; on GPUs the kernel that loads a tile adds weights to centroids, and the tile's sums of squares become its
 //! tokens' scales.
 //!
@@ -53,8 +53,9 @@
 //! 3001 documents and k 65.
 //!
 //! Workspace beside vectors and results:
-//! - CPU: the queries as f32; for each thread a tile of up to 256 KiB as f32 where documents are not f32, and where not
-//!   only maxima by the query's tokens are asked for, its products; 8 bytes a pair.
+//! - CPU: the queries, as they are multiplied; for each thread 32 KiB of a document where it is multiplied as it is not
+//!   stored, or 256 KiB where several queries are searched for the document's tokens, and where not only maxima by the
+//!   query's tokens are asked for, the products of 32 KiB of a document; 8 bytes a pair.
 //! - all: none for compressed documents' vectors; where they are masked, on wgpu 4 bytes a token beside the mask.
 //! - wgpu: 12 bytes for each query token, up to the next 32, and unit of work (at most 1024 beside those of long lists), and
 //!   tables of 16 bytes a document or pair and 8 a query token; each at most 16 MiB, or one binding. Scores of a call are one
@@ -86,11 +87,12 @@
 //! | f16, 32 tokens by 1000 of 300 | 53 µs | 35 µs | 79 µs |
 //! | 32 tokens by 100 000 of 128 behind a codec of 2 bits | 2.66 ms | | 276 ms |
 //!
-//! On the CPU again:
+//! On the CPU again, f32 on both sides: 48.9 ms for 32 tokens by 1000 of 300. By storage, on one thread of an Intel Xeon
+//! (Sapphire Rapids, AVX-512) that others use too, the least of several runs:
 //!
-//! | 32 tokens by 1000 of 300, stored as | f32 | f16 | bf16 | int8 | binary | 2 bits behind a codec | f32, both sides |
-//! |---|---:|---:|---:|---:|---:|---:|---:|
-//! | time | 32.5 ms | 31.6 ms | 30.2 ms | 41.9 ms | 22.5 ms | 64.4 ms | 48.9 ms |
+//! | 32 tokens by 1000 of 300, stored as | f32 | f16 | bf16 | int8 | binary |
+//! |---|---:|---:|---:|---:|---:|
+//! | time | 35.3 ms | 28.6 ms | 31.3 ms | 10.2 ms | 2.6 ms |
 //!
 //! Limits: the dimension is a multiple of 8 (binary: 32) up to 1024; both sides are stored alike ([`Tokens::to_storage`]
 //! converts), or documents are compressed; fewer than 2^32 scores a call. A tile never spans two documents, so that documents

@@ -458,9 +458,13 @@ impl Tokens {
         }
     }
 
-    /// Whether any of [`inner`](Self::inner) is not 1.
-    pub(crate) fn scaled(&self, padding: bool) -> bool {
-        self.scale.is_some() || self.mask.is_some() && !padding
+    /// [`inner`](Self::inner) of some tokens, if any token's is not 1.
+    pub(crate) fn inners(&self, tokens: std::ops::Range<usize>, padding: bool) -> Option<&[f32]> {
+        let scale = match &self.mask {
+            Some(mask) if !padding => Some(&mask.scale),
+            _ => self.scale.as_ref(),
+        };
+        scale.map(|scale| &scale.host[tokens])
     }
 
     /// The scales of [`inner`](Self::inner) on the device, if any.
@@ -488,6 +492,12 @@ impl Tokens {
     /// Whether token `i`'s best counts.
     pub(crate) fn counts(&self, i: usize) -> bool {
         self.mask.as_ref().is_none_or(|m| m.keep[i])
+    }
+
+    /// The words of int8 or binary tokens of a CPU tensor.
+    pub(crate) fn words(&self, tokens: std::ops::Range<usize>) -> &[u32] {
+        let width = self.storage.width(self.dim);
+        &self.vectors.cpu::<u32>()[tokens.start * width..tokens.end * width]
     }
 
     /// Tokens `tokens` of a CPU tensor as f32, unscaled, into `to`; compressed ones rounded to the dtype of queries and then

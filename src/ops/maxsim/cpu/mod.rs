@@ -1,15 +1,18 @@
 //! Late interaction on the CPU: tiles of a document's tokens against panels of query tokens.
 //!
-//! A panel is up to two vectors of query tokens, transposed, so that vector lanes are query tokens and a document's element
-//! is broadcast: a product is one chain of fused multiply-adds over the dimensions, and the maximum over document tokens
-//! stays in a register of its own, lane by lane, until the document ends. Panels start with a query, tiles with a
-//! document, so that no result depends on its company.
+//! A panel is up to two vectors of query tokens, transposed, so that vector lanes are query tokens and a document's word is
+//! broadcast: a product is one chain over the words, and the maximum over document tokens stays in a register of its own,
+//! lane by lane, until the document ends. Panels start with a query, tiles with a document, so that no result depends on
+//! its company. Floats are multiplied as f32, bytes and bits as they are where the CPU has instructions for them
+//! ([`products::Kind`]).
+
+mod products;
+mod units;
 
 use std::ops::Range;
 
-use pulp::{Simd, WithSimd};
-
-use super::{Args, Best, Computed, Pairs, Storage, Want};
+use self::products::{Into, Kind, Panel, Products};
+use super::{Args, Best, Computed, Pairs, Side, Storage, Tokens, Want};
 use crate::device::cache::fetch;
 use crate::device::threads::items::*;
 use crate::ops::math::{PIECE, exp, fitting, vectorize};
@@ -17,11 +20,12 @@ use crate::{Result, Tensor};
 
 /// Document tokens whose products are formed together: as many accumulators as AVX-512 and NEON have registers for.
 const BLOCK: usize = 12;
-/// Bytes of a tile of a document as f32, which is decoded once for all queries and then compared piece by piece.
+/// Bytes of a tile of a document, which is compared piece by piece. Where it is decoded for one comparison only, a tile is
+/// a piece.
 const TILE: usize = 256 << 10;
 
 pub(super) fn maxsim(args: &Args<'_>) -> Result<Computed> {
-    let queries = Queries::new(args);
+    let queries = Queries::new(args, Kind::of(args.queries.storage()));
     let scorer = || Scorer::new(args, &queries);
     let device = args.documents.device();
     let (threads, cost) = (device.threads(), cost(args));
@@ -60,14 +64,16 @@ pub(super) fn maxsim(args: &Args<'_>) -> Result<Computed> {
     })
 }
 
-/// About how many nanoseconds one thread takes: 16 multiply-adds each, of the mean lengths of queries and documents.
+/// About how many nanoseconds one thread takes: 16 words each, of the mean lengths of queries and documents, and for a
+/// product as many as four more.
 fn cost(args: &Args<'_>) -> usize {
     let pairs: usize = match &args.pairs {
         Pairs::Lists(lists) => lists.iter().map(Vec::len).sum(),
         _ => args.shape.iter().product(),
     };
-    let mean = |tokens: &super::Tokens| tokens.total().div_ceil(tokens.len().max(1)).max(1);
-    pairs * mean(args.queries) * mean(args.documents) * args.documents.dim() / 16
+    let mean = |tokens: &Tokens| tokens.total().div_ceil(tokens.len().max(1)).max(1);
+    let words = Kind::of(args.queries.storage()).words(args.documents.dim());
+    pairs * mean(args.queries) * mean(args.documents) * (words + 4) / 16
 }
 
 fn pairs(lists: &[Vec<u32>]) -> impl Iterator<Item = (usize, u32)> {
@@ -102,20 +108,9 @@ fn all<'a>(
     scores
 }
 
-/// Query tokens side by side: `data[d * width + lane]`.
-struct Panel {
-    /// The tokens, numbered among all queries'.
-    tokens: Range<usize>,
-    width: usize,
-    data: Vec<f32>,
-    /// Scales; NaN in lanes without a token, which are then no document token's best.
-    scale: Vec<f32>,
-    /// The first of its lanes among all panels'.
-    lane: usize,
-}
-
 /// All queries' panels.
 struct Queries {
+    kind: Kind,
     panels: Vec<Panel>,
     /// Each query's.
     ranges: Vec<Range<usize>>,
@@ -123,10 +118,9 @@ struct Queries {
 }
 
 impl Queries {
-    fn new(args: &Args<'_>) -> Queries {
-        let lanes = pulp::Arch::new().dispatch(Lanes);
-        let (tokens, dim) = (args.queries, args.queries.dim());
-        let mut queries = Queries { panels: Vec::new(), ranges: Vec::new(), lanes: 0 };
+    fn new(args: &Args<'_>, kind: Kind) -> Queries {
+        let (lanes, tokens) = (kind.lanes(), args.queries);
+        let mut queries = Queries { kind, panels: Vec::new(), ranges: Vec::new(), lanes: 0 };
         for q in 0..tokens.len() {
             let start = queries.panels.len();
             let mut rest = tokens.offsets().range(q);
@@ -134,19 +128,9 @@ impl Queries {
                 let width = if rest.len() <= lanes { lanes } else { 2 * lanes };
                 let here = rest.start..rest.end.min(rest.start + width);
                 rest.start = here.end;
-                let mut rows = vec![0.0; here.len() * dim];
-                tokens.decode(here.clone(), tokens.storage().dtype(), &mut rows);
-                let mut data = vec![0.0; dim * width];
-                for (lane, row) in rows.chunks_exact(dim).enumerate() {
-                    row.iter().enumerate().for_each(|(d, v)| data[d * width + lane] = *v);
-                }
-                let mut scale = vec![f32::NAN; width];
-                for (scale, token) in scale.iter_mut().zip(here.clone()) {
-                    *scale = tokens.inner(token, args.how.padding());
-                }
-                let lane = queries.lanes;
+                let (padding, lane) = (args.how.padding(), queries.lanes);
+                queries.panels.push(Panel::new(kind, tokens, here, padding, width, lane));
                 queries.lanes += width;
-                queries.panels.push(Panel { tokens: here, width, data, scale, lane });
             }
             queries.ranges.push(start..queries.panels.len());
         }
@@ -191,8 +175,8 @@ impl Search {
 struct Scorer<'a> {
     args: &'a Args<'a>,
     queries: &'a Queries,
-    /// A tile as f32: of which document, from which token on.
-    rows: Vec<f32>,
+    /// A tile's words: of which document, from which token on.
+    rows: Vec<u32>,
     held: Option<(usize, usize)>,
     /// Products of a tile and a panel, where more is wanted than plain maxima, which never leave the registers.
     products: Vec<f32>,
@@ -225,7 +209,7 @@ impl<'a> Scorer<'a> {
         let together = if self.args.want.columns() { 1 } else { queries.len().max(1) };
         for first in queries.clone().step_by(together) {
             let group = first..(first + together).min(queries.end);
-            self.search(document, group.clone());
+            self.search(document, group.clone(), together < queries.len());
             for q in group {
                 put(q, [self.row_score(q), self.column_score(document)]);
             }
@@ -234,7 +218,7 @@ impl<'a> Scorer<'a> {
 
     /// The maxima of query `q`'s tokens in a document, and their places.
     fn align(&mut self, q: usize, document: usize) -> (Vec<f32>, Vec<u32>) {
-        self.search(document, q..q + 1);
+        self.search(document, q..q + 1, false);
         let tokens = self.args.queries;
         let lane = |token: usize, lane: usize| match tokens.counts(token) {
             true => (
@@ -275,15 +259,17 @@ impl<'a> Scorer<'a> {
         )
     }
 
-    /// Runs the searches of the tokens of a document and of some queries in each other.
-    fn search(&mut self, document: usize, queries: Range<usize>) {
+    /// Runs the searches of the tokens of a document and of some queries in each other; `again` where more queries follow.
+    fn search(&mut self, document: usize, queries: Range<usize>, again: bool) {
         let tokens = self.args.documents;
         let range = tokens.offsets().range(document);
         self.lanes.reset(self.queries.lanes);
         self.columns.reset(if self.args.want.columns() { range.len() } else { 0 });
         let ranges = &self.queries.ranges[queries];
         let panels = ranges.first().map_or(0, |r| r.start)..ranges.last().map_or(0, |r| r.end);
-        let step = fitting(TILE, tokens.dim(), BLOCK);
+        let stored = self.queries.kind.stored(tokens, 0..0).is_some();
+        let bytes = if stored || again { TILE } else { PIECE };
+        let step = fitting(bytes, self.queries.kind.words(tokens.dim()), BLOCK);
         for start in range.clone().step_by(step) {
             let tile = start..(start + step).min(range.end);
             self.tile(document, tile, start - range.start, panels.clone());
@@ -293,40 +279,35 @@ impl<'a> Scorer<'a> {
     /// Compares the tokens of a tile, which starts at place `first` of its document, with panels.
     fn tile(&mut self, document: usize, tile: Range<usize>, first: usize, panels: Range<usize>) {
         let (args, tokens, dim) = (self.args, self.args.documents, self.args.documents.dim());
+        let (kind, padding) = (self.queries.kind, args.how.padding());
+        let words = kind.words(dim);
         let mut buffer = std::mem::take(&mut self.rows);
-        let rows = match (tokens.storage(), tokens.codec()) {
-            (Storage::F32, None) => {
-                &tokens.vectors().cpu::<f32>()[tile.start * dim..tile.end * dim]
+        let rows = kind.stored(tokens, tile.clone()).unwrap_or_else(|| {
+            if self.held != Some((document, tile.start)) {
+                buffer.resize(tile.len() * words, 0);
+                let rounded = args.queries.storage().dtype();
+                kind.lay(tokens, tile.clone(), Side::Documents, rounded, &mut buffer);
+                self.held = Some((document, tile.start));
             }
-            _ => {
-                if self.held != Some((document, tile.start)) {
-                    buffer.resize(tile.len() * dim, 0.0);
-                    let rounded = args.queries.storage().dtype();
-                    tokens.decode(tile.clone(), rounded, &mut buffer);
-                    self.held = Some((document, tile.start));
-                }
-                &buffer[..tile.len() * dim]
-            }
-        };
-        let padding = args.how.padding();
-        let arch = pulp::Arch::new();
-        let plain =
-            args.how.best == Best::Max && args.want == Want::Queries && !tokens.scaled(padding);
-        let step = fitting(PIECE, dim, BLOCK);
-        for (i, rows) in rows.chunks(step * dim).enumerate() {
-            fetch(rows);
+            &buffer[..tile.len() * words]
+        });
+        let maxima = args.how.best == Best::Max && args.want == Want::Queries;
+        let step = fitting(PIECE, words, BLOCK);
+        for (i, rows) in rows.chunks(step * words).enumerate() {
+            fetch(bytemuck::cast_slice(rows));
+            let count = rows.len() / words;
+            let start = tile.start + i * step;
+            let scale = tokens.inners(start..start + count, padding);
             for panel in &self.queries.panels[panels.clone()] {
-                let lanes = panel.lane..panel.lane + panel.width;
-                if plain {
-                    let largest = &mut self.lanes.largest[lanes];
-                    arch.dispatch(Products { panel, rows, dim, into: Into::Maxima(largest) });
+                if maxima {
+                    let largest = &mut self.lanes.largest[panel.lane..panel.lane + panel.width];
+                    let into = Into::Maxima { largest, scale };
+                    kind.run(Products { panel, rows, dim, words, into });
                     continue;
                 }
-                let count = rows.len() / dim;
                 self.products.resize(count * panel.width, 0.0);
                 let into = Into::All(&mut self.products);
-                arch.dispatch(Products { panel, rows, dim, into });
-                let start = tile.start + i * step;
+                kind.run(Products { panel, rows, dim, words, into });
                 self.update(panel, start..start + count, first + i * step);
             }
         }
@@ -468,116 +449,4 @@ fn most(row: &[f32], s: impl Fn(usize, f32) -> f32) -> f32 {
         }
     }
     most.iter().fold(f32::NEG_INFINITY, |m, &s| if s > m { s } else { m })
-}
-
-/// The number of f32 lanes of this CPU's vectors.
-struct Lanes;
-
-impl WithSimd for Lanes {
-    type Output = usize;
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) -> usize {
-        S::F32_LANES
-    }
-}
-
-/// Where products go.
-enum Into<'a> {
-    /// The largest of each lane's, beside what is there.
-    Maxima(&'a mut [f32]),
-    /// All, a row for each document token.
-    All(&'a mut [f32]),
-}
-
-/// The products of the tokens of a tile \[n, dim\] with those of a panel.
-struct Products<'a> {
-    panel: &'a Panel,
-    rows: &'a [f32],
-    dim: usize,
-    into: Into<'a>,
-}
-
-impl WithSimd for Products<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        // AVX2 has half the registers of the others.
-        match (self.panel.width / S::F32_LANES, S::F32_LANES == 8) {
-            (1, _) => self.blocks::<S, 1, BLOCK>(simd),
-            (_, false) => self.blocks::<S, 2, BLOCK>(simd),
-            (_, true) => self.blocks::<S, 2, { BLOCK / 2 }>(simd),
-        }
-    }
-}
-
-/// A loop over literals, written out.
-macro_rules! unroll {
-    ($i:ident in $($n:literal)* => $body:block) => {
-        $({
-            #[allow(non_upper_case_globals)]
-            const $i: usize = $n;
-            $body
-        })*
-    };
-}
-
-impl Products<'_> {
-    #[inline(always)]
-    fn blocks<S: Simd, const V: usize, const R: usize>(self, simd: S) {
-        let Products { panel, rows, dim, into } = self;
-        let data = &S::as_simd_f32s(&panel.data).0.as_chunks::<V>().0[..dim];
-        let count = rows.len() / dim;
-        // A last block takes its last row several times.
-        let block = |first: usize| -> [&[f32]; R] {
-            std::array::from_fn(|r| &rows[(first + r).min(count - 1) * dim..][..dim])
-        };
-        match into {
-            Into::Maxima(largest) => {
-                let largest = &mut S::as_mut_simd_f32s(largest).0.as_chunks_mut::<V>().0[0];
-                let mut most = *largest;
-                for first in (0..count).step_by(R) {
-                    let sums = products::<S, V, R>(simd, data, block(first));
-                    for row in sums {
-                        for (most, s) in most.iter_mut().zip(row) {
-                            *most = simd.select_f32s(simd.greater_than_f32s(s, *most), s, *most);
-                        }
-                    }
-                }
-                *largest = most;
-            }
-            Into::All(all) => {
-                let all = S::as_mut_simd_f32s(all).0.as_chunks_mut::<V>().0;
-                for first in (0..count).step_by(R) {
-                    let sums = products::<S, V, R>(simd, data, block(first));
-                    all[first..].iter_mut().zip(sums).for_each(|(to, from)| *to = from);
-                }
-            }
-        }
-    }
-}
-
-/// `V` vectors of query tokens by `R` document tokens, accumulated in registers over all dimensions.
-#[inline(always)]
-fn products<S: Simd, const V: usize, const R: usize>(
-    simd: S,
-    panel: &[[S::f32s; V]],
-    rows: [&[f32]; R],
-) -> [[S::f32s; V]; R] {
-    let mut sums = [[simd.splat_f32s(0.0); V]; R];
-    for (d, queries) in panel.iter().enumerate() {
-        // Unrolled in the source: only accumulators with constant indices are sure to live in registers.
-        unroll!(r in 0 1 2 3 4 5 6 7 8 9 10 11 => {
-            if r < R {
-                let x = simd.splat_f32s(rows[r][d]);
-                unroll!(v in 0 1 => {
-                    if v < V {
-                        sums[r][v] = simd.mul_add_f32s(queries[v], x, sums[r][v]);
-                    }
-                });
-            }
-        });
-    }
-    sums
 }
