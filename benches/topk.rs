@@ -10,8 +10,9 @@ use nearkin::DType;
 use nearkin::ops::norm::l2_normalize;
 use nearkin::ops::topk::{Corpus, Metric, Search, topk};
 
-const SIZES: [(usize, usize, usize, usize); 4] = [
+const SIZES: [(usize, usize, usize, usize); 5] = [
     (100_000, 384, 64, 10),
+    (100_000, 384, 4, 10),
     (100_000, 384, 1, 10),
     (100_000, 384, 64, 100),
     (100_000, 768, 64, 10),
@@ -37,7 +38,7 @@ fn searches(c: &mut Criterion) {
         for (metric, name) in [(Metric::Dot, "dot"), (Metric::L2, "l2")] {
             for dtype in [DType::F16, DType::BF16] {
                 let corpus = Corpus::from_tensor(&rows.to_dtype(dtype).unwrap()).unwrap();
-                for q in [64, 1] {
+                for q in [64, 4, 1] {
                     let queries = unit(q, d, 2);
                     group.throughput(Throughput::Elements((n * q) as u64));
                     group.bench_function(format!("{name}_{dtype}_n{n}_d{d}_q{q}_k{k}"), |b| {

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Times exact inner-product search: faiss IndexFlatIP, and matmul + topk in PyTorch.
+"""Times exact inner-product search: faiss IndexFlatIP, matmul + topk in PyTorch, and usearch's exact search where it is installed.
 
     python topk.py [--threads N] [--runs 10]
 
@@ -8,10 +8,19 @@ index is not timed.
 """
 
 import argparse
+from importlib.metadata import version
 
 from common import default_threads, measure, report, set_threads
 
-CASES = [(100_000, 384, 64, 10), (100_000, 384, 1, 10), (100_000, 384, 64, 100), (100_000, 768, 64, 10)]
+CASES = [
+    (100_000, 384, 64, 10),
+    (100_000, 384, 4, 10),
+    (100_000, 384, 1, 10),
+    (100_000, 384, 64, 100),
+    (100_000, 768, 64, 10),
+]
+# Numbers of queries of the smaller types, of the first size.
+SMALLER = [64, 4, 1]
 
 
 def main() -> None:
@@ -25,6 +34,10 @@ def main() -> None:
     import numpy as np
     import torch
 
+    try:
+        from usearch import index as usearch
+    except ImportError:
+        usearch = None
     torch.set_num_threads(args.threads)
     faiss.omp_set_num_threads(args.threads)
     corpora: dict[tuple[int, int], tuple] = {}
@@ -32,6 +45,24 @@ def main() -> None:
     def unit(rng, rows, dim):
         x = rng.standard_normal((rows, dim), dtype=np.float32)
         return x / np.linalg.norm(x, axis=1, keepdims=True)
+
+    def multiply(corpus, queries, k, case):
+        with torch.inference_mode():
+            seconds = measure(lambda: torch.topk(queries @ corpus.T, k, dim=1), args.runs, warmup=2)
+            found = torch.topk(queries @ corpus.T, k, dim=1).indices.numpy()
+        report("torch", "topk", case, args.threads, seconds, torch.__version__.split("+")[0])
+        return found
+
+    def look(vectors, queries, k, case):
+        if usearch is None:
+            return
+
+        def work():
+            return usearch.search(
+                vectors, queries, k, usearch.MetricKind.IP, exact=True, threads=args.threads
+            )
+
+        report("usearch", "topk", case, args.threads, measure(work, args.runs, warmup=2), version("usearch"))
 
     for n, d, q, k in CASES:
         rng = np.random.default_rng(n + d)
@@ -48,13 +79,21 @@ def main() -> None:
         seconds = measure(lambda: index.search(queries, k), args.runs, warmup=2)
         report("faiss", "topk", case, args.threads, seconds, faiss.__version__)
 
-        corpus_t, queries_t = torch.from_numpy(vectors), torch.from_numpy(queries)
-        with torch.inference_mode():
-            seconds = measure(lambda: torch.topk(queries_t @ corpus_t.T, k, dim=1), args.runs, warmup=2)
-            found = torch.topk(queries_t @ corpus_t.T, k, dim=1).indices.numpy()
-        report("torch", "topk", case, args.threads, seconds, torch.__version__.split("+")[0])
+        found = multiply(torch.from_numpy(vectors), torch.from_numpy(queries), k, case)
         same = (np.sort(found, axis=1) == np.sort(index.search(queries, k)[1], axis=1)).mean()
         assert same > 0.999, (case, same)
+        look(vectors, queries, k, case)
+
+    n, d, _, k = CASES[0]
+    vectors, queries = unit(np.random.default_rng(n + d), n, d), unit(np.random.default_rng(64), 64, d)
+    for dtype in ("f16", "bf16"):
+        torch_type = {"f16": torch.float16, "bf16": torch.bfloat16}[dtype]
+        corpus_t = torch.from_numpy(vectors).to(torch_type)
+        for q in SMALLER:
+            case = f"dot_{dtype}_n{n}_d{d}_q{q}_k{k}"
+            multiply(corpus_t, torch.from_numpy(queries[:q]).to(torch_type), k, case)
+            if dtype == "f16":
+                look(vectors.astype(np.float16), queries[:q].astype(np.float16), k, case)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ use super::units::x86::{Counts, Fours, Lookups, Twos};
 use super::units::{Bits, Floats, Unit};
 use super::{BLOCK, Side, Storage, Tokens};
 use crate::DType;
+use crate::ops::math::unroll;
 #[cfg(target_arch = "x86_64")]
 use crate::ops::math::vectorize;
 
@@ -281,17 +282,6 @@ impl Task for Products<'_> {
             (_, _) => self.blocks::<U, 2, 4>(unit),
         }
     }
-}
-
-/// A loop over literals, written out.
-macro_rules! unroll {
-    ($i:ident in $($n:literal)* => $body:block) => {
-        $({
-            #[allow(non_upper_case_globals)]
-            const $i: usize = $n;
-            $body
-        })*
-    };
 }
 
 impl Products<'_> {
