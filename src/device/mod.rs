@@ -13,6 +13,7 @@ pub(crate) mod host;
 mod kernels;
 pub(crate) mod mapping;
 mod opened;
+pub(crate) mod simd;
 pub(crate) mod threads;
 mod transfers;
 #[cfg(any(feature = "cuda", feature = "wgpu"))]
