@@ -1,9 +1,9 @@
-//! Codes on the CPU: packed from products in registers; 32 rows side by side against each query.
+//! Codes on the CPU: packed from products in registers; 32 rows at a time against each query.
 
 use std::ops::Range;
 
 use super::corpus::Chunk;
-use super::distances::{BLOCK, distances};
+use super::distances::{BLOCK, Way};
 use super::{Args, Hasher};
 use crate::device::threads::items::*;
 use crate::dtype::with_float;
@@ -111,7 +111,14 @@ pub(super) fn best(args: &Args<'_>, queries: Range<usize>, k: usize) -> Result<B
     };
     let cost = queries.len() * (args.corpus.len() * row + 20 * k);
     let threads = args.corpus.device().threads();
-    let scorer = || Scorer::new(args, &queries, &panel, k);
+    let scorer = || Scorer {
+        args,
+        queries: &queries,
+        panel: &panel,
+        way: Way::best(),
+        bias: args.search.bias.map(Tensor::cpu::<f32>),
+        found: vec![Selector::new(k, args.floor); queries.len()],
+    };
     Ok(cpu::best(threads, cost, &tiles, queries.len(), scorer))
 }
 
@@ -120,8 +127,7 @@ type Tile<'a> = (&'a Chunk, Range<usize>);
 
 /// The queries of a pass as the loops read them.
 enum Panel {
-    /// Words in twos, the last padded with zeros.
-    Codes(Vec<u64>),
+    Codes(Tensor),
     /// Values, and what each query's sums are multiplied by.
     Floats(Tensor, Tensor),
 }
@@ -130,17 +136,10 @@ impl Panel {
     fn new(args: &Args<'_>, queries: &Range<usize>) -> Result<Panel> {
         let (data, scale) = args.asked(queries.clone())?;
         Ok(match scale {
-            None => {
-                let words = data.cpu::<u32>().chunks_exact(args.corpus.words());
-                Panel::Codes(words.flat_map(doubles).collect())
-            }
+            None => Panel::Codes(data),
             Some(scale) => Panel::Floats(data, scale),
         })
     }
-}
-
-fn doubles(words: &[u32]) -> impl Iterator<Item = u64> {
-    words.chunks(2).map(|w| w[0] as u64 | (*w.get(1).unwrap_or(&0) as u64) << 32)
 }
 
 /// What a worker keeps between tiles.
@@ -148,37 +147,9 @@ struct Scorer<'a> {
     args: &'a Args<'a>,
     queries: &'a Range<usize>,
     panel: &'a Panel,
+    way: Way,
     bias: Option<&'a [f32]>,
     found: Vec<Selector>,
-    /// What a score must exceed: NaN while any may enter.
-    limits: Vec<f32>,
-    /// What a distance must be below.
-    counts: Vec<u64>,
-}
-
-impl<'a> Scorer<'a> {
-    fn new(args: &'a Args<'a>, queries: &'a Range<usize>, panel: &'a Panel, k: usize) -> Self {
-        let mut scorer = Scorer {
-            args,
-            queries,
-            panel,
-            bias: args.search.bias.map(Tensor::cpu::<f32>),
-            found: vec![Selector::new(k, args.floor); queries.len()],
-            limits: vec![f32::NAN; queries.len()],
-            counts: vec![u64::MAX; queries.len()],
-        };
-        (0..queries.len()).for_each(|q| scorer.limit(q));
-        scorer
-    }
-
-    /// Takes over what a query's selector demands.
-    fn limit(&mut self, q: usize) {
-        self.limits[q] = score((self.found[q].threshold() >> 32) as u32);
-        // A bias may make up for any distance.
-        if self.bias.is_none() && !self.limits[q].is_nan() {
-            self.counts[q] = -self.limits[q] as u64;
-        }
-    }
 }
 
 impl Worker<Tile<'_>> for Scorer<'_> {
@@ -189,7 +160,9 @@ impl Worker<Tile<'_>> for Scorer<'_> {
     fn tile(&mut self, (chunk, rows): &Tile<'_>) {
         let words = self.args.corpus.words();
         let codes = chunk.rows.cpu::<u32>();
-        let (mut wide, mut narrow) = (Vec::new(), Vec::new());
+        let mut side_by_side = vec![[0; BLOCK]; words];
+        let mut limits: Vec<f32> = (0..self.found.len()).map(|q| self.limit(q)).collect();
+        let mut distances: Vec<u32> = limits.iter().map(|&limit| distance(limit)).collect();
         for start in rows.clone().step_by(BLOCK) {
             let count = BLOCK.min(rows.end - start);
             let row = chunk.start + start;
@@ -198,41 +171,30 @@ impl Worker<Tile<'_>> for Scorer<'_> {
             }
             let block = &codes[start * words..][..count * words];
             match self.panel {
-                Panel::Codes(queries) => {
-                    let wides = words.div_ceil(2);
-                    wide.resize(wides, [0u64; BLOCK]);
-                    for (lane, code) in block.chunks_exact(words).enumerate() {
-                        wide.iter_mut().zip(doubles(code)).for_each(|(to, w)| to[lane] = w);
-                    }
-                    distances(
-                        &wide,
-                        queries,
-                        #[inline(always)]
-                        |q, distances| {
-                            if below(distances, self.counts[q]) {
-                                self.offer(q, row, distances[..count].iter().map(|&d| -(d as f32)));
-                            }
-                        },
-                    );
-                }
+                Panel::Codes(queries) => self.way.below(
+                    block,
+                    &mut side_by_side,
+                    queries.cpu::<u32>(),
+                    &mut distances,
+                    #[inline(always)]
+                    |q, below, found| {
+                        distance(self.offer(q, row, below, |lane| -(found[lane] as f32)))
+                    },
+                ),
                 Panel::Floats(queries, scale) => {
-                    narrow.resize(words, [0u32; BLOCK]);
-                    for (lane, code) in block.chunks_exact(words).enumerate() {
-                        narrow.iter_mut().zip(code).for_each(|(to, &w)| to[lane] = w);
-                    }
+                    self.way.lay(block, &mut side_by_side);
                     let queries = queries.cpu::<f32>().chunks_exact(self.args.corpus.bits());
                     let scale = scale.cpu::<f32>();
                     vectorize(
                         #[inline(always)]
                         || {
                             for (q, (query, scale)) in queries.zip(scale).enumerate() {
-                                let sums = sums(&narrow, query).map(|sum| sum * scale);
+                                let sums = sums(&side_by_side, query).map(|sum| sum * scale);
                                 // A NaN limit lets everything pass; a NaN score is turned away below.
-                                let limit =
-                                    if self.bias.is_some() { f32::NAN } else { self.limits[q] };
-                                let beaten = sums.iter().map(|&s| (limit >= s) as u32);
+                                let beaten = sums.iter().map(|&s| (limits[q] >= s) as u32);
                                 if beaten.sum::<u32>() < BLOCK as u32 {
-                                    self.offer(q, row, sums[..count].iter().copied());
+                                    let all = u32::MAX >> (BLOCK - count);
+                                    limits[q] = self.offer(q, row, all, |lane| sums[lane]);
                                 }
                             }
                         },
@@ -244,11 +206,28 @@ impl Worker<Tile<'_>> for Scorer<'_> {
 }
 
 impl Scorer<'_> {
-    /// Offers the scores of rows `row` and following to a query.
+    /// What a query's scores must exceed: NaN while any may enter, as a bias may make up for any score.
+    fn limit(&self, q: usize) -> f32 {
+        match self.bias {
+            Some(_) => f32::NAN,
+            None => score((self.found[q].threshold() >> 32) as u32),
+        }
+    }
+
+    /// Offers the scores of some of the rows from `row` on to a query, a bit for each. Gives the query's next limit.
     #[inline(never)]
-    fn offer(&mut self, q: usize, row: usize, scores: impl Iterator<Item = f32>) {
+    fn offer(
+        &mut self,
+        q: usize,
+        row: usize,
+        mut lanes: u32,
+        scores: impl Fn(usize) -> f32,
+    ) -> f32 {
         let selector = &mut self.found[q];
-        for (row, score) in (row..).zip(scores) {
+        while lanes != 0 {
+            let lane = lanes.trailing_zeros() as usize;
+            lanes &= lanes - 1;
+            let (row, score) = (row + lane, scores(lane));
             let score = self.bias.map_or(score, |bias| score + bias[row]);
             let entry = entry(key(score), row as u32);
             if entry > selector.threshold()
@@ -257,14 +236,13 @@ impl Scorer<'_> {
                 selector.push(entry);
             }
         }
-        self.limit(q);
+        self.limit(q)
     }
 }
 
-/// Whether one of them is below a limit.
-#[inline(always)]
-fn below(distances: &[u64; BLOCK], limit: u64) -> bool {
-    distances.iter().fold(0, |any, &d| any | (d < limit) as u64) != 0
+/// What a distance must be below for its negative to exceed a limit.
+fn distance(limit: f32) -> u32 {
+    if limit.is_nan() { u32::MAX } else { -limit as u32 }
 }
 
 /// `sum_i q_i s_i` of 32 codes, side by side, in the order of the bits.
