@@ -16,21 +16,30 @@ fn lines<T>(values: &[T]) -> std::slice::Chunks<'_, T> {
     values.chunks(LINE * size_of::<f32>() / size_of::<T>())
 }
 
-/// Asks memory for values that are needed later, and does not wait for them as [`fetch`] does.
-#[cfg(target_arch = "x86_64")]
+/// Asks memory for values that are needed later, and does not wait for them as [`fetch`] does. Processors whose hints are not in
+/// stable Rust fetch them.
 #[inline(always)]
-#[allow(unsafe_code)]
 pub(crate) fn prefetch<T: bytemuck::NoUninit>(values: &[T]) {
-    use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
-    for line in lines(values) {
-        // SAFETY: every x86-64 has this hint, which changes nothing that a program can see and faults on no address.
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast()) }
+    match cfg!(target_arch = "x86_64") {
+        true => prefetch_after(values, 0),
+        false => fetch(values),
     }
 }
 
-/// Fetches values: other processors' hints are not in stable Rust.
-#[cfg(not(target_arch = "x86_64"))]
+/// Asks memory for what lies so many bytes after each of the values, of this slice or not, while these are used. Nothing
+/// on processors whose hints are not in stable Rust.
 #[inline(always)]
-pub(crate) fn prefetch<T: bytemuck::NoUninit>(values: &[T]) {
-    fetch(values);
+pub(crate) fn prefetch_after<T>(values: &[T], bytes: usize) {
+    #[cfg(target_arch = "x86_64")]
+    for line in lines(values) {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        let address = line.as_ptr().cast::<i8>().wrapping_add(bytes);
+        #[allow(unsafe_code)]
+        // SAFETY: every x86-64 has this hint, which changes nothing that a program can see and faults on no address.
+        unsafe {
+            _mm_prefetch::<_MM_HINT_T1>(address);
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (values, bytes);
 }

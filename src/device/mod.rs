@@ -1,7 +1,7 @@
 //! Devices: where tensors live and operations run.
 //!
 //! This module and its children hold the crate's only `unsafe` code: calls of the CUDA driver, trusted shader modules,
-//! file mappings and hints to the cache.
+//! file mappings, hints to the cache and instructions of CPUs.
 
 pub(crate) mod cache;
 pub(crate) mod cpu;

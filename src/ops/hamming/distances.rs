@@ -131,7 +131,8 @@ mod x86 {
     use pulp::{NullaryFnOnce, Simd, u32x16};
 
     use super::{BLOCK, Block};
-    use crate::device::simd::{Popcnt, prefetch};
+    use crate::device::cache::prefetch_after;
+    use crate::device::simd::Popcnt;
 
     /// Bytes from what is read to what is asked for: a few blocks, as measured.
     const AHEAD: usize = 8 << 10;
@@ -157,7 +158,7 @@ mod x86 {
             let eights = rows.chunks_exact(8 * words);
             super::lay(eights.remainder(), rows.len() / words / 8 * 8, 0, to);
             for (part, rows) in eights.enumerate() {
-                prefetch(rows, AHEAD);
+                prefetch_after(rows, AHEAD);
                 let fours: [&[[u32; 4]]; 8] =
                     std::array::from_fn(|i| rows[i * words..][..words].as_chunks().0);
                 for (w, to) in to.as_chunks_mut::<4>().0.iter_mut().enumerate() {
@@ -200,7 +201,7 @@ mod x86 {
             // No distance is as great, nor below any limit.
             let mut counts = [u32::MAX; BLOCK];
             for (count, row) in counts.iter_mut().zip(self.rows.chunks_exact(self.query.len())) {
-                prefetch(row, AHEAD);
+                prefetch_after(row, AHEAD);
                 let (row, rest) = row.as_chunks::<16>();
                 let mut sum = simd.splat_u32s(0);
                 if !rest.is_empty() {

@@ -9,7 +9,7 @@ use std::ops::Range;
 use super::corpus::{Chunk, Compared};
 use super::prepare::prepare;
 use super::{Args, Metric};
-use crate::device::cache::prefetch;
+use crate::device::cache::prefetch_after;
 use crate::dtype::with_float;
 use crate::ops::dots::{self, Group, QUERIES, ROWS, Sums};
 use crate::ops::math::{fitting, widen};
@@ -141,11 +141,9 @@ impl Scorer<'_> {
         let mut decoded = std::mem::take(&mut self.decoded);
         for at in (0..stored.len()).step_by(step) {
             let piece = &stored[at..][..step.min(stored.len() - at)];
-            let ahead = if panels == 1 { AHEAD / size_of::<T>() } else { step };
-            let ahead = stored.get(at + ahead..).unwrap_or(&[]);
-            let ahead = &ahead[..piece.len().min(ahead.len())];
-            let mut ahead = ahead.chunks(piece.len().div_ceil(panels));
-            let mut ask = || ahead.next().into_iter().for_each(prefetch);
+            let ahead = if panels == 1 { AHEAD } else { step * size_of::<T>() };
+            let mut parts = piece.chunks(piece.len().div_ceil(panels));
+            let mut ask = || parts.next().into_iter().for_each(|p| prefetch_after(p, ahead));
             ask();
             let rows = match bytemuck::try_cast_slice(piece) {
                 Ok(rows) if T::DTYPE == DType::F32 => rows,

@@ -294,7 +294,7 @@ impl<'a> Scorer<'a> {
         let maxima = args.how.best == Best::Max && args.want == Want::Queries;
         let step = fitting(PIECE, words, BLOCK);
         for (i, rows) in rows.chunks(step * words).enumerate() {
-            fetch(bytemuck::cast_slice(rows));
+            fetch(rows);
             let count = rows.len() / words;
             let start = tile.start + i * step;
             let scale = tokens.inners(start..start + count, padding);
