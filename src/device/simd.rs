@@ -4,11 +4,11 @@
 pub(crate) use popcnt::Popcnt;
 
 /// Asks for what lies `ahead` bytes after each line of `data`, to be brought into the second-level cache.
+#[cfg(target_arch = "x86_64")]
 #[inline(always)]
 pub(crate) fn prefetch<T>(data: &[T], ahead: usize) {
-    #[cfg(target_arch = "x86_64")]
+    use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
     for line in (0..size_of_val(data)).step_by(64) {
-        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
         let address = data.as_ptr().cast::<i8>().wrapping_add(ahead + line);
         #[allow(unsafe_code)]
         // SAFETY: every x86-64 has the instruction, and it reads nothing: it takes any address.
@@ -16,8 +16,6 @@ pub(crate) fn prefetch<T>(data: &[T], ahead: usize) {
             _mm_prefetch::<_MM_HINT_T1>(address);
         }
     }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = (data, ahead);
 }
 
 #[cfg(target_arch = "x86_64")]
