@@ -380,9 +380,9 @@ mod tests {
                         let (mut room, mut limits) = (vec![[0; BLOCK]; words], before.to_vec());
                         let mut seen = Vec::new();
                         way.below(&codes, &mut room, queries, &mut limits, |q, below, found| {
-                            for row in 0..rows {
-                                assert_eq!(found[row], naive(7 - count + q, row), "{way:?}");
-                            }
+                            let want: Vec<u32> =
+                                (0..rows).map(|row| naive(7 - count + q, row)).collect();
+                            assert_eq!(found[..rows], want, "{way:?}");
                             seen.push((q, below));
                             q as u32
                         });
