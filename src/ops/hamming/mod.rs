@@ -32,23 +32,23 @@
 //! bytes, 1.000. No distances are written; distances are formed without bank conflicts.
 //!
 //! # Measured
-//! On one thread of an Intel Xeon (AVX-512 with VPOPCNTDQ), 1 000 000 random codes: CPU time of the loops that count and
-//! select, the least of three turns on a machine with other work, beside AVX2's way, faiss-cpu 1.15.1's `IndexBinaryFlat`
-//! and a plain read of the codes, which is not asked for ahead:
+//! On two cores of an Intel Xeon (AVX-512 with VPOPCNTDQ), 1 000 000 random codes, median, beside faiss-cpu 1.15.1's
+//! `IndexBinaryFlat` in the same run (`benches/results/intel-xeon-processor/2026-11-30-hamming.md`):
 //!
-//! | bits | queries | k | AVX-512 | AVX2 | faiss | read |
-//! |---:|---:|---:|---:|---:|---:|---:|
-//! | 1024 | 1 | 10 | 13.9 ms | 18.0 ms | 20.7 ms | 13.7 ms |
-//! | 1024 | 16 | 10 | 35.6 ms | 80.4 ms | 160 ms | |
-//! | 1024 | 16 | 100 | 35.1 ms | 81.4 ms | 199 ms | |
-//! | 1024 | 256 | 10 | 321 ms | 1.12 s | 2.77 s | |
-//! | 256 | 16 | 10 | 11.0 ms | 24.9 ms | 30.4 ms | |
-//! | 256 | 256 | 100 | 97.0 ms | 310 ms | 523 ms | |
+//! | bits | queries | k | time | faiss |
+//! |---:|---:|---:|---:|---:|
+//! | 1024 | 1 | 10 | 5.23 ms | 21.1 ms |
+//! | 1024 | 16 | 10 | 20.8 ms | 94.2 ms |
+//! | 1024 | 16 | 100 | 18.8 ms | 91.2 ms |
+//! | 1024 | 256 | 10 | 168 ms | 1.42 s |
+//! | 256 | 16 | 10 | 5.19 ms | 16.9 ms |
+//! | 256 | 256 | 100 | 54.6 ms | 256 ms |
 //!
 //! On an NVIDIA H100, by CUDA events, beside PyTorch 2.11's product of f16 signs and `topk`: 1 000 000 codes of 1024 bits, k 10: one query
 //! 148 µs (853 µs), 256 1.57 ms (2.85 ms), 4096 14.0 ms (43.7 ms); 256 bits, 1024 queries, k 100: 9.19 ms (8.48 ms).
 //!
-//! On two cores of an AMD EPYC (AVX2), float queries, 4 by 100 000 codes of 1024 bits: 12.6 ms; hashing 10 000 vectors of 384 dimensions to 384 bits: 62.5 ms.
+//! Float queries on the same Xeon, 4 by 100 000 codes of 1024 bits: 13.6 ms. Hashing 10 000 vectors of 384 dimensions to 384
+//! bits: 56.6 ms.
 //!
 //! # Limits
 //! Rows of a corpus are fewer than 2^32 - 1; on wgpu a code must fit a binding.

@@ -87,12 +87,12 @@
 //! | f16, 32 tokens by 1000 of 300 | 53 µs | 35 µs | 79 µs |
 //! | 32 tokens by 100 000 of 128 behind a codec of 2 bits | 2.66 ms | | 276 ms |
 //!
-//! On the CPU again, f32 on both sides: 48.9 ms for 32 tokens by 1000 of 300. By storage, on one thread of an Intel Xeon
-//! (Sapphire Rapids, AVX-512) that others use too, the least of several runs:
+//! On two cores of an Intel Xeon (AVX-512 with VNNI and VPOPCNTDQ), where maxsim-cpu takes 33.5 ms for f32 and PyTorch 34.1 ms
+//! (`benches/results/intel-xeon-processor/2026-11-30-maxsim.md`):
 //!
-//! | 32 tokens by 1000 of 300, stored as | f32 | f16 | bf16 | int8 | binary |
-//! |---|---:|---:|---:|---:|---:|
-//! | time | 35.3 ms | 28.6 ms | 31.3 ms | 10.2 ms | 2.6 ms |
+//! | 32 tokens by 1000 of 300, stored as | f32 | f16 | bf16 | int8 | binary | 2 bits behind a codec | f32, both sides |
+//! |---|---:|---:|---:|---:|---:|---:|---:|
+//! | time | 23.5 ms | 16.3 ms | 19.4 ms | 4.85 ms | 1.49 ms | 31.6 ms | 27.5 ms |
 //!
 //! Limits: the dimension is a multiple of 8 (binary: 32) up to 1024; both sides are stored alike ([`Tokens::to_storage`]
 //! converts), or documents are compressed; fewer than 2^32 scores a call. A tile never spans two documents, so that documents
