@@ -13,6 +13,8 @@ pub(crate) mod host;
 mod kernels;
 pub(crate) mod mapping;
 mod opened;
+#[cfg(test)]
+pub(crate) mod required;
 pub(crate) mod simd;
 pub(crate) mod threads;
 mod transfers;

@@ -282,8 +282,7 @@ fn eval_reports_every_figure() {
     assert!(text.contains("nDCG@10     1.0000"), "{text}");
     // Every other device ranks as the CPU does.
     for device in ["cuda", "wgpu"] {
-        if nearkin::Device::by_name(device).is_err() {
-            eprintln!("skipped: no {device}");
+        if common::required(device, nearkin::Device::by_name(device)).is_none() {
             continue;
         }
         let other = args.map(|arg| if arg == "cpu" { device } else { arg });
@@ -316,8 +315,7 @@ fn eval_of_late_interaction_and_cur_finds_what_the_queries_are() {
     let data = collection(&folder);
     let model = golden("bert");
     for device in ["cpu", "cuda", "wgpu"] {
-        if nearkin::Device::by_name(device).is_err() {
-            eprintln!("skipped: no {device}");
+        if common::required(device, nearkin::Device::by_name(device)).is_none() {
             continue;
         }
         let eval = |more: &[&str]| -> Value {
@@ -377,8 +375,7 @@ fn hashed_vectors_are_found_by_their_codes() {
         "embed", "--model", &model, "--input", &texts, "--output", &vectors, "--device", "cpu",
     ]);
     for device in ["cpu", "cuda", "wgpu"] {
-        if nearkin::Device::by_name(device).is_err() {
-            eprintln!("skipped: no {device}");
+        if common::required(device, nearkin::Device::by_name(device)).is_none() {
             continue;
         }
         for keep in ["codes", "f16"] {
@@ -413,8 +410,7 @@ fn search_by_maxsim_finds_each_text_itself() {
     let embed = ["embed", "--model", &model, "--input", &texts, "--output", &out];
     succeed(&[&embed[..], &["--device", "cpu", "--tokens"]].concat());
     for device in ["cpu", "cuda", "wgpu"] {
-        if nearkin::Device::by_name(device).is_err() {
-            eprintln!("skipped: no {device}");
+        if common::required(device, nearkin::Device::by_name(device)).is_none() {
             continue;
         }
         let search = ["search", "--index", &out, "--queries", &out, "--metric", "maxsim"];

@@ -6,22 +6,14 @@ use std::process::Command;
 use nearkin::Device;
 use ptx_emulator::client::Emulator;
 
+use crate::common::{own_options, required};
+
 /// Marks a process that [`alone`] started.
 const ALONE: &str = "NEARKIN_TEST_ALONE";
 
 /// The first CUDA device, opened for this test; where there is none the test says so and ends.
 pub fn cuda() -> Option<Device> {
-    let required = std::env::var("NEARKIN_REQUIRE").unwrap_or_default();
-    match Device::cuda_with(0, crate::common::own_options()) {
-        Ok(device) => Some(device),
-        Err(e) if required.split(',').any(|d| d == "cuda") => {
-            panic!("NEARKIN_REQUIRE names cuda, but: {e}")
-        }
-        Err(e) => {
-            eprintln!("skipped: {e}");
-            None
-        }
-    }
+    required("cuda", Device::cuda_with(0, own_options()))
 }
 
 /// The emulator's control; none where the driver is a GPU's.

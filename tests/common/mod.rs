@@ -1,6 +1,8 @@
 //! What every test binary shares: the devices there are, random data, tolerances.
 #![allow(dead_code)]
 
+#[path = "../../src/device/required.rs"]
+mod required;
 pub mod weights;
 
 use std::path::{Path, PathBuf};
@@ -8,6 +10,8 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use nearkin::{DType, Device, DeviceOptions, Error, Tensor};
+
+pub(crate) use self::required::required;
 
 /// The devices operations are tested on, each with a name for messages. On wgpu also the paths an adapter with
 /// fewer features would take, and one whose bindings are so small that operations must split their work.
@@ -75,21 +79,6 @@ pub fn open_wgpu(options: DeviceOptions) -> Result<Device, Error> {
 
 fn wgpu_with(options: DeviceOptions) -> Option<Device> {
     required("wgpu", open_wgpu(options))
-}
-
-fn required(name: &str, device: Result<Device, Error>) -> Option<Device> {
-    match device {
-        Ok(device) => Some(device),
-        Err(e) => {
-            let required = std::env::var("NEARKIN_REQUIRE").unwrap_or_default();
-            assert!(
-                !required.split(',').any(|d| d == name),
-                "NEARKIN_REQUIRE names {name}, but: {e}"
-            );
-            eprintln!("skipped on {name}: {e}");
-            None
-        }
-    }
 }
 
 /// Where the fixtures are: the repository, or what `NEARKIN_ROOT` names where tests run on another machine than built
@@ -198,6 +187,20 @@ pub fn assert_close(what: &str, got: &[f32], want: &[f64], tolerance: impl Fn(us
             (g.is_nan() && w.is_nan()) || (g as f64 - w).abs() <= tolerance(i) || g as f64 == w;
         assert!(same, "{what}: element {i} is {g}, expected {w}, tolerance {:e}", tolerance(i));
     }
+}
+
+/// Asserts that two results are the same bit for bit: 0 is not -0, and a NaN is the same NaN.
+pub fn assert_bits(what: &str, got: &[f32], want: &[f32]) {
+    assert_eq!(got.len(), want.len(), "{what}: length");
+    for (i, (g, w)) in got.iter().zip(want).enumerate() {
+        assert!(g.to_bits() == w.to_bits(), "{what}: element {i} is {g:e}, not the bits of {w:e}");
+    }
+}
+
+/// Asserts that a query found the same rows with the same bits of scores.
+pub fn assert_same_hits(what: &str, got: (&[u64], &[f32]), want: (&[u64], &[f32])) {
+    assert_eq!(got.0, want.0, "{what}: rows");
+    assert_bits(what, got.1, want.1);
 }
 
 /// Every float dtype.

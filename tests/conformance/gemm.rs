@@ -2,7 +2,9 @@ use nearkin::ops::gemm::{Activation, Epilogue, Packed, gemm};
 use nearkin::{DType, Device, Error, Tensor};
 use proptest::prelude::*;
 
-use crate::common::{FLOATS, Rng, assert_close, device, devices, main_devices, normals, tensor};
+use crate::common::{
+    FLOATS, Rng, assert_bits, assert_close, device, devices, main_devices, normals, tensor,
+};
 use crate::oracle::gemm as oracle;
 
 const ACTIVATIONS: [Activation; 7] = [
@@ -320,14 +322,15 @@ fn a_row_gives_the_same_bits_in_any_batch() {
                 1..200,
             ] {
                 let part = run(rows.clone());
-                assert_eq!(part, whole[rows.start * n..rows.end * n], "{name} k {k} rows {rows:?}");
+                let what = format!("{name} k {k} rows {rows:?}");
+                assert_bits(&what, &part, &whole[rows.start * n..rows.end * n]);
             }
             // As matrices of a batch.
             let (a, _) = tensor(device, dtype, &[8, 25, k], &data);
             let epilogue =
                 Epilogue { bias: Some(&bias), activation: Activation::Gelu, ..Default::default() };
             let batched = gemm(&a, &b, &epilogue).unwrap().to_vec::<f32>().unwrap();
-            assert_eq!(batched, whole, "{name} k {k} batched");
+            assert_bits(&format!("{name} k {k} batched"), &batched, &whole);
             let copies: Vec<f32> = b.to_vec::<f32>().unwrap().repeat(8);
             let (copies, _) = tensor(device, DType::F32, &[8, n, k], &copies);
             let batched = gemm(&a, &copies, &epilogue).unwrap().to_vec::<f32>().unwrap();

@@ -2,7 +2,9 @@ use nearkin::ops::norm::{l2_normalize, layer_norm, rms_norm};
 use nearkin::{DType, Error, Tensor};
 use proptest::prelude::*;
 
-use crate::common::{FLOATS, Rng, assert_close, devices, main_devices, normals, tensor};
+use crate::common::{
+    FLOATS, Rng, assert_bits, assert_close, devices, main_devices, normals, tensor,
+};
 use crate::oracle::norm as oracle;
 
 proptest! {
@@ -76,7 +78,7 @@ fn a_row_gives_the_same_bits_in_any_batch() {
         for row in [0, 1, 17, 299] {
             let (one, _) = tensor(device, DType::F32, &[1, 77], &data[row * 77..][..77]);
             let one = l2_normalize(&one, 1e-12).unwrap().to_vec::<f32>().unwrap();
-            assert_eq!(one, whole[row * 77..][..77], "{name} row {row}");
+            assert_bits(&format!("{name} row {row}"), &one, &whole[row * 77..][..77]);
         }
     }
 }

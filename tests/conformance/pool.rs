@@ -2,7 +2,7 @@ use nearkin::ops::pool::{Pooling, pool};
 use nearkin::{DType, Device, Error, Offsets, Tensor};
 use proptest::prelude::*;
 
-use crate::common::{Rng, assert_close, devices, main_devices, normals, tensor};
+use crate::common::{Rng, assert_bits, assert_close, devices, main_devices, normals, tensor};
 use crate::oracle::pool as oracle;
 
 proptest! {
@@ -62,7 +62,7 @@ fn sequences_that_span_windows_give_the_same_bits() {
         let all: Vec<Vec<f32>> =
             devices().iter().map(|(_, d)| batch(d, &lengths, 307, how)).collect();
         for (got, (name, _)) in all.iter().zip(devices()).skip(2) {
-            assert!(*got == all[1], "{how:?} on {name} differs from {}", devices()[1].0);
+            assert_bits(&format!("{how:?} on {name}"), got, &all[1]);
         }
         let (x, xs) = normals(&Device::cpu(), DType::F32, &[3300, 307], &mut Rng(9));
         let bounds = Offsets::from_lengths(x.device(), &lengths).unwrap();
@@ -95,7 +95,7 @@ fn a_sequence_gives_the_same_bits_in_any_batch() {
         for how in [Pooling::Mean, Pooling::Max, Pooling::Cls, Pooling::Last] {
             let alone = batch(device, &[900], 307, how);
             let packed = batch(device, &[900, 3, 0, 1500, 17], 307, how);
-            assert_eq!(alone, packed[..307], "{name} {how:?}");
+            assert_bits(&format!("{name} {how:?}"), &alone, &packed[..307]);
         }
     }
 }

@@ -2,7 +2,9 @@ use nearkin::ops::topk::{Bitmap, Corpus, Filter, Hits, Metric, Rows, Search, top
 use nearkin::{DType, Device, DeviceOptions, Error, MatmulPrecision, Tensor};
 use proptest::prelude::*;
 
-use crate::common::{FLOATS, Rng, devices, main_devices, normals, tensor};
+use crate::common::{
+    FLOATS, Rng, assert_same_hits, devices, main_devices, normals, required, tensor,
+};
 use crate::oracle::topk as oracle;
 
 const METRICS: [(Metric, oracle::Metric); 3] = [
@@ -179,15 +181,19 @@ fn neither_batch_nor_chunks_nor_k_change_a_bit() {
                 topk(&queries, corpus, metric, &search).unwrap()
             };
             let all = hits(&whole, &queries, 20);
-            assert_eq!(all, hits(&chunked, &queries, 20), "{name} {metric:?}: chunks");
+            let parts = hits(&chunked, &queries, 20);
             let longer = hits(&chunked, &queries, 300);
+            let what = |how: &str, q: usize| format!("{name} {metric:?}: query {q} {how}");
+            for q in 0..70 {
+                assert_same_hits(&what("of a corpus in chunks", q), parts.get(q), all.get(q));
+            }
             for q in [0, 1, 31, 32, 69] {
                 let one = hits(&whole, &queries[q * dim..][..dim], 20);
-                assert_eq!(one.get(0), all.get(q), "{name} {metric:?}: query {q} alone");
+                assert_same_hits(&what("alone", q), one.get(0), all.get(q));
                 let few = hits(&chunked, &queries[q / 2 * dim..][..(q - q / 2 + 1) * dim], 20);
-                assert_eq!(few.get(q - q / 2), all.get(q), "{name} {metric:?}: query {q} of few");
+                assert_same_hits(&what("of few", q), few.get(q - q / 2), all.get(q));
                 let (ids, scores) = longer.get(q);
-                assert_eq!((&ids[..20], &scores[..20]), all.get(q), "{name} {metric:?}: k");
+                assert_same_hits(&what("of more", q), (&ids[..20], &scores[..20]), all.get(q));
             }
         }
     }
@@ -300,10 +306,8 @@ fn lower_precision_depends_on_the_query_alone() {
         (Medium, DType::BF16, 64),
     ] {
         let options = DeviceOptions { matmul_precision: precision, ..Default::default() };
-        let Ok(device) = Device::by_name_with("cuda", options) else {
-            eprintln!("skipped: no CUDA device");
-            return;
-        };
+        let opened = Device::by_name_with("cuda", options);
+        let Some(device) = required("cuda", opened) else { return };
         for metric in [Metric::Dot, Metric::Cosine] {
             let mut rng = Rng(12);
             let (rows, xs) = normals(&device, dtype, &[777, dim], &mut rng);

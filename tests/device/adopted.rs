@@ -5,17 +5,12 @@ use nearkin::ops::topk::Metric;
 use nearkin::search::FlatIndex;
 use nearkin::{DType, Device, DeviceOptions, Error, Tensor};
 
-use crate::common::{Rng, own_options};
+use crate::common::{Rng, own_options, required};
 
 /// The engine's adapter.
 fn adapter() -> Option<wgpu::Adapter> {
     let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
-    let found = pollster::block_on(instance.request_adapter(&Default::default())).ok();
-    if found.is_none() {
-        assert!(!std::env::var("NEARKIN_REQUIRE").unwrap_or_default().contains("wgpu"));
-        eprintln!("skipped: no wgpu adapter");
-    }
-    found
+    required("wgpu", pollster::block_on(instance.request_adapter(&Default::default())))
 }
 
 /// What an engine opens.
@@ -181,10 +176,7 @@ fn a_device_of_the_requirements_searches() {
 /// A submission that fails takes the launches of others with it; their results must not be read as if they were there.
 #[test]
 fn after_a_failed_submission_nothing_is_read() {
-    let Ok(device) = Device::wgpu_with(0, own_options()) else {
-        eprintln!("skipped: no wgpu adapter");
-        return;
-    };
+    let Some(device) = required("wgpu", Device::wgpu_with(0, own_options())) else { return };
     let tensor = || Tensor::from_slice(&device, &[1, 2], &[3f32, 4.0]).unwrap();
     let (ours, doomed) = (tensor(), tensor());
     let innocent = l2_normalize(&ours, 1e-12).unwrap();
@@ -202,10 +194,7 @@ fn after_a_failed_submission_nothing_is_read() {
 /// A buffer of the engine's that is gone is an error of the call that needs it, and of no other.
 #[test]
 fn a_buffer_that_was_destroyed_fails_its_own_operation() {
-    let Ok(device) = Device::wgpu_with(0, own_options()) else {
-        eprintln!("skipped: no wgpu adapter");
-        return;
-    };
+    let Some(device) = required("wgpu", Device::wgpu_with(0, own_options())) else { return };
     let theirs = buffer(device.as_wgpu().unwrap().0, 8, SHARED);
     let x = Tensor::from_wgpu_buffer(&device, DType::F32, &[1, 2], theirs.clone()).unwrap();
     theirs.destroy();
@@ -214,10 +203,7 @@ fn a_buffer_that_was_destroyed_fails_its_own_operation() {
 
 #[test]
 fn a_lost_device_is_a_typed_error() {
-    let Ok(device) = Device::wgpu_with(0, own_options()) else {
-        eprintln!("skipped: no wgpu adapter");
-        return;
-    };
+    let Some(device) = required("wgpu", Device::wgpu_with(0, own_options())) else { return };
     let x = Tensor::from_slice(&device, &[1, 2], &[3f32, 4.0]).unwrap();
     device.as_wgpu().unwrap().0.destroy();
     let result = l2_normalize(&x, 1e-12).and_then(|y| y.to_vec::<f32>());

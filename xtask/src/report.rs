@@ -511,6 +511,19 @@ mod tests {
         assert_eq!(at(4_107_542_400), "2100-03-01");
     }
 
+    /// One with the harness of tests measures nothing, and says so to nobody.
+    #[test]
+    fn every_benchmark_has_a_harness_of_its_own() {
+        let manifest = read(&root().join("Cargo.toml")).unwrap();
+        let benches = files(&root().join("benches"), "rs");
+        assert!(benches.len() > 10);
+        for path in benches {
+            let name = path.file_stem().unwrap().to_string_lossy().into_owned();
+            let declared = format!("[[bench]]\nname = \"{name}\"\nharness = false\n");
+            assert!(manifest.contains(&declared), "Cargo.toml lacks {declared:?}");
+        }
+    }
+
     #[test]
     fn times_have_three_digits() {
         assert_eq!(time(37.3829), "37.4 s");

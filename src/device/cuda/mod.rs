@@ -839,18 +839,11 @@ impl crate::Tensor {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::device::required::required;
 
     /// The first device, if there is one.
     pub(super) fn device() -> Option<CudaDevice> {
-        match CudaDevice::open(0, &DeviceOptions::default()) {
-            Ok(device) => Some(device),
-            Err(e) => {
-                let required = std::env::var("NEARKIN_REQUIRE").unwrap_or_default();
-                assert!(!required.split(',').any(|d| d == "cuda"), "NEARKIN_REQUIRE: {e}");
-                eprintln!("skipped: {e}");
-                None
-            }
-        }
+        required("cuda", CudaDevice::open(0, &DeviceOptions::default()))
     }
 
     #[test]

@@ -235,6 +235,7 @@ fn run<S: Spec>(gpu: &Arc<CudaDevice>, args: &Args<'_>, spec: S, slot: usize) ->
 mod tests {
     use super::*;
     use crate::device::Backend;
+    use crate::device::required::required;
     use crate::ops::attention::{Attention, Heads, Mask, part};
     use crate::{Device, DeviceOptions, Offsets};
 
@@ -249,10 +250,7 @@ mod tests {
     fn every_tile_gives_the_same_bits() {
         let options =
             DeviceOptions { matmul_precision: MatmulPrecision::Medium, ..Default::default() };
-        let Ok(device) = Device::cuda_with(0, options) else {
-            eprintln!("skipped: no CUDA device");
-            return;
-        };
+        let Some(device) = required("cuda", Device::cuda_with(0, options)) else { return };
         let Backend::Cuda(gpu) = device.backend() else { unreachable!() };
         for (dim, causal, window, infinite) in [
             (24, false, None, false),

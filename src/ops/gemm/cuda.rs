@@ -227,6 +227,7 @@ pub(crate) fn number(activation: Activation) -> u32 {
 mod tests {
     use super::*;
     use crate::device::Backend;
+    use crate::device::required::required;
     use crate::ops::gemm::Epilogue;
     use crate::{Device, DeviceOptions};
 
@@ -239,10 +240,8 @@ mod tests {
     /// product in f64 of the operands as they enter, and with the others bit for bit.
     #[test]
     fn every_tile_gives_the_same_bits() {
-        let Ok(device) = Device::cuda_with(0, DeviceOptions::default()) else {
-            eprintln!("skipped: no CUDA device");
-            return;
-        };
+        let opened = Device::cuda_with(0, DeviceOptions::default());
+        let Some(device) = required("cuda", opened) else { return };
         let Backend::Cuda(gpu) = device.backend() else { unreachable!() };
         use DType::{BF16, F16, F32};
         let on = |core, parts| Product { core, parts };

@@ -241,6 +241,7 @@ fn bind<'a>(gpu: &WgpuDevice, tensor: &'a Tensor, elements: Range<usize>) -> (u3
 mod tests {
     use super::*;
     use crate::device::Backend;
+    use crate::device::required::required;
     use crate::ops::gemm::Epilogue;
     use crate::{Device, DeviceOptions};
 
@@ -248,10 +249,8 @@ mod tests {
     /// of additions is the same, and with each other bit for bit.
     #[test]
     fn every_tile_gives_the_same_bits() {
-        let Ok(device) = Device::wgpu_with(0, DeviceOptions::default()) else {
-            eprintln!("skipped: no wgpu adapter");
-            return;
-        };
+        let opened = Device::wgpu_with(0, DeviceOptions::default());
+        let Some(device) = required("wgpu", opened) else { return };
         let Backend::Wgpu(gpu) = device.backend() else { unreachable!() };
         let data = |n: usize, step: u32| -> Vec<f32> {
             (0..n as u32)

@@ -1,6 +1,7 @@
 //! Every GPU moves and measures as the CPU does, bit for bit.
 
 use super::*;
+use crate::device::required::required;
 use crate::ops::length::{PLAIN, PLAIN_F16};
 use crate::ops::random::SplitMix64;
 use crate::{Device, DeviceOptions};
@@ -9,16 +10,9 @@ const FLOATS: [DType; 3] = [DType::F32, DType::F16, DType::BF16];
 
 /// The GPUs there are.
 fn gpus() -> Vec<Device> {
-    let required = std::env::var("NEARKIN_REQUIRE").unwrap_or_default();
     let mut all = Vec::new();
     for name in ["cuda", "wgpu"] {
-        match Device::by_name(name) {
-            Ok(device) => all.push(device),
-            Err(e) => {
-                assert!(!required.split(',').any(|d| d == name), "NEARKIN_REQUIRE: {e}");
-                eprintln!("skipped on {name}: {e}");
-            }
-        }
+        all.extend(required(name, Device::by_name(name)));
     }
     if Device::by_name("wgpu").is_ok() {
         let small = DeviceOptions { max_binding: Some(32 << 10), ..Default::default() };
@@ -252,10 +246,7 @@ mod parts {
 
     #[test]
     fn queries_enter_tensor_cores_as_they_should() {
-        let gpu = match Device::by_name("cuda") {
-            Ok(device) => device,
-            Err(_) => return eprintln!("skipped: no CUDA device"),
-        };
+        let Some(gpu) = required("cuda", Device::by_name("cuda")) else { return };
         let Backend::Cuda(cuda) = gpu.backend() else { unreachable!() };
         let mut random = SplitMix64(8);
         let (count, dim) = (37, 45);

@@ -299,6 +299,7 @@ impl cuda::Scan for Prepared<'_> {
 mod tests {
     use super::*;
     use crate::device::Backend;
+    use crate::device::required::required;
     use crate::ops::length::inverse_length;
     use crate::ops::select::{Found, Scored, Search};
     use crate::ops::topk::Corpus;
@@ -313,10 +314,8 @@ mod tests {
     /// bit for bit, and what a product in f64 of the operands as they enter says.
     #[test]
     fn every_tile_finds_the_same_hits() {
-        let Ok(device) = Device::cuda_with(0, DeviceOptions::default()) else {
-            eprintln!("skipped: no CUDA device");
-            return;
-        };
+        let opened = Device::cuda_with(0, DeviceOptions::default());
+        let Some(device) = required("cuda", opened) else { return };
         let Backend::Cuda(gpu) = device.backend() else { unreachable!() };
         let on = |core, count| Parts { core, count };
         // The last number: the rounding of operands as they enter.

@@ -242,19 +242,17 @@ mod tests {
 
     use super::*;
     use crate::DeviceOptions;
+    use crate::device::required::required;
     use crate::ops::select::{Bitmap, Entry, Found, Rows};
 
     fn devices() -> Vec<(&'static str, Device)> {
         let mut all = vec![("cpu", Device::cpu())];
-        let mut open = |name, device: Result<Device>| match device {
-            Ok(device) => all.push((name, device)),
-            Err(e) => eprintln!("skipped on {name}: {e}"),
-        };
+        let mut open = |name, opened| all.extend(required(name, opened).map(|d| (name, d)));
         open("cuda", Device::by_name("cuda"));
         #[cfg(feature = "wgpu")]
-        for (name, max_binding) in [("wgpu", None), ("wgpu with small bindings", Some(1 << 20))] {
+        for max_binding in [None, Some(1 << 20)] {
             let options = DeviceOptions { max_binding, ..Default::default() };
-            open(name, Device::wgpu_with(0, options));
+            open("wgpu", Device::wgpu_with(0, options));
         }
         let _ = DeviceOptions::default();
         all
