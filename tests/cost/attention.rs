@@ -2,6 +2,7 @@ use nearkin::ops::attention::{Attention, Heads, attention};
 use nearkin::{DType, Device, DeviceOptions, MatmulPrecision, Offsets, Tensor};
 
 use crate::common::{Rng, normals};
+use crate::pinned::pinned;
 use crate::{cold_bytes, emulated, launches, requested_bytes};
 
 #[test]
@@ -41,6 +42,14 @@ fn attention_reads_its_inputs_once_and_writes_no_scores() {
             // What is written is the result: no scores leave the block.
             let written = 32 * counts.global.stores.sectors;
             assert_eq!(written, matrix, "{what}: bytes written");
+            pinned(
+                &format!("attention, {what}"),
+                &[
+                    ("bytes from memory", cold),
+                    ("bytes asked for", requested_bytes(counts)),
+                    ("warp instructions", counts.warp_instructions),
+                ],
+            );
             // K and V come once for each block of queries.
             let rows = all[0].block[0] as usize / 2;
             let asked = 2 * matrix + 2 * matrix * length.div_ceil(rows) as u64;
@@ -98,6 +107,15 @@ fn on_tensor_cores_k_and_v_come_once_for_all_queries_of_a_block() {
             assert!(cold <= floor + floor / 10, "{what}: {cold} bytes from memory, floor {floor}");
             // What is written is the result: no scores leave the block.
             assert_eq!(32 * counts.global.stores.sectors, matrix, "{what}: bytes written");
+            pinned(
+                &format!("attention, tensor cores, {what}"),
+                &[
+                    ("bytes from memory", cold),
+                    ("bytes asked for", requested),
+                    ("warp instructions", counts.warp_instructions),
+                    ("multiply-adds", counts.tensor_multiply_adds),
+                ],
+            );
             let blocks = length.div_ceil(slot) as u64;
             let asked = 2 * matrix + 2 * matrix * blocks;
             assert!(
@@ -156,6 +174,16 @@ fn a_window_costs_what_its_keys_do() {
             windowed.warp_instructions,
             whole.warp_instructions
         );
+        pinned(
+            &format!("attention, {kernel}, a window of 64 in {length}, {heads} heads of {dim}"),
+            &[
+                ("bytes from memory", cold_bytes(&windowed)),
+                ("bytes asked for", asked),
+                ("warp instructions", windowed.warp_instructions),
+                ("bytes asked for in sequences", asked_whole),
+                ("warp instructions in sequences", whole.warp_instructions),
+            ],
+        );
         let matrix = (4 * length * width) as u64;
         let blocks = (length / 64) as u64;
         let most = 2 * matrix + 2 * blocks * (4 * keys * width) as u64;
@@ -190,5 +218,13 @@ fn shared_heads_come_from_memory_once() {
     let floor = (4 * offsets.total() * (2 * q_width + 2 * kv_width)) as u64;
     let cold = cold_bytes(&all[0].counts);
     println!("{heads} heads of {kv_heads}: {cold} bytes from memory, floor {floor}");
+    pinned(
+        &format!("attention, {heads} heads of {kv_heads}"),
+        &[
+            ("bytes from memory", cold),
+            ("bytes asked for", requested_bytes(&all[0].counts)),
+            ("warp instructions", all[0].counts.warp_instructions),
+        ],
+    );
     assert!(cold <= floor + floor / 10, "{cold} bytes from memory, floor {floor}");
 }

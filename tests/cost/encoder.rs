@@ -11,6 +11,7 @@ use safetensors::tensor::TensorView;
 use serde_json::json;
 
 use crate::common::{Rng, weights};
+use crate::pinned::pinned;
 use crate::{cold_bytes, emulated, launches};
 
 /// Sizes of a model.
@@ -122,6 +123,11 @@ fn forward_passes_cost_what_their_operations_must() {
             cold as f64 / fused as f64
         );
         assert!(cold <= floor + floor / 10, "{name}: {cold} bytes from memory, floor {floor}");
+        let work = all.iter().map(|l| l.counts.warp_instructions).sum();
+        pinned(
+            &format!("encoder, {name}, {tokens} tokens"),
+            &[("bytes from memory", cold), ("warp instructions", work)],
+        );
         assert!(all.iter().all(|l| l.counts.local_bytes == 0), "{name}: local memory");
     }
 }
@@ -151,6 +157,7 @@ fn costs_what_it_must(name: &str, floor: &Floor, without: &[LaunchRecord], with:
         with.len() - without.len()
     );
     assert!(of_bytes <= 1.1, "{name}: {bytes} bytes, floor {}", floor.bytes);
+    pinned(&format!("encoder, {name}"), &[("bytes from memory", bytes), ("multiply-adds", work)]);
     assert!((1.0..=1.05).contains(&of_work), "{name}: {work}, floor {}", floor.multiply_adds);
     assert!(with.iter().all(|l| l.counts.local_bytes == 0), "{name}: local memory");
 }

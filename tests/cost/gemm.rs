@@ -2,6 +2,7 @@ use nearkin::ops::gemm::{Activation, Epilogue, gemm};
 use nearkin::{DType, Device, DeviceOptions, MatmulPrecision, Tensor};
 
 use crate::common::{Rng, normals};
+use crate::pinned::pinned;
 use crate::processes::alone;
 use crate::{cold_bytes, emulated, launches, requested_bytes};
 
@@ -80,6 +81,14 @@ fn products_cost_what_their_tiles_say() {
             cold as f64 / floor as f64,
             counts.warp_instructions
         );
+        pinned(
+            &format!("gemm, {what}"),
+            &[
+                ("bytes from memory", cold),
+                ("bytes asked for", requested),
+                ("warp instructions", counts.warp_instructions),
+            ],
+        );
     }
 }
 
@@ -114,6 +123,10 @@ fn persistent_products_read_each_tile_once() {
         let asked = 12 * operands + 2 * outputs + (4 * n * 12) as u64;
         let requested = requested_bytes(counts);
         assert!(requested <= asked + asked / 100, "{requested} bytes asked for, floor {asked}");
+        pinned(
+            &format!("gemm, persistent: bf16 {m} x {k} by bf16 {n}"),
+            &[("bytes from memory", cold), ("bytes asked for", requested)],
+        );
         assert_eq!(counts.local_bytes, 0);
         assert_eq!(counts.tensor_multiply_adds, (m * n * k) as u64);
     });

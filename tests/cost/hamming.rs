@@ -4,6 +4,7 @@ use nearkin::ops::select::{Bitmap, Filter, Rows, Search};
 use nearkin::{Device, Tensor};
 
 use crate::common::{Rng, normals};
+use crate::pinned::pinned;
 use crate::{cold_bytes, emulated, launches};
 
 fn random(device: &Device, rows: usize, words: usize, seed: u64) -> Tensor {
@@ -58,6 +59,14 @@ fn a_search_streams_the_codes_once_and_writes_no_distances() {
                 merge.warp_instructions
             );
             assert!(cold <= floor + floor / 10, "{what}: {cold} bytes read, floor {floor}");
+            pinned(
+                &format!("hamming, {what}, 1/{share} of it"),
+                &[
+                    ("bytes read from memory", cold),
+                    ("warp instructions", scan.warp_instructions),
+                    ("warp instructions to merge", merge.warp_instructions),
+                ],
+            );
             let splits = scan.blocks as usize / queries.div_ceil(tile);
             let written = 32 * (scan.global.stores.sectors + merge.global.stores.sectors);
             let lists = (queries * (splits + 1) * (8 * k + 32)) as u64;
@@ -121,6 +130,11 @@ fn encoding_reads_vectors_once_and_writes_bits() {
                 counts.warp_instructions
             );
             assert!(cold <= floor + floor / 10, "{cold} bytes from memory, floor {floor}");
+            let how = if project { "random" } else { "sign" };
+            pinned(
+                &format!("hamming, {rows} x {dim} {dtype} to {} bits, {how}", hasher.bits()),
+                &[("bytes from memory", cold), ("warp instructions", counts.warp_instructions)],
+            );
             // Every lane's word lies in another row.
             let written = 32 * counts.global.stores.sectors;
             assert!(

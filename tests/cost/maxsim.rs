@@ -5,6 +5,7 @@ use nearkin::{DType, Device, Offsets, Tensor};
 use ptx_emulator::counts::Counts;
 
 use crate::common::{Rng, normals};
+use crate::pinned::pinned;
 use crate::{cold_bytes, emulated, launches};
 
 fn tokens(device: &Device, storage: Storage, lengths: &[usize], dim: usize, seed: u64) -> Tokens {
@@ -61,6 +62,10 @@ fn holds(what: &str, counts: &Counts, floor: u64, most: u64) {
     );
     assert!(cold <= floor + floor / 10, "{what}: {cold} bytes from memory, floor {floor}");
     assert!(written <= most, "{what}: {written} bytes written, at most {most}");
+    pinned(
+        &format!("maxsim, {what}"),
+        &[("bytes from memory", cold), ("warp instructions", counts.warp_instructions)],
+    );
     assert_eq!(counts.local_bytes, 0, "{what}: local memory");
     assert_eq!(counts.shared.conflicts(), 0, "{what}: bank conflicts");
 }
@@ -91,6 +96,13 @@ fn both_sides_are_one_pass() {
     let instructions = [&one, &two].map(|l| l[0].counts.warp_instructions);
     println!("one side {} warp instructions, both {}", instructions[0], instructions[1]);
     assert!(instructions[1] <= 2 * instructions[0], "{instructions:?} warp instructions");
+    pinned(
+        "maxsim, 50 tokens by 20 of 150 x 64 bf16",
+        &[
+            ("warp instructions", instructions[0]),
+            ("warp instructions for both sides", instructions[1]),
+        ],
+    );
 }
 
 /// Residuals and numbers of centroids come from memory once, centroids too; what they decode to is not written.
@@ -167,6 +179,14 @@ fn a_search_reads_its_scores_once() {
             merge.warp_instructions
         );
         assert!(cold <= floor + floor / 10, "{what}: {cold} bytes from memory, floor {floor}");
+        pinned(
+            &format!("maxsim, search, {what}"),
+            &[
+                ("bytes behind the scores", cold),
+                ("warp instructions", select.warp_instructions),
+                ("warp instructions to merge", merge.warp_instructions),
+            ],
+        );
         assert_eq!(select.local_bytes + merge.local_bytes, 0, "{what}: local memory");
         // Where nothing enters a list, scores are only read: a group of four at a time, those between two rows twice.
         let nan =

@@ -11,6 +11,7 @@ use nearkin::ops::topk::Corpus;
 use nearkin::{DType, Offsets, Tensor};
 
 use crate::common::{Rng, normals};
+use crate::pinned::pinned;
 use crate::{cold_bytes, emulated, launches, requested_bytes};
 
 /// Runs `work`, which is one launch that must read and write about `floor` bytes, each once.
@@ -31,6 +32,14 @@ fn costs(
         counts.warp_instructions
     );
     assert!(cold <= floor + floor / 10, "{what}: {cold} bytes from memory, floor {floor}");
+    pinned(
+        &format!("rows, {what}"),
+        &[
+            ("bytes from memory", cold),
+            ("bytes asked for", requested_bytes(counts)),
+            ("warp instructions", counts.warp_instructions),
+        ],
+    );
     assert_eq!(counts.local_bytes, 0, "{what}: local memory");
     assert_eq!(counts.shared.conflicts(), 0, "{what}: bank conflicts");
 }

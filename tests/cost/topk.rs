@@ -2,6 +2,7 @@ use nearkin::ops::topk::{Bitmap, Corpus, Filter, Metric, Rows, Search, topk};
 use nearkin::{DType, Device, DeviceOptions, MatmulPrecision, Tensor};
 
 use crate::common::{Rng, normals};
+use crate::pinned::pinned;
 use crate::{cold_bytes, emulated, launches};
 
 /// A search, and what it should take.
@@ -80,6 +81,14 @@ fn a_search_streams_the_corpus_once_and_writes_no_scores() {
                 merge.warp_instructions
             );
             assert!(cold <= floor + floor / 10, "{what}: {cold} bytes from memory, floor {floor}");
+            pinned(
+                &format!("topk, {what}, 1/{share} of it"),
+                &[
+                    ("bytes from memory", cold),
+                    ("warp instructions", scan.warp_instructions),
+                    ("warp instructions to merge", merge.warp_instructions),
+                ],
+            );
             let splits = scan.blocks as usize / query_tiles;
             let written = 32 * (scan.global.stores.sectors + merge.global.stores.sectors);
             let lists = (queries * (splits + 1) * (8 * k + 32)) as u64;

@@ -2,6 +2,7 @@
 
 mod bundle;
 mod command;
+mod counts;
 mod demo;
 mod emulator;
 mod kernels;
@@ -25,6 +26,7 @@ usage: cargo xtask <command>
   demo      fetch all-MiniLM-L6-v2, embed examples/data on every device and answer its queries
   test      install what the tests need and run everything a change must pass
   kernels   render and check every kernel, and assemble the PTX for every architecture
+  counts    write what the emulator counts of the kernels to tests/cost/counts.csv
   report    run the benchmarks and the peers, and write tables and plots to benches/results
   model     fetch and verify all-MiniLM-L6-v2, and print where it is
   ptxas     fetch NVIDIA's assembler, and print where it is
@@ -65,6 +67,7 @@ fn main() -> ExitCode {
         ["test", "--gpu"] => test::run(true),
         ["kernels"] => kernels::run(Scope::Compare),
         ["kernels", "--bless"] => kernels::run(Scope::Bless),
+        ["counts"] => counts::run(),
         ["model"] => model::fetch().map(|folder| println!("{}", folder.display())),
         ["ptxas"] => ptxas::fetch().map(|path| println!("{}", path.display())),
         ["report", "--from", folder] => results::report(std::path::Path::new(folder)),
@@ -81,7 +84,7 @@ fn main() -> ExitCode {
             Ok(())
         }
         [] => return usage("no command"),
-        [known @ ("demo" | "test" | "kernels" | "model" | "ptxas"), rest @ ..] => {
+        [known @ ("demo" | "test" | "kernels" | "counts" | "model" | "ptxas"), rest @ ..] => {
             return usage(&format!("{known} does not take '{}'", rest.join(" ")));
         }
         [other, ..] => return usage(&format!("unknown command '{other}'")),
