@@ -5,7 +5,7 @@
 //! bytes, 1.000, 29,129,472. No scores are written and no bank conflicts.
 //!
 //! On tensor cores K and V of a sequence are read once for up to 512 queries and stay in shared memory where they fit. Counted
-//! for 12 heads of 64: 18 sequences of 77 17,031,168 bytes, 1.000, 17,031,168; 6 of 257 18,948,096 bytes, 1.000.
+//! for 12 heads of 64: 18 sequences of 77 17,031,264 bytes, 1.000, 17,332,224; 6 of 257 18,948,128 bytes, 1.000.
 //!
 //! A window of 64 in a sequence of 8192, two heads of 32: 8,388,640 bytes, 1.000, 16,876,800 asked of the caches, in
 //! 10,457,280 warp instructions by multiply-adds and 2,464,232 on tensor cores; without a window, sequences of 192 with as many
