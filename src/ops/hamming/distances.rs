@@ -86,8 +86,8 @@ impl Way {
                         let counts = counted(block.codes, query);
                         let bits = counts.iter().enumerate();
                         let below = bits.fold(0, |all, (i, d)| all | ((d < limit) as u32) << i);
-                        if below & lanes != 0 {
-                            *limit = put(q, below & lanes, &counts);
+                        if below & block.lanes != 0 {
+                            *limit = put(q, below & block.lanes, &counts);
                         }
                     }
                 },
