@@ -26,8 +26,8 @@ pub(crate) fn prefetch<T: bytemuck::NoUninit>(values: &[T]) {
     }
 }
 
-/// Asks memory for what lies so many bytes after each of the values, of this slice or not, while these are used. Nothing
-/// on processors whose hints are not in stable Rust.
+/// Asks memory for what lies `bytes` bytes after each of the values. That may be outside the slice: a hint reads nothing a
+/// program can see. On processors whose hints are not in stable Rust this does nothing.
 #[inline(always)]
 pub(crate) fn prefetch_after<T>(values: &[T], bytes: usize) {
     #[cfg(target_arch = "x86_64")]

@@ -29,7 +29,7 @@ pub(crate) struct Group {
     lines: Vec<Line>,
     /// Lines of a query.
     width: usize,
-    /// 1, 2 or 4, of which the last may be zeros.
+    /// The number of queries: 1, 2 or 4. Three are padded with zeros.
     count: usize,
 }
 

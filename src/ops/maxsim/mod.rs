@@ -46,7 +46,8 @@
 //! | 32 tokens in f16 by 6705 of 128 in 2 bits and 64 centroids | 287,744 | 1.018 |
 //! | 4 of 32 tokens in f16 by 6705 of 128 in 4 bits and 64 centroids | 533,056 | 1.019 |
 //!
-//! 32 tokens by 6705 take 390,560 warp instructions in f16 and 631,340 behind a codec, 3,126,040 in f32 and 3,341,300. Both sides
+//! 32 tokens by 6705 take 390,560 warp instructions in f16, and 631,340 where documents are behind a codec of 2 bits; in f32 they
+//! take 3,126,040 and 3,341,300. Both sides
 //! in one pass take 1.47 times the instructions of one side (50 tokens by 20 documents of 150, bf16).
 //! Behind its scores a [`search`] takes (memory, of reading them once and writing what is found; no local memory, no bank
 //! conflicts but where lists are sorted) 18,432 bytes, 1.019, for 4500 documents and k 10; 40,736 bytes, 1.084, for 3 queries,
