@@ -26,8 +26,11 @@ pub(crate) fn prefetch<T: bytemuck::NoUninit>(values: &[T]) {
     }
 }
 
-/// Asks memory for what lies `bytes` bytes after each of the values. That may be outside the slice: a hint reads nothing a
-/// program can see. On processors whose hints are not in stable Rust this does nothing.
+/// How many bytes ahead a loop that reads at the speed of memory should ask, as measured.
+pub(crate) const AHEAD: usize = 8 << 10;
+
+/// Asks memory for what lies `bytes` bytes after each of the values. The address may be outside the slice: a hint faults
+/// nowhere. On processors whose hints are not in stable Rust this does nothing.
 #[inline(always)]
 pub(crate) fn prefetch_after<T>(values: &[T], bytes: usize) {
     #[cfg(target_arch = "x86_64")]

@@ -131,11 +131,8 @@ mod x86 {
     use pulp::{NullaryFnOnce, Simd, u32x16};
 
     use super::{BLOCK, Block};
-    use crate::device::cache::prefetch_after;
-    use crate::device::simd::Popcnt;
-
-    /// Bytes from what is read to what is asked for: a few blocks, as measured.
-    const AHEAD: usize = 8 << 10;
+    use crate::device::cache::{AHEAD, prefetch_after};
+    use crate::device::simd::{Popcnt, count_bytes};
 
     /// Codes in a register of AVX2, and registers that 32 codes take.
     const LANES: usize = 8;
@@ -180,7 +177,7 @@ mod x86 {
         }
     }
 
-    /// One query: codes are counted as they lie, since laying them side by side takes longer than reading them.
+    /// One query: the bits are counted row by row. To lay rows side by side takes longer than to read them.
     pub(super) struct One<'a, F> {
         pub(super) set: Popcnt,
         pub(super) simd: V4,
@@ -307,22 +304,10 @@ mod x86 {
         }
     }
 
-    /// Bits that are set in a half of a byte, for both halves of a register.
-    const SET: [u8; 32] = {
-        let mut set = [0; 32];
-        let mut i = 0;
-        while i < 32 {
-            set[i] = (i as u8 % 16).count_ones() as u8;
-            i += 1;
-        }
-        set
-    };
-
     #[inline(always)]
     fn counted(simd: V3, codes: &[[u32; BLOCK]], query: &[u32]) -> [__m256i; REGISTERS] {
         let (avx, avx2) = (simd.avx, simd.avx2);
-        let set: __m256i = bytemuck::cast(SET);
-        let (low, zero) = (avx._mm256_set1_epi8(15), avx._mm256_setzero_si256());
+        let zero = avx._mm256_setzero_si256();
         let (bytes, pairs) = (avx._mm256_set1_epi8(1), avx._mm256_set1_epi16(1));
         let mut sums = [zero; REGISTERS];
         for (codes, query) in codes.chunks(WORDS).zip(query.chunks(WORDS)) {
@@ -332,13 +317,7 @@ mod x86 {
                 let q = avx._mm256_set1_epi32(q as i32);
                 for (count, code) in counts.iter_mut().zip(codes) {
                     let bits = avx2._mm256_xor_si256(code, q);
-                    let first = avx2._mm256_and_si256(bits, low);
-                    let second = avx2._mm256_and_si256(avx2._mm256_srli_epi16::<4>(bits), low);
-                    let both = avx2._mm256_add_epi8(
-                        avx2._mm256_shuffle_epi8(set, first),
-                        avx2._mm256_shuffle_epi8(set, second),
-                    );
-                    *count = avx2._mm256_add_epi8(*count, both);
+                    *count = avx2._mm256_add_epi8(*count, count_bytes(simd, bits));
                 }
             }
             for (sum, count) in sums.iter_mut().zip(counts) {

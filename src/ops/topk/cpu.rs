@@ -9,7 +9,7 @@ use std::ops::Range;
 use super::corpus::{Chunk, Compared};
 use super::prepare::prepare;
 use super::{Args, Metric};
-use crate::device::cache::prefetch_after;
+use crate::device::cache::{AHEAD, prefetch_after};
 use crate::dtype::with_float;
 use crate::ops::dots::{self, Group, QUERIES, ROWS, Sums};
 use crate::ops::math::{fitting, widen};
@@ -25,8 +25,6 @@ const TILE: usize = 512 << 10;
 /// and so nothing to stay there for, rows are decoded fewer at a time.
 const PIECE: usize = 24 << 10;
 const DECODED: usize = 6 << 10;
-/// How many bytes ahead memory is asked for rows there; else it is asked for the next piece, a part with each group.
-const AHEAD: usize = 8 << 10;
 
 pub(super) fn best(args: &Args<'_>, queries: Range<usize>, k: usize) -> Result<Best> {
     let chunks = args.corpus.parts().iter();
@@ -141,6 +139,7 @@ impl Scorer<'_> {
         let mut decoded = std::mem::take(&mut self.decoded);
         for at in (0..stored.len()).step_by(step) {
             let piece = &stored[at..][..step.min(stored.len() - at)];
+            // With several groups memory is asked for the next piece, a part with each group.
             let ahead = if panels == 1 { AHEAD } else { step * size_of::<T>() };
             let mut parts = piece.chunks(piece.len().div_ceil(panels));
             let mut ask = || parts.next().into_iter().for_each(|p| prefetch_after(p, ahead));

@@ -175,7 +175,7 @@ impl Search {
 struct Scorer<'a> {
     args: &'a Args<'a>,
     queries: &'a Queries,
-    /// A tile's words: of which document, from which token on.
+    /// The words of a tile, and its document and first token.
     rows: Vec<u32>,
     held: Option<(usize, usize)>,
     /// Products of a tile and a panel, where more is wanted than plain maxima, which never leave the registers.

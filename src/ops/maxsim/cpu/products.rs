@@ -79,7 +79,7 @@ impl Kind {
         self.run(Lanes)
     }
 
-    /// The words of tokens where they lie in memory as they are wanted.
+    /// The words of tokens, if they are stored as they are multiplied.
     pub(super) fn stored(self, tokens: &Tokens, range: Range<usize>) -> Option<&[u32]> {
         match (self, tokens.storage(), tokens.codec()) {
             (Kind::Floats, Storage::F32, None) => {

@@ -109,13 +109,11 @@ impl<S: Simd> Unit for Bits<S> {
 
 #[cfg(target_arch = "x86_64")]
 pub(super) mod x86 {
-    use std::arch::x86_64::__m256i;
-
     use pulp::x86::{V3, V4};
     use pulp::{NullaryFnOnce, Simd, cast, f32x8, f32x16, u32x8, u32x16};
 
     use super::Unit;
-    use crate::device::simd::{Popcnt, Vnni};
+    use crate::device::simd::{Popcnt, Vnni, count_bytes};
 
     /// What is the same of all units of a vector type.
     macro_rules! shared {
@@ -273,32 +271,13 @@ pub(super) mod x86 {
         }
     }
 
-    /// Bits that are set in a half of a byte, for both halves of a register.
-    const SET: [u8; 32] = {
-        let mut set = [0; 32];
-        let mut i = 0;
-        while i < 32 {
-            set[i] = (i as u8 % 16).count_ones() as u8;
-            i += 1;
-        }
-        set
-    };
-
     impl Unit for Lookups {
         shared!(V3, u32x8, 8);
 
         #[inline(always)]
         fn add(self, sums: u32x8, queries: u32x8, token: u32x8) -> u32x8 {
             let (avx, avx2) = (self.simd.avx, self.simd.avx2);
-            let set: __m256i = cast(SET);
-            let low = avx._mm256_set1_epi8(15);
-            let differ = cast(self.simd.xor_u32s(queries, token));
-            let first = avx2._mm256_and_si256(differ, low);
-            let second = avx2._mm256_and_si256(avx2._mm256_srli_epi16::<4>(differ), low);
-            let bytes = avx2._mm256_add_epi8(
-                avx2._mm256_shuffle_epi8(set, first),
-                avx2._mm256_shuffle_epi8(set, second),
-            );
+            let bytes = count_bytes(self.simd, cast(self.simd.xor_u32s(queries, token)));
             // The four bytes of a lane, added.
             let pairs = avx2._mm256_maddubs_epi16(bytes, avx._mm256_set1_epi8(1));
             let less = avx2._mm256_madd_epi16(pairs, avx._mm256_set1_epi16(-1));
