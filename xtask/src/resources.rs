@@ -42,6 +42,7 @@ const BATCH: usize = 30;
 struct Kernel {
     name: String,
     entry: String,
+    /// Without comments, so that a change of these is none.
     text: String,
     threads: u32,
     shared: u32,
@@ -238,7 +239,7 @@ fn kernels(folder: &Path) -> Result<Vec<Kernel>> {
             all.push(Kernel {
                 name: format!("{family} {}", spec.join(" ")),
                 entry: string("entry"),
-                text: string("text"),
+                text: without_comments(&string("text")),
                 threads: number("threads"),
                 shared: number("shared"),
                 exact: exact(line["text"].as_str().unwrap_or_default()),
@@ -246,6 +247,12 @@ fn kernels(folder: &Path) -> Result<Vec<Kernel>> {
         }
     }
     Ok(all)
+}
+
+/// The lines that are more than a comment.
+fn without_comments(text: &str) -> String {
+    let is_code = |line: &&str| !line.trim().is_empty() && !line.trim_start().starts_with("//");
+    text.lines().filter(is_code).map(|line| format!("{line}\n")).collect()
 }
 
 /// The architecture of a `.target` that no other has.
@@ -259,7 +266,7 @@ fn exact(text: &str) -> Option<u32> {
 fn assemble(ptxas: &Path, file: &Path, batch: &[&Kernel], architecture: u32) -> Result<Vec<u32>> {
     let mut module = String::new();
     for (i, kernel) in batch.iter().enumerate() {
-        for line in kernel.text.lines().filter(|l| !l.trim_start().starts_with("//")) {
+        for line in kernel.text.lines() {
             let once = [".version", ".target", ".address_size", ".extern"];
             if once.iter().any(|start| line.starts_with(start)) {
                 if i == 0 {
