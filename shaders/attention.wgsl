@@ -25,24 +25,12 @@
 //
 // Workgroups find their sequence by a search in q_offsets: sequence s has slots for tiles from q_offsets[s] / 32 + s,
 // which is always enough room and leaves at most one slot empty a sequence.
-//@ family  attention
 //@ entry   attention
 //@ buffers q:read k:read v:read q_offsets:read kv_offsets:read <% if BIAS %>bias:read <% endif %>out:write
-//@ params  AttentionParams
-//@ spec    D4=1,2,6,8,16,20,31,32 VECTOR=false,true MASK=false,true BIAS=false,true TILED=false,true
-//@ where   TILED or D4 <= 8
 
 //% from "include/nan.wgsl" import at_least
 //% set CHUNKS = (D4 + 7) // 8
-struct AttentionParams {
-    groups: u32, heads: u32, dim: u32, first: u32, last: u32,
-    // Elements (in fours if VECTOR) of a row, and where row 0 and column 0 of head 0 would be in the binding, modulo 2^32.
-    q_width: u32, k_width: u32, v_width: u32, out_width: u32,
-    q_base: u32, k_base: u32, v_base: u32, out_base: u32,
-    scale: f32, reach: i32,
-    // Query heads of a key head; keys that a query sees after its own, and in all.
-    group: u32, ahead: i32, span: i32,
-}
+{{ PARAMS }}
 
 //% set element = "vec4<f32>" if VECTOR else "f32"
 @group(0) @binding(0) var<storage, read> q: array<{{ element }}>;

@@ -7,21 +7,14 @@
 // norm reads it back: the same thread, the same addresses, from cache.
 // Floor: reads as many bytes as the looked-up rows have, writes 4 T H.
 // Numerics: f32, tables added in order; two-pass variance. A row of 0xffffffff stands for zeros.
-//@ family  embed
 //@ entry   embed
 //@ buffers <% for i in range(TABLES) %>table{{ i }}:read <% endfor %><% if TABLES > 0 %>rows:read <% endif %><% if NORM %>weight:read bias:read <% endif %>y:write
-//@ params  EmbedParams
-//@ spec    T=f32,f16,f16p,bf16 TABLES=0,1,2,3 WINDOW=false,true NORM=false,true SUBGROUPS=false,true WG=64,256
-//@ where   (NORM or not SUBGROUPS) and (TABLES == 1 and not NORM if WINDOW else TABLES > 0 or NORM and T == "f32")
 //@ needs   <% if T == "f16" and TABLES > 0 %>f16 <% endif %><% if SUBGROUPS %>subgroups<% endif %>
 
 //% from "include/numbers.wgsl" import enable, reader
 //% from "include/reduce.wgsl" import workgroup_reduce
 {{ enable([T]) }}
-struct EmbedParams {
-    tokens: u32, width: u32, stride: u32, lookup: u32,
-    first: u32, count: u32, add: u32, eps: f32,
-}
+{{ PARAMS }}
 
 //% for i in range(TABLES)
 {{ reader("table" ~ i, i, T) }}

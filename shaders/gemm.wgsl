@@ -12,12 +12,8 @@
 // Floor: 2 M N K operations; reads M K (N / {{ BN }}) + N K (M / {{ BM }}) elements, writes 4 M N bytes.
 // Numerics: an output is one chain of f32 fma over k, in order, in every variant: its bits depend neither on M nor
 // on the tile.
-//@ family  gemm
 //@ entry   gemm
 //@ buffers a:read b:read bias:read residual:read y:write
-//@ params  GemmParams
-//@ spec    A=f32,f16,f16p,bf16 B=f32,f16,f16p,bf16 QUAD=false,true ACTIVATION=none,gelu,gelu_tanh,quick_gelu,relu,silu,tanh BM=8,64,128 BN=64,128 TM=4,8 TN=4,8
-//@ where   [BM, BN, TM, TN] in [[128, 64, 8, 8], [64, 64, 4, 4], [8, 128, 8, 4]] and not ("f16" in [A, B] and "f16p" in [A, B]) and (A == B or A == "f32" or (not QUAD and TM == 4))
 //@ needs   <% if "f16" in [A, B] %>f16<% endif %>
 
 //% from "include/activation.wgsl" import activation
@@ -27,16 +23,7 @@
 //% set THREADS = TX * TY
 //% set staged = TY > 1
 {{ enable([A, B]) }}
-struct GemmParams {
-    m: u32, n: u32, k: u32,
-    // First elements of a, b, bias, y and residual.
-    a_at: u32, b_at: u32, bias_at: u32, y_at: u32, residual_at: u32,
-    // Elements from one matrix of the batch to the next; from one row of y to the next.
-    a_step: u32, b_step: u32, y_step: u32, y_row: u32,
-    scale: f32, has_bias: u32, has_residual: u32,
-    // The residual's row that is y's first here, and the rows after which it begins anew.
-    first: u32, repeat: u32,
-}
+{{ PARAMS }}
 
 //% if QUAD
 {{ reader4("a", 0, A) }}

@@ -3,14 +3,11 @@
 // A workgroup of 64 threads takes 256 columns of a row<% if VECTOR %>, each column being four here<% endif %>.
 // Floor: reads 8 T I bytes, writes 4 T I.
 // Numerics: f32; the activation as in gemm.
-//@ family  glu
 //@ entry   glu
 //@ buffers x:read y:write
-//@ params  GluParams
-//@ spec    ACTIVATION=none,gelu,gelu_tanh,quick_gelu,relu,silu,tanh VECTOR=false,true
 
 //% from "include/activation.wgsl" import activation
-struct GluParams { rows: u32, width: u32, tiles: u32 }
+{{ PARAMS }}
 
 //% set element = "vec4<f32>" if VECTOR else "f32"
 @group(0) @binding(0) var<storage, read> x: array<{{ element }}>;

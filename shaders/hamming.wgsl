@@ -11,15 +11,9 @@
 // Numerics: counts are integers; a float score is one chain of fma in the order of the bits. NaN is told by its bits.
 //
 // found, as u32:  include/lists.wgsl;  KEYS: [queries, span] keys
-//@ family  hamming
 //@ entry   hamming
 //@ buffers queries:read rows:read <% if KIND == "floats" %>query_scale:read <% endif %><% if BIAS %>bias:read <% endif %><% if EXCLUDE != "none" %>skips:read <% endif %><% if EXCLUDE == "each" %>masks:read <% endif %>found:write
-//@ params  ScanParams
-//@ spec    KIND=codes,floats VEC=false,true BIAS=false,true EXCLUDE=none,shared,each QT=4,32 KEYS=false,true
-//@ where   (QT == 32 or (EXCLUDE != "each" and not KEYS)) and (KIND == "codes" or not VEC)
-//@ needs
 
-//% from "include/scan.wgsl" import scan_params
 //% from "include/lists.wgsl" import lists, open_lists, offer, close_lists
 //% from "include/order.wgsl" import ordered_key
 //% set XT = 64
@@ -28,7 +22,7 @@
 //% set WG = QT // 4 * XS
 //% set LANES = WG // QT
 //% set ROOM = 12
-{{ scan_params() }}
+{{ PARAMS }}
 
 //% set Q = "f32" if KIND == "floats" else "u32"
 //% set V = "vec4<u32>" if VEC else "u32"

@@ -6,18 +6,15 @@
 // Floor: reads s N D bytes (for each word again, from caches) and 4 B D of the projection for every 16 rows, writes N B / 8;
 // 2 N D B FLOPs.
 // Numerics: f32; a product is one chain of fma over the dimensions. Comparisons are of the bits where there may be NaN.
-//@ family  hamming_encode
 //@ entry   hamming_encode
 //@ buffers x:read <% if PROJECT %>projection:read <% endif %>thresholds:read codes:write
-//@ params  EncodeParams
-//@ spec    T=f32,f16,f16p,bf16 PROJECT=false,true
 //@ needs   <% if T == "f16" %>f16<% endif %>
 
 //% from "include/nan.wgsl" import is_nan
 //% from "include/numbers.wgsl" import enable, reader
 {{ enable([T]) }}
 // Words `first` .. `first + count` of `words` are this launch's; the projection starts with the first.
-struct EncodeParams { rows: u32, dim: u32, words: u32, first: u32, count: u32 }
+{{ PARAMS }}
 
 {{ reader("x", 0, T) }}
 //% if PROJECT

@@ -23,12 +23,8 @@
 //                  with CODES the weights by field [2^CODES], as f32
 //                  rows    [tokens, 2]: each query token's scale, and whether its best counts
 //                  entries [entries, 4]: first token and count of the document, where the result goes
-//@ family  maxsim
 //@ entry   maxsim
 //@ buffers queries:read documents:read tables:read state:write found:write <% if MODE != "rows" %>more:write <% endif %><% if SCALED %>scale:read <% endif %><% if WEIGHTED %>weight:read <% endif %><% if CODES %>centroids:read codes:read <% endif %>
-//@ params  MaxsimParams
-//@ spec    T=f32,f16,f16p,bf16,int8,binary MODE=rows,both,align SOFT=false,true SCALED=false,true WEIGHTED=false,true CODES=0,1,2,4 SUBGROUPS=false,true
-//@ where   not (SOFT and MODE == "align") and not (WEIGHTED and (MODE != "both" or not SCALED)) and (CODES == 0 or not (SCALED or T in ["int8", "binary"]))
 //@ needs   <% if T == "f16" %>f16 <% endif %><% if SUBGROUPS %>subgroups<% endif %>
 
 //% from "include/order.wgsl" import ordered_key
@@ -39,22 +35,7 @@
 //% set FOURS = 4
 // Rows of products, padded so that the threads of a search touch every bank once.
 //% set PITCH = XT + 4 if SUBGROUPS else XT + 1
-struct MaxsimParams {
-    dim: u32,
-    units: u32,
-    // Where rows and entries start in `tables`.
-    rows_at: u32,
-    entries_at: u32,
-    // Rows of a unit's state.
-    state_rows: u32,
-    // From one query to the next in `found`.
-    stride: u32,
-    mean: u32,
-    // 1 / t.
-    inverse: f32,
-    // Whether masked tokens take part in the search for a best, with CODES.
-    padding: u32,
-}
+{{ PARAMS }}
 
 //% macro operand(name, binding)
 //% if T == "int8"

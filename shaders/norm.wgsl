@@ -7,19 +7,15 @@
 // Floor: reads 4 T H bytes (twice with a residual), writes 4 T H. The row is read again for the centred second
 // moment and for the result; those reads come from cache.
 // Numerics: f32 throughout, two-pass variance, so a large mean does not cancel.
-//@ family  norm
 //@ entry   norm
 //@ buffers x:read <% if RESIDUAL %>residual:read <% endif %><% if KIND != "l2" %>weight:read <% endif %><% if BIAS %>bias:read <% endif %>y:write
-//@ params  NormParams
-//@ spec    T=f32,f16,f16p,bf16 KIND=layer,rms,l2 BIAS=false,true RESIDUAL=false,true SUBGROUPS=false,true WG=64,256
-//@ where   not BIAS or KIND == "layer"
 //@ needs   <% if T == "f16" %>f16 <% endif %><% if SUBGROUPS %>subgroups<% endif %>
 
 //% from "include/nan.wgsl" import at_least
 //% from "include/numbers.wgsl" import enable, reader
 //% from "include/reduce.wgsl" import workgroup_reduce
 {{ enable([T]) }}
-struct NormParams { rows: u32, width: u32, eps: f32 }
+{{ PARAMS }}
 
 //% set binding = namespace(next=1)
 {{ reader("x", 0, T) }}

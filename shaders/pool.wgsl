@@ -5,15 +5,11 @@
 // own. Bound are rows first .. end of x: a sequence that began earlier takes up its partial result from y.
 // Floor: reads 4 T H bytes, writes 4 S H.
 // Numerics: f32. NaN is found by its bits, which no compiler's assumptions about floats can remove.
-//@ family  pool
 //@ entry   pool
 //@ buffers x:read bounds:read <% if MASK %>keep:read counts:read <% endif %>y:write
-//@ params  PoolParams
-//@ spec    KIND=mean,max MASK=false,true WG=64
-//@ needs
 
 //% from "include/nan.wgsl" import is_nan
-struct PoolParams { sequences: u32, width: u32, tiles: u32, first: u32, end: u32, initial: f32 }
+{{ PARAMS }}
 
 @group(0) @binding(0) var<storage, read> x: array<f32>;
 @group(0) @binding(1) var<storage, read> bounds: array<u32>;

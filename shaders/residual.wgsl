@@ -5,16 +5,13 @@
 // Floor: reads 4 + 4 W bytes a vector of W words and the centroids once, writes 4 D. The sum is written, and read again from
 // cache to be scaled.
 // Numerics: f32; the order of additions depends on the subgroup size alone.
-//@ family  residual
 //@ entry   residual
 //@ buffers centroids:read table:read codes:read residuals:read y:write
-//@ params  ResidualParams
-//@ spec    BITS=1,2,4 SUBGROUPS=false,true
 //@ needs   <% if SUBGROUPS %>subgroups<% endif %>
 
 //% from "include/nan.wgsl" import at_least
 //% from "include/reduce.wgsl" import workgroup_reduce
-struct ResidualParams { rows: u32, width: u32, words: u32, eps: f32 }
+{{ PARAMS }}
 
 @group(0) @binding(0) var<storage, read> centroids: array<f32>;
 @group(0) @binding(1) var<storage, read> table: array<f32>;

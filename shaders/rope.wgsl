@@ -8,18 +8,10 @@
 // Numerics: f32<% if NORM %>; eight partial sums of squares a head, added in order<% endif %>.
 //
 // A row finds its sequence by a search in offsets.
-//@ family  rope
 //@ entry   rope
 //@ buffers x:read offsets:read cos_table:read sin_table:read <% if NORM %>query:read key:read <% endif %>y:write
-//@ params  RopeParams
-//@ spec    NORM=false,true VECTOR=false,true
 
-struct RopeParams {
-    // Rows of this launch, and the first of them.
-    rows: u32, first: u32, sequences: u32,
-    // Columns, in fours if VECTOR: of a row, of a head, of half of what is turned.
-    width: u32, heads: u32, turned: u32, dim: u32, half: u32, eps: f32,
-}
+{{ PARAMS }}
 
 //% set element = "vec4<f32>" if VECTOR else "f32"
 @group(0) @binding(0) var<storage, read> x: array<{{ element }}>;

@@ -5,25 +5,11 @@
 // no row of this launch stay as they are.
 // Floor: reads and writes each row once.
 // Numerics: one rounding, to nearest even, by integers, so that subnormal numbers are kept on every adapter.
-//@ family  rows
 //@ entry   rows
 //@ buffers stored:read <% if INDEXED %>index:read <% endif %><% if SCALED %>powers:read <% endif %>moved:write
-//@ params  RowsParams
-//@ spec    FROM=f32,f16,bf16,i8 TO=f32,f16,bf16 INDEXED=false,true SCALED=false,true
-//@ where   (FROM == TO and FROM != "f16" and not (INDEXED and SCALED)) or (FROM != TO and not INDEXED and not SCALED and (FROM != "i8" or TO == "f32"))
-//@ needs
 
 //% from "include/bits.wgsl" import reader_of_bits, rounded_shift, scaled_bits, half_of_bits
-struct RowsParams {
-    rows: u32,
-    width: u32,
-    // The number of the first row of `stored`, and how many there are.
-    first: u32,
-    count: u32,
-    // Elements before the first row, in `stored` and in `moved`.
-    skip: u32,
-    at: u32,
-}
+{{ PARAMS }}
 
 //% set binding = namespace(next=1)
 //% if FROM == "i8"

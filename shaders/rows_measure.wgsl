@@ -12,26 +12,13 @@
 // square, 48 bits, is added to a sum of 96 that keeps 20 bits below the squares of elements as large as the largest. Integer
 // sums do not depend on their order. Of the sum's root the reciprocal is rounded once, to the nearest f32: where f64 rounds
 // the host's sum the other way, with a chance of some 2^-24, the last bit differs.
-//@ family  rows_measure
 //@ entry   rows_measure
 //@ buffers rows:read <% if DATA %>data:write <% endif %>scale:write <% if not DATA %>flag:write <% endif %>
-//@ params  MeasureParams
-//@ spec    T=f32,f16,bf16 KIND=length,power,one DATA=false,true
-//@ where   DATA or KIND != "one"
-//@ needs
 
 //% from "include/bits.wgsl" import reader_of_bits, rounded_shift, scaled_bits
 //% set LANES = 16
 //% set WG = 64
-struct MeasureParams {
-    rows: u32,
-    dim: u32,
-    // Elements before the first row.
-    skip: u32,
-    // The exponents, plus 127, of plain rows.
-    low: u32,
-    high: u32,
-}
+{{ PARAMS }}
 
 {{ reader_of_bits("rows", 0, T) }}
 //% set at = 2 if DATA else 1

@@ -6,18 +6,10 @@
 // by their number: `counts`, and `kept`, which stays while others are appended. A thread takes a query.
 // Floor: reads 4 bytes and writes 8 a query.
 //% endif
-//@ family  select_cut
 //@ entry   select_cut
 //@ buffers <% if OUT %>entries:read counts:read best:write <% else %>counts:write kept:write <% endif %>
-//@ params  CutParams
-//@ spec    OUT=false,true
-//@ needs
 //% set WG = 128
-struct CutParams {
-    queries: u32,
-    k: u32,
-    room: u32,
-}
+{{ PARAMS }}
 
 //% if OUT
 @group(0) @binding(0) var<storage, read> entries: array<vec2<u32>>;

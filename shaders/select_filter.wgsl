@@ -15,25 +15,11 @@
 // They are counted and not kept.
 //% endif
 // Grid: workgroups over the rows, then queries. Floor: reads 4 Q n bytes once, writes 8 bytes a candidate.
-//@ family  select_filter
 //@ entry   select_filter
 //@ buffers source:read <% if EXCLUDES %>masks:read <% endif %><% if NUMBERS %>numbers:read <% endif %><% if BIAS %>bias:read <% endif %><% if STORE %>kept:read entries:write <% endif %>counts:write
-//@ params  FilterParams
-//@ spec    SOURCE=keys,scores STORE=false,true EXCLUDES=false,true NUMBERS=false,true BIAS=false,true
-//@ where   SOURCE == "scores" or not (EXCLUDES or NUMBERS or BIAS)
-//@ needs
 //% from "include/order.wgsl" import ordered_key
 //% set WG = 256
-struct FilterParams {
-    width: u32,
-    first: u32,
-    base: u32,
-    k: u32,
-    room: u32,
-    floor: u32,
-    // Words of a query's mask.
-    words: u32,
-}
+{{ PARAMS }}
 
 //% set at = namespace(binding=1)
 @group(0) @binding(0) var<storage, read> source: array<{{ "f32" if SCORES else "u32" }}>;

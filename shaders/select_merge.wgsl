@@ -5,18 +5,10 @@
 // Floor: reads 8 k bytes for each split and query once, writes 8 k a query.
 //
 // best, as u32: [queries, k] entries (include/order.wgsl); zeros follow a query's last
-//@ family  select_merge
 //@ entry   select_merge
 //@ buffers found:read best:write
-//@ params  MergeParams
-//@ spec    WG=256
-//@ needs
 //% from "include/order.wgsl" import precedes, exchange
-struct MergeParams {
-    queries: u32,
-    splits: u32,
-    k: u32,
-}
+{{ PARAMS }}
 
 @group(0) @binding(0) var<storage, read> found: array<u32>;
 @group(0) @binding(1) var<storage, read_write> best: array<vec2<u32>>;

@@ -8,33 +8,13 @@
 // merges the splits' lists once all scores are seen. NaN is not found, nor what does not exceed `floor`. `bias` is added by the
 // document's number to scores other than -inf.
 // Floor: reads 4 Q n bytes once, and masks where a score beats the k-th so far; writes what enters the lists.
-//@ family  select_scores
 //@ entry   select_scores
 //@ buffers scores:read <% if EXCLUDES %>masks:read <% endif %><% if NUMBERS %>numbers:read <% endif %><% if BIAS %>bias:read <% endif %>found:write
-//@ params  ScoresParams
-//@ spec    EXCLUDES=false,true NUMBERS=false,true BIAS=false,true WG=64
-//@ needs
 
 //% from "include/lists.wgsl" import lists, open_lists, offer, close_lists
 //% from "include/order.wgsl" import ordered_key
 //% set ROOM = 64
-struct ScoresParams {
-    // Scores of a query, n, and the number of the first one's document.
-    width: u32,
-    queries: u32,
-    first: u32,
-    base: u32,
-    // Groups of four: the first of this launch in each row, and how many a split takes.
-    start: u32,
-    per_split: u32,
-    splits: u32,
-    k: u32,
-    // Whether the lists hold what earlier launches found, and the key that must be exceeded.
-    resume: u32,
-    floor: u32,
-    // Words of a query's mask.
-    words: u32,
-}
+{{ PARAMS }}
 
 @group(0) @binding(0) var<storage, read> scores: array<vec4<f32>>;
 //% set at = namespace(binding=1)

@@ -11,19 +11,11 @@
 // Last step of the merge of sequences of `size`: all strides within {{ LOCAL }} entries, in workgroup memory.
 //% endif
 // Grid: workgroups over the entries (x, then z), queries (y). Floor: reads and writes 8 bytes an entry.
-//@ family  select_sort
 //@ entry   select_sort
 //@ buffers counts:read entries:write
-//@ params  SortParams
-//@ spec    STEP=first,stride,last
-//@ needs
 //% from "include/order.wgsl" import precedes, exchange
 //% set WG = 256
-struct SortParams {
-    room: u32,
-    size: u32,
-    stride: u32,
-}
+{{ PARAMS }}
 
 @group(0) @binding(0) var<storage, read> counts: array<u32>;
 @group(0) @binding(1) var<storage, read_write> entries: array<vec2<u32>>;

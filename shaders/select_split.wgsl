@@ -2,16 +2,9 @@
 //
 // A thread takes an entry. Zeros, which follow a query's last, become row 2^32 - 1 with the score -inf. Scores are written as bits.
 // Grid: workgroups over k (x, then z), queries (y). Floor: reads 8 Q k bytes, writes as many, and 4 Q.
-//@ family  select_split
 //@ entry   select_split
 //@ buffers best:read rows:write scores:write counts:write
-//@ params  SplitParams
-//@ spec    WG=128
-//@ needs
-struct SplitParams {
-    k: u32,
-    first: u32,
-}
+{{ PARAMS }}
 
 @group(0) @binding(0) var<storage, read> best: array<vec2<u32>>;
 @group(0) @binding(1) var<storage, read_write> rows: array<u32>;

@@ -13,16 +13,11 @@
 // are told apart as integers, since WGSL lets compilers assume there are none.
 //
 // found, as u32:  include/lists.wgsl;  KEYS: [queries, span] keys
-//@ family  topk
 //@ entry   topk
 //@ buffers queries:read rows:read <% if METRIC != "l2" %>query_scale:read <% endif %><% if METRIC == "cosine" %>row_scale:read <% endif %><% if BIAS %>bias:read <% endif %><% if EXCLUDE != "none" %>skips:read <% endif %><% if EXCLUDE == "each" %>masks:read <% endif %>found:write
-//@ params  ScanParams
-//@ spec    T=f32,f16,f16p,bf16 VEC=false,true METRIC=dot,cosine,l2 BIAS=false,true EXCLUDE=none,shared,each QT=4,32 KEYS=false,true
-//@ where   (QT == 32 or (EXCLUDE != "each" and not KEYS))
 //@ needs   <% if T == "f16" %>f16<% endif %>
 
 //% from "include/numbers.wgsl" import enable, reader, reader4
-//% from "include/scan.wgsl" import scan_params
 //% from "include/lists.wgsl" import lists, open_lists, offer, close_lists
 //% from "include/order.wgsl" import ordered_key
 {{ enable([T]) }}
@@ -33,7 +28,7 @@
 //% set LANES = WG // QT
 //% set FOURS = 8
 //% set ROOM = 12
-{{ scan_params() }}
+{{ PARAMS }}
 
 //% set at = namespace(binding=2)
 //% if VEC

@@ -20,6 +20,10 @@ pub enum DType {
 }
 
 impl DType {
+    /// The floats, for the kernels' specialisations.
+    #[cfg(any(feature = "cuda", feature = "wgpu"))]
+    pub(crate) const FLOATS: [DType; 3] = [DType::F32, DType::F16, DType::BF16];
+
     /// Bytes of one element.
     pub const fn size(self) -> usize {
         match self {

@@ -59,6 +59,7 @@ pub mod metrics;
 pub mod models;
 pub mod ops;
 pub mod search;
+#[doc(hidden)]
 pub mod template;
 mod tensor;
 

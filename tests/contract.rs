@@ -8,57 +8,74 @@ mod ptx;
 #[path = "contract/wgsl.rs"]
 mod wgsl;
 
-use nearkin::template::{Family, Header, holds};
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use nearkin::template::{Family, Rendered};
 use serde_json::{Map, Value};
 
-/// Each family has one file, and each file a family.
-fn names_agree(files: &[(&str, &str)], extension: &str, families: &[Family]) {
-    let mut files: Vec<&str> = files
-        .iter()
-        .filter(|(name, _)| !name.starts_with("include/"))
-        .map(|(name, _)| name.strip_suffix(extension).unwrap())
-        .collect();
-    let mut families: Vec<&str> = families.iter().map(|f| f.name).collect();
+/// Each file of a folder is one family's.
+fn files_agree(folder: &str, families: &[Family]) {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let names = std::fs::read_dir(root.join(folder)).unwrap().map(|entry| entry.unwrap().path());
+    let kernels = names.filter(|path| path.extension().is_some_and(|e| e == "ptx" || e == "wgsl"));
+    let relative = |path: std::path::PathBuf| {
+        let path = path.strip_prefix(root).unwrap();
+        path.to_str().unwrap().replace(std::path::MAIN_SEPARATOR, "/")
+    };
+    let mut files: Vec<String> = kernels.map(relative).collect();
+    let mut declared: Vec<&str> = families.iter().map(|f| f.file).collect();
     files.sort();
-    families.sort();
-    assert_eq!(families, files, "each family has one file and one entry in the table of families");
-}
-
-/// The header of a family's file, which names the family and the keys of its spec.
-fn header(files: &[(&str, &str)], file: &str, family: &Family) -> Header {
-    let (_, source) = files.iter().find(|(name, _)| *name == file).unwrap();
-    let header = Header::parse(source).unwrap();
-    assert_eq!(header.family, family.name);
-    let mut keys: Vec<&String> = header.spec.iter().map(|(k, _)| k).collect();
-    let mut rust = (family.spec_keys)();
-    keys.sort();
-    rust.sort();
+    declared.sort();
     assert_eq!(
-        keys,
-        rust.iter().collect::<Vec<_>>(),
-        "{file}: spec keys of the header and of Rust"
+        declared, files,
+        "each file has one family, which is in the table of src/ops/mod.rs"
     );
-    header
 }
 
-/// Every combination of a header's spec values for which `//@ where` holds.
-fn combinations(header: &Header) -> Vec<Map<String, Value>> {
-    let mut all = vec![Map::new()];
-    for (key, values) in &header.spec {
-        all = all
-            .into_iter()
-            .flat_map(|base| {
-                values.iter().map(move |value| {
-                    let mut spec = base.clone();
-                    let value = serde_json::from_str(value).unwrap_or(Value::String(value.clone()));
-                    spec.insert(key.clone(), value);
-                    spec
-                })
-            })
-            .collect();
-    }
-    if let Some(only) = &header.only {
-        all.retain(|spec| holds(only, spec).unwrap());
-    }
+/// Every specialisation of a family, once; the template uses what they say.
+fn specialisations(family: &Family) -> Vec<Map<String, Value>> {
+    let all = (family.all)();
+    let keys: BTreeSet<&str> = all[0].keys().map(String::as_str).collect();
+    let used = family.variables().unwrap();
+    let unused: Vec<_> = keys.into_iter().filter(|key| !used.contains(*key)).collect();
+    assert!(unused.is_empty(), "{}: {unused:?} of the spec are not used", family.file);
+    let names: BTreeSet<String> = all.iter().map(|spec| name(family, spec)).collect();
+    assert_eq!(names.len(), all.len(), "{}: a specialisation comes twice", family.file);
     all
+}
+
+fn name(family: &Family, spec: &Map<String, Value>) -> String {
+    format!("{} {}", family.file, serde_json::to_string(spec).unwrap())
+}
+
+/// Renders and checks every specialisation.
+fn check_all(families: &[Family], mut check: impl FnMut(&Family, &Map<String, Value>, &Rendered)) {
+    for family in families {
+        let all = specialisations(family);
+        let mut bytes = 0;
+        for spec in &all {
+            let rendered = family.render(spec);
+            let rendered = rendered.unwrap_or_else(|e| panic!("{}: {e}", name(family, spec)));
+            bytes += rendered.text.len();
+            check(family, spec, &rendered);
+        }
+        println!(
+            "{:<26} {:>4} specialisations, {:>5} bytes each on average: valid",
+            family.file,
+            all.len(),
+            bytes / all.len()
+        );
+    }
+}
+
+/// A family of these by its name.
+fn family<'a>(families: &'a [Family], name: &str) -> &'a Family {
+    families.iter().find(|family| family.name() == name).unwrap()
+}
+
+/// A spec without keys is refused.
+fn an_undefined_name_is_an_error(families: &[Family]) {
+    let error = family(families, "norm").render(Map::<String, Value>::new()).unwrap_err();
+    assert!(error.contains("undefined"), "{error}");
 }

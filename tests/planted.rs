@@ -7,7 +7,7 @@ mod common;
 use common::Rng;
 use nearkin::bf16;
 use nearkin::ops::CUDA_FAMILIES;
-use nearkin::template::{Rendered, render_ptx_file};
+use nearkin::template::Rendered;
 use ptx_emulator::counts::Counts;
 use ptx_emulator::gpu::{Arg, Dim, Error, Gpu, Shape};
 use ptx_emulator::report::Check;
@@ -24,14 +24,13 @@ struct Kernel {
 impl Kernel {
     /// Of a family by its name, with the spec and the members of the params struct.
     fn new(family: &str, spec: Value, params: &[(&str, u32)], grid: u32) -> Kernel {
-        let family = CUDA_FAMILIES.iter().find(|f| f.name == family).unwrap();
-        let file = format!("{}.ptx", family.name);
-        let rendered = render_ptx_file(&file, spec, family.params, family.params_size).unwrap();
-        let mut bytes = vec![0; family.params_size];
-        assert_eq!(params.len(), family.params.len());
+        let family = CUDA_FAMILIES.iter().find(|f| f.name() == family).unwrap();
+        let rendered = family.render(spec).unwrap();
+        let mut bytes = vec![0; family.params.size];
+        assert_eq!(params.len(), family.params.members.len());
         for (name, value) in params {
-            let (_, at) = family.params.iter().find(|(member, _)| member == name).unwrap();
-            bytes[*at..][..4].copy_from_slice(&value.to_le_bytes());
+            let member = family.params.members.iter().find(|m| m.name == *name).unwrap();
+            bytes[member.offset..][..4].copy_from_slice(&value.to_le_bytes());
         }
         Kernel { rendered, params: bytes, grid }
     }

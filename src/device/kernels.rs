@@ -2,12 +2,12 @@
 
 use std::any::{Any, TypeId};
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::marker::PhantomData;
 use std::sync::{Arc, Mutex};
 
 use super::lock;
 use crate::Result;
-use crate::template::Spec;
 
 /// Kernels by specialisation. While a driver compiles one, only those who want the same one wait.
 pub(crate) struct Kernels<K> {
@@ -27,7 +27,7 @@ impl<K> Default for Kernels<K> {
 
 impl<K: Send + Sync + 'static> Kernels<K> {
     /// The kernel of a specialisation, compiled now if it is not there. A failure is not kept: the next call tries again.
-    pub(crate) fn get<S: Spec>(
+    pub(crate) fn get<S: Copy + Eq + Hash + Send + 'static>(
         &self,
         spec: S,
         compile: impl FnOnce(&S) -> Result<K>,
@@ -56,19 +56,11 @@ mod tests {
     use super::*;
     use crate::Error;
 
-    #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, serde::Serialize)]
+    #[derive(Clone, Copy, PartialEq, Eq, Hash)]
     struct One(u32);
 
-    impl Spec for One {
-        const FAMILY: &'static str = "one";
-    }
-
-    #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, serde::Serialize)]
+    #[derive(Clone, Copy, PartialEq, Eq, Hash)]
     struct Other(u32);
-
-    impl Spec for Other {
-        const FAMILY: &'static str = "other";
-    }
 
     /// A thread compiles and cannot go on; another one gets a warm kernel and compiles a cold one meanwhile.
     #[test]

@@ -12,7 +12,7 @@ use super::kernels::Kernels;
 use super::transfers::Counter;
 use super::waits::{Promised, Waits, promise};
 use super::{DeviceOptions, host, lock};
-use crate::template::{Access, Rendered, Spec, render};
+use crate::template::{self, Access, Rendered, Spec};
 use crate::{Error, Result};
 
 /// Launches recorded before they are submitted on their own.
@@ -525,9 +525,9 @@ impl WgpuDevice {
 
     #[allow(unsafe_code)]
     fn compile<S: Spec>(&self, spec: &S) -> Result<Kernel> {
-        let Rendered { text, header } = render(spec)?;
-        tracing::trace!(family = S::FAMILY, ?spec, "compiling\n{text}");
-        let name = format!("{} {spec:?}", S::FAMILY);
+        let Rendered { text, header } = template::render(spec)?;
+        tracing::trace!(family = S::FAMILY.name(), ?spec, "compiling\n{text}");
+        let name = template::name(spec);
         let entry = |binding: usize, ty| wgpu::BindGroupLayoutEntry {
             binding: binding as u32,
             visibility: wgpu::ShaderStages::COMPUTE,

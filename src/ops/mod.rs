@@ -29,7 +29,7 @@ pub(crate) mod rows;
 use crate::template::Family;
 use crate::{Device, Error, Result, Tensor};
 
-/// Every family with a shader, for the contract test.
+/// Every shader, for the contract test; see `template::Family`.
 #[cfg(feature = "wgpu")]
 #[doc(hidden)]
 pub const FAMILIES: &[Family] = &[
@@ -55,7 +55,7 @@ pub const FAMILIES: &[Family] = &[
     select::scores::wgpu::FAMILY,
 ];
 
-/// Every family with a PTX kernel, for the contract test.
+/// Every PTX kernel, for the contract test.
 #[cfg(feature = "cuda")]
 #[doc(hidden)]
 pub const CUDA_FAMILIES: &[Family] = &[
@@ -98,6 +98,8 @@ pub(crate) enum Stored {
 
 #[cfg(feature = "wgpu")]
 impl Stored {
+    pub(crate) const ALL: [Stored; 4] = [Stored::F32, Stored::F16, Stored::F16P, Stored::BF16];
+
     pub(crate) fn of(tensor: &Tensor, facts: &crate::device::WgpuFacts) -> Stored {
         match tensor.dtype() {
             crate::DType::F16 if facts.f16 => Stored::F16,

@@ -1,17 +1,18 @@
 //! The PTX files.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
 
 use nearkin::ops::CUDA_FAMILIES;
-use nearkin::template::{Family, KERNELS, Rendered, render_ptx_file};
+use nearkin::template::{Family, Rendered};
 use ptx_emulator::gpu::Gpu;
 use ptx_emulator::syntax::ast::{Base, Function, Instruction, Module, Operand, Space, Symbol};
 use ptx_emulator::syntax::parse;
 use ptx_emulator::syntax::ty::Ty;
 use serde_json::{Map, Value, json};
 
-use crate::{combinations, header, names_agree};
+use crate::{check_all, files_agree, name};
 
 /// Shared memory that a block may have on sm_80, the baseline, and on sm_90.
 const MOST_SHARED: u32 = 163 << 10;
@@ -45,7 +46,7 @@ fn check(at: &str, rendered: &Rendered, family: &Family) {
     });
     let bound = |map: &String| header.buffers.iter().any(|(name, _)| name == map);
     assert!(header.maps.iter().all(bound), "{at}: //@ maps {:?}", header.maps);
-    let by_value = ("params", Ty::B8, family.params_size as u64);
+    let by_value = ("params", Ty::B8, family.params.size as u64);
     assert_eq!(params, buffers.chain([by_value]).collect::<Vec<_>>(), "{at}: parameters");
     assert_eq!(entry.params.last().unwrap().align, 4, "{at}: alignment of params");
     assert_eq!(entry.max_threads, [header.threads, 1, 1], "{at}: .maxntid and //@ threads");
@@ -117,37 +118,22 @@ fn dump(to: &mut impl Write, spec: &Map<String, Value>, rendered: &Rendered) {
 
 #[test]
 fn every_specialisation_is_valid_and_agrees_with_rust() {
-    names_agree(KERNELS, ".ptx", CUDA_FAMILIES);
+    files_agree("kernels", CUDA_FAMILIES);
     let folder = std::env::var_os(DUMP);
-    for family in CUDA_FAMILIES {
-        let file = format!("{}.ptx", family.name);
-        let header = header(KERNELS, &file, family);
-        let all = combinations(&header);
-        let mut bytes = 0;
-        let mut dumped = folder.as_ref().map(|folder| {
-            let path = Path::new(folder).join(format!("{}.jsonl", family.name));
-            std::io::BufWriter::new(std::fs::File::create(path).unwrap())
-        });
-        for spec in &all {
-            let at = format!("{file} {}", serde_json::to_string(spec).unwrap());
-            let rendered = render_ptx_file(&file, spec, family.params, family.params_size)
-                .unwrap_or_else(|e| panic!("{at}: {e}"));
-            bytes += rendered.text.len();
-            check(&at, &rendered, family);
-            if let Some(to) = &mut dumped {
-                dump(to, spec, &rendered);
-            }
+    let mut dumps = BTreeMap::new();
+    check_all(CUDA_FAMILIES, |family, spec, rendered| {
+        check(&name(family, spec), rendered, family);
+        if let Some(folder) = &folder {
+            let to = dumps.entry(family.name()).or_insert_with(|| {
+                let path = Path::new(folder).join(family.name()).with_extension("jsonl");
+                std::io::BufWriter::new(std::fs::File::create(path).unwrap())
+            });
+            dump(to, spec, rendered);
         }
-        println!(
-            "{file:<18} {:>4} specialisations, {:>5} bytes each on average: valid",
-            all.len(),
-            bytes / all.len()
-        );
-    }
+    });
 }
 
 #[test]
 fn an_undefined_name_is_an_error() {
-    let error = render_ptx_file("norm.ptx", Map::<String, Value>::new(), &[], 0).unwrap_err();
-    assert!(error.contains("undefined"), "{error}");
+    crate::an_undefined_name_is_an_error(CUDA_FAMILIES);
 }

@@ -28,7 +28,7 @@ use crate::device::kernels::Kernels;
 use crate::device::transfers::Counter;
 use crate::device::waits::Waits;
 use crate::device::{DeviceInfo, DeviceOptions, MatmulPrecision, host, lock};
-use crate::template::{Header, Member, Rendered, Spec, render_ptx};
+use crate::template::{self, Header, Rendered, Spec};
 use crate::{Error, Result};
 
 /// Blocks that a grid may have along y and z.
@@ -622,20 +622,15 @@ impl CudaDevice {
         }
     }
 
-    /// The compiled kernel of a specialisation, from the cache or compiled now. `members` and `size` are those of its
-    /// params struct.
-    pub(crate) fn kernel<S: Spec>(
-        &self,
-        spec: S,
-        (members, size): (&[Member], usize),
-    ) -> Result<Arc<Kernel>> {
-        self.kernels.get(spec, |spec| self.compile(spec, members, size))
+    /// The compiled kernel of a specialisation, from the cache or compiled now.
+    pub(crate) fn kernel<S: Spec>(&self, spec: S) -> Result<Arc<Kernel>> {
+        self.kernels.get(spec, |spec| self.compile(spec))
     }
 
-    fn compile<S: Spec>(&self, spec: &S, members: &[Member], size: usize) -> Result<Kernel> {
-        let rendered = render_ptx(spec, members, size)?;
-        tracing::trace!(family = S::FAMILY, ?spec, "compiling\n{}", rendered.text);
-        self.assemble(format!("{} {spec:?}", S::FAMILY), rendered, size)
+    fn compile<S: Spec>(&self, spec: &S) -> Result<Kernel> {
+        let rendered = template::render(spec)?;
+        tracing::trace!(family = S::FAMILY.name(), ?spec, "compiling\n{}", rendered.text);
+        self.assemble(template::name(spec), rendered, S::FAMILY.params.size)
     }
 
     /// Has the driver compile a kernel's text.
@@ -849,7 +844,7 @@ mod tests {
     #[test]
     fn what_does_not_compile_comes_with_the_log_and_the_text() {
         let Some(gpu) = device() else { return };
-        let text = "//@ family broken\n//@ entry broken\n//@ threads 32\n.version 7.0\n.target sm_80\n.address_size 64\n\
+        let text = "//@ entry broken\n//@ threads 32\n.version 7.0\n.target sm_80\n.address_size 64\n\
                     .visible .entry broken() { .reg .b32 %a; paint.b32 %a, 7; ret; }\n";
         let header = Header::parse(text).unwrap();
         let broken = |header: Header, text: &str| {

@@ -7,55 +7,28 @@ use std::sync::Arc;
 use super::Args;
 use crate::device::MatmulPrecision;
 use crate::device::cuda::{Binding, CudaDevice, CudaFacts};
-use crate::template::{Family, Spec, keys, params};
+use crate::template::{Spec, kernel};
 use crate::{DType, Error, Result, Tensor};
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-struct AttentionSpec {
-    /// Fours of columns of a head, rounded up.
-    d4: u32,
-    /// Whether every head of every row starts at a multiple of four elements, so that they are copied in fours.
-    vector: bool,
-    /// Whether queries see some keys only, by causality or in a window.
-    mask: bool,
-    bias: bool,
-    /// Queries of a block.
-    bq: u32,
-    /// Keys of a tile; depends on the dimension alone, because bits depend on it.
-    bk: u32,
-}
+kernel! {
+    pub(crate) FAMILY = "kernels/attention.ptx";
 
-impl Spec for AttentionSpec {
-    const FAMILY: &'static str = "attention";
-}
+    spec AttentionSpec {
+        /// Fours of columns of a head, rounded up.
+        d4: u32 = [1, 8, 16, 20, 32],
+        /// Whether every head of every row starts at a multiple of four elements, so that they are copied in fours.
+        vector: bool,
+        /// Whether queries see some keys only, by causality or in a window.
+        mask: bool,
+        bias: bool,
+        /// Queries of a block.
+        bq: u32 = [16, 32, 64],
+        /// Keys of a tile; depends on the dimension alone, because bits depend on it.
+        bk: u32 = [keys_of_tile(d4)],
+    }
+    where vector || [1, 20].contains(&d4);
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-struct MmaSpec {
-    /// Of Q, K, V and the result.
-    t: DType,
-    /// Sixteens of columns of a head, rounded up.
-    d16: u32,
-    vector: bool,
-    /// Whether queries see some keys only, by causality or in a window.
-    mask: bool,
-    bias: bool,
-    /// Queries of a block, which share K and V.
-    slot: u32,
-    warps: u32,
-    /// Sixteens of queries of a warp.
-    mt: u32,
-    /// 64s of keys in shared memory at a time.
-    tiles: u32,
-}
-
-impl Spec for MmaSpec {
-    const FAMILY: &'static str = "attention_mma";
-}
-
-params! {
-    struct AttentionParams {
+    params AttentionParams {
         sequences: u32, heads: u32, dim: u32,
         q_width: u32, k_width: u32, v_width: u32,
         q_start: u32, k_start: u32, v_start: u32,
@@ -64,33 +37,31 @@ params! {
     }
 }
 
-pub(crate) const FAMILY: Family = Family {
-    name: AttentionSpec::FAMILY,
-    spec_keys: || {
-        keys(AttentionSpec { d4: 8, vector: true, mask: false, bias: false, bq: 64, bk: 64 })
-    },
-    params: AttentionParams::MEMBERS,
-    params_size: size_of::<AttentionParams>(),
-};
+kernel! {
+    pub(crate) MMA = "kernels/attention_mma.ptx";
 
-pub(crate) const MMA: Family = Family {
-    name: MmaSpec::FAMILY,
-    spec_keys: || {
-        keys(MmaSpec {
-            t: DType::F32,
-            d16: 4,
-            vector: true,
-            mask: false,
-            bias: false,
-            slot: 64,
-            warps: 4,
-            mt: 1,
-            tiles: 1,
-        })
-    },
-    params: AttentionParams::MEMBERS,
-    params_size: size_of::<AttentionParams>(),
-};
+    spec MmaSpec {
+        /// Of Q, K, V and the result.
+        t: DType = [DType::F32, DType::BF16],
+        /// Sixteens of columns of a head, rounded up.
+        d16: u32 = [2, 4, 5, 8],
+        vector: bool,
+        /// Whether queries see some keys only, by causality or in a window.
+        mask: bool,
+        bias: bool,
+        /// Queries of a block, which share K and V.
+        slot: u32 = [16, 32, 64, 128, 512],
+        warps: u32 = [1, 2, 4, 8],
+        /// Sixteens of queries of a warp.
+        mt: u32 = [1, 2],
+        /// 64s of keys in shared memory at a time.
+        tiles: u32 = [1, 2, 4, 5, 8],
+    }
+    where (vector || t == DType::F32 && [2, 5].contains(&d16) && slot <= 64 && !bias)
+        && SAMPLES[usize::from(d16 > 4)].contains(&[slot, warps, mt, tiles]);
+
+    params AttentionParams;
+}
 
 /// Queries of a block on tensor cores, from the most on.
 const SLOTS: [usize; 6] = [512, 256, 128, 64, 32, 16];
@@ -127,10 +98,20 @@ fn with_fma(gpu: &Arc<CudaDevice>, args: &Args<'_>, bq: usize) -> Result<Tensor>
         mask: args.mask.is_some(),
         bias: args.how.bias.is_some(),
         bq: bq as u32,
-        bk: if dim <= 64 { 64 } else { 32 },
+        bk: keys_of_tile(dim.div_ceil(4) as u32),
     };
     run(gpu, args, spec, bq)
 }
+
+fn keys_of_tile(d4: u32) -> u32 {
+    if d4 <= 16 { 64 } else { 32 }
+}
+
+/// Some of what [`tile`] gives, for heads of up to 64 columns and of more: slot, warps, mt and tiles.
+const SAMPLES: [&[[u32; 4]]; 2] = [
+    &[[16, 1, 1, 1], [32, 2, 1, 4], [64, 4, 1, 5], [128, 4, 1, 2], [512, 4, 2, 8]],
+    &[[16, 1, 1, 2], [64, 4, 1, 4], [128, 8, 1, 2]],
+];
 
 /// Queries of a block, warps, sixteens of queries of each and 64s of keys.
 type MmaTile = [usize; 4];
@@ -203,7 +184,7 @@ fn run<S: Spec>(gpu: &Arc<CudaDevice>, args: &Args<'_>, spec: S, slot: usize) ->
             device: gpu.name().into(),
         }),
     };
-    let kernel = gpu.kernel(spec, (AttentionParams::MEMBERS, size_of::<AttentionParams>()))?;
+    let kernel = gpu.kernel(spec)?;
     let params = AttentionParams {
         sequences: extent(args.q_offsets.len())?,
         heads: extent(heads)?,

@@ -6,48 +6,39 @@ use std::sync::Arc;
 
 use super::Args;
 use crate::device::wgpu::{Binding, WgpuDevice, spread};
-use crate::template::{Family, Spec, keys, params};
+use crate::template::kernel;
 use crate::{DType, Error, Result, Tensor};
 
 /// Queries of a workgroup, as the shader has them.
 const QUERIES: usize = 32;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-struct AttentionSpec {
-    /// Fours of columns of a head, rounded up.
-    d4: u32,
-    /// Whether every head of every row starts at a multiple of four elements, so that they are loaded in fours.
-    vector: bool,
-    /// Whether queries see some keys only, by causality or in a window.
-    mask: bool,
-    bias: bool,
-    /// Tiles in workgroup memory, or queries in threads without any.
-    tiled: bool,
-}
+kernel! {
+    pub(crate) FAMILY = "shaders/attention.wgsl";
 
-impl Spec for AttentionSpec {
-    const FAMILY: &'static str = "attention";
-}
+    spec AttentionSpec {
+        /// Fours of columns of a head, rounded up.
+        d4: u32 = [1, 2, 6, 8, 16, 20, 31, 32],
+        /// Whether every head of every row starts at a multiple of four elements, so that they are loaded in fours.
+        vector: bool,
+        /// Whether queries see some keys only, by causality or in a window.
+        mask: bool,
+        bias: bool,
+        /// Tiles in workgroup memory, or queries in threads without any.
+        tiled: bool,
+    }
+    where tiled || d4 <= 8;
 
-params! {
-    struct AttentionParams {
+    params AttentionParams {
         groups: u32, heads: u32, dim: u32, first: u32, last: u32,
+        // Elements (in fours if VECTOR) of a row, and where row 0 and column 0 of head 0 would be in the binding,
+        // modulo 2^32.
         q_width: u32, k_width: u32, v_width: u32, out_width: u32,
         q_base: u32, k_base: u32, v_base: u32, out_base: u32,
         scale: f32, reach: i32,
+        // Query heads of a key head; keys that a query sees after its own, and in all.
         group: u32, ahead: i32, span: i32,
     }
 }
-
-pub(crate) const FAMILY: Family = Family {
-    name: AttentionSpec::FAMILY,
-    spec_keys: || {
-        keys(AttentionSpec { d4: 8, vector: true, mask: false, bias: false, tiled: true })
-    },
-    params: AttentionParams::MEMBERS,
-    params_size: size_of::<AttentionParams>(),
-};
 
 pub(crate) fn attention(gpu: &Arc<WgpuDevice>, args: &Args<'_>) -> Result<Tensor> {
     let (heads, dim) = (args.how.heads, args.how.dim);

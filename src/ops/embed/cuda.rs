@@ -8,48 +8,32 @@ use std::sync::Arc;
 use super::{Args, EmbedNorm, Lookup};
 use crate::device::cuda::{Binding, CudaDevice};
 use crate::ops::norm;
-use crate::template::{Family, Spec, keys, params};
+use crate::template::kernel;
 use crate::{DType, Result, Tensor};
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-struct EmbedSpec {
-    t: DType,
-    tables: u32,
-    /// Whether the result holds the sum of earlier tables.
-    add: bool,
-    norm: bool,
-    /// Whether rows divide into fours, so that four columns are read and written together.
-    vector: bool,
-    /// As for norm; 0 without one.
-    quads: u32,
-    warps: u32,
-}
+kernel! {
+    pub(crate) FAMILY = "kernels/embed.ptx";
 
-impl Spec for EmbedSpec {
-    const FAMILY: &'static str = "embed";
-}
+    spec EmbedSpec {
+        t: DType = DType::FLOATS,
+        tables: u32 = [1, 2, 3],
+        /// Whether the result holds the sum of earlier tables.
+        add: bool,
+        norm: bool,
+        /// Whether rows divide into fours, so that four columns are read and written together.
+        vector: bool,
+        /// As for norm; 0 without one.
+        quads: u32 = [0, 1, 2, 3, 4, 6, 8],
+        warps: u32 = [1, 8],
+    }
+    where (!norm || !vector || quads > 0)
+        && match norm {
+            true => (warps == 8 || quads > 0) && !add,
+            false => warps == 1 && quads == 0 && (tables == 1 || !add),
+        };
 
-params! {
-    struct EmbedParams { rows: u32, width: u32, stride: u32, lookup: u32, eps: f32 }
+    params EmbedParams { rows: u32, width: u32, stride: u32, lookup: u32, eps: f32 }
 }
-
-pub(crate) const FAMILY: Family = Family {
-    name: EmbedSpec::FAMILY,
-    spec_keys: || {
-        keys(EmbedSpec {
-            t: DType::F32,
-            tables: 1,
-            add: false,
-            norm: false,
-            vector: false,
-            quads: 0,
-            warps: 1,
-        })
-    },
-    params: EmbedParams::MEMBERS,
-    params_size: size_of::<EmbedParams>(),
-};
 
 pub(super) fn embed(gpu: &Arc<CudaDevice>, args: &Args<'_>) -> Result<Tensor> {
     let device = args.lookups[0].table.device();
@@ -113,7 +97,7 @@ fn add(
         quads: quads as u32,
         warps: warps as u32,
     };
-    let kernel = gpu.kernel(spec, (EmbedParams::MEMBERS, size_of::<EmbedParams>()))?;
+    let kernel = gpu.kernel(spec)?;
     let mut bindings: Vec<Binding<'_>> = lookups.iter().map(|l| l.table.cuda().into()).collect();
     bindings.push(rows.cuda().into());
     if let Some(norm) = &args.norm {

@@ -10,52 +10,28 @@ use std::sync::Arc;
 use super::{Args, Lookup, MISSING};
 use crate::device::wgpu::{Binding, WgpuDevice, spread};
 use crate::ops::Stored;
-use crate::template::{Family, Spec, keys, params};
+use crate::template::kernel;
 use crate::{DType, Result, Tensor};
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-struct EmbedSpec {
-    t: Stored,
-    tables: u32,
-    window: bool,
-    norm: bool,
-    subgroups: bool,
-    wg: u32,
-}
+kernel! {
+    pub(crate) FAMILY = "shaders/embed.wgsl";
 
-impl Spec for EmbedSpec {
-    const FAMILY: &'static str = "embed";
-}
-
-params! {
-    struct EmbedParams {
-        tokens: u32,
-        width: u32,
-        stride: u32,
-        lookup: u32,
-        first: u32,
-        count: u32,
-        add: u32,
-        eps: f32,
+    spec EmbedSpec {
+        t: Stored = Stored::ALL,
+        tables: u32 = [0, 1, 2, 3],
+        window: bool,
+        norm: bool,
+        subgroups: bool,
+        wg: u32 = [64, 256],
     }
-}
+    where (norm || !subgroups)
+        && match window {
+            true => tables == 1 && !norm,
+            false => tables > 0 || norm && t == Stored::F32,
+        };
 
-pub(crate) const FAMILY: Family = Family {
-    name: EmbedSpec::FAMILY,
-    spec_keys: || {
-        keys(EmbedSpec {
-            t: Stored::F32,
-            tables: 1,
-            window: false,
-            norm: false,
-            subgroups: false,
-            wg: 64,
-        })
-    },
-    params: EmbedParams::MEMBERS,
-    params_size: size_of::<EmbedParams>(),
-};
+    params EmbedParams { tokens: u32, width: u32, stride: u32, lookup: u32, first: u32, count: u32, add: u32, eps: f32 }
+}
 
 pub(crate) fn embed(gpu: &Arc<WgpuDevice>, args: &Args<'_>) -> Result<Tensor> {
     let device = args.lookups[0].table.device();

@@ -7,7 +7,7 @@ use super::hopper::Way;
 use super::{Activation, Args};
 use crate::device::cuda::{CudaDevice, GRID_YZ};
 use crate::device::{CudaFacts, MatmulPrecision};
-use crate::template::{Family, Spec, keys, params};
+use crate::template::{Spec, kernel};
 use crate::{DType, Error, Result, Tensor};
 
 /// What forms the products.
@@ -22,40 +22,32 @@ pub(super) enum Core {
     Tf32,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-struct GemmSpec {
-    core: Core,
-    a: DType,
-    b: DType,
-    out: DType,
-    /// Numbers that stand for one of `a`.
-    parts: u32,
-    /// Whether rows start at multiples of what one load takes.
-    wide: bool,
-    bm: u32,
-    bn: u32,
-    tm: u32,
-    tn: u32,
-    stages: u32,
-}
+kernel! {
+    pub(crate) FAMILY = "kernels/gemm.ptx";
 
-impl Spec for GemmSpec {
-    const FAMILY: &'static str = "gemm";
-}
+    spec GemmSpec {
+        core: Core = [Core::Fma, Core::BF16, Core::F16, Core::Tf32],
+        a: DType = DType::FLOATS,
+        b: DType = DType::FLOATS,
+        out: DType = [DType::F32, DType::BF16],
+        /// Numbers that stand for one of `a`.
+        parts: u32 = [1, 3],
+        /// Whether rows start at multiples of what one load takes.
+        wide: bool,
+        bm: u32 = [16, 64, 128],
+        bn: u32 = [32, 64, 128],
+        tm: u32 = [2, 4, 8, 16, 32, 64],
+        tn: u32 = [4, 8, 16, 32, 64],
+        stages: u32 = [stages(core, a == b, bm)],
+    }
+    where Product { core, parts }.exists(a, b, wide)
+        && Product { core, parts }.tiles().contains(&[bm, bn, tm, tn])
+        && (out == DType::F32 || core == Core::BF16 && b == DType::BF16 && a != DType::F16 && parts == 1);
 
-params! {
-    struct GemmParams {
+    params GemmParams {
         m: u32, n: u32, k: u32, scale: f32, activation: u32, has_bias: u32, has_residual: u32, repeat: u32,
     }
 }
-
-pub(crate) const FAMILY: Family = Family {
-    name: GemmSpec::FAMILY,
-    spec_keys: || keys(spec(Product::FMA, [DType::F32; 3], true, FMA_TILES[0])),
-    params: GemmParams::MEMBERS,
-    params_size: size_of::<GemmParams>(),
-};
 
 /// Outputs of a block, and of a thread or warp: `[bm, bn, tm, tn]`. From the largest on, which reuse most.
 type Tile = [u32; 4];
@@ -65,7 +57,7 @@ const MMA_TILES: [Tile; 3] = [[128, 128, 64, 64], [64, 64, 32, 32], [16, 32, 16,
 const PARTS_TILES: [Tile; 3] = [[128, 128, 64, 32], [64, 64, 32, 32], [16, 32, 16, 16]];
 
 /// How products are formed.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq)]
 struct Product {
     core: Core,
     parts: u32,
@@ -102,16 +94,28 @@ impl Product {
             _ => Product::FMA,
         }
     }
+
+    /// Whether operands of these types are multiplied so at some precision; `wide` as in the spec.
+    fn exists(self, a: DType, b: DType, wide: bool) -> bool {
+        let all = [MatmulPrecision::Highest, MatmulPrecision::High, MatmulPrecision::Medium];
+        let chosen = |precision| Product::choose(precision, a, b, 64) == self;
+        self == Product::FMA || wide && all.into_iter().any(chosen)
+    }
+}
+
+/// Tiles of operands in flight.
+fn stages(core: Core, same: bool, bm: u32) -> u32 {
+    match (core, bm) {
+        (Core::Fma, _) => 1,
+        (_, 128) if core == Core::Tf32 || same => 3,
+        (_, 16) => 6,
+        _ => 4,
+    }
 }
 
 fn spec(product: Product, [a, b, out]: [DType; 3], wide: bool, [bm, bn, tm, tn]: Tile) -> GemmSpec {
     let Product { core, parts } = product;
-    let stages = match (core, bm) {
-        (Core::Fma, _) => 1,
-        (_, 128) if core == Core::Tf32 || a == b => 3,
-        (_, 16) => 6,
-        _ => 4,
-    };
+    let stages = stages(core, a == b, bm);
     GemmSpec { core, a, b, out, parts, wide, bm, bn, tm, tn, stages }
 }
 
@@ -185,7 +189,7 @@ pub(super) fn launch<S: Spec>(
         return Ok(y);
     }
     let &Args { a, b, epilogue, batch, m, n, k, .. } = args;
-    let kernel = gpu.kernel(spec, (GemmParams::MEMBERS, size_of::<GemmParams>()))?;
+    let kernel = gpu.kernel(spec)?;
     let params = params(gpu, args)?;
     let shared = begins_anew(args);
     let blocks = m.div_ceil(rows as usize) * n.div_ceil(columns as usize);

@@ -7,53 +7,36 @@ use super::cuda::{Core, GemmParams, launch, params};
 use super::{Activation, Args};
 use crate::device::CudaFacts;
 use crate::device::cuda::{Binding, CudaDevice, Tiles};
-use crate::template::{Family, Spec, keys};
+use crate::template::kernel;
 use crate::{DType, Result, Tensor};
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-struct WgmmaSpec {
-    core: Core,
-    out: DType,
-    activation: Activation,
+kernel! {
+    pub(crate) FAMILY = "kernels/gemm_wgmma.ptx";
+
+    spec WgmmaSpec {
+        core: Core = [Core::BF16, Core::F16],
+        out: DType = [DType::F32, DType::BF16],
+        activation: Activation = Activation::ALL,
+    }
+    where out == DType::F32 || core == Core::BF16;
+
+    params GemmParams;
 }
 
-impl Spec for WgmmaSpec {
-    const FAMILY: &'static str = "gemm_wgmma";
+kernel! {
+    pub(crate) TMA = "kernels/gemm_tma.ptx";
+
+    spec TmaSpec {
+        core: Core = [Core::BF16, Core::F16],
+        out: DType = [DType::F32, DType::BF16],
+        activation: Activation = Activation::ALL,
+        /// Blocks that share the rows of b.
+        cluster: u32 = [1, 2],
+    }
+    where out == DType::F32 || core == Core::BF16;
+
+    params GemmParams;
 }
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-struct TmaSpec {
-    core: Core,
-    out: DType,
-    activation: Activation,
-    /// Blocks that share the rows of b.
-    cluster: u32,
-}
-
-impl Spec for TmaSpec {
-    const FAMILY: &'static str = "gemm_tma";
-}
-
-pub(crate) const FAMILY: Family = Family {
-    name: WgmmaSpec::FAMILY,
-    spec_keys: || {
-        keys(WgmmaSpec { core: Core::BF16, out: DType::F32, activation: Activation::None })
-    },
-    params: GemmParams::MEMBERS,
-    params_size: size_of::<GemmParams>(),
-};
-
-pub(crate) const TMA: Family = Family {
-    name: TmaSpec::FAMILY,
-    spec_keys: || {
-        let activation = Activation::None;
-        keys(TmaSpec { core: Core::BF16, out: DType::F32, activation, cluster: 1 })
-    },
-    params: GemmParams::MEMBERS,
-    params_size: size_of::<GemmParams>(),
-};
 
 /// Rows and columns of a tile of both kernels.
 const TILE: usize = 128;
@@ -140,7 +123,7 @@ fn persistent(
     }
     let &Args { a, b, epilogue, m, n, k, .. } = args;
     let cluster = spec.cluster as usize;
-    let kernel = gpu.kernel(spec, (GemmParams::MEMBERS, size_of::<GemmParams>()))?;
+    let kernel = gpu.kernel(spec)?;
     let bindings = [
         tiled(a, m, k, TILE),
         tiled(b, n, k, TILE / cluster),

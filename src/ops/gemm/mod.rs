@@ -40,6 +40,19 @@ pub enum Activation {
     Tanh,
 }
 
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
+impl Activation {
+    pub(crate) const ALL: [Activation; 7] = [
+        Activation::None,
+        Activation::Gelu,
+        Activation::GeluTanh,
+        Activation::QuickGelu,
+        Activation::Relu,
+        Activation::Silu,
+        Activation::Tanh,
+    ];
+}
+
 /// What happens to a product before it is stored; the default stores it as it is.
 #[derive(Clone, Copy, Debug)]
 pub struct Epilogue<'a> {

@@ -7,53 +7,37 @@ use super::{Activation, Args};
 use crate::device::WgpuFacts;
 use crate::device::wgpu::{Binding, GROUPS, WgpuDevice};
 use crate::ops::Stored;
-use crate::template::{Family, Spec, keys, params};
+use crate::template::kernel;
 use crate::{DType, Error, Result, Tensor};
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-struct GemmSpec {
-    a: Stored,
-    b: Stored,
-    quad: bool,
-    activation: Activation,
-    bm: u32,
-    bn: u32,
-    tm: u32,
-    tn: u32,
-}
+kernel! {
+    pub(crate) FAMILY = "shaders/gemm.wgsl";
 
-impl Spec for GemmSpec {
-    const FAMILY: &'static str = "gemm";
-}
+    spec GemmSpec {
+        a: Stored = Stored::ALL,
+        b: Stored = Stored::ALL,
+        quad: bool,
+        activation: Activation = Activation::ALL,
+        bm: u32 = [8, 64, 128],
+        bn: u32 = [64, 128],
+        tm: u32 = [4, 8],
+        tn: u32 = [4, 8],
+    }
+    where [SHALLOW, MEDIUM, LARGE].contains(&[bm, bn, tm, tn])
+        && !([a, b].contains(&Stored::F16) && [a, b].contains(&Stored::F16P))
+        && (a == b || a == Stored::F32 || !quad && tm == 4);
 
-params! {
-    struct GemmParams {
+    params GemmParams {
         m: u32, n: u32, k: u32,
+        // First elements of a, b, bias, y and residual.
         a_at: u32, b_at: u32, bias_at: u32, y_at: u32, residual_at: u32,
+        // Elements from one matrix of the batch to the next; from one row of y to the next.
         a_step: u32, b_step: u32, y_step: u32, y_row: u32,
         scale: f32, has_bias: u32, has_residual: u32,
+        // The residual's row that is y's first here, and the rows after which it begins anew.
         first: u32, repeat: u32,
     }
 }
-
-pub(crate) const FAMILY: Family = Family {
-    name: GemmSpec::FAMILY,
-    spec_keys: || {
-        keys(GemmSpec {
-            a: Stored::F32,
-            b: Stored::F32,
-            quad: false,
-            activation: Activation::None,
-            bm: 64,
-            bn: 64,
-            tm: 4,
-            tn: 4,
-        })
-    },
-    params: GemmParams::MEMBERS,
-    params_size: size_of::<GemmParams>(),
-};
 
 /// Outputs of a workgroup and of a thread: `[bm, bn, tm, tn]`.
 type Tile = [u32; 4];

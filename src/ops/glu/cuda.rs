@@ -5,33 +5,22 @@ use std::sync::Arc;
 use super::Args;
 use crate::device::cuda::{Binding, CudaDevice};
 use crate::ops::gemm::cuda::number;
-use crate::template::{Family, Spec, keys, params};
+use crate::template::kernel;
 use crate::{DType, Error, Result, Tensor};
 
 /// Columns of a tile.
 const TILE: usize = 128;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-struct GluSpec {
-    /// Whether rows divide into fours, so that four columns are read and written together.
-    vector: bool,
-}
+kernel! {
+    pub(crate) FAMILY = "kernels/glu.ptx";
 
-impl Spec for GluSpec {
-    const FAMILY: &'static str = "glu";
-}
+    spec GluSpec {
+        /// Whether rows divide into fours, so that four columns are read and written together.
+        vector: bool,
+    }
 
-params! {
-    struct GluParams { rows: u32, width: u32, tiles: u32, activation: u32 }
+    params GluParams { rows: u32, width: u32, tiles: u32, activation: u32 }
 }
-
-pub(crate) const FAMILY: Family = Family {
-    name: GluSpec::FAMILY,
-    spec_keys: || keys(GluSpec { vector: true }),
-    params: GluParams::MEMBERS,
-    params_size: size_of::<GluParams>(),
-};
 
 pub(super) fn glu(gpu: &Arc<CudaDevice>, args: &Args<'_>) -> Result<Tensor> {
     let &Args { x, activation, rows, width } = args;
@@ -49,7 +38,7 @@ pub(super) fn glu(gpu: &Arc<CudaDevice>, args: &Args<'_>) -> Result<Tensor> {
         });
     }
     let spec = GluSpec { vector: width.is_multiple_of(4) };
-    let kernel = gpu.kernel(spec, (GluParams::MEMBERS, size_of::<GluParams>()))?;
+    let kernel = gpu.kernel(spec)?;
     let params = GluParams {
         rows: rows as u32,
         width: width as u32,

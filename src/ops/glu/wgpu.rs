@@ -5,34 +5,23 @@ use std::sync::Arc;
 use super::Args;
 use crate::device::wgpu::{WgpuDevice, spread};
 use crate::ops::gemm::Activation;
-use crate::template::{Family, Spec, keys, params};
+use crate::template::kernel;
 use crate::{DType, Result, Tensor};
 
 /// Columns of a tile, or fours of them.
 const TILE: usize = 256;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-struct GluSpec {
-    activation: Activation,
-    /// Whether rows divide into fours, so that four columns are read and written together.
-    vector: bool,
-}
+kernel! {
+    pub(crate) FAMILY = "shaders/glu.wgsl";
 
-impl Spec for GluSpec {
-    const FAMILY: &'static str = "glu";
-}
+    spec GluSpec {
+        activation: Activation = Activation::ALL,
+        /// Whether rows divide into fours, so that four columns are read and written together.
+        vector: bool,
+    }
 
-params! {
-    struct GluParams { rows: u32, width: u32, tiles: u32 }
+    params GluParams { rows: u32, width: u32, tiles: u32 }
 }
-
-pub(crate) const FAMILY: Family = Family {
-    name: GluSpec::FAMILY,
-    spec_keys: || keys(GluSpec { activation: Activation::Gelu, vector: true }),
-    params: GluParams::MEMBERS,
-    params_size: size_of::<GluParams>(),
-};
 
 pub(super) fn glu(gpu: &Arc<WgpuDevice>, args: &Args<'_>) -> Result<Tensor> {
     let &Args { x, activation, rows, width } = args;

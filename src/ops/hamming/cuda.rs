@@ -7,7 +7,7 @@ use super::{Args, Hasher};
 use crate::device::cuda::{Binding, CudaDevice};
 use crate::ops::select::cuda::{self, Inputs, ScanParams};
 use crate::ops::select::{Best, FUSED_K};
-use crate::template::{Family, Spec, keys, params};
+use crate::template::kernel;
 use crate::{DType, Result, Tensor};
 
 /// Up to here a query's list is small enough that a block takes many queries.
@@ -24,30 +24,30 @@ enum Path {
     Floats,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-struct HammingSpec {
-    path: Path,
-    /// Whether codes divide into 16 bytes.
-    vector: bool,
-    /// Queries of a block.
-    qt: u32,
-    /// Entries of a list.
-    cap: u32,
-    /// Whether keys are stored instead of lists.
-    keys: bool,
+kernel! {
+    pub(crate) FAMILY = "kernels/hamming.ptx";
+
+    spec HammingSpec {
+        path: Path = [Path::Popc, Path::Mma, Path::Floats],
+        /// Whether codes divide into 16 bytes.
+        vector: bool,
+        /// Queries of a block.
+        qt: u32 = [4, 16, 32],
+        /// Entries of a list.
+        cap: u32 = [128, 512],
+        /// Whether keys are stored instead of lists.
+        keys: bool,
+    }
+    where TILES.contains(&(qt, cap, keys))
+        && (path == Path::Floats || (path == Path::Popc) == (qt == 4))
+        && (path != Path::Floats || !vector);
+
+    params ScanParams;
 }
 
-impl Spec for HammingSpec {
-    const FAMILY: &'static str = "hamming";
-}
-
-pub(crate) const FAMILY: Family = Family {
-    name: HammingSpec::FAMILY,
-    spec_keys: || keys(HammingSpec { path: Path::Mma, vector: true, qt: 4, cap: 128, keys: false }),
-    params: ScanParams::MEMBERS,
-    params_size: size_of::<ScanParams>(),
-};
+/// Queries of a block, entries of a list and whether keys are stored, in every combination that is chosen.
+const TILES: [(u32, u32, bool); 5] =
+    [(4, 128, false), (32, 128, false), (4, 512, false), (16, 512, false), (32, 128, true)];
 
 /// Queries of a block, and entries of a list.
 fn tile(count: usize, k: usize) -> [u32; 2] {
@@ -142,7 +142,7 @@ impl cuda::Scan for Prepared<'_> {
         blocks: usize,
     ) -> Result<()> {
         let params = ScanParams { width: self.args.corpus.words() as u32, ..params };
-        let kernel = self.gpu.kernel(self.spec, (ScanParams::MEMBERS, size_of::<ScanParams>()))?;
+        let kernel = self.gpu.kernel(self.spec)?;
         // What is absent is not read, but something must be bound.
         let absent = Binding::from(self.data.cuda());
         let [skips, masks] = match &inputs.exclude {
@@ -157,27 +157,16 @@ impl cuda::Scan for Prepared<'_> {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-struct EncodeSpec {
-    t: DType,
-    project: bool,
-}
+kernel! {
+    pub(crate) ENCODE = "kernels/hamming_encode.ptx";
 
-impl Spec for EncodeSpec {
-    const FAMILY: &'static str = "hamming_encode";
-}
+    spec EncodeSpec {
+        t: DType = DType::FLOATS,
+        project: bool,
+    }
 
-params! {
-    struct EncodeParams { rows: u32, dim: u32, words: u32 }
+    params EncodeParams { rows: u32, dim: u32, words: u32 }
 }
-
-pub(crate) const ENCODE: Family = Family {
-    name: EncodeSpec::FAMILY,
-    spec_keys: || keys(EncodeSpec { t: DType::F32, project: true }),
-    params: EncodeParams::MEMBERS,
-    params_size: size_of::<EncodeParams>(),
-};
 
 /// Rows, and words, of a block that encodes.
 const ENCODED: [usize; 2] = [16, 4];
@@ -186,7 +175,7 @@ pub(super) fn encode(gpu: &Arc<CudaDevice>, x: &Tensor, hasher: &Hasher) -> Resu
     let (rows, dim, words) = (x.shape()[0], hasher.dim(), hasher.bits() / 32);
     let codes = Tensor::cuda_uninit(x.device(), DType::U32, &[rows, words])?;
     let spec = EncodeSpec { t: x.dtype(), project: hasher.packed().is_some() };
-    let kernel = gpu.kernel(spec, (EncodeParams::MEMBERS, size_of::<EncodeParams>()))?;
+    let kernel = gpu.kernel(spec)?;
     let thresholds = hasher.thresholds();
     let bindings = [
         x.cuda().into(),

@@ -9,7 +9,7 @@ use crate::device::wgpu::{Binding, WgpuDevice, spread};
 use crate::ops::Stored;
 use crate::ops::select::Best;
 use crate::ops::select::wgpu::{self, Excluded, Inputs, ScanParams, Shape};
-use crate::template::{Family, Spec, keys, params};
+use crate::template::kernel;
 use crate::{DType, Result, Tensor};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
@@ -19,37 +19,22 @@ enum Kind {
     Floats,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-struct HammingSpec {
-    kind: Kind,
-    vec: bool,
-    bias: bool,
-    exclude: Excluded,
-    qt: u32,
-    /// Whether keys are stored instead of lists.
-    keys: bool,
-}
+kernel! {
+    pub(crate) FAMILY = "shaders/hamming.wgsl";
 
-impl Spec for HammingSpec {
-    const FAMILY: &'static str = "hamming";
-}
+    spec HammingSpec {
+        kind: Kind = [Kind::Codes, Kind::Floats],
+        vec: bool,
+        bias: bool,
+        exclude: Excluded = [Excluded::None, Excluded::Shared, Excluded::Each],
+        qt: u32 = [4, 32],
+        /// Whether keys are stored instead of lists.
+        keys: bool,
+    }
+    where (qt == 32 || exclude != Excluded::Each && !keys) && (kind == Kind::Codes || !vec);
 
-pub(crate) const FAMILY: Family = Family {
-    name: HammingSpec::FAMILY,
-    spec_keys: || {
-        keys(HammingSpec {
-            kind: Kind::Codes,
-            vec: true,
-            bias: false,
-            exclude: Excluded::None,
-            qt: 32,
-            keys: false,
-        })
-    },
-    params: ScanParams::MEMBERS,
-    params_size: size_of::<ScanParams>(),
-};
+    params ScanParams;
+}
 
 /// How many queries are searched together.
 pub(super) fn group(gpu: &WgpuDevice, args: &Args<'_>, k: usize) -> usize {
@@ -134,27 +119,16 @@ impl wgpu::Scan for Prepared<'_> {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-struct EncodeSpec {
-    t: Stored,
-    project: bool,
-}
+kernel! {
+    pub(crate) ENCODE = "shaders/hamming_encode.wgsl";
 
-impl Spec for EncodeSpec {
-    const FAMILY: &'static str = "hamming_encode";
-}
+    spec EncodeSpec {
+        t: Stored = Stored::ALL,
+        project: bool,
+    }
 
-params! {
-    struct EncodeParams { rows: u32, dim: u32, words: u32, first: u32, count: u32 }
+    params EncodeParams { rows: u32, dim: u32, words: u32, first: u32, count: u32 }
 }
-
-pub(crate) const ENCODE: Family = Family {
-    name: EncodeSpec::FAMILY,
-    spec_keys: || keys(EncodeSpec { t: Stored::F32, project: true }),
-    params: EncodeParams::MEMBERS,
-    params_size: size_of::<EncodeParams>(),
-};
 
 /// Rows of a workgroup that encodes.
 const ENCODED: usize = 16;

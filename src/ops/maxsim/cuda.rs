@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Args, Best, Computed, Pairs, Reduction, Storage, Want};
 use crate::device::cuda::{Binding, CudaDevice};
-use crate::template::{Family, Spec, keys, params};
+use crate::template::kernel;
 use crate::{DType, Result, Tensor};
 
 /// Rows of query tokens that a block takes at a time, and of a query that shares them with another.
@@ -27,45 +27,30 @@ enum Mode {
     Align,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-struct MaxsimSpec {
-    t: Storage,
-    mode: Mode,
-    soft: bool,
-    /// Bytes that are copied together: 16 where rows divide into them.
-    copy: u32,
-    /// Whether the queries' rows stay in shared memory.
-    resident: bool,
-    /// Bits a dimension of compressed documents, or 0.
-    codes: u32,
-}
+kernel! {
+    pub(crate) FAMILY = "kernels/maxsim.ptx";
 
-impl Spec for MaxsimSpec {
-    const FAMILY: &'static str = "maxsim";
-}
+    spec MaxsimSpec {
+        t: Storage = [Storage::F32, Storage::F16, Storage::BF16, Storage::Int8, Storage::Binary],
+        mode: Mode = [Mode::Rows, Mode::Both, Mode::Align],
+        soft: bool,
+        /// Bytes that are copied together: 16 where rows divide into them.
+        copy: u32 = [4, 16],
+        /// Whether the queries' rows stay in shared memory.
+        resident: bool,
+        /// Bits a dimension of compressed documents, or 0.
+        codes: u32 = [0, 1, 2, 4],
+    }
+    where (!soft || mode != Mode::Align)
+        && match t {
+            Storage::Int8 | Storage::Binary => codes == 0,
+            _ => copy == 16,
+        };
 
-params! {
-    struct MaxsimParams {
+    params MaxsimParams {
         dim: u32, row_bytes: u32, has_list: u32, scaled: u32, weighted: u32, most_passes: u32, mean: u32, inverse: f32,
     }
 }
-
-pub(crate) const FAMILY: Family = Family {
-    name: MaxsimSpec::FAMILY,
-    spec_keys: || {
-        keys(MaxsimSpec {
-            t: Storage::F32,
-            mode: Mode::Rows,
-            soft: false,
-            copy: 16,
-            resident: true,
-            codes: 0,
-        })
-    },
-    params: MaxsimParams::MEMBERS,
-    params_size: size_of::<MaxsimParams>(),
-};
 
 pub(super) fn maxsim(gpu: &Arc<CudaDevice>, args: &Args<'_>) -> Result<Computed> {
     let device = args.documents.device();
@@ -109,7 +94,7 @@ fn launch(
         resident: row_bytes <= RESIDENT && queries.offsets().max_len() <= ROWS,
         codes: documents.codec().map_or(0, |(codec, _)| codec.bits()),
     };
-    let kernel = gpu.kernel(spec, (MaxsimParams::MEMBERS, size_of::<MaxsimParams>()))?;
+    let kernel = gpu.kernel(spec)?;
     let (list, units) = units(gpu, args, mode);
     let upload = |data: &[u32]| Tensor::from_slice(device, &[data.len()], data);
     let rows: Vec<u32> = (0..queries.total())

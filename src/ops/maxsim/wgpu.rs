@@ -10,7 +10,7 @@ use super::{Args, Best, Computed, Pairs, Reduction, Storage, Tokens, Want};
 use crate::device::wgpu::{Binding, WgpuDevice, spread};
 use crate::ops::residual::Codec;
 use crate::ops::residual::wgpu::check_centroids;
-use crate::template::{Family, Spec, keys, params};
+use crate::template::kernel;
 use crate::{DType, Error, Result, Tensor};
 
 /// Workgroups to aim for: enough for the largest GPUs.
@@ -41,54 +41,41 @@ enum Mode {
     Align,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-struct MaxsimSpec {
-    t: Stored,
-    mode: Mode,
-    soft: bool,
-    scaled: bool,
-    weighted: bool,
-    /// Bits a dimension of compressed documents, or 0.
-    codes: u32,
-    /// Whether subgroups search rows and add: those of at least four threads, who share a row.
-    subgroups: bool,
-}
+kernel! {
+    pub(crate) FAMILY = "shaders/maxsim.wgsl";
 
-impl Spec for MaxsimSpec {
-    const FAMILY: &'static str = "maxsim";
-}
+    spec MaxsimSpec {
+        t: Stored = [Stored::F32, Stored::F16, Stored::F16P, Stored::BF16, Stored::Int8, Stored::Binary],
+        mode: Mode = [Mode::Rows, Mode::Both, Mode::Align],
+        soft: bool,
+        scaled: bool,
+        weighted: bool,
+        /// Bits a dimension of compressed documents, or 0.
+        codes: u32 = [0, 1, 2, 4],
+        /// Whether subgroups search rows and add: those of at least four threads, who share a row.
+        subgroups: bool,
+    }
+    where (!soft || mode != Mode::Align)
+        && (!weighted || mode == Mode::Both && scaled)
+        && (codes == 0 || !scaled && ![Stored::Int8, Stored::Binary].contains(&t));
 
-params! {
-    struct MaxsimParams {
+    params MaxsimParams {
         dim: u32,
         units: u32,
+        // Where rows and entries start in `tables`.
         rows_at: u32,
         entries_at: u32,
+        // Rows of a unit's state.
         state_rows: u32,
+        // From one query to the next in `found`.
         stride: u32,
         mean: u32,
+        // 1 / t.
         inverse: f32,
+        // Whether masked tokens take part in the search for a best, with CODES.
         padding: u32,
     }
 }
-
-pub(crate) const FAMILY: Family = Family {
-    name: MaxsimSpec::FAMILY,
-    spec_keys: || {
-        keys(MaxsimSpec {
-            t: Stored::F32,
-            mode: Mode::Rows,
-            soft: false,
-            scaled: false,
-            weighted: false,
-            codes: 0,
-            subgroups: false,
-        })
-    },
-    params: MaxsimParams::MEMBERS,
-    params_size: size_of::<MaxsimParams>(),
-};
 
 /// Consecutive items whose vectors one binding holds, and the token at which it starts.
 struct Window {

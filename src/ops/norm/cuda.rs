@@ -4,54 +4,35 @@ use std::sync::Arc;
 
 use super::{Args, Kind};
 use crate::device::cuda::{Binding, CudaDevice};
-use crate::template::{Family, Spec, keys, params};
+use crate::template::kernel;
 use crate::{DType, Result, Tensor};
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-struct NormSpec {
-    t: DType,
-    kind: Kind,
-    bias: bool,
-    residual: bool,
-    /// Whether the result is written as f32.
-    full: bool,
-    /// Whether it is written as bf16.
-    half: bool,
-    /// Whether rows divide into fours, so that four columns are read and written together.
-    vector: bool,
-    /// Fours of columns that a thread holds; 0 where the row does not fit the registers.
-    quads: u32,
-    /// Warps that share a row.
-    warps: u32,
-}
+kernel! {
+    pub(crate) FAMILY = "kernels/norm.ptx";
 
-impl Spec for NormSpec {
-    const FAMILY: &'static str = "norm";
-}
+    spec NormSpec {
+        t: DType = DType::FLOATS,
+        kind: Kind = [Kind::Layer, Kind::Rms, Kind::L2],
+        bias: bool,
+        residual: bool,
+        /// Whether the result is written as f32.
+        full: bool,
+        /// Whether it is written as bf16.
+        half: bool,
+        /// Whether rows divide into fours, so that four columns are read and written together.
+        vector: bool,
+        /// Fours of columns that a thread holds; 0 where the row does not fit the registers.
+        quads: u32 = [0, 1, 2, 3, 4, 6, 8],
+        /// Warps that share a row.
+        warps: u32 = [1, 8],
+    }
+    where (if half { t == DType::F32 && !residual && kind != Kind::L2 } else { full })
+        && (!bias || kind == Kind::Layer)
+        && (warps == 8 || quads > 0)
+        && (!vector || quads > 0);
 
-params! {
-    struct NormParams { rows: u32, width: u32, eps: f32 }
+    params NormParams { rows: u32, width: u32, eps: f32 }
 }
-
-pub(crate) const FAMILY: Family = Family {
-    name: NormSpec::FAMILY,
-    spec_keys: || {
-        keys(NormSpec {
-            t: DType::F32,
-            kind: Kind::L2,
-            bias: false,
-            residual: false,
-            full: true,
-            half: false,
-            vector: true,
-            quads: 1,
-            warps: 1,
-        })
-    },
-    params: NormParams::MEMBERS,
-    params_size: size_of::<NormParams>(),
-};
 
 /// The fours of columns that a thread may hold.
 const QUADS: [usize; 6] = [1, 2, 3, 4, 6, 8];
@@ -106,7 +87,7 @@ fn launch(
         quads: quads as u32,
         warps: warps as u32,
     };
-    let kernel = gpu.kernel(spec, (NormParams::MEMBERS, size_of::<NormParams>()))?;
+    let kernel = gpu.kernel(spec)?;
     let tensors = [Some(args.x), args.residual, args.weight, args.bias, full, half];
     let bindings: Vec<Binding<'_>> =
         tensors.into_iter().flatten().map(|t| t.cuda().into()).collect();

@@ -5,43 +5,24 @@ use std::sync::Arc;
 use super::{Args, Kind};
 use crate::device::wgpu::{Binding, WgpuDevice, spread};
 use crate::ops::Stored;
-use crate::template::{Family, Spec, keys, params};
+use crate::template::kernel;
 use crate::{DType, Result, Tensor};
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-struct NormSpec {
-    t: Stored,
-    kind: Kind,
-    bias: bool,
-    residual: bool,
-    subgroups: bool,
-    wg: u32,
-}
+kernel! {
+    pub(crate) FAMILY = "shaders/norm.wgsl";
 
-impl Spec for NormSpec {
-    const FAMILY: &'static str = "norm";
-}
+    spec NormSpec {
+        t: Stored = Stored::ALL,
+        kind: Kind = [Kind::Layer, Kind::Rms, Kind::L2],
+        bias: bool,
+        residual: bool,
+        subgroups: bool,
+        wg: u32 = [64, 256],
+    }
+    where !bias || kind == Kind::Layer;
 
-params! {
-    struct NormParams { rows: u32, width: u32, eps: f32 }
+    params NormParams { rows: u32, width: u32, eps: f32 }
 }
-
-pub(crate) const FAMILY: Family = Family {
-    name: NormSpec::FAMILY,
-    spec_keys: || {
-        keys(NormSpec {
-            t: Stored::F32,
-            kind: Kind::L2,
-            bias: false,
-            residual: false,
-            subgroups: false,
-            wg: 64,
-        })
-    },
-    params: NormParams::MEMBERS,
-    params_size: size_of::<NormParams>(),
-};
 
 pub(crate) fn norm(gpu: &Arc<WgpuDevice>, args: &Args<'_>) -> Result<Tensor> {
     let y = Tensor::wgpu_uninit(args.x.device(), DType::F32, args.x.shape())?;

@@ -4,34 +4,23 @@ use std::sync::Arc;
 
 use super::{Args, Kind};
 use crate::device::cuda::{Binding, CudaDevice};
-use crate::template::{Family, Spec, keys, params};
+use crate::template::kernel;
 use crate::{DType, Error, Result, Tensor};
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-struct PoolSpec {
-    kind: Kind,
-    mask: bool,
-    /// Whether rows divide into fours, so that four columns are read and written together.
-    vector: bool,
-    /// Rows that are loaded before the first of them is used.
-    deep: u32,
-}
+kernel! {
+    pub(crate) FAMILY = "kernels/pool.ptx";
 
-impl Spec for PoolSpec {
-    const FAMILY: &'static str = "pool";
-}
+    spec PoolSpec {
+        kind: Kind = [Kind::Mean, Kind::Max],
+        mask: bool,
+        /// Whether rows divide into fours, so that four columns are read and written together.
+        vector: bool,
+        /// Rows that are loaded before the first of them is used.
+        deep: u32 = [8],
+    }
 
-params! {
-    struct PoolParams { sequences: u32, width: u32, tiles: u32 }
+    params PoolParams { sequences: u32, width: u32, tiles: u32 }
 }
-
-pub(crate) const FAMILY: Family = Family {
-    name: PoolSpec::FAMILY,
-    spec_keys: || keys(PoolSpec { kind: Kind::Mean, mask: false, vector: true, deep: 8 }),
-    params: PoolParams::MEMBERS,
-    params_size: size_of::<PoolParams>(),
-};
 
 pub(super) fn pool(gpu: &Arc<CudaDevice>, args: &Args<'_>) -> Result<Tensor> {
     let (device, width, offsets) = (args.x.device(), args.width, args.offsets);
@@ -50,7 +39,7 @@ pub(super) fn pool(gpu: &Arc<CudaDevice>, args: &Args<'_>) -> Result<Tensor> {
         });
     }
     let spec = PoolSpec { kind: args.kind, mask: args.mask.is_some(), vector, deep: 8 };
-    let kernel = gpu.kernel(spec, (PoolParams::MEMBERS, size_of::<PoolParams>()))?;
+    let kernel = gpu.kernel(spec)?;
     // What a mask keeps: a number for each row, and how many that makes in each sequence.
     let mask = match args.mask {
         None => None,

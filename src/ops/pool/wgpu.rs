@@ -7,41 +7,23 @@ use std::sync::Arc;
 
 use super::{Args, Kind};
 use crate::device::wgpu::{Binding, WgpuDevice, spread};
-use crate::template::{Family, Spec, keys, params};
+use crate::template::kernel;
 use crate::{DType, Result, Tensor};
 
 /// Columns of a tile, and threads of a workgroup.
 const TILE: u32 = 64;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-struct PoolSpec {
-    kind: Kind,
-    mask: bool,
-    wg: u32,
-}
+kernel! {
+    pub(crate) FAMILY = "shaders/pool.wgsl";
 
-impl Spec for PoolSpec {
-    const FAMILY: &'static str = "pool";
-}
-
-params! {
-    struct PoolParams {
-        sequences: u32,
-        width: u32,
-        tiles: u32,
-        first: u32,
-        end: u32,
-        initial: f32,
+    spec PoolSpec {
+        kind: Kind = [Kind::Mean, Kind::Max],
+        mask: bool,
+        wg: u32 = [64],
     }
-}
 
-pub(crate) const FAMILY: Family = Family {
-    name: PoolSpec::FAMILY,
-    spec_keys: || keys(PoolSpec { kind: Kind::Mean, mask: false, wg: TILE }),
-    params: PoolParams::MEMBERS,
-    params_size: size_of::<PoolParams>(),
-};
+    params PoolParams { sequences: u32, width: u32, tiles: u32, first: u32, end: u32, initial: f32 }
+}
 
 pub(crate) fn pool(gpu: &Arc<WgpuDevice>, args: &Args<'_>) -> Result<Tensor> {
     let (device, width, offsets) = (args.x.device(), args.width, args.offsets);

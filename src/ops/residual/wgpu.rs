@@ -4,30 +4,19 @@ use std::sync::Arc;
 
 use super::{Args, Codec, EPS};
 use crate::device::wgpu::{Binding, WgpuDevice, spread};
-use crate::template::{Family, Spec, keys, params};
+use crate::template::kernel;
 use crate::{DType, Error, Result, Tensor};
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-struct ResidualSpec {
-    bits: u32,
-    subgroups: bool,
-}
+kernel! {
+    pub(crate) FAMILY = "shaders/residual.wgsl";
 
-impl Spec for ResidualSpec {
-    const FAMILY: &'static str = "residual";
-}
+    spec ResidualSpec {
+        bits: u32 = [1, 2, 4],
+        subgroups: bool,
+    }
 
-params! {
-    struct ResidualParams { rows: u32, width: u32, words: u32, eps: f32 }
+    params ResidualParams { rows: u32, width: u32, words: u32, eps: f32 }
 }
-
-pub(crate) const FAMILY: Family = Family {
-    name: ResidualSpec::FAMILY,
-    spec_keys: || keys(ResidualSpec { bits: 2, subgroups: false }),
-    params: ResidualParams::MEMBERS,
-    params_size: size_of::<ResidualParams>(),
-};
 
 pub(super) fn decode(gpu: &Arc<WgpuDevice>, args: &Args<'_>) -> Result<Tensor> {
     let &Args { codec, codes, rows, width } = args;

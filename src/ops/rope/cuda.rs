@@ -4,35 +4,23 @@ use std::sync::Arc;
 
 use super::Args;
 use crate::device::cuda::{Binding, CudaDevice};
-use crate::template::{Family, Spec, keys, params};
+use crate::template::kernel;
 use crate::{DType, Error, Result, Tensor};
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-struct RopeSpec {
-    norm: bool,
-    /// Whether columns are read and written in fours.
-    vector: bool,
-    /// Lanes that share a head.
-    lanes: u32,
-}
+kernel! {
+    pub(crate) FAMILY = "kernels/rope.ptx";
 
-impl Spec for RopeSpec {
-    const FAMILY: &'static str = "rope";
-}
-
-params! {
-    struct RopeParams {
-        sequences: u32, width: u32, heads: u32, turned: u32, dim: u32, half: u32, eps: f32,
+    spec RopeSpec {
+        norm: bool,
+        /// Whether columns are read and written in fours.
+        vector: bool,
+        /// Lanes that share a head.
+        lanes: u32 = [8, 16, 32],
     }
-}
+    where vector || lanes == 32;
 
-pub(crate) const FAMILY: Family = Family {
-    name: RopeSpec::FAMILY,
-    spec_keys: || keys(RopeSpec { norm: false, vector: true, lanes: 8 }),
-    params: RopeParams::MEMBERS,
-    params_size: size_of::<RopeParams>(),
-};
+    params RopeParams { sequences: u32, width: u32, heads: u32, turned: u32, dim: u32, half: u32, eps: f32 }
+}
 
 pub(super) fn rope(gpu: &Arc<CudaDevice>, args: &Args<'_>) -> Result<Tensor> {
     let y = Tensor::cuda_uninit(args.x.device(), DType::F32, args.x.shape())?;
@@ -47,7 +35,7 @@ pub(super) fn rope(gpu: &Arc<CudaDevice>, args: &Args<'_>) -> Result<Tensor> {
     };
     let norm = args.how.norm;
     let spec = RopeSpec { norm: norm.is_some(), vector, lanes };
-    let kernel = gpu.kernel(spec, (RopeParams::MEMBERS, size_of::<RopeParams>()))?;
+    let kernel = gpu.kernel(spec)?;
     let width = u32::try_from(args.width).map_err(|_| Error::Unsupported {
         what: format!("rope of {} columns", args.width),
         device: gpu.name().into(),

@@ -4,34 +4,25 @@ use std::sync::Arc;
 
 use super::Args;
 use crate::device::wgpu::{Binding, WgpuDevice, spread};
-use crate::template::{Family, Spec, keys, params};
+use crate::template::kernel;
 use crate::{DType, Error, Result, Tensor};
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-struct RopeSpec {
-    norm: bool,
-    /// Whether columns are read and written in fours.
-    vector: bool,
-}
+kernel! {
+    pub(crate) FAMILY = "shaders/rope.wgsl";
 
-impl Spec for RopeSpec {
-    const FAMILY: &'static str = "rope";
-}
+    spec RopeSpec {
+        norm: bool,
+        /// Whether columns are read and written in fours.
+        vector: bool,
+    }
 
-params! {
-    struct RopeParams {
-        rows: u32, first: u32, sequences: u32, width: u32,
-        heads: u32, turned: u32, dim: u32, half: u32, eps: f32,
+    params RopeParams {
+        // Rows of this launch, and the first of them.
+        rows: u32, first: u32, sequences: u32,
+        // Columns, in fours if VECTOR: of a row, of a head, of half of what is turned.
+        width: u32, heads: u32, turned: u32, dim: u32, half: u32, eps: f32,
     }
 }
-
-pub(crate) const FAMILY: Family = Family {
-    name: RopeSpec::FAMILY,
-    spec_keys: || keys(RopeSpec { norm: false, vector: true }),
-    params: RopeParams::MEMBERS,
-    params_size: size_of::<RopeParams>(),
-};
 
 pub(super) fn rope(gpu: &Arc<WgpuDevice>, args: &Args<'_>) -> Result<Tensor> {
     let &Args { x, offsets, how, width, half } = args;

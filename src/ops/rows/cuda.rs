@@ -6,36 +6,27 @@ use std::sync::Arc;
 use super::{Flag, Kind, Part, Reduced, ends};
 use crate::device::cuda::{Binding, CudaDevice};
 use crate::ops::length::PLAIN;
-use crate::template::{Family, Spec, keys, params};
+use crate::template::kernel;
 use crate::{DType, Result, Tensor};
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-struct RowsSpec {
-    from: &'static str,
-    to: &'static str,
-    indexed: bool,
-    scaled: bool,
-    /// Whether rows divide into 16 bytes, which are moved together.
-    vector: bool,
-}
+kernel! {
+    pub(crate) FAMILY = "kernels/rows.ptx";
 
-impl Spec for RowsSpec {
-    const FAMILY: &'static str = "rows";
-}
+    spec RowsSpec {
+        from: &'static str = ["f32", "f16", "bf16", "i8"],
+        to: &'static str = ["f32", "f16", "bf16"],
+        indexed: bool,
+        scaled: bool,
+        /// Whether rows divide into 16 bytes, which are moved together.
+        vector: bool,
+    }
+    where match from == to {
+        true => from != "f16" && (indexed && !scaled || scaled && !indexed && !vector),
+        false => !indexed && !scaled && !vector && (from != "i8" || to == "f32"),
+    };
 
-params! {
-    struct RowsParams { rows: u32, width: u32, first: u32, count: u32 }
+    params RowsParams { rows: u32, width: u32, first: u32, count: u32 }
 }
-
-pub(crate) const FAMILY: Family = Family {
-    name: RowsSpec::FAMILY,
-    spec_keys: || {
-        keys(RowsSpec { from: "f32", to: "f16", indexed: false, scaled: false, vector: false })
-    },
-    params: RowsParams::MEMBERS,
-    params_size: size_of::<RowsParams>(),
-};
 
 /// Threads of a block.
 const THREADS: usize = 256;
@@ -47,7 +38,7 @@ fn launch(
     params: RowsParams,
     units: usize,
 ) -> Result<()> {
-    let kernel = gpu.kernel(spec, (RowsParams::MEMBERS, size_of::<RowsParams>()))?;
+    let kernel = gpu.kernel(spec)?;
     gpu.launch(&kernel, bindings, &params, [units.div_ceil(THREADS), 1, 1])
 }
 
@@ -152,34 +143,24 @@ pub(crate) struct Parts {
     pub(crate) count: u32,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-struct MeasureSpec {
-    t: DType,
-    kind: Kind,
-    /// Whether the rows are written too, divided.
-    data: bool,
-    /// How they enter tensor cores, or none.
-    core: &'static str,
-    parts: u32,
-}
+kernel! {
+    pub(crate) MEASURE = "kernels/rows_measure.ptx";
 
-impl Spec for MeasureSpec {
-    const FAMILY: &'static str = "rows_measure";
-}
+    spec MeasureSpec {
+        t: DType = DType::FLOATS,
+        kind: Kind = [Kind::Length, Kind::Power, Kind::One],
+        /// Whether the rows are written too, divided.
+        data: bool,
+        /// How they enter tensor cores, or none.
+        core: &'static str = ["none", "bf16", "f16", "tf32"],
+        parts: u32 = [1, 3],
+    }
+    where (data || core == "none" && kind != Kind::One)
+        && (parts == 1 || core == "bf16")
+        && (kind != Kind::One || core == "none");
 
-params! {
-    struct MeasureParams { rows: u32, dim: u32, low: u32, high: u32 }
+    params MeasureParams { rows: u32, dim: u32, low: u32, high: u32 }
 }
-
-pub(crate) const MEASURE: Family = Family {
-    name: MeasureSpec::FAMILY,
-    spec_keys: || {
-        keys(MeasureSpec { t: DType::F32, kind: Kind::Length, data: false, core: "none", parts: 1 })
-    },
-    params: MeasureParams::MEMBERS,
-    params_size: size_of::<MeasureParams>(),
-};
 
 /// Rows of a block, where they are only measured and where they are written too.
 const MEASURED: [usize; 2] = [128, 4];
@@ -191,7 +172,7 @@ fn measure(
     [rows, dim]: [usize; 2],
     plain: &RangeInclusive<i32>,
 ) -> Result<()> {
-    let kernel = gpu.kernel(spec, (MeasureParams::MEMBERS, size_of::<MeasureParams>()))?;
+    let kernel = gpu.kernel(spec)?;
     let [low, high] = ends(plain);
     let params = MeasureParams { rows: rows as u32, dim: dim as u32, low, high };
     let blocks = rows.div_ceil(MEASURED[usize::from(spec.data)]);

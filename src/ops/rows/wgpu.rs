@@ -7,32 +7,34 @@ use std::sync::Arc;
 use super::{Flag, Kind, Part, Reduced, ends};
 use crate::device::wgpu::{Binding, WgpuDevice, spread};
 use crate::ops::length::PLAIN;
-use crate::template::{Family, Spec, keys, params};
+use crate::template::kernel;
 use crate::{DType, Result, Tensor};
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-struct RowsSpec {
-    from: &'static str,
-    to: &'static str,
-    indexed: bool,
-    scaled: bool,
-}
+kernel! {
+    pub(crate) FAMILY = "shaders/rows.wgsl";
 
-impl Spec for RowsSpec {
-    const FAMILY: &'static str = "rows";
-}
+    spec RowsSpec {
+        from: &'static str = ["f32", "f16", "bf16", "i8"],
+        to: &'static str = ["f32", "f16", "bf16"],
+        indexed: bool,
+        scaled: bool,
+    }
+    where match from == to {
+        true => from != "f16" && !(indexed && scaled),
+        false => !indexed && !scaled && (from != "i8" || to == "f32"),
+    };
 
-params! {
-    struct RowsParams { rows: u32, width: u32, first: u32, count: u32, skip: u32, at: u32 }
+    params RowsParams {
+        rows: u32,
+        width: u32,
+        // The number of the first row of `stored`, and how many there are.
+        first: u32,
+        count: u32,
+        // Elements before the first row, in `stored` and in `moved`.
+        skip: u32,
+        at: u32,
+    }
 }
-
-pub(crate) const FAMILY: Family = Family {
-    name: RowsSpec::FAMILY,
-    spec_keys: || keys(RowsSpec { from: "f32", to: "f16", indexed: false, scaled: false }),
-    params: RowsParams::MEMBERS,
-    params_size: size_of::<RowsParams>(),
-};
 
 /// Words that a workgroup writes.
 const THREADS: usize = 256;
@@ -183,29 +185,27 @@ pub(super) fn divided(gpu: &Arc<WgpuDevice>, rows: &Tensor, powers: &Tensor) -> 
     Ok(to)
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-struct MeasureSpec {
-    t: DType,
-    kind: Kind,
-    /// Whether the rows are written too, divided.
-    data: bool,
-}
+kernel! {
+    pub(crate) MEASURE = "shaders/rows_measure.wgsl";
 
-impl Spec for MeasureSpec {
-    const FAMILY: &'static str = "rows_measure";
-}
+    spec MeasureSpec {
+        t: DType = DType::FLOATS,
+        kind: Kind = [Kind::Length, Kind::Power, Kind::One],
+        /// Whether the rows are written too, divided.
+        data: bool,
+    }
+    where data || kind != Kind::One;
 
-params! {
-    struct MeasureParams { rows: u32, dim: u32, skip: u32, low: u32, high: u32 }
+    params MeasureParams {
+        rows: u32,
+        dim: u32,
+        // Elements before the first row.
+        skip: u32,
+        // The exponents, plus 127, of plain rows.
+        low: u32,
+        high: u32,
+    }
 }
-
-pub(crate) const MEASURE: Family = Family {
-    name: MeasureSpec::FAMILY,
-    spec_keys: || keys(MeasureSpec { t: DType::F32, kind: Kind::Length, data: false }),
-    params: MeasureParams::MEMBERS,
-    params_size: size_of::<MeasureParams>(),
-};
 
 /// Rows of a workgroup that measures.
 const MEASURED: usize = 4;

@@ -8,7 +8,7 @@ use super::plan::{self, Room, SLAB, Span, Step, Wanted};
 use super::{Best, Filter, FoundTensors, masks};
 use crate::device::Device;
 use crate::device::cuda::{Binding, CudaDevice, GRID_YZ};
-use crate::template::{Family, Spec, keys, params};
+use crate::template::{kernel, params};
 use crate::{DType, Result, Tensor};
 
 /// How much less the lists should weigh than the rows.
@@ -248,27 +248,16 @@ impl<'a, S: Scan> Pass<'a, S> {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-struct MergeSpec {
-    /// Whether earlier chunks' result is merged in.
-    resume: bool,
-}
+kernel! {
+    pub(crate) MERGE = "kernels/select_merge.ptx";
 
-impl Spec for MergeSpec {
-    const FAMILY: &'static str = "select_merge";
-}
+    spec MergeSpec {
+        /// Whether earlier chunks' result is merged in.
+        resume: bool,
+    }
 
-params! {
-    struct MergeParams { queries: u32, splits: u32, k: u32 }
+    params MergeParams { queries: u32, splits: u32, k: u32 }
 }
-
-pub(crate) const MERGE: Family = Family {
-    name: MergeSpec::FAMILY,
-    spec_keys: || keys(MergeSpec { resume: false }),
-    params: MergeParams::MEMBERS,
-    params_size: size_of::<MergeParams>(),
-};
 
 /// Each query's best so far, \[Q, 2 k\] u32, into which splits' lists are merged.
 pub(crate) struct Lists {
@@ -305,7 +294,7 @@ impl Lists {
     /// Enqueues the merge of the splits' lists.
     pub(crate) fn merge(&mut self, found: &Tensor, splits: usize) -> Result<()> {
         let spec = MergeSpec { resume: self.resume };
-        let kernel = self.gpu.kernel(spec, (MergeParams::MEMBERS, size_of::<MergeParams>()))?;
+        let kernel = self.gpu.kernel(spec)?;
         let params =
             MergeParams { queries: self.queries as u32, splits: splits as u32, k: self.k as u32 };
         let bindings = [found.cuda().into(), self.best.cuda().into()];
@@ -322,31 +311,20 @@ impl Lists {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-struct FilterSpec {
-    source: From,
-    /// Whether candidates are stored, not only counted.
-    store: bool,
-}
+kernel! {
+    pub(crate) FILTER = "kernels/select_filter.ptx";
 
-impl Spec for FilterSpec {
-    const FAMILY: &'static str = "select_filter";
-}
+    spec FilterSpec {
+        source: From = [From::Keys, From::Scores],
+        /// Whether candidates are stored, not only counted.
+        store: bool,
+    }
 
-params! {
-    struct FilterParams {
+    params FilterParams {
         width: u32, first: u32, base: u32, k: u32, room: u32, floor: u32,
         excludes: u32, words: u32, has_numbers: u32, has_bias: u32,
     }
 }
-
-pub(crate) const FILTER: Family = Family {
-    name: FilterSpec::FAMILY,
-    spec_keys: || keys(FilterSpec { source: From::Keys, store: true }),
-    params: FilterParams::MEMBERS,
-    params_size: size_of::<FilterParams>(),
-};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -356,48 +334,26 @@ enum Kind {
     Last,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-struct SortSpec {
-    step: Kind,
+kernel! {
+    pub(crate) SORT = "kernels/select_sort.ptx";
+
+    spec SortSpec {
+        step: Kind = [Kind::First, Kind::Stride, Kind::Last],
+    }
+
+    params SortParams { room: u32, size: u32, stride: u32 }
 }
 
-impl Spec for SortSpec {
-    const FAMILY: &'static str = "select_sort";
+kernel! {
+    pub(crate) CUT = "kernels/select_cut.ptx";
+
+    spec CutSpec {
+        /// Whether the best are written out.
+        out: bool,
+    }
+
+    params CutParams { queries: u32, k: u32, room: u32 }
 }
-
-params! {
-    struct SortParams { room: u32, size: u32, stride: u32 }
-}
-
-pub(crate) const SORT: Family = Family {
-    name: SortSpec::FAMILY,
-    spec_keys: || keys(SortSpec { step: Kind::First }),
-    params: SortParams::MEMBERS,
-    params_size: size_of::<SortParams>(),
-};
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-struct CutSpec {
-    /// Whether the best are written out.
-    out: bool,
-}
-
-impl Spec for CutSpec {
-    const FAMILY: &'static str = "select_cut";
-}
-
-params! {
-    struct CutParams { queries: u32, k: u32, room: u32 }
-}
-
-pub(crate) const CUT: Family = Family {
-    name: CutSpec::FAMILY,
-    spec_keys: || keys(CutSpec { out: false }),
-    params: CutParams::MEMBERS,
-    params_size: size_of::<CutParams>(),
-};
 
 impl Kernels for Arc<CudaDevice> {
     const LOCAL: usize = LOCAL;
@@ -413,7 +369,7 @@ impl Kernels for Arc<CudaDevice> {
     fn filter(&self, candidates: &Candidates<Self>, source: &Source<'_>) -> Result<()> {
         let Candidates { entries, counts, kept, queries, room, floor, stores, .. } = candidates;
         let spec = FilterSpec { source: source.from, store: *stores };
-        let kernel = self.kernel(spec, (FilterParams::MEMBERS, size_of::<FilterParams>()))?;
+        let kernel = self.kernel(spec)?;
         let params = FilterParams {
             width: source.width as u32,
             first: source.first as u32,
@@ -446,8 +402,7 @@ impl Kernels for Arc<CudaDevice> {
             }
             Step::Last { size } => (Kind::Last, size, 0, blocks),
         };
-        let kernel =
-            self.kernel(SortSpec { step }, (SortParams::MEMBERS, size_of::<SortParams>()))?;
+        let kernel = self.kernel(SortSpec { step })?;
         let room = room.entries as u32;
         let params = SortParams { room, size: size as u32, stride: stride as u32 };
         let bindings = [counts.cuda().into(), entries.cuda().into()];
@@ -457,7 +412,7 @@ impl Kernels for Arc<CudaDevice> {
     fn cut(&self, candidates: &Candidates<Self>, best: Option<&Tensor>) -> Result<()> {
         let Candidates { entries, counts, kept, queries, room, .. } = candidates;
         let spec = CutSpec { out: best.is_some() };
-        let kernel = self.kernel(spec, (CutParams::MEMBERS, size_of::<CutParams>()))?;
+        let kernel = self.kernel(spec)?;
         let params =
             CutParams { queries: *queries as u32, k: room.k as u32, room: room.entries as u32 };
         let bindings = [entries, counts, best.unwrap_or(kept)].map(|t| Binding::from(t.cuda()));
@@ -469,24 +424,13 @@ impl Kernels for Arc<CudaDevice> {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-struct SplitSpec {}
+kernel! {
+    pub(crate) SPLIT = "kernels/select_split.ptx";
 
-impl Spec for SplitSpec {
-    const FAMILY: &'static str = "select_split";
+    spec SplitSpec {}
+
+    params SplitParams { k: u32, first: u32 }
 }
-
-params! {
-    struct SplitParams { k: u32, first: u32 }
-}
-
-pub(crate) const SPLIT: Family = Family {
-    name: SplitSpec::FAMILY,
-    spec_keys: || keys(SplitSpec {}),
-    params: SplitParams::MEMBERS,
-    params_size: size_of::<SplitParams>(),
-};
 
 /// Enqueues the writing of the entries of groups of queries as rows, scores and counts.
 pub(super) fn split(
@@ -502,7 +446,7 @@ pub(super) fn split(
     let rows = made(DType::U32, &[queries, k])?;
     let scores = made(DType::F32, &[queries, k])?;
     let counts = made(DType::U32, &[queries])?;
-    let kernel = gpu.kernel(SplitSpec {}, (SplitParams::MEMBERS, size_of::<SplitParams>()))?;
+    let kernel = gpu.kernel(SplitSpec {})?;
     let mut first = 0;
     for group in groups {
         let Best::Device(best) = group else { unreachable!("a GPU's entries are on the device") };

@@ -8,7 +8,7 @@ use super::plan::{self, Room, SLAB, Span, Step, Wanted};
 use super::{Best, FUSED_K, Filter, FoundTensors, masks};
 use crate::device::Device;
 use crate::device::wgpu::{Binding, GROUPS, WgpuDevice, spread};
-use crate::template::{Family, Spec, keys, params};
+use crate::template::{kernel, params};
 use crate::{DType, Result, Tensor};
 
 /// Rows of a tile of a scan.
@@ -29,20 +29,27 @@ const CUT_THREADS: usize = 128;
 params! {
     /// What every scan is told.
     struct ScanParams {
+        // Dimensions of a vector, or words of a code.
         width: u32,
+        // Rows of the chunk, and the number of its first in the corpus.
         rows: u32,
         base: u32,
         queries: u32,
+        // Tiles of 64 rows: the first of this launch, how many, and how many a split takes.
         start: u32,
         tiles: u32,
         per_split: u32,
         splits: u32,
         k: u32,
+        // Whether the lists hold what earlier launches found, and the key that must be exceeded.
         resume: u32,
         floor: u32,
+        // Words of a bitmap, and from one group of queries to the next in `skips`.
         mask_stride: u32,
         skip_stride: u32,
+        // KEYS: rows of `found`.
         span: u32,
+        // The place of the chunk's first row in `bias`.
         bias_first: u32,
     }
 }
@@ -298,26 +305,15 @@ impl<'a, S: Scan> Pass<'a, S> {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-struct MergeSpec {
-    wg: u32,
-}
+kernel! {
+    pub(crate) MERGE = "shaders/select_merge.wgsl";
 
-impl Spec for MergeSpec {
-    const FAMILY: &'static str = "select_merge";
-}
+    spec MergeSpec {
+        wg: u32 = [256],
+    }
 
-params! {
-    struct MergeParams { queries: u32, splits: u32, k: u32 }
+    params MergeParams { queries: u32, splits: u32, k: u32 }
 }
-
-pub(crate) const MERGE: Family = Family {
-    name: MergeSpec::FAMILY,
-    spec_keys: || keys(MergeSpec { wg: 256 }),
-    params: MergeParams::MEMBERS,
-    params_size: size_of::<MergeParams>(),
-};
 
 /// Each split's and query's sorted list, as `shaders/include/lists.wgsl` has them.
 pub(crate) struct Lists {
@@ -362,47 +358,30 @@ impl Lists {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-struct FilterSpec {
-    source: From,
-    /// Whether candidates are stored, not only counted.
-    store: bool,
-    excludes: bool,
-    numbers: bool,
-    bias: bool,
-}
+kernel! {
+    pub(crate) FILTER = "shaders/select_filter.wgsl";
 
-impl Spec for FilterSpec {
-    const FAMILY: &'static str = "select_filter";
-}
+    spec FilterSpec {
+        source: From = [From::Keys, From::Scores],
+        /// Whether candidates are stored, not only counted.
+        store: bool,
+        excludes: bool,
+        numbers: bool,
+        bias: bool,
+    }
+    where source == From::Scores || !excludes && !numbers && !bias;
 
-params! {
-    struct FilterParams {
+    params FilterParams {
         width: u32,
         first: u32,
         base: u32,
         k: u32,
         room: u32,
         floor: u32,
+        // Words of a query's mask.
         words: u32,
     }
 }
-
-pub(crate) const FILTER: Family = Family {
-    name: FilterSpec::FAMILY,
-    spec_keys: || {
-        keys(FilterSpec {
-            source: From::Keys,
-            store: true,
-            excludes: false,
-            numbers: false,
-            bias: false,
-        })
-    },
-    params: FilterParams::MEMBERS,
-    params_size: size_of::<FilterParams>(),
-};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -412,48 +391,26 @@ enum Kind {
     Last,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-struct SortSpec {
-    step: Kind,
+kernel! {
+    pub(crate) SORT = "shaders/select_sort.wgsl";
+
+    spec SortSpec {
+        step: Kind = [Kind::First, Kind::Stride, Kind::Last],
+    }
+
+    params SortParams { room: u32, size: u32, stride: u32 }
 }
 
-impl Spec for SortSpec {
-    const FAMILY: &'static str = "select_sort";
+kernel! {
+    pub(crate) CUT = "shaders/select_cut.wgsl";
+
+    spec CutSpec {
+        /// Whether the best are written out.
+        out: bool,
+    }
+
+    params CutParams { queries: u32, k: u32, room: u32 }
 }
-
-params! {
-    struct SortParams { room: u32, size: u32, stride: u32 }
-}
-
-pub(crate) const SORT: Family = Family {
-    name: SortSpec::FAMILY,
-    spec_keys: || keys(SortSpec { step: Kind::First }),
-    params: SortParams::MEMBERS,
-    params_size: size_of::<SortParams>(),
-};
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-struct CutSpec {
-    /// Whether the best are written out.
-    out: bool,
-}
-
-impl Spec for CutSpec {
-    const FAMILY: &'static str = "select_cut";
-}
-
-params! {
-    struct CutParams { queries: u32, k: u32, room: u32 }
-}
-
-pub(crate) const CUT: Family = Family {
-    name: CutSpec::FAMILY,
-    spec_keys: || keys(CutSpec { out: false }),
-    params: CutParams::MEMBERS,
-    params_size: size_of::<CutParams>(),
-};
 
 impl Kernels for Arc<WgpuDevice> {
     const LOCAL: usize = LOCAL;
@@ -532,26 +489,15 @@ fn grid(n: usize, queries: usize) -> [u32; 3] {
     [x, queries as u32, z]
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-struct SplitSpec {
-    wg: u32,
-}
+kernel! {
+    pub(crate) SPLIT = "shaders/select_split.wgsl";
 
-impl Spec for SplitSpec {
-    const FAMILY: &'static str = "select_split";
-}
+    spec SplitSpec {
+        wg: u32 = [128],
+    }
 
-params! {
-    struct SplitParams { k: u32, first: u32 }
+    params SplitParams { k: u32, first: u32 }
 }
-
-pub(crate) const SPLIT: Family = Family {
-    name: SplitSpec::FAMILY,
-    spec_keys: || keys(SplitSpec { wg: 128 }),
-    params: SplitParams::MEMBERS,
-    params_size: size_of::<SplitParams>(),
-};
 
 /// Enqueues the writing of the entries of groups of queries as rows, scores and counts.
 pub(super) fn split(

@@ -12,7 +12,7 @@ use crate::ops::rows::Reduced;
 use crate::ops::rows::cuda::{Core, Parts, reduced};
 use crate::ops::select::cuda::{self, Inputs, ScanParams};
 use crate::ops::select::{Best, FUSED_K};
-use crate::template::{Family, Spec, keys};
+use crate::template::kernel;
 use crate::{DType, Result, Tensor};
 
 /// Up to here a query's list is small enough that a block takes many queries.
@@ -23,80 +23,71 @@ const SMALL_TENSOR_K: usize = 32;
 const LARGE_TENSOR_K: usize = 100;
 const LARGE_TENSOR_SHARED: u32 = 116_000;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-struct TopkSpec {
-    t: DType,
-    /// Whether rows divide into 16 bytes.
-    vector: bool,
-    metric: Metric,
-    /// Queries of a block.
-    qt: u32,
-    /// Entries of a list.
-    cap: u32,
-    /// Whether keys are stored instead of lists.
-    keys: bool,
+/// Queries of a block, entries of a list and whether keys are stored, in every combination that is chosen.
+const TILES: [(u32, u32, bool); 5] =
+    [(4, 128, false), (32, 128, false), (4, 512, false), (16, 512, false), (32, 128, true)];
+
+kernel! {
+    pub(crate) FAMILY = "kernels/topk.ptx";
+
+    spec TopkSpec {
+        t: DType = DType::FLOATS,
+        /// Whether rows divide into 16 bytes.
+        vector: bool,
+        metric: Metric = [Metric::Dot, Metric::Cosine, Metric::L2],
+        /// Queries of a block.
+        qt: u32 = [4, 16, 32],
+        /// Entries of a list.
+        cap: u32 = [128, 512],
+        /// Whether keys are stored instead of lists.
+        keys: bool,
+    }
+    where TILES.contains(&(qt, cap, keys));
+
+    params ScanParams;
 }
 
-impl Spec for TopkSpec {
-    const FAMILY: &'static str = "topk";
+/// The type of the corpus, of what is multiplied and how many of these a query's value is, in every combination.
+const PRODUCTS: [(DType, Core, u32); 5] = [
+    (DType::BF16, Core::BF16, 3),
+    (DType::BF16, Core::BF16, 1),
+    (DType::F16, Core::F16, 1),
+    (DType::F32, Core::Tf32, 1),
+    (DType::F32, Core::BF16, 1),
+];
+
+/// The same of rows of a tile of queries, queries, entries and keys.
+const TENSOR_TILES: [(u32, u32, u32, bool); 6] = [
+    (16, 16, 128, false),
+    (16, 16, 256, false),
+    (16, 8, 512, false),
+    (64, 64, 64, false),
+    (64, 64, 128, false),
+    (64, 64, 64, true),
+];
+
+kernel! {
+    pub(crate) TENSOR = "kernels/topk_mma.ptx";
+
+    spec TensorSpec {
+        t: DType = DType::FLOATS,
+        core: Core = [Core::BF16, Core::F16, Core::Tf32],
+        /// Numbers that stand for one of a query.
+        parts: u32 = [1, 3],
+        metric: Metric = [Metric::Dot, Metric::Cosine],
+        /// Rows of a block's tile of queries.
+        bm: u32 = [16, 64],
+        /// Those of them that are queries.
+        qt: u32 = [8, 16, 64],
+        /// Entries of a list.
+        cap: u32 = [64, 128, 256, 512],
+        /// Whether keys are stored instead of lists.
+        keys: bool,
+    }
+    where PRODUCTS.contains(&(t, core, parts)) && TENSOR_TILES.contains(&(bm, qt, cap, keys));
+
+    params ScanParams;
 }
-
-pub(crate) const FAMILY: Family = Family {
-    name: TopkSpec::FAMILY,
-    spec_keys: || {
-        keys(TopkSpec {
-            t: DType::F32,
-            vector: true,
-            metric: Metric::Dot,
-            qt: 4,
-            cap: 128,
-            keys: false,
-        })
-    },
-    params: ScanParams::MEMBERS,
-    params_size: size_of::<ScanParams>(),
-};
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-struct TensorSpec {
-    t: DType,
-    core: Core,
-    /// Numbers that stand for one of a query.
-    parts: u32,
-    metric: Metric,
-    /// Rows of a block's tile of queries.
-    bm: u32,
-    /// Those of them that are queries.
-    qt: u32,
-    /// Entries of a list.
-    cap: u32,
-    /// Whether keys are stored instead of lists.
-    keys: bool,
-}
-
-impl Spec for TensorSpec {
-    const FAMILY: &'static str = "topk_mma";
-}
-
-pub(crate) const TENSOR: Family = Family {
-    name: TensorSpec::FAMILY,
-    spec_keys: || {
-        keys(TensorSpec {
-            t: DType::BF16,
-            core: Core::BF16,
-            parts: 3,
-            metric: Metric::Dot,
-            bm: 16,
-            qt: 16,
-            cap: 128,
-            keys: false,
-        })
-    },
-    params: ScanParams::MEMBERS,
-    params_size: size_of::<ScanParams>(),
-};
 
 /// How queries enter tensor cores: the fastest way that is as precise as asked for; none where fused multiply-adds are. It
 /// depends on nothing that differs between the queries of a batch.
@@ -267,12 +258,11 @@ impl cuda::Scan for Prepared<'_> {
         blocks: usize,
     ) -> Result<()> {
         let params = ScanParams { width: self.args.corpus.dim() as u32, ..params };
-        let layout = (ScanParams::MEMBERS, size_of::<ScanParams>());
         let chunk = &self.args.corpus.parts()[chunk];
         let Compared { form, rows, scale } = chunk.compared(self.args.metric)?;
         let kernel = match self.scan {
-            Scan::Fma(spec) => self.gpu.kernel(TopkSpec { metric: form, ..spec }, layout)?,
-            Scan::Tensor(spec) => self.gpu.kernel(TensorSpec { metric: form, ..spec }, layout)?,
+            Scan::Fma(spec) => self.gpu.kernel(TopkSpec { metric: form, ..spec })?,
+            Scan::Tensor(spec) => self.gpu.kernel(TensorSpec { metric: form, ..spec })?,
         };
         // What is absent is not read, but something must be bound.
         let absent = Binding::from(self.reduced.data.cuda());

@@ -11,42 +11,26 @@ use crate::ops::Stored;
 use crate::ops::rows::Reduced;
 use crate::ops::select::Best;
 use crate::ops::select::wgpu::{self, Excluded, Inputs, ScanParams, Shape};
-use crate::template::{Family, Spec, keys};
+use crate::template::kernel;
 use crate::{Result, Tensor};
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-struct TopkSpec {
-    t: Stored,
-    vec: bool,
-    metric: Metric,
-    bias: bool,
-    exclude: Excluded,
-    qt: u32,
-    /// Whether keys are stored instead of lists.
-    keys: bool,
-}
+kernel! {
+    pub(crate) FAMILY = "shaders/topk.wgsl";
 
-impl Spec for TopkSpec {
-    const FAMILY: &'static str = "topk";
-}
+    spec TopkSpec {
+        t: Stored = Stored::ALL,
+        vec: bool,
+        metric: Metric = [Metric::Dot, Metric::Cosine, Metric::L2],
+        bias: bool,
+        exclude: Excluded = [Excluded::None, Excluded::Shared, Excluded::Each],
+        qt: u32 = [4, 32],
+        /// Whether keys are stored instead of lists.
+        keys: bool,
+    }
+    where qt == 32 || exclude != Excluded::Each && !keys;
 
-pub(crate) const FAMILY: Family = Family {
-    name: TopkSpec::FAMILY,
-    spec_keys: || {
-        keys(TopkSpec {
-            t: Stored::F32,
-            vec: true,
-            metric: Metric::Dot,
-            bias: false,
-            exclude: Excluded::None,
-            qt: 32,
-            keys: false,
-        })
-    },
-    params: ScanParams::MEMBERS,
-    params_size: size_of::<ScanParams>(),
-};
+    params ScanParams;
+}
 
 /// How many queries are searched together.
 pub(super) fn group(gpu: &WgpuDevice, args: &Args<'_>, k: usize) -> usize {

@@ -9,7 +9,7 @@ use crate::device::cuda::CudaDevice;
 use crate::ops::select::candidates::{Candidates, Source};
 use crate::ops::select::cuda::Lists;
 use crate::ops::select::{self, Best, FUSED_K};
-use crate::template::{Family, Spec, keys, params};
+use crate::template::kernel;
 use crate::{Result, Tensor};
 
 /// Up to here a list needs half the room.
@@ -20,30 +20,19 @@ const WARPS: usize = 16;
 const PER_ENTRY: usize = 64;
 const LEAST: usize = 2048;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-struct ScoresSpec {
-    /// Entries of a list.
-    cap: u32,
-}
+kernel! {
+    pub(crate) FAMILY = "kernels/select_scores.ptx";
 
-impl Spec for ScoresSpec {
-    const FAMILY: &'static str = "select_scores";
-}
+    spec ScoresSpec {
+        /// Entries of a list.
+        cap: u32 = [256, 512],
+    }
 
-params! {
-    struct ScoresParams {
+    params ScoresParams {
         width: u32, queries: u32, first: u32, base: u32, k: u32, per_split: u32, resume: u32, floor: u32,
         excludes: u32, words: u32, has_numbers: u32, has_bias: u32,
     }
 }
-
-pub(crate) const FAMILY: Family = Family {
-    name: ScoresSpec::FAMILY,
-    spec_keys: || keys(ScoresSpec { cap: 256 }),
-    params: ScoresParams::MEMBERS,
-    params_size: size_of::<ScoresParams>(),
-};
 
 /// What was selected so far, of some queries.
 pub(super) enum Selected {
@@ -129,7 +118,7 @@ impl Selected {
             has_bias: bias.is_some() as u32,
         };
         let spec = ScoresSpec { cap: if k <= SMALL_K { 256 } else { 512 } };
-        let kernel = gpu.kernel(spec, (ScoresParams::MEMBERS, size_of::<ScoresParams>()))?;
+        let kernel = gpu.kernel(spec)?;
         // What is absent is not read, but something must be bound.
         let [masks, numbers, bias] = [masks, numbers, bias].map(|t| t.unwrap_or(scores));
         let bindings =

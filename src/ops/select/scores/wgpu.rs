@@ -9,7 +9,7 @@ use crate::device::wgpu::{Binding, WgpuDevice, spread};
 use crate::ops::select::candidates::{Candidates, Source};
 use crate::ops::select::wgpu::{Lists, WORKGROUPS, most_lists};
 use crate::ops::select::{self, Best, FUSED_K};
-use crate::template::{Family, Spec, keys, params};
+use crate::template::kernel;
 use crate::{Result, Tensor};
 
 /// Threads of a workgroup.
@@ -21,41 +21,34 @@ const LEAST: usize = 4096;
 /// and Mesa's software driver ends them after 65,535.
 const GROUPS: usize = 1024;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-struct ScoresSpec {
-    excludes: bool,
-    numbers: bool,
-    bias: bool,
-    wg: u32,
-}
+kernel! {
+    pub(crate) FAMILY = "shaders/select_scores.wgsl";
 
-impl Spec for ScoresSpec {
-    const FAMILY: &'static str = "select_scores";
-}
+    spec ScoresSpec {
+        excludes: bool,
+        numbers: bool,
+        bias: bool,
+        wg: u32 = [64],
+    }
 
-params! {
-    struct ScoresParams {
+    params ScoresParams {
+        // Scores of a query, n, and the number of the first one's document.
         width: u32,
         queries: u32,
         first: u32,
         base: u32,
+        // Groups of four: the first of this launch in each row, and how many a split takes.
         start: u32,
         per_split: u32,
         splits: u32,
         k: u32,
+        // Whether the lists hold what earlier launches found, and the key that must be exceeded.
         resume: u32,
         floor: u32,
+        // Words of a query's mask.
         words: u32,
     }
 }
-
-pub(crate) const FAMILY: Family = Family {
-    name: ScoresSpec::FAMILY,
-    spec_keys: || keys(ScoresSpec { excludes: false, numbers: false, bias: false, wg: WG }),
-    params: ScoresParams::MEMBERS,
-    params_size: size_of::<ScoresParams>(),
-};
 
 /// What was selected so far, of some queries.
 pub(super) enum Selected {
