@@ -62,8 +62,6 @@ mod config;
 mod cross;
 mod dense;
 mod dual;
-#[cfg(feature = "cuda")]
-mod graphs;
 mod inspect;
 mod layers;
 mod modules;

@@ -23,6 +23,7 @@ pub(crate) mod length;
 pub(crate) mod linear;
 pub(crate) mod math;
 pub(crate) mod random;
+pub(crate) mod replay;
 pub(crate) mod rows;
 
 #[cfg(any(feature = "cuda", feature = "wgpu"))]

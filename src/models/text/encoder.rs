@@ -1,19 +1,16 @@
 //! The encoder that all text models share: embeddings, then layers.
 
-#[cfg(feature = "cuda")]
-use crate::device::Backend;
 use crate::models::adapters::Adapters;
 use crate::models::batch::pack;
 use crate::models::config::TextConfig;
-#[cfg(feature = "cuda")]
-use crate::models::graphs::{Batch, Graphs, Input as GraphInput};
 use crate::models::inspect::{Inspect, Inspection};
 use crate::models::layers::{Context, Loader, Norm, Pass, Seen, Stack};
 use crate::models::tokenizer::Encoded;
 use crate::models::weights::Weights;
-use crate::ops::embed::{EmbedNorm, Lookup, MISSING, embed, scatter_rows, select_rows, sum};
-#[cfg(feature = "cuda")]
-use crate::ops::embed::{checked_numbers, cuda::embed_rows};
+use crate::ops::embed::{
+    EmbedNorm, Lookup, MISSING, embed, embed_rows, row_numbers, scatter_rows, select_rows, sum,
+};
+use crate::ops::replay::{self, Batch, Replays};
 use crate::{DType, Device, Error, Offsets, Result, Tensor};
 
 use super::family::Layout;
@@ -66,8 +63,7 @@ pub(crate) struct Encoder {
     norm: Option<InputNorm>,
     stack: Stack,
     last_norm: Option<Norm>,
-    #[cfg(feature = "cuda")]
-    graphs: Graphs,
+    replays: Replays,
 }
 
 /// The last hidden states of a batch.
@@ -125,8 +121,7 @@ impl Encoder {
             last_norm: norm(layout.last_norm)?,
             stack,
             layout,
-            #[cfg(feature = "cuda")]
-            graphs: Graphs::default(),
+            replays: Replays::default(),
             device: device.clone(),
             config,
         })
@@ -183,31 +178,27 @@ impl Encoder {
         let lookups = self.lookups(&input);
         let seen = self.seen(sequences, &members)?;
         let norm = self.norm.as_ref().map(InputNorm::args);
-        let Input { lengths, language, .. } = &input;
-        #[cfg(feature = "cuda")]
-        if let Backend::Cuda(gpu) = self.device.backend()
-            && gpu.graphs
-            && seen.is_none()
-            && *language == 0
-            && context.is_none()
-            && input.softened.is_none()
-            && !input.ids.is_empty()
-        {
-            let numbers = &checked_numbers(&lookups, norm)?;
-            let tables: Vec<&Tensor> = lookups.iter().map(|l| l.table).collect();
-            let width = self.hidden();
-            let from = GraphInput::Numbers(numbers);
-            let batch = Batch { device: &self.device, lengths, input: from, width };
-            let work = |rows: &Tensor, offsets: &Offsets| {
-                self.layers(embed_rows(gpu, &tables, rows, norm)?, Pass::new(offsets))
-            };
-            if let Some((states, offsets)) = self.graphs.run(gpu, &batch, work)? {
-                return Ok(Hidden { states, offsets, ids: input.ids, members });
-            }
-        }
-        let offsets = Offsets::from_lengths(&self.device, lengths)?;
-        let pass = Pass { offsets: &offsets, seen: seen.as_ref(), language: *language, context };
-        let states = self.layers(embed(&lookups, norm)?, pass)?;
+        let tables: Vec<&Tensor> = lookups.iter().map(|l| l.table).collect();
+        let numbers = row_numbers(&lookups, norm)?;
+        let batch = Batch {
+            device: &self.device,
+            lengths: &input.lengths,
+            input: replay::Input::Numbers { values: &numbers, columns: tables.len() },
+            width: self.hidden(),
+        };
+        let language = input.language;
+        let work = |rows: Tensor, offsets: &Offsets| {
+            let pass = Pass { offsets, seen: seen.as_ref(), language, context };
+            let embedded = embed_rows(&tables, &rows, norm)?;
+            drop(rows);
+            self.layers(embedded, pass)
+        };
+        let depends_on_more =
+            seen.is_some() || language > 0 || context.is_some() || input.softened.is_some();
+        let (states, offsets) = match depends_on_more {
+            true => batch.run(work)?,
+            false => self.replays.run(batch, work)?,
+        };
         Ok(Hidden { states, offsets, ids: input.ids, members })
     }
 

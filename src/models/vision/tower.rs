@@ -6,13 +6,9 @@ use half::bf16;
 
 use super::config::VisionConfig;
 use super::family::{Head, Parts};
-#[cfg(feature = "cuda")]
-use crate::device::Backend;
 use crate::device::threads::items::*;
 use crate::images::{Pixels, each_patch, interpolate_positions};
 use crate::models::EmbedOptions;
-#[cfg(feature = "cuda")]
-use crate::models::graphs::{Batch, Graphs, Input};
 use crate::models::inspect::{Inspect, Inspection};
 use crate::models::layers::{Linear, Loader, Norm, NormKind, Pass, Shape, Stack};
 use crate::ops::attention::{Attention, Heads, attention};
@@ -20,6 +16,7 @@ use crate::ops::embed::gather_rows;
 use crate::ops::gemm::{Activation, Epilogue, Packed, gemm};
 use crate::ops::math::vectorize;
 use crate::ops::pool::{Pooling, pool};
+use crate::ops::replay::{Batch, Input, Replays};
 use crate::{DType, Device, Element, Error, Offsets, Result, Tensor};
 
 /// Position tables of other image sizes that are kept.
@@ -47,8 +44,7 @@ pub(crate) struct Tower {
     stack: Stack,
     last_norm: Option<Norm>,
     head: Vector,
-    #[cfg(feature = "cuda")]
-    graphs: Graphs,
+    replays: Replays,
 }
 
 /// The rows that are added to a sequence's embeddings.
@@ -132,8 +128,7 @@ impl Tower {
                 _ => Some(norm(layout.last_norm)?),
             },
             head,
-            #[cfg(feature = "cuda")]
-            graphs: Graphs::default(),
+            replays: Replays::default(),
             patch: Packed::new(&patch)?,
             device: loader.device.clone(),
             config,
@@ -183,20 +178,15 @@ impl Tower {
     pub(crate) fn forward(&self, images: &[&Pixels]) -> Result<States> {
         let (x, offsets) = self.embedded(images)?;
         let before = self.before();
-        #[cfg(feature = "cuda")]
-        if let Backend::Cuda(gpu) = self.device.backend()
-            && gpu.graphs
-            && self.stack.shape.layers > 0
-        {
-            let lengths = vec![offsets.max_len(); images.len()];
-            let (input, width) = (Input::Embedded(&x), self.hidden());
-            let batch = Batch { device: &self.device, lengths: &lengths, input, width };
-            let work = |x: &Tensor, offsets: &Offsets| self.layers(x.clone(), offsets);
-            if let Some((states, offsets)) = self.graphs.run(gpu, &batch, work)? {
-                return Ok(States { states, offsets, before });
-            }
+        let work = |x: Tensor, offsets: &Offsets| self.layers(x, offsets);
+        if self.stack.shape.layers == 0 {
+            return Ok(States { states: work(x, &offsets)?, offsets, before });
         }
-        Ok(States { states: self.layers(x, &offsets)?, offsets, before })
+        let lengths = vec![offsets.max_len(); images.len()];
+        let (input, width) = (Input::States(x), self.hidden());
+        let batch = Batch { device: &self.device, lengths: &lengths, input, width };
+        let (states, offsets) = self.replays.run(batch, work)?;
+        Ok(States { states, offsets, before })
     }
 
     fn layers(&self, x: Tensor, offsets: &Offsets) -> Result<Tensor> {

@@ -14,21 +14,21 @@ const ROWS: usize = 16;
 pub(crate) fn embed(args: &Args<'_>) -> Result<Tensor> {
     let width = args.width;
     let norm = args.norm.map(|n| (n.weight.cpu::<f32>(), n.bias.cpu::<f32>(), n.eps));
-    let device = args.lookups[0].table.device();
+    let (device, rows, stride) = (args.rows.device(), args.rows.cpu::<u32>(), args.tables.len());
     Tensor::cpu_with(device, &[args.tokens, width], |y: &mut [f32]| {
         if width == 0 {
             return;
         }
-        let cost = y.len() * args.lookups.len();
+        let cost = y.len() * stride;
         let tasks = y.par_chunks_mut(ROWS * width).enumerate();
         device.threads().for_each(cost, tasks, |(task, y)| {
             vectorize(
                 #[inline(always)]
                 || {
-                    for (i, lookup) in args.lookups.iter().enumerate() {
-                        let rows = &lookup.rows[task * ROWS..];
-                        with_float!(lookup.table.dtype(), T => {
-                            let table = lookup.table.cpu::<T>();
+                    for (i, table) in args.tables.iter().enumerate() {
+                        let rows = rows[task * ROWS * stride + i..].iter().step_by(stride);
+                        with_float!(table.dtype(), T => {
+                            let table = table.cpu::<T>();
                             if i == 0 { put(table, rows, width, y) } else { add(table, rows, width, y) }
                         });
                     }
@@ -44,7 +44,12 @@ pub(crate) fn embed(args: &Args<'_>) -> Result<Tensor> {
 }
 
 #[inline(always)]
-fn put<T: Float>(table: &[T], rows: &[u32], width: usize, y: &mut [f32]) {
+fn put<'a, T: Float>(
+    table: &[T],
+    rows: impl Iterator<Item = &'a u32>,
+    width: usize,
+    y: &mut [f32],
+) {
     for (y, &row) in y.chunks_exact_mut(width).zip(rows) {
         if row == MISSING {
             y.fill(0.0);
@@ -57,7 +62,12 @@ fn put<T: Float>(table: &[T], rows: &[u32], width: usize, y: &mut [f32]) {
 }
 
 #[inline(always)]
-fn add<T: Float>(table: &[T], rows: &[u32], width: usize, y: &mut [f32]) {
+fn add<'a, T: Float>(
+    table: &[T],
+    rows: impl Iterator<Item = &'a u32>,
+    width: usize,
+    y: &mut [f32],
+) {
     for (y, &row) in y.chunks_exact_mut(width).zip(rows) {
         for (y, x) in y.iter_mut().zip(&table[row as usize * width..][..width]) {
             *y += x.to_f32();

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::{Args, EmbedNorm, Lookup};
+use super::Args;
 use crate::device::cuda::{Binding, CudaDevice};
 use crate::ops::norm;
 use crate::template::kernel;
@@ -36,20 +36,17 @@ kernel! {
 }
 
 pub(super) fn embed(gpu: &Arc<CudaDevice>, args: &Args<'_>) -> Result<Tensor> {
-    let device = args.lookups[0].table.device();
-    let y = Tensor::cuda_uninit(device, DType::F32, &[args.tokens, args.width])?;
+    let y = Tensor::cuda_uninit(args.rows.device(), DType::F32, &[args.tokens, args.width])?;
     if y.is_empty() {
         return Ok(y);
     }
-    let rows = super::numbers(args);
-    let rows = Tensor::from_slice(device, &[args.tokens, args.lookups.len()], &rows)?;
-    let t = args.lookups[0].table.dtype();
-    if args.lookups.iter().all(|l| l.table.dtype() == t) {
-        add(gpu, args, &rows, 0..args.lookups.len(), &y)?;
+    let (count, t) = (args.tables.len(), args.tables[0].dtype());
+    if args.tables.iter().all(|table| table.dtype() == t) {
+        add(gpu, args, 0..count, &y)?;
         return Ok(y);
     }
-    for i in 0..args.lookups.len() {
-        add(gpu, &Args { norm: None, ..*args }, &rows, i..i + 1, &y)?;
+    for i in 0..count {
+        add(gpu, &Args { norm: None, ..*args }, i..i + 1, &y)?;
     }
     match &args.norm {
         Some(n) => norm::layer_norm(&y, None, n.weight, Some(n.bias), n.eps),
@@ -57,40 +54,21 @@ pub(super) fn embed(gpu: &Arc<CudaDevice>, args: &Args<'_>) -> Result<Tensor> {
     }
 }
 
-/// What [`embed`](super::embed) does, for checked `rows` \[tokens, tables\] u32 that are on the device already; it only
-/// enqueues. The tables are of one type.
-pub(crate) fn embed_rows(
-    gpu: &Arc<CudaDevice>,
-    tables: &[&Tensor],
-    rows: &Tensor,
-    norm: Option<EmbedNorm<'_>>,
-) -> Result<Tensor> {
-    let lookups: Vec<Lookup<'_>> =
-        tables.iter().map(|&table| Lookup { table, rows: &[] }).collect();
-    let (tokens, width) = (rows.shape()[0], tables[0].shape()[1]);
-    let y = Tensor::cuda_uninit(rows.device(), DType::F32, &[tokens, width])?;
-    let args = Args { lookups: &lookups, norm, tokens, width };
-    add(gpu, &args, rows, 0..lookups.len(), &y)?;
-    Ok(y)
-}
-
 /// Enqueues the sum of the lookups in `which`, added to `y` unless they are the first, and the norm if there is one.
-/// `rows` \[tokens, lookups\] u32 are on the device.
 fn add(
     gpu: &Arc<CudaDevice>,
     args: &Args<'_>,
-    rows: &Tensor,
     which: std::ops::Range<usize>,
     y: &Tensor,
 ) -> Result<()> {
-    let lookups = &args.lookups[which.clone()];
+    let tables = &args.tables[which.clone()];
     let (quads, warps) = match args.norm {
         Some(_) => norm::cuda::shape(args.width),
         None => (0, 1),
     };
     let spec = EmbedSpec {
-        t: lookups[0].table.dtype(),
-        tables: lookups.len() as u32,
+        t: tables[0].dtype(),
+        tables: tables.len() as u32,
         add: which.start > 0,
         norm: args.norm.is_some(),
         vector: args.width.is_multiple_of(4) && (quads > 0 || args.norm.is_none()),
@@ -98,8 +76,8 @@ fn add(
         warps: warps as u32,
     };
     let kernel = gpu.kernel(spec)?;
-    let mut bindings: Vec<Binding<'_>> = lookups.iter().map(|l| l.table.cuda().into()).collect();
-    bindings.push(rows.cuda().into());
+    let mut bindings: Vec<Binding<'_>> = tables.iter().map(|t| t.cuda().into()).collect();
+    bindings.push(args.rows.cuda().into());
     if let Some(norm) = &args.norm {
         bindings.extend([Binding::from(norm.weight.cuda()), norm.bias.cuda().into()]);
     }
@@ -107,7 +85,7 @@ fn add(
     let params = EmbedParams {
         rows: args.tokens as u32,
         width: args.width as u32,
-        stride: args.lookups.len() as u32,
+        stride: args.tables.len() as u32,
         lookup: which.start as u32,
         eps: args.norm.map_or(0.0, |n| n.eps),
     };

@@ -41,7 +41,9 @@ pub struct EmbedNorm<'a> {
 
 /// The inputs after the checks.
 pub(crate) struct Args<'a> {
-    lookups: &'a [Lookup<'a>],
+    tables: &'a [&'a Tensor],
+    /// \[tokens, tables\] u32, on the device.
+    rows: &'a Tensor,
     norm: Option<EmbedNorm<'a>>,
     tokens: usize,
     width: usize,
@@ -57,7 +59,10 @@ pub(crate) struct Args<'a> {
 /// [`Error::Argument`] if a row number is outside its table, naming it and its position, if there are no lookups or
 /// more than three, or if `eps` is negative or NaN; [`Error::Shape`] if shapes, dtypes or devices do not fit.
 pub fn embed(lookups: &[Lookup<'_>], norm: Option<EmbedNorm<'_>>) -> Result<Tensor> {
-    run(&checked(lookups, norm)?)
+    let numbers = row_numbers(lookups, norm)?;
+    let tables: Vec<&Tensor> = lookups.iter().map(|l| l.table).collect();
+    let shape = [numbers.len() / tables.len(), tables.len()];
+    embed_rows(&tables, &Tensor::from_slice(tables[0].device(), &shape, &numbers)?, norm)
 }
 
 /// The sum of two matrices \[T, H\] of floats, f32.
@@ -66,22 +71,31 @@ pub(crate) fn sum(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     embed(&[a, b].map(|table| Lookup { table, rows: &all }), None)
 }
 
-/// The row numbers of checked lookups as [`cuda::embed_rows`] takes them: \[tokens, tables\].
-#[cfg(feature = "cuda")]
-pub(crate) fn checked_numbers(
-    lookups: &[Lookup<'_>],
+/// The arguments of [`embed`] checked, and their row numbers as [`embed_rows`] takes them: \[T, tables\].
+pub(crate) fn row_numbers(lookups: &[Lookup<'_>], norm: Option<EmbedNorm<'_>>) -> Result<Vec<u32>> {
+    let tokens = check_lookups(lookups, norm)?;
+    Ok((0..tokens).flat_map(|t| lookups.iter().map(move |l| l.rows[t])).collect())
+}
+
+/// [`embed`] for row numbers \[T, tables\] u32 that are on the device and were checked ([`row_numbers`]). On GPUs it only
+/// enqueues.
+pub(crate) fn embed_rows(
+    tables: &[&Tensor],
+    rows: &Tensor,
     norm: Option<EmbedNorm<'_>>,
-) -> Result<Vec<u32>> {
-    Ok(numbers(&checked(lookups, norm)?))
+) -> Result<Tensor> {
+    let args = Args { tables, rows, norm, tokens: rows.shape()[0], width: tables[0].shape()[1] };
+    match rows.device().backend() {
+        Backend::Cpu(_) => cpu::embed(&args),
+        #[cfg(feature = "cuda")]
+        Backend::Cuda(gpu) => cuda::embed(gpu, &args),
+        #[cfg(feature = "wgpu")]
+        Backend::Wgpu(gpu) => wgpu::embed(gpu, &args),
+    }
 }
 
-/// The rows of each token next to each other.
-#[cfg(any(feature = "cuda", feature = "wgpu"))]
-fn numbers(args: &Args<'_>) -> Vec<u32> {
-    (0..args.tokens).flat_map(|t| args.lookups.iter().map(move |l| l.rows[t])).collect()
-}
-
-fn checked<'a>(lookups: &'a [Lookup<'a>], norm: Option<EmbedNorm<'a>>) -> Result<Args<'a>> {
+/// Checks the arguments of [`embed`] and gives the number of tokens.
+fn check_lookups(lookups: &[Lookup<'_>], norm: Option<EmbedNorm<'_>>) -> Result<usize> {
     const OP: &str = "embed";
     if lookups.is_empty() || lookups.len() > 3 {
         let got = lookups.len().to_string();
@@ -110,7 +124,7 @@ fn checked<'a>(lookups: &'a [Lookup<'a>], norm: Option<EmbedNorm<'a>>) -> Result
         all.extend([norm.weight, norm.bias]);
     }
     check_devices(OP, &all)?;
-    Ok(Args { lookups, norm, tokens, width })
+    Ok(tokens)
 }
 
 /// The rows of `x` that `rows` names, in that order and as often as named: `y_i = x[rows[i]]`.
@@ -157,8 +171,7 @@ pub fn scatter_rows(x: &Tensor, rows: &[u32], into: usize) -> Result<Tensor> {
 /// The rows of `x` that `rows` names as \[rows.len(), W\] f32, zeros for [`MISSING`]. The caller has checked that `x`
 /// is a float matrix with rows, and the row numbers.
 pub(crate) fn select_rows(x: &Tensor, rows: &[u32]) -> Result<Tensor> {
-    let lookup = Lookup { table: x, rows };
-    run(&Args { lookups: &[lookup], norm: None, tokens: rows.len(), width: x.shape()[1] })
+    embed_rows(&[x], &Tensor::from_slice(x.device(), &[rows.len(), 1], rows)?, None)
 }
 
 /// Checks a table and gives the number of its rows.
@@ -179,15 +192,5 @@ fn check_rows(table: &str, rows: &[u32], size: usize) -> Result<()> {
             format!("row numbers below {size}, the size of {table}"),
             format!("{} at position {i}", rows[i]),
         )),
-    }
-}
-
-fn run(args: &Args<'_>) -> Result<Tensor> {
-    match args.lookups[0].table.device().backend() {
-        Backend::Cpu(_) => cpu::embed(args),
-        #[cfg(feature = "cuda")]
-        Backend::Cuda(gpu) => cuda::embed(gpu, args),
-        #[cfg(feature = "wgpu")]
-        Backend::Wgpu(gpu) => wgpu::embed(gpu, args),
     }
 }

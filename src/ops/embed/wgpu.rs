@@ -7,7 +7,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::{Args, Lookup, MISSING};
+use super::Args;
 use crate::device::wgpu::{Binding, WgpuDevice, spread};
 use crate::ops::Stored;
 use crate::template::kernel;
@@ -34,20 +34,17 @@ kernel! {
 }
 
 pub(crate) fn embed(gpu: &Arc<WgpuDevice>, args: &Args<'_>) -> Result<Tensor> {
-    let device = args.lookups[0].table.device();
-    let y = Tensor::wgpu_uninit(device, DType::F32, &[args.tokens, args.width])?;
+    let y = Tensor::wgpu_uninit(args.rows.device(), DType::F32, &[args.tokens, args.width])?;
     if y.is_empty() {
         return Ok(y);
     }
-    let stride = args.lookups.len();
-    // Token after token, so that a window of tokens is a window of row numbers; one upload.
-    let rows = super::numbers(args);
-    let rows = Tensor::from_slice(device, &[args.tokens, stride], &rows)?;
-    let work = Work { gpu, args, rows: &rows, y: &y };
-    let stored = Stored::of(args.lookups[0].table, &gpu.facts);
-    let whole = args.lookups.iter().all(|l| {
-        l.table.bytes() as u64 <= gpu.facts.max_binding && Stored::of(l.table, &gpu.facts) == stored
-    });
+    let stride = args.tables.len();
+    let work = Work { gpu, args, y: &y };
+    let stored = Stored::of(args.tables[0], &gpu.facts);
+    let whole = args
+        .tables
+        .iter()
+        .all(|t| t.bytes() as u64 <= gpu.facts.max_binding && Stored::of(t, &gpu.facts) == stored);
     for tokens in gpu.windows(args.tokens, args.width.max(stride) * size_of::<u32>())? {
         if whole {
             work.fused(stored, &tokens)?;
@@ -64,7 +61,6 @@ pub(crate) fn embed(gpu: &Arc<WgpuDevice>, args: &Args<'_>) -> Result<Tensor> {
 struct Work<'a> {
     gpu: &'a Arc<WgpuDevice>,
     args: &'a Args<'a>,
-    rows: &'a Tensor,
     y: &'a Tensor,
 }
 
@@ -84,7 +80,7 @@ impl<'a> Work<'a> {
         EmbedParams {
             tokens: tokens.len() as u32,
             width: self.args.width as u32,
-            stride: self.args.lookups.len() as u32,
+            stride: self.args.tables.len() as u32,
             eps: self.args.norm.map_or(0.0, |n| n.eps),
             ..Default::default()
         }
@@ -92,27 +88,23 @@ impl<'a> Work<'a> {
 
     /// Everything in one launch.
     fn fused(&self, stored: Stored, tokens: &Range<usize>) -> Result<()> {
-        let lookups = self.args.lookups;
-        let tables = lookups.iter().map(|l| self.table(l, &(0..l.table.shape()[0])));
+        let tables = self.args.tables;
+        let stride = tables.len();
+        let tables = tables.iter().map(|t| self.table(t, &(0..t.shape()[0])));
         let mut bindings: Vec<Binding<'_>> = tables.collect();
-        bindings.push(self.gpu.rows(self.rows, tokens, lookups.len()));
-        let spec = self.spec(stored, lookups.len(), self.args.norm.is_some());
+        bindings.push(self.gpu.rows(self.args.rows, tokens, stride));
+        let spec = self.spec(stored, stride, self.args.norm.is_some());
         self.launch(spec, bindings, &self.params(tokens), tokens)
     }
 
-    /// One lookup, a launch for each window of its table that holds a row of these tokens.
+    /// One lookup, a launch for each window of its table.
     fn windowed(&self, i: usize, tokens: &Range<usize>) -> Result<()> {
-        let lookup = &self.args.lookups[i];
-        let (size, row_bytes) =
-            (lookup.table.shape()[0], self.args.width * lookup.table.dtype().size());
+        let table = self.args.tables[i];
+        let (size, row_bytes) = (table.shape()[0], self.args.width * table.dtype().size());
         for window in self.gpu.windows(size, row_bytes)? {
-            let wanted = |&r: &u32| window.contains(&(r as usize)) || r == MISSING;
-            if !lookup.rows[tokens.clone()].iter().any(wanted) {
-                continue;
-            }
             let bindings = vec![
-                self.table(lookup, &window),
-                self.gpu.rows(self.rows, tokens, self.args.lookups.len()),
+                self.table(table, &window),
+                self.gpu.rows(self.args.rows, tokens, self.args.tables.len()),
             ];
             let params = EmbedParams {
                 lookup: i as u32,
@@ -121,7 +113,7 @@ impl<'a> Work<'a> {
                 add: (i > 0) as u32,
                 ..self.params(tokens)
             };
-            let stored = Stored::of(lookup.table, &self.gpu.facts);
+            let stored = Stored::of(table, &self.gpu.facts);
             let spec = EmbedSpec { window: true, ..self.spec(stored, 1, false) };
             self.launch(spec, bindings, &params, tokens)?;
         }
@@ -139,8 +131,8 @@ impl<'a> Work<'a> {
         }
     }
 
-    fn table(&self, lookup: &Lookup<'a>, rows: &Range<usize>) -> Binding<'a> {
-        self.gpu.rows(lookup.table, rows, self.args.width)
+    fn table(&self, table: &'a Tensor, rows: &Range<usize>) -> Binding<'a> {
+        self.gpu.rows(table, rows, self.args.width)
     }
 
     fn launch(

@@ -1,10 +1,10 @@
-//! Forward passes as CUDA graphs: a batch whose sequence lengths occur again is enqueued with one call instead of
-//! some ten launches a layer, which is what short batches spend their time on.
+//! Replays as CUDA graphs.
 
 use std::sync::Mutex;
 
+use super::{Batch, Input, Output};
 use crate::device::cuda::{CudaDevice, Graph};
-use crate::{DType, Device, Error, Offsets, Result, Tensor};
+use crate::{DType, Error, Offsets, Result, Tensor};
 
 /// Recorded batches that are kept, and batches that are remembered as seen once; the least recently used go.
 const RECORDED: usize = 16;
@@ -12,7 +12,7 @@ const SEEN: usize = 256;
 
 /// The graphs of one model.
 #[derive(Default)]
-pub(crate) struct Graphs(Mutex<Cache>);
+pub(super) struct Graphs(Mutex<Cache>);
 
 #[derive(Default)]
 struct Cache {
@@ -33,35 +33,17 @@ struct Recorded {
     states: Tensor,
 }
 
-/// A batch as the device takes it.
-pub(crate) struct Batch<'a> {
-    pub(crate) device: &'a Device,
-    pub(crate) lengths: &'a [usize],
-    pub(crate) input: Input<'a>,
-    /// Columns of a state.
-    pub(crate) width: usize,
-}
-
-/// What a forward pass starts from.
-#[derive(Clone, Copy)]
-pub(crate) enum Input<'a> {
-    /// \[tokens, tables\]: the row of each table that a token takes.
-    Numbers(&'a [u32]),
-    /// Embedded tokens \[tokens, width\] on the device.
-    Embedded(&'a Tensor),
-}
-
 impl Graphs {
-    /// The states and offsets of a batch through its graph, recorded the second time a batch of these sequence lengths
-    /// comes and replayed from then on. None the first time, and where the driver does not record.
-    ///
-    /// `work` enqueues the forward pass for an input and offsets on the device. A model always gives the same kind of input.
-    pub(crate) fn run(
+    /// What the graph of a batch gives. None the first time that a batch of these lengths comes, and where nothing is recorded.
+    pub(super) fn run(
         &self,
         gpu: &CudaDevice,
         batch: &Batch<'_>,
-        work: impl FnOnce(&Tensor, &Offsets) -> Result<Tensor>,
-    ) -> Result<Option<(Tensor, Offsets)>> {
+        work: impl FnOnce(Tensor, &Offsets) -> Result<Tensor>,
+    ) -> Result<Option<Output>> {
+        if !gpu.graphs || batch.is_empty() {
+            return Ok(None);
+        }
         // Held until everything is enqueued: the graph's buffers belong to one batch at a time.
         let mut cache = self.0.lock().unwrap_or_else(|e| e.into_inner());
         let cache = &mut *cache;
@@ -104,35 +86,34 @@ impl Recorded {
     fn new(
         gpu: &CudaDevice,
         batch: &Batch<'_>,
-        work: impl FnOnce(&Tensor, &Offsets) -> Result<Tensor>,
+        work: impl FnOnce(Tensor, &Offsets) -> Result<Tensor>,
     ) -> Result<Recorded> {
-        let Batch { device, lengths, width, .. } = *batch;
+        let &Batch { device, lengths, width, .. } = batch;
         let tokens: usize = lengths.iter().sum();
-        let input = match batch.input {
-            Input::Numbers(numbers) => {
-                let tables = numbers.len() / tokens.max(1);
-                Tensor::from_slice(device, &[tokens, tables], numbers)?
+        // Both are filled before each replay.
+        let input = match &batch.input {
+            Input::Numbers { columns, .. } => {
+                Tensor::cuda_uninit(device, DType::U32, &[tokens, *columns])?
             }
-            // Filled before each replay.
-            Input::Embedded(x) => Tensor::cuda_uninit(device, DType::F32, x.shape())?,
+            Input::States(x) => Tensor::cuda_uninit(device, DType::F32, x.shape())?,
         };
         let offsets = Offsets::from_lengths(device, lengths)?;
         let states = Tensor::cuda_uninit(device, DType::F32, &[tokens, width])?;
         let graph = gpu.record(|| {
-            let result = work(&input, &offsets)?;
+            let result = work(input.clone(), &offsets)?;
             gpu.copy(result.cuda().into(), states.cuda().into(), states.bytes() as u64)
         })?;
         Ok(Recorded { lengths: lengths.to_vec(), graph, input, offsets, states })
     }
 
     /// Enqueues the graph; its states are copied, because the next batch overwrites them.
-    fn replay(&self, gpu: &CudaDevice, batch: &Batch<'_>) -> Result<(Tensor, Offsets)> {
+    fn replay(&self, gpu: &CudaDevice, batch: &Batch<'_>) -> Result<Output> {
         let states = Tensor::cuda_uninit(batch.device, DType::F32, self.states.shape())?;
-        match batch.input {
-            Input::Numbers(numbers) => {
-                gpu.upload(self.input.cuda(), bytemuck::cast_slice(numbers))?;
+        match &batch.input {
+            Input::Numbers { values, .. } => {
+                gpu.upload(self.input.cuda(), bytemuck::cast_slice(values))?;
             }
-            Input::Embedded(x) => {
+            Input::States(x) => {
                 gpu.copy(x.cuda().into(), self.input.cuda().into(), x.bytes() as u64)?
             }
         }
