@@ -42,7 +42,7 @@ const BATCH: usize = 30;
 struct Kernel {
     name: String,
     entry: String,
-    /// Without comments, so that a change of these is none.
+    /// Without comments and indentation, so that a change of these is none.
     text: String,
     threads: u32,
     shared: u32,
@@ -249,10 +249,11 @@ fn kernels(folder: &Path) -> Result<Vec<Kernel>> {
     Ok(all)
 }
 
-/// The lines that are more than a comment.
+/// The lines that are more than a comment, without their indentation.
 fn without_comments(text: &str) -> String {
-    let is_code = |line: &&str| !line.trim().is_empty() && !line.trim_start().starts_with("//");
-    text.lines().filter(is_code).map(|line| format!("{line}\n")).collect()
+    let lines = text.lines().map(str::trim);
+    let code = lines.filter(|line| !line.is_empty() && !line.starts_with("//"));
+    code.map(|line| format!("{line}\n")).collect()
 }
 
 /// The architecture of a `.target` that no other has.
