@@ -44,10 +44,10 @@ const SHADERS: [(&str, &str); 7] = includes!(
     "shaders": "activation.wgsl" "bits.wgsl" "lists.wgsl" "nan.wgsl" "numbers.wgsl" "order.wgsl" "reduce.wgsl"
 );
 
-/// What PTX kernels share.
-const KERNELS: [(&str, &str); 13] = includes!(
-    "kernels": "activation.ptx" "async.ptx" "entry.ptx" "lists.ptx" "mma.ptx" "numbers.ptx" "ragged.ptx" "reduce.ptx"
-    "row.ptx" "select.ptx" "tiles.ptx" "tma.ptx" "wgmma.ptx"
+/// What PTX kernels share, and parts of large ones.
+const KERNELS: [(&str, &str); 17] = includes!(
+    "kernels": "activation.ptx" "async.ptx" "codec.ptx" "entry.ptx" "gemm_fma.ptx" "gemm_mma.ptx" "lists.ptx" "mma.ptx"
+    "numbers.ptx" "ragged.ptx" "reduce.ptx" "row.ptx" "search.ptx" "select.ptx" "tiles.ptx" "tma.ptx" "wgmma.ptx"
 );
 
 static ENVIRONMENT: LazyLock<Environment<'static>> = LazyLock::new(|| {
@@ -116,16 +116,19 @@ impl Family {
         }
     }
 
-    /// The names that the template and its includes take from outside.
+    /// The names that the template takes from outside, and what it includes.
     pub fn variables(&self) -> Result<BTreeSet<String>, String> {
-        let mut variables = self.template()?.undeclared_variables(false);
-        for (name, _) in SHADERS.into_iter().chain(KERNELS) {
-            if self.source.contains(&format!("from \"{name}\"")) {
-                let include = ENVIRONMENT.get_template(name).map_err(|e| format!("{e:#}"))?;
-                variables.extend(include.undeclared_variables(false));
+        let (mut variables, mut names) = (BTreeSet::new(), BTreeSet::new());
+        let mut templates = vec![self.template()?];
+        while let Some(template) = templates.pop() {
+            variables.extend(template.undeclared_variables(false));
+            for (name, _) in SHADERS.into_iter().chain(KERNELS) {
+                if template.source().contains(&format!("\"{name}\"")) && names.insert(name) {
+                    templates.push(ENVIRONMENT.get_template(name).map_err(|e| format!("{e:#}"))?);
+                }
             }
         }
-        Ok(variables.into_iter().collect())
+        Ok(variables)
     }
 
     fn template(&self) -> Result<Template<'static, 'static>, String> {
