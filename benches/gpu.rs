@@ -93,6 +93,23 @@ impl Case {
 /// The cases of a family.
 type Family = fn(&Bench) -> Outcome;
 
+/// All families, in the order in which they are timed; `benches/peers/gpu.py` has a function for each.
+const FAMILIES: &[(&str, Family)] = &[
+    ("gemm", gemms),
+    ("topk", searches),
+    ("maxsim", interactions),
+    ("hamming", codes),
+    ("cur", approximations),
+    ("attention", attentions),
+    ("rope", ropes),
+    ("glu", glus),
+    ("norm", norms),
+    ("embed", embeds),
+    ("pool", pools),
+    ("encode", encoders),
+    ("vision", visions),
+];
+
 fn main() -> ExitCode {
     let (mut small, mut only, mut part, mut listing, mut seconds) =
         (false, None, None, false, SECONDS);
@@ -112,10 +129,14 @@ fn main() -> ExitCode {
             // cargo gives this to every benchmark.
             "--bench" => {}
             "--list" => listing = true,
+            "--families" => {
+                FAMILIES.iter().for_each(|(name, _)| println!("{name}"));
+                return ExitCode::SUCCESS;
+            }
             other => {
                 eprintln!(
-                    "gpu: unknown option '{other}'; there are --small, --seconds <number>, --only <operation> and \
-                     --case <part of a name>"
+                    "gpu: unknown option '{other}'; there are --small, --seconds <number>, --only <operation>, \
+                     --case <part of a name> and --families, which lists the operations"
                 );
                 return ExitCode::from(2);
             }
@@ -143,29 +164,14 @@ fn run(small: bool, seconds: f64, only: Option<String>, part: Option<String>) ->
     let device = Device::from_cuda(context.clone(), stream.clone(), DeviceOptions::default())?;
     let bench =
         Bench { context, stream, device, small, seconds, only, part, seen: RefCell::default() };
-    let families: [(&str, Family); 13] = [
-        ("gemm", gemms),
-        ("topk", searches),
-        ("maxsim", interactions),
-        ("hamming", codes),
-        ("cur", approximations),
-        ("attention", attentions),
-        ("rope", ropes),
-        ("glu", glus),
-        ("norm", norms),
-        ("embed", embeds),
-        ("pool", pools),
-        ("encode", encoders),
-        ("vision", visions),
-    ];
     if let Some(only) = &bench.only
-        && !families.iter().any(|(name, _)| name == only)
+        && !FAMILIES.iter().any(|(name, _)| name == only)
     {
-        let names: Vec<&str> = families.iter().map(|(name, _)| *name).collect();
+        let names: Vec<&str> = FAMILIES.iter().map(|(name, _)| *name).collect();
         return Err(format!("no operation '{only}'; there are {}", names.join(", ")).into());
     }
     let mut failed = Vec::new();
-    for (name, family) in families {
+    for &(name, family) in FAMILIES {
         if bench.only.as_deref().is_some_and(|only| only != name) {
             continue;
         }

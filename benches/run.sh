@@ -23,7 +23,7 @@ set -uo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 small= emulator= suite=* python=${PYTHON:-python3} results=$here/results limit=3600 jobs=1 seconds=1 part=
-families="gemm topk maxsim hamming cur attention rope glu norm embed pool encode vision"
+families=
 while [ $# -gt 0 ]; do
     case $1 in
         --small) small=--small ;;
@@ -43,6 +43,8 @@ done
 if [ -e "$results" ] && [ -n "$(ls -A "$results")" ]; then
     echo "run.sh: $results is not empty" >&2 && exit 2
 fi
+families=${families:-$("$here/bin/gpu" --families | tr '\n' ' ')}
+[ -n "$families" ] || { echo "run.sh: $here/bin/gpu does not run" >&2 && exit 2; }
 mkdir -p "$results"/{suite,outputs,bench} && results=$(cd "$results" && pwd) || exit 2
 export NEARKIN_ROOT=$here NEARKIN_MINILM=$here/models/all-MiniLM-L6-v2 RUST_BACKTRACE=0
 

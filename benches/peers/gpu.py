@@ -25,7 +25,13 @@ from pathlib import Path
 RUNS = (20, 200)
 # Launches between two events, so that a short kernel is not lost in the time an event takes.
 TOGETHER = 200e-6
-FAMILIES = ["gemm", "topk", "maxsim", "hamming", "cur", "attention", "rope", "glu", "norm", "embed", "pool", "encode", "vision"]
+# By name, what compares it with its peers: a function behind `@family`.
+FAMILIES = {}
+
+
+def family(compare):
+    FAMILIES[compare.__name__] = compare
+    return compare
 
 
 def main() -> int:
@@ -47,18 +53,15 @@ def main() -> int:
     bench = Bench(torch, args)
     torch.manual_seed(1)
     failed = []
-    for family in FAMILIES:
-        if args.only not in (None, family):
+    for name, compare in FAMILIES.items():
+        if args.only not in (None, name):
             continue
         try:
             with torch.inference_mode():
-                if family == "encode":
-                    encode(bench, args.model)
-                else:
-                    globals()[family](bench)
+                compare(bench)
         except Exception as error:  # one family's failure is a line, and the others are still measured
-            missing("torch", family, error)
-            failed.append(family)
+            missing("torch", name, error)
+            failed.append(name)
         bench.free()
     return 1 if failed else 0
 
@@ -76,6 +79,8 @@ class Bench:
         self.small = args.small
         self.seconds = args.seconds
         self.part = args.case
+        self.model = args.model
+        self.has_model = args.model is not None and (args.model / "config.json").is_file()
         self.compiles = [False] if args.eager else [False, True]
         self.gpu = torch.cuda.is_available()
         self.device = torch.device("cuda" if self.gpu else "cpu")
@@ -151,6 +156,7 @@ class Bench:
         print(json.dumps(line), flush=True)
 
 
+@family
 def gemm(bench: Bench) -> None:
     torch, F = bench.torch, bench.torch.nn.functional
     cases = [("bf16", n, n, n, "", False) for n in (1024, 2048, 4096, 8192)]
@@ -178,6 +184,7 @@ def gemm(bench: Bench) -> None:
     torch.backends.cuda.matmul.allow_tf32 = False
 
 
+@family
 def topk(bench: Bench) -> None:
     """The hits are read back within the time."""
     torch = bench.torch
@@ -202,6 +209,7 @@ def topk(bench: Bench) -> None:
         bench.case("topk", dtype, {"n": n, "d": d, "q": q, "k": k}, work)
 
 
+@family
 def maxsim(bench: Bench) -> None:
     """Documents in parts, so that the products of their tokens fit the memory; and where there is Triton, fused."""
     torch = bench.torch
@@ -263,6 +271,7 @@ def compressed(bench: Bench) -> None:
         bench.case("maxsim", dtype, {"q": q, "lq": lq, "n": n, "ld": ld, "d": d}, work, suffix="residual2")
 
 
+@family
 def hamming(bench: Bench) -> None:
     """Codes as vectors of +1 and -1 in f16 (distance = (bits - dot) / 2), the fastest exact form PyTorch has."""
     torch = bench.torch
@@ -284,6 +293,7 @@ def hamming(bench: Bench) -> None:
         bench.case("hamming", "u32", {"n": n, "b": b, "q": q, "k": k}, work)
 
 
+@family
 def cur(bench: Bench) -> None:
     """Approximated scores of all items, those of the anchors left out."""
     torch = bench.torch
@@ -301,6 +311,7 @@ def cur(bench: Bench) -> None:
         bench.case("cur", "f32", {"n": n, "i": i, "q": q, "k": k}, work)
 
 
+@family
 def attention(bench: Bench) -> None:
     """Of f32, and of bf16, to which nearkin rounds its f32 inputs on the way to tensor cores."""
     torch, F = bench.torch, bench.torch.nn.functional
@@ -323,6 +334,7 @@ def attention(bench: Bench) -> None:
         bench.case("attention", how, shape, work)
 
 
+@family
 def rope(bench: Bench) -> None:
     torch, F = bench.torch, bench.torch.nn.functional
     s, l = bench.size(512, 4), bench.size(128, 32)
@@ -345,6 +357,7 @@ def rope(bench: Bench) -> None:
         bench.case("rope", "f32", shape, work, suffix="norm" if with_norm else "")
 
 
+@family
 def glu(bench: Bench) -> None:
     F = bench.torch.nn.functional
     t = bench.size(65_536, 128)
@@ -354,6 +367,7 @@ def glu(bench: Bench) -> None:
         bench.case("glu", "f32", {"t": t, "i": i}, work, suffix=name)
 
 
+@family
 def norm(bench: Bench) -> None:
     F = bench.torch.nn.functional
     for dtype in ("f32", "bf16"):
@@ -368,6 +382,7 @@ def norm(bench: Bench) -> None:
             bench.case("norm", dtype, shape, lambda: F.normalize(x, dim=1, eps=1e-12), suffix="l2")
 
 
+@family
 def embed(bench: Bench) -> None:
     torch, F = bench.torch, bench.torch.nn.functional
     t, h, v = bench.size(65_536, 128), 768, bench.size(30_522, 500)
@@ -385,13 +400,15 @@ def embed(bench: Bench) -> None:
         bench.case("embed", dtype, {"t": t, "h": h}, work)
 
 
+@family
 def pool(bench: Bench) -> None:
     s, l, h = bench.size(512, 4), bench.size(128, 32), 768
     x = bench.normals("f32", s, l, h)
     bench.case("pool", "f32", {"s": s, "l": l, "h": h}, lambda: x.mean(1), suffix="mean")
 
 
-def encode(bench: Bench, folder: Path | None) -> None:
+@family
+def encode(bench: Bench) -> None:
     """Token ids on the device in, vectors on the host out: nearkin's `forward_us` is without the tokenizer too."""
     torch, F = bench.torch, bench.torch.nn.functional
     try:
@@ -401,14 +418,14 @@ def encode(bench: Bench, folder: Path | None) -> None:
         return
     version = f"{torch.__version__}, transformers {transformers.__version__}"
     for name, layers, hidden, inner in [("minilm", 6, 384, 1536), ("bert-base", 12, 768, 3072)]:
-        real = name == "minilm" and folder is not None and (folder / "config.json").is_file() and not bench.small
+        real = name == "minilm" and bench.has_model and not bench.small
         config = transformers.BertConfig(
             num_hidden_layers=bench.size(layers, 1), hidden_size=bench.size(hidden, 384),
             intermediate_size=bench.size(inner, 384), num_attention_heads=12,
         )  # fmt: skip
         for dtype in ("bf16", "f32"):
             if real:
-                model = transformers.BertModel.from_pretrained(folder, attn_implementation="sdpa")
+                model = transformers.BertModel.from_pretrained(bench.model, attn_implementation="sdpa")
             else:
                 config._attn_implementation = "sdpa"
                 model = transformers.BertModel(config)
@@ -435,6 +452,7 @@ def encode(bench: Bench, folder: Path | None) -> None:
                         break
 
 
+@family
 def vision(bench: Bench) -> None:
     """Pixels on the host in, vectors on the host out."""
     torch = bench.torch

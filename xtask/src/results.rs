@@ -12,23 +12,6 @@ use crate::command::{json_lines, read, root, write};
 use crate::plot::{Bar, bars};
 use crate::report::{slug, time};
 
-/// The families of `benches/gpu.rs` and `benches/peers/gpu.py`.
-pub const FAMILIES: [&str; 13] = [
-    "gemm",
-    "topk",
-    "maxsim",
-    "hamming",
-    "cur",
-    "attention",
-    "rope",
-    "glu",
-    "norm",
-    "embed",
-    "pool",
-    "encode",
-    "vision",
-];
-
 /// What the folder holds.
 pub struct Results {
     machine: Value,
@@ -225,10 +208,15 @@ impl Results {
         out
     }
 
+    /// The families that were timed, or should have been, in that order.
+    pub fn families(&self) -> impl Iterator<Item = &str> {
+        self.steps.iter().filter_map(|step| text(step, "step").strip_prefix("bench/nearkin-"))
+    }
+
     /// A plot for each family that has peers.
-    fn plots(&self) -> Vec<(&'static str, String)> {
+    fn plots(&self) -> Vec<(&str, String)> {
         let device = self.device();
-        let of = |family: &'static str| {
+        let of = |family| {
             let ours = self.ours.iter().filter(|our| our["op"] == family);
             let compared: Vec<Bar> = ours
                 .filter_map(|our| Some((our, self.row(our)?)))
@@ -242,7 +230,7 @@ impl Results {
             let title = format!("{family}: time of the peer divided by nearkin's, {device}");
             (!compared.is_empty()).then(|| (family, bars(&title, &compared)))
         };
-        FAMILIES.into_iter().filter_map(of).collect()
+        self.families().filter_map(of).collect()
     }
 
     fn raw(&self) -> String {
@@ -278,6 +266,9 @@ mod tests {
             steps: lines(
                 r#"{"step":"suite/cuda/cli","status":0,"seconds":3,"passed":12,"failed":0}
                    {"step":"suite/vulkan","skipped":"no adapter"}
+                   {"step":"bench/nearkin-gemm","status":0,"seconds":1}
+                   {"step":"bench/peers-gemm","status":0,"seconds":1}
+                   {"step":"bench/nearkin-encode","status":0,"seconds":1}
                    {"step":"bench/nearkin-topk","status":1,"seconds":1}"#,
             ),
             ours: lines(
@@ -320,7 +311,8 @@ mod tests {
 
     #[test]
     fn plots_are_of_families_that_have_peers() {
-        let plots = results().plots();
+        let results = results();
+        let plots = results.plots();
         assert_eq!(plots.iter().map(|(family, _)| *family).collect::<Vec<_>>(), ["gemm", "encode"]);
         assert!(plots[0].1.contains(">1.50</text>"), "{}", plots[0].1);
     }

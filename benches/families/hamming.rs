@@ -1,11 +1,9 @@
 //! Hamming top-k and encoding at the sizes that `benches/peers` gives other libraries: random codes, normal vectors.
 
-mod common;
-
 use std::hint::black_box;
 
-use common::{devices, normals};
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use crate::common::{devices, normals};
+use criterion::{Criterion, Throughput};
 use nearkin::Tensor;
 use nearkin::ops::hamming::{BinaryCorpus, Hasher, Queries, encode, topk};
 use nearkin::ops::select::Search;
@@ -30,7 +28,7 @@ fn words(n: usize, seed: u64) -> Vec<u32> {
     (0..n).map(word).collect()
 }
 
-fn searches(c: &mut Criterion) {
+pub fn run(c: &mut Criterion) {
     for device in devices() {
         let mut group = c.benchmark_group(format!("hamming/{}", device.kind()));
         group.sample_size(10);
@@ -64,6 +62,3 @@ fn searches(c: &mut Criterion) {
         group.finish();
     }
 }
-
-criterion_group!(benches, searches);
-criterion_main!(benches);

@@ -1,12 +1,10 @@
 //! LayerNorm, with the residual that an encoder adds, and L2 normalisation.
 
-mod common;
-
-use common::{devices, normals};
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use crate::common::{devices, normals};
+use criterion::{Criterion, Throughput};
 use nearkin::ops::norm::{l2_normalize, layer_norm};
 
-fn norms(c: &mut Criterion) {
+pub fn run(c: &mut Criterion) {
     for device in devices() {
         let mut group = c.benchmark_group(format!("norm/{}", device.kind()));
         let (t, h) = (2048, 384);
@@ -37,6 +35,3 @@ fn norms(c: &mut Criterion) {
         group.finish();
     }
 }
-
-criterion_group!(benches, norms);
-criterion_main!(benches);

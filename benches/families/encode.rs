@@ -5,14 +5,12 @@
 
 use std::path::PathBuf;
 
-mod common;
-
-use common::{devices, minilm, root};
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use crate::common::{devices, minilm, root};
+use criterion::{Criterion, Throughput};
 use nearkin::DType;
 use nearkin::models::TextEncoder;
 
-fn encode(criterion: &mut Criterion) {
+pub fn run(criterion: &mut Criterion) {
     let model = minilm();
     if !model.exists() {
         eprintln!("skipped: {} is not there; `cargo xtask model` fetches it", model.display());
@@ -40,6 +38,3 @@ fn encode(criterion: &mut Criterion) {
         group.finish();
     }
 }
-
-criterion_group!(benches, encode);
-criterion_main!(benches);

@@ -1,13 +1,11 @@
 //! The gates of ModernBERT base (GEGLU) and nomic-bert (SwiGLU).
 
-mod common;
-
-use common::{devices, normals};
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use crate::common::{devices, normals};
+use criterion::{Criterion, Throughput};
 use nearkin::ops::gemm::Activation;
 use nearkin::ops::glu::glu;
 
-fn glus(c: &mut Criterion) {
+pub fn run(c: &mut Criterion) {
     for device in devices() {
         let mut group = c.benchmark_group(format!("glu/{}", device.kind()));
         let t = 2048;
@@ -27,6 +25,3 @@ fn glus(c: &mut Criterion) {
         group.finish();
     }
 }
-
-criterion_group!(benches, glus);
-criterion_main!(benches);

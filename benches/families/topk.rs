@@ -1,11 +1,9 @@
 //! Exact top-k at the sizes that `benches/peers` gives other libraries: unit vectors, inner product.
 
-mod common;
-
 use std::hint::black_box;
 
-use common::{devices, normals};
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use crate::common::{devices, normals};
+use criterion::{Criterion, Throughput};
 use nearkin::DType;
 use nearkin::ops::norm::l2_normalize;
 use nearkin::ops::topk::{Corpus, Metric, Search, topk};
@@ -18,7 +16,7 @@ const SIZES: [(usize, usize, usize, usize); 5] = [
     (100_000, 768, 64, 10),
 ];
 
-fn searches(c: &mut Criterion) {
+pub fn run(c: &mut Criterion) {
     for device in devices() {
         let mut group = c.benchmark_group(format!("topk/{}", device.kind()));
         group.sample_size(20);
@@ -51,6 +49,3 @@ fn searches(c: &mut Criterion) {
         group.finish();
     }
 }
-
-criterion_group!(benches, searches);
-criterion_main!(benches);

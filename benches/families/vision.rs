@@ -1,17 +1,15 @@
 //! ViT-B/32, CLIP's image half with random weights, at the sizes of `benches/peers/vision.py`: pixels in, vectors out.
 
-mod common;
-
-use common::devices;
-use common::vit::Vit;
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use crate::common::devices;
+use crate::common::vit::Vit;
+use criterion::{Criterion, Throughput};
 use nearkin::DType;
 use nearkin::models::{EmbedOptions, ImageEncoder};
 
 /// ViT-B/32.
 const SHAPE: Vit = Vit { hidden: 768, inner: 3072, layers: 12, heads: 12, patch: 32, side: 224 };
 
-fn vision(criterion: &mut Criterion) {
+pub fn run(criterion: &mut Criterion) {
     let model = tempfile::tempdir().expect("there is room for a model");
     SHAPE.write(model.path()).expect("the folder is writable");
     for device in devices() {
@@ -28,6 +26,3 @@ fn vision(criterion: &mut Criterion) {
         group.finish();
     }
 }
-
-criterion_group!(benches, vision);
-criterion_main!(benches);

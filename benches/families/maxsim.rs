@@ -1,11 +1,9 @@
 //! Late interaction at the sizes that `benches/peers/maxsim.py` gives other libraries: unit vectors, ColBERT's sum of maxima.
 
-mod common;
-
 use std::hint::black_box;
 
-use common::{Rng, devices, normals};
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use crate::common::{Rng, devices, normals};
+use criterion::{Criterion, Throughput};
 use nearkin::ops::maxsim::{MaxSim, Side, Storage, Tokens, both, scores, search};
 use nearkin::ops::norm::l2_normalize;
 use nearkin::ops::residual::{Codec, Training};
@@ -38,6 +36,11 @@ fn compressed(device: &Device, items: usize, length: usize, dim: usize, bits: u3
     let words: Vec<u32> = (0..total * codec.words()).map(|_| rng.next() as u32).collect();
     let offsets = Offsets::from_lengths(device, &vec![length; items]).unwrap();
     Tokens::compressed(&codec, &codec.codes(&numbers, &words).unwrap(), &offsets).unwrap()
+}
+
+pub fn run(criterion: &mut Criterion) {
+    interactions(criterion);
+    searches(criterion);
 }
 
 fn interactions(c: &mut Criterion) {
@@ -113,6 +116,3 @@ fn searches(c: &mut Criterion) {
         group.finish();
     }
 }
-
-criterion_group!(benches, interactions, searches);
-criterion_main!(benches);

@@ -1,13 +1,11 @@
 //! Rotary position embedding of ModernBERT base's projection (12 heads of 64).
 
-mod common;
-
-use common::{devices, normals};
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use crate::common::{devices, normals};
+use criterion::{Criterion, Throughput};
 use nearkin::Offsets;
 use nearkin::ops::rope::{QkNorm, Rotary, rope};
 
-fn ropes(c: &mut Criterion) {
+pub fn run(c: &mut Criterion) {
     for device in devices() {
         let mut group = c.benchmark_group(format!("rope/{}", device.kind()));
         let (sequences, len, heads, dim) = (16, 128, 12, 64);
@@ -32,6 +30,3 @@ fn ropes(c: &mut Criterion) {
         group.finish();
     }
 }
-
-criterion_group!(benches, ropes);
-criterion_main!(benches);

@@ -1,12 +1,10 @@
 //! Matrix products at a small and a large encoder's shapes.
 
-mod common;
-
-use common::{devices, normals};
-use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use crate::common::{devices, normals};
+use criterion::{BenchmarkId, Criterion, Throughput};
 use nearkin::ops::gemm::{Activation, Epilogue, gemm};
 
-fn products(c: &mut Criterion) {
+pub fn run(c: &mut Criterion) {
     for device in devices() {
         let mut group = c.benchmark_group(format!("gemm/{}", device.kind()));
         for (m, k, n) in [(512, 384, 1536), (2048, 768, 3072)] {
@@ -30,6 +28,3 @@ fn products(c: &mut Criterion) {
         group.finish();
     }
 }
-
-criterion_group!(benches, products);
-criterion_main!(benches);

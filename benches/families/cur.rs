@@ -1,12 +1,10 @@
 //! Approximated scores at the size that `benches/peers/cur.py` gives NumPy and PyTorch: what a query costs besides the
 //! scorer's calls.
 
-mod common;
-
 use std::hint::black_box;
 
-use common::{Rng, devices};
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use crate::common::{Rng, devices};
+use criterion::{Criterion, Throughput};
 use nearkin::search::cur::{
     AdaptiveIndex, AdaptiveSearch, Anchors, CurIndex, CurOptions, First, FnScorer, Pair,
     Regularisation, ScoreMatrix,
@@ -17,7 +15,7 @@ const QUERIES: usize = 100;
 const ANCHORS: usize = 100;
 const K: usize = 100;
 
-fn approximations(c: &mut Criterion) {
+pub fn run(c: &mut Criterion) {
     let scores = ScoreMatrix::new(QUERIES, Rng(1).normals(QUERIES * ITEMS)).unwrap();
     let options = CurOptions {
         regularisation: Regularisation::Tikhonov(1e-2),
@@ -64,6 +62,3 @@ fn approximations(c: &mut Criterion) {
     });
     group.finish();
 }
-
-criterion_group!(benches, approximations);
-criterion_main!(benches);

@@ -1,12 +1,10 @@
 //! The input of BERT: token, position and type rows, summed and normalised.
 
-mod common;
-
-use common::{Rng, devices, normals};
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use crate::common::{Rng, devices, normals};
+use criterion::{Criterion, Throughput};
 use nearkin::ops::embed::{EmbedNorm, Lookup, embed};
 
-fn lookups(c: &mut Criterion) {
+pub fn run(c: &mut Criterion) {
     for device in devices() {
         let mut group = c.benchmark_group(format!("embed/{}", device.kind()));
         let (t, h, v) = (2048, 384, 30_522);
@@ -35,6 +33,3 @@ fn lookups(c: &mut Criterion) {
         group.finish();
     }
 }
-
-criterion_group!(benches, lookups);
-criterion_main!(benches);

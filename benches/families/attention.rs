@@ -1,16 +1,15 @@
 //! Attention at the shapes of MiniLM (12 heads of 32) and BERT base (12 heads of 64), Q, K and V being column ranges
 //! of one projection.
 
-mod common;
-
-use common::{devices, normals};
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use crate::common::{devices, normals};
+use criterion::{Criterion, Throughput};
 use nearkin::Offsets;
 use nearkin::ops::attention::{Attention, Heads, attention};
 
-fn benches(c: &mut Criterion) {
+pub fn run(c: &mut Criterion) {
     for device in devices() {
         let mut group = c.benchmark_group(format!("attention/{}", device.kind()));
+        group.sample_size(20);
         for (sequences, len, heads, dim) in [(16, 128, 12, 32), (4, 512, 12, 64)] {
             let (rows, width) = (sequences * len, 3 * heads * dim);
             let qkv = normals(&device, &[rows, width], 1);
@@ -30,10 +29,3 @@ fn benches(c: &mut Criterion) {
         group.finish();
     }
 }
-
-criterion_group! {
-    name = attention_benches;
-    config = Criterion::default().sample_size(20);
-    targets = benches
-}
-criterion_main!(attention_benches);

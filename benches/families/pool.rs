@@ -1,13 +1,11 @@
 //! Pooling of 16 sequences of 128 tokens.
 
-mod common;
-
-use common::{devices, normals};
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use crate::common::{devices, normals};
+use criterion::{Criterion, Throughput};
 use nearkin::Offsets;
 use nearkin::ops::pool::{Pooling, pool};
 
-fn pools(c: &mut Criterion) {
+pub fn run(c: &mut Criterion) {
     for device in devices() {
         let mut group = c.benchmark_group(format!("pool/{}", device.kind()));
         let (s, l, h) = (16, 128, 384);
@@ -26,6 +24,3 @@ fn pools(c: &mut Criterion) {
         group.finish();
     }
 }
-
-criterion_group!(benches, pools);
-criterion_main!(benches);
