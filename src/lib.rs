@@ -59,7 +59,7 @@ pub mod metrics;
 pub mod models;
 pub mod ops;
 pub mod search;
-#[doc(hidden)]
+#[doc(hidden)] // for the crate's own tests
 pub mod template;
 mod tensor;
 
