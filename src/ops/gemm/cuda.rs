@@ -5,22 +5,11 @@ use std::sync::Arc;
 
 use super::hopper::Way;
 use super::{Activation, Args};
+use crate::device::CudaFacts;
 use crate::device::cuda::{CudaDevice, GRID_YZ};
-use crate::device::{CudaFacts, MatmulPrecision};
+use crate::ops::precision::{Core, Product};
 use crate::template::{Family, Spec, keys, params};
 use crate::{DType, Error, Result, Tensor};
-
-/// What forms the products.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum Core {
-    /// Fused multiply-adds in f32.
-    Fma,
-    /// Matrix units, by the type of their operands.
-    BF16,
-    F16,
-    Tf32,
-}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
@@ -64,44 +53,30 @@ const MMA_TILES: [Tile; 3] = [[128, 128, 64, 64], [64, 64, 32, 32], [16, 32, 16,
 /// Where a warp of 64 x 64 would not leave the registers for the operands' parts.
 const PARTS_TILES: [Tile; 3] = [[128, 128, 64, 32], [64, 64, 32, 32], [16, 32, 16, 16]];
 
-/// How products are formed.
-#[derive(Clone, Copy)]
-struct Product {
-    core: Core,
-    parts: u32,
+fn tiles(product: Product) -> [Tile; 3] {
+    match product.core {
+        Core::Fma => FMA_TILES,
+        Core::Tf32 => PARTS_TILES,
+        _ if product.parts > 1 => PARTS_TILES,
+        _ => MMA_TILES,
+    }
 }
 
-impl Product {
-    const FMA: Product = Product { core: Core::Fma, parts: 1 };
-
-    fn tiles(self) -> [Tile; 3] {
-        match self.core {
-            Core::Fma => FMA_TILES,
-            Core::Tf32 => PARTS_TILES,
-            _ if self.parts > 1 => PARTS_TILES,
-            _ => MMA_TILES,
-        }
+/// How a product is formed.
+fn choose(gpu: &CudaDevice, args: &Args<'_>) -> Product {
+    let [a, b] = [args.a, args.b].map(Tensor::dtype);
+    // Copies of 16 bytes need rows that are multiples of it.
+    match [a, b].iter().all(|t| (args.k * t.size()).is_multiple_of(16)) {
+        true => Product::choose(gpu.precision, a, b),
+        false => Product::FMA,
     }
+}
 
-    /// The fastest way that is as precise as asked for.
-    fn choose(precision: MatmulPrecision, a: DType, b: DType, k: usize) -> Product {
-        let on = |core, parts| Product { core, parts };
-        // Copies of 16 bytes need rows that are multiples of it.
-        if !(k * a.size()).is_multiple_of(16) || !(k * b.size()).is_multiple_of(16) {
-            return Product::FMA;
-        }
-        let core = |half| if half == DType::BF16 { Core::BF16 } else { Core::F16 };
-        match (a, b, precision) {
-            (DType::F32, DType::F32, MatmulPrecision::Highest) => Product::FMA,
-            (DType::F32, DType::F32, MatmulPrecision::High) => on(Core::Tf32, 1),
-            (DType::F32, DType::F32, MatmulPrecision::Medium) => on(Core::BF16, 1),
-            (DType::F32, half, MatmulPrecision::Medium) => on(core(half), 1),
-            // Three bf16 are an f32.
-            (DType::F32, DType::BF16, _) => on(Core::BF16, 3),
-            (a, b, _) if a == b => on(core(a), 1),
-            _ => Product::FMA,
-        }
-    }
+/// Whether the product's kernel writes `args.out`; each writes f32.
+pub(super) fn writes(gpu: &CudaDevice, args: &Args<'_>) -> bool {
+    let bf16 = Product { core: Core::BF16, parts: 1 };
+    args.out == DType::F32
+        || args.out == DType::BF16 && args.b.dtype() == DType::BF16 && choose(gpu, args) == bf16
 }
 
 fn spec(product: Product, [a, b, out]: [DType; 3], wide: bool, [bm, bn, tm, tn]: Tile) -> GemmSpec {
@@ -132,10 +107,10 @@ fn tile(facts: &CudaFacts, args: &Args<'_>, tiles: [Tile; 3]) -> Tile {
 }
 
 pub(super) fn gemm(gpu: &Arc<CudaDevice>, args: &Args<'_>) -> Result<Tensor> {
-    let product = Product::choose(gpu.precision, args.a.dtype(), args.b.dtype(), args.k);
+    let product = choose(gpu, args);
     match Way::choose(&gpu.facts, args) {
         Some(way) => way.run(gpu, args, product.core),
-        None => run(gpu, args, product, tile(&gpu.facts, args, product.tiles())),
+        None => run(gpu, args, product, tile(&gpu.facts, args, tiles(product))),
     }
 }
 
@@ -285,6 +260,7 @@ mod tests {
                     bias: Some(&bias_on),
                     activation: Activation::Relu,
                     residual: Some(&residual_on),
+                    ..Epilogue::default()
                 };
                 let shape = [batch, m, n];
                 let (out, repeat, epilogue) = (F32, batch * m, &epilogue);
@@ -301,8 +277,7 @@ mod tests {
                     shape: &shape,
                     out,
                 };
-                let results: Vec<Vec<f32>> = product
-                    .tiles()
+                let results: Vec<Vec<f32>> = tiles(product)
                     .iter()
                     .map(|tile| run(gpu, &args, product, *tile).unwrap().to_vec().unwrap())
                     .collect();
@@ -314,7 +289,7 @@ mod tests {
                     assert!(results[0] == result, "{what}: {way:?} differs");
                 }
                 if product.core == Core::BF16 && product.parts == 1 && db == BF16 {
-                    let tiles = product.tiles();
+                    let tiles = tiles(product);
                     for residual in [epilogue.residual, None] {
                         let epilogue = &Epilogue { residual, ..*epilogue };
                         let full = run(gpu, &Args { epilogue, ..args }, product, tiles[0]);
