@@ -13,6 +13,8 @@ pub(crate) struct Names {
     pub(crate) layers: &'static str,
     /// Query, key and value; one name where they are stored as one.
     pub(crate) qkv: &'static [&'static str],
+    /// The norms (RMS) of each head's query and key before they are rotated, where there are such.
+    pub(crate) qk_norms: Option<[&'static str; 2]>,
     pub(crate) output: &'static str,
     /// The norms of attention and of the feed-forward net.
     pub(crate) norms: [&'static str; 2],

@@ -49,8 +49,6 @@ pub(crate) struct Shape {
     pub(crate) pre: bool,
     pub(crate) causal: bool,
     pub(crate) biases: Biases,
-    /// Whether each head's query and key are normalised (RMS) before they are rotated.
-    pub(crate) qk_norm: bool,
     /// One a layer, or none where every layer sees everything and has no rotary positions.
     pub(crate) per_layer: Vec<LayerAttention>,
     /// Rotary positions that there are; the longest sequence.

@@ -304,9 +304,9 @@ impl Layer {
             cross: cross.transpose()?,
             norms: [norm(0)?, norm(1)?],
             qkv: loader.linears(&qkv, hidden, biases.qkv)?,
-            qk_norm: match shape.qk_norm {
-                true => Some([head("self_attn.q_norm")?, head("self_attn.k_norm")?]),
-                false => None,
+            qk_norm: match names.qk_norms {
+                Some([query, key]) => Some([head(query)?, head(key)?]),
+                None => None,
             },
             output: scaled(0, names.output, heads * dim, biases.output)?,
             up: loader.linears(&up, hidden, biases.ffn)?,
