@@ -273,7 +273,7 @@ fn gemms(device: &str, out: &mut Outputs) -> nearkin::Result<()> {
                 out.put(at.clone(), || gemm(&x, &w, &Epilogue::default())?.to_vec())?;
                 let activation = Activation::Gelu;
                 let epilogue =
-                    Epilogue { scale: 0.5, bias: Some(&bias), activation, residual: None };
+                    Epilogue { scale: 0.5, bias: Some(&bias), activation, ..Default::default() };
                 out.put(format!("{at}_gelu"), || gemm(&x, &w, &epilogue)?.to_vec())?;
                 let residual = Some(&residual);
                 let epilogue = Epilogue { bias: Some(&bias), residual, ..Default::default() };

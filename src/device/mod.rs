@@ -486,19 +486,10 @@ impl Device {
     }
 
     /// Whether it is a GPU with the memory, and so the multiprocessors, for batches of tens of thousands of tokens.
-    pub(crate) fn is_large(&self) -> bool {
+    pub(crate) fn takes_large_batches(&self) -> bool {
         match self.backend() {
             #[cfg(feature = "cuda")]
             Backend::Cuda(d) => d.facts.memory >= 32 << 30 && !d.facts.emulated,
-            _ => false,
-        }
-    }
-
-    /// Whether products round what they take to their matrices' type, and attention to bf16.
-    pub(crate) fn rounds_operands(&self) -> bool {
-        match self.backend() {
-            #[cfg(feature = "cuda")]
-            Backend::Cuda(d) => d.precision == MatmulPrecision::Medium,
             _ => false,
         }
     }

@@ -19,6 +19,16 @@ pub(crate) struct AdapterShape {
     pub(crate) normed_residual: bool,
 }
 
+/// The languages of a model that has adapters.
+#[derive(Clone, Debug)]
+pub(crate) struct Languages {
+    pub(crate) adapters: AdapterShape,
+    /// In the checkpoint's order.
+    pub(crate) names: Vec<String>,
+    /// The one that is meant where none is named; else the first.
+    pub(crate) default: Option<String>,
+}
+
 /// The adapters of one layer.
 pub(crate) struct Adapters {
     shape: AdapterShape,
@@ -28,15 +38,15 @@ pub(crate) struct Adapters {
 }
 
 impl Adapters {
-    /// Reads the adapters behind `at`, the full name of a layer's output, for languages in their order.
+    /// Reads the adapters after `at`, the full name of a layer's output.
     pub(crate) fn load(
         loader: &Loader<'_>,
         at: &str,
-        shape: AdapterShape,
-        languages: &[String],
+        languages: &Languages,
         hidden: usize,
         eps: f32,
     ) -> Result<Adapters> {
+        let shape = languages.adapters;
         let norm = match shape.own_norm {
             true => {
                 let name = format!("{at}.adapter_layer_norm");
@@ -51,7 +61,7 @@ impl Adapters {
                 loader.linear(&name("dense2"), hidden, shape.inner, true)?,
             ])
         };
-        let nets = languages.iter().map(net).collect::<Result<_>>()?;
+        let nets = languages.names.iter().map(net).collect::<Result<_>>()?;
         Ok(Adapters { shape, norm, nets })
     }
 

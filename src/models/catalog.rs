@@ -1,6 +1,7 @@
 //! What can be loaded: every architecture with what reads it and what it was tested against.
 
 use std::path::Path;
+use std::sync::LazyLock;
 
 use super::config::{model_type, read_config};
 use super::dual::DualEncoder;
@@ -23,91 +24,34 @@ pub struct Architecture {
     pub tested: &'static str,
 }
 
-const fn row(
-    model_type: &'static str,
-    models: &'static str,
-    loads: &'static str,
-    tested: &'static str,
-) -> Architecture {
-    Architecture { model_type, models, loads, tested }
+impl Architecture {
+    pub(crate) const fn new(
+        model_type: &'static str,
+        models: &'static str,
+        loads: &'static str,
+        tested: &'static str,
+    ) -> Architecture {
+        Architecture { model_type, models, loads, tested }
+    }
 }
 
-const TEXT: &str = "TextEncoder, TokenEncoder, CrossEncoder";
-const SPLADE: &str = "TextEncoder, TokenEncoder, CrossEncoder, SparseEncoder";
-const TEXT_ONLY: &str = "TextEncoder, TokenEncoder";
+/// What loads text encoders, by the heads that are known for them.
+pub(crate) const TEXT: &str = "TextEncoder, TokenEncoder, CrossEncoder";
+pub(crate) const TEXT_WITH_WORDS: &str = "TextEncoder, TokenEncoder, CrossEncoder, SparseEncoder";
+pub(crate) const TEXT_ONLY: &str = "TextEncoder, TokenEncoder";
 
 /// Every architecture, by `model_type`.
-pub const ARCHITECTURES: &[Architecture] = &[
-    row(
-        "bert",
-        "BERT, MiniLM, BGE, E5, GTE, ColBERT, SPLADE",
-        SPLADE,
-        "BertModel, BertForSequenceClassification, BertForMaskedLM",
-    ),
-    row(
-        "blip",
-        "BLIP for retrieval",
-        "DualEncoder, ImageCrossEncoder",
-        "BlipForImageTextRetrieval",
-    ),
-    row("camembert", "CamemBERT", SPLADE, "RobertaModel, CamembertForSequenceClassification"),
-    row("chinese_clip", "Chinese CLIP", "DualEncoder", "ChineseCLIPModel"),
-    row("clip", "CLIP", "DualEncoder", "CLIPModel"),
-    row("clip_vision_model", "CLIP's image half", "ImageEncoder", "CLIPVisionModel"),
-    row("deit", "DeiT", "ImageEncoder", "DeiTModel"),
-    row("dinov2", "DINOv2", "ImageEncoder", "Dinov2Model"),
-    row(
-        "dinov2_with_registers",
-        "DINOv2 with registers",
-        "ImageEncoder",
-        "Dinov2WithRegistersModel",
-    ),
-    row(
-        "distilbert",
-        "DistilBERT, SPLADE",
-        SPLADE,
-        "DistilBertModel, DistilBertForSequenceClassification, DistilBertForMaskedLM",
-    ),
-    row(
-        "lxmert",
-        "LXMERT",
-        "RegionCrossEncoder",
-        "LxmertForPreTraining, LxmertForQuestionAnswering",
-    ),
-    row("mistral", "E5-Mistral, SFR-Embedding", TEXT, "MistralModel"),
-    row(
-        "modernbert",
-        "ModernBERT, GTE-ModernColBERT",
-        TEXT,
-        "ModernBertModel, ModernBertForSequenceClassification",
-    ),
-    row("mpnet", "MPNet", SPLADE, "MPNetModel, MPNetForSequenceClassification, MPNetForMaskedLM"),
-    row("nomic_bert", "nomic-embed-text", TEXT, "NomicBertModel"),
-    row(
-        "open_clip_config.json",
-        "OpenCLIP, CoCa",
-        "DualEncoder",
-        "CLIPModel under OpenCLIP's names, open_clip's CoCa",
-    ),
-    row("qwen3", "Qwen3-Embedding", TEXT, "Qwen3Model, Qwen3ForSequenceClassification"),
-    row("roberta", "RoBERTa", SPLADE, "RobertaModel, RobertaForSequenceClassification"),
-    row("siglip", "SigLIP, SigLIP 2 at a fixed resolution", "DualEncoder", "SiglipModel"),
-    row("siglip_vision_model", "SigLIP's image half", "ImageEncoder", "SiglipVisionModel"),
-    row(
-        "vilt",
-        "ViLT",
-        "ImageCrossEncoder",
-        "ViltForImageAndTextRetrieval, ViltForQuestionAnswering",
-    ),
-    row("vit", "ViT", "ImageEncoder", "ViTModel"),
-    row(
-        "xlm-roberta",
-        "XLM-RoBERTa, BGE-M3, multilingual E5",
-        SPLADE,
-        "XLMRobertaModel, XLMRobertaForSequenceClassification",
-    ),
-    row("xmod", "X-MOD, ColBERT-XM", TEXT_ONLY, "XmodModel"),
-];
+pub fn architectures() -> &'static [Architecture] {
+    static ALL: LazyLock<Vec<Architecture>> = LazyLock::new(|| {
+        let mut all: Vec<Architecture> = text::family::architectures().collect();
+        all.extend(vision::family::architectures());
+        all.extend(dual::family::architectures());
+        all.extend([cross::vilt::ARCHITECTURE, cross::lxmert::ARCHITECTURE]);
+        all.sort_unstable_by_key(|a| a.model_type);
+        all
+    });
+    &ALL
+}
 
 /// What a folder is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -153,7 +97,7 @@ impl Kind {
                 false => Ok(Kind::Text),
             }
         } else {
-            let known: Vec<&str> = ARCHITECTURES.iter().map(|a| a.model_type).collect();
+            let known: Vec<&str> = architectures().iter().map(|a| a.model_type).collect();
             let known = known.join(", ");
             let problem = format!("unknown architecture '{name}' (model_type); known are {known}");
             Err(Error::Config { file, problem })
@@ -166,15 +110,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_family_is_listed() {
-        let mut known: Vec<&str> = text::family::names();
-        known.extend(vision::family::names());
-        known.extend(dual::family::names());
-        known.extend(cross::IMAGE_NAMES);
-        known.extend([cross::lxmert::NAME, "open_clip_config.json"]);
-        known.sort_unstable();
-        known.dedup();
-        let listed: Vec<&str> = ARCHITECTURES.iter().map(|a| a.model_type).collect();
-        assert_eq!(listed, known);
+    fn a_name_means_one_architecture() {
+        let names: Vec<&str> = architectures().iter().map(|a| a.model_type).collect();
+        assert!(names.windows(2).all(|pair| pair[0] < pair[1]), "{names:?}");
+        for name in names {
+            let is_dual = dual::family::names().contains(&name);
+            let known = [
+                is_dual,
+                vision::family::find(name).is_some(),
+                text::family::find(name).is_some(),
+                !is_dual && cross::IMAGE_NAMES.contains(&name),
+                [cross::lxmert::NAME, "open_clip_config.json"].contains(&name),
+            ];
+            assert_eq!(known.iter().filter(|known| **known).count(), 1, "{name}");
+        }
     }
 }

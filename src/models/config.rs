@@ -1,15 +1,16 @@
 //! `config.json`: what transformers wrote, with its defaults, checked and brought into one form.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::adapters::AdapterShape;
-use super::layers::Shape;
+use super::adapters::Languages;
+use super::layers::{Loader, Shape};
 use super::text::family::{self, Family, Layout};
 use crate::ops::gemm::Activation;
-use crate::{Error, Result, files};
+use crate::{Error, Result, Tensor, files};
 
 /// Names as in transformers' table of activations.
 const ACTIVATIONS: [(&str, Activation); 10] = [
@@ -44,6 +45,9 @@ pub(crate) struct TextConfig {
     pub(crate) parts: Parts,
 }
 
+/// What a family makes of its checkpoint beyond what layers have in common.
+pub(crate) type LoadTensor = Arc<dyn Fn(&Loader<'_>) -> Result<Tensor> + Send + Sync>;
+
 /// What a family reads from its configuration.
 #[derive(Clone)]
 pub(crate) struct Parts {
@@ -57,12 +61,10 @@ pub(crate) struct Parts {
     pub(crate) pad: Option<u32>,
     /// Positions that no token takes because counting starts behind the padding token's.
     pub(crate) skipped: usize,
-    /// Buckets of MPNet's relative positions; 0 elsewhere.
-    pub(crate) buckets: usize,
-    /// X-MOD's adapters, the languages that have some, and the one that is meant where none is named.
-    pub(crate) adapters: Option<AdapterShape>,
-    pub(crate) languages: Vec<String>,
-    pub(crate) language: Option<String>,
+    /// Makes the bias of attention by relative position that all layers share, where there is one.
+    pub(crate) bias: Option<LoadTensor>,
+    /// Adapters for languages, where there are such.
+    pub(crate) languages: Option<Languages>,
     /// How a sequence-classification head differs between checkpoints of one family.
     pub(crate) classifier: ClassifierParts,
     /// Where it is not the family's own: names of older or other code.
@@ -87,10 +89,8 @@ impl Parts {
             types: 0,
             pad: None,
             skipped: 0,
-            buckets: 0,
-            adapters: None,
-            languages: Vec::new(),
-            language: None,
+            bias: None,
+            languages: None,
             classifier: ClassifierParts { mean: false, bias: true, activation: Activation::Tanh },
             layout: None,
         }
@@ -122,7 +122,7 @@ pub(crate) fn check_shape(shape: &Shape) -> Result<(), String> {
     }
     range("the intermediate size", shape.inner, 1, 1 << 20)?;
     range("the size of a head", shape.dim, 1, MAX_HEAD)?;
-    if shape.sights.iter().any(|s| s.theta.is_some()) && !shape.dim.is_multiple_of(2) {
+    if shape.per_layer.iter().any(|s| s.theta.is_some()) && !shape.dim.is_multiple_of(2) {
         return Err(format!("the size of a head is {}, expected an even one to rotate", shape.dim));
     }
     Ok(())
@@ -235,6 +235,11 @@ impl TextConfig {
             self.parts.shape.positions = self.parts.shape.positions.min(limit);
         }
         self
+    }
+
+    /// The languages that it has adapters for.
+    pub(crate) fn languages(&self) -> &[String] {
+        self.parts.languages.as_ref().map_or(&[], |languages| &languages.names)
     }
 
     /// The names of this checkpoint's tensors.

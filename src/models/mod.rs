@@ -2,7 +2,7 @@
 //!
 //! A folder has `config.json`, `tokenizer.json` where it reads texts, and `model.safetensors` (or shards with
 //! `model.safetensors.index.json`); an embedding model may have `modules.json` with the pooling it names and what follows.
-//! [`ARCHITECTURES`] lists what is known; anything else is refused by name.
+//! [`architectures`] lists what is known; anything else is refused by name.
 //!
 //! | | from | to |
 //! |---|---|---|
@@ -73,7 +73,7 @@ mod tokens;
 mod vision;
 mod weights;
 
-pub use catalog::{ARCHITECTURES, Architecture, Kind};
+pub use catalog::{Architecture, Kind, architectures};
 pub use cross::{
     CrossEncoder, EncodedImages, ImageCrossEncoder, PairStates, RegionCrossEncoder, RegionHead,
     Regions,
@@ -119,7 +119,7 @@ impl EmbedOptions<'_> {
     fn budget(&self, device: &Device) -> usize {
         match self.batch_tokens {
             0 if device.is_cpu() => 2048,
-            0 if device.is_large() => 32_768,
+            0 if device.takes_large_batches() => 32_768,
             0 => 8192,
             n => n,
         }

@@ -22,6 +22,7 @@ pub(crate) mod dots;
 pub(crate) mod length;
 pub(crate) mod linear;
 pub(crate) mod math;
+pub(crate) mod precision;
 pub(crate) mod random;
 pub(crate) mod replay;
 pub(crate) mod rows;
@@ -117,6 +118,14 @@ pub(crate) fn check_float(op: &'static str, name: &str, tensor: &Tensor) -> Resu
         Ok(())
     } else {
         Err(Error::shape(op, format!("{name} of f32, f16 or bf16"), tensor.dtype().name()))
+    }
+}
+
+/// Checks that a result can be of a dtype.
+pub(crate) fn check_out(out: crate::DType) -> Result<()> {
+    match out.is_float() {
+        true => Ok(()),
+        false => Err(Error::argument("out", "f32, f16 or bf16", out.name())),
     }
 }
 

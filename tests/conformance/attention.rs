@@ -3,7 +3,8 @@ use nearkin::{DType, Device, DeviceOptions, Error, MatmulPrecision, Offsets, Ten
 use proptest::prelude::*;
 
 use crate::common::{
-    Rng, SMALL_BINDING, assert_bits, assert_close, device, devices, main_devices, tensor,
+    FLOATS, Rng, SMALL_BINDING, assert_bits, assert_close, device, devices, main_devices, required,
+    tensor,
 };
 use crate::oracle::attention as oracle;
 
@@ -112,6 +113,7 @@ impl Case {
             causal: self.causal,
             window: self.window,
             bias: bias.as_ref(),
+            out: DType::F32,
         };
         let q_offsets = Offsets::from_lengths(device, &self.q_lengths).unwrap();
         let kv_offsets = Offsets::from_lengths(device, &self.kv_lengths).unwrap();
@@ -502,6 +504,40 @@ fn a_sequence_that_exceeds_a_binding_is_unsupported() {
     assert!(matches!(got, Err(Error::Unsupported { .. })));
 }
 
+/// Q, K and V of f16 or bf16 give what the same values give as f32, and what is written is that rounded once.
+#[test]
+fn any_float_comes_in_and_goes_out() {
+    let medium =
+        DeviceOptions { matmul_precision: MatmulPrecision::Medium, ..DeviceOptions::default() };
+    let medium = required("cuda", Device::by_name_with("cuda", medium));
+    let mut all: Vec<(&str, &Device)> = devices().iter().map(|(n, d)| (*n, d)).collect();
+    all.extend(medium.iter().map(|d| ("cuda, medium", d)));
+    for (name, device) in all {
+        for (heads, dim) in [(2, 16), (1, 7)] {
+            let width = 3 * heads * dim;
+            let offsets = Offsets::from_lengths(device, &[19, 0, 5]).unwrap();
+            for dtype in FLOATS {
+                let values = Rng(5).normals(24 * width);
+                let x = Tensor::from_f32(device, dtype, &[24, width], &values).unwrap();
+                let same = Tensor::from_slice(device, x.shape(), &x.to_f32_vec().unwrap()).unwrap();
+                let run = |x: &Tensor, out| {
+                    let part = |i: usize| Heads { tensor: x, start: i * heads * dim };
+                    let how = Attention { out, causal: true, ..Attention::new(heads, dim) };
+                    attention(part(0), part(1), part(2), &offsets, &offsets, &how).unwrap()
+                };
+                let full = run(&same, DType::F32);
+                for out in FLOATS {
+                    let got = run(&x, out);
+                    assert_eq!((got.dtype(), got.shape()), (out, full.shape()));
+                    let want = full.to_dtype(out).unwrap().to_f32_vec().unwrap();
+                    let what = format!("{heads} heads of {dim}, {dtype} to {out} on {name}");
+                    assert_bits(&what, &got.to_f32_vec().unwrap(), &want);
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn wrong_inputs_are_typed_errors() {
     for (name, device) in main_devices() {
@@ -527,6 +563,9 @@ fn wrong_inputs_are_typed_errors() {
         argument(run(head(32), &offsets, Attention { dim: 129, ..how }));
         argument(run(head(32), &offsets, Attention { scale: f32::NAN, ..how }));
         argument(run(head(32), &offsets, Attention { scale: f32::INFINITY, ..how }));
+        argument(run(head(32), &offsets, Attention { out: DType::U32, ..how }));
+        let ids = Tensor::zeros(device, DType::U32, &[6, 48]).unwrap();
+        shape(run(Heads { tensor: &ids, start: 32 }, &offsets, how));
         shape(run(head(33), &offsets, how));
         shape(run(head(usize::MAX), &offsets, how));
         shape(run(head(32), &offsets, Attention { heads: usize::MAX, kv_heads: 1, ..how }));

@@ -46,6 +46,7 @@ fn compare(
         bias: with_bias.then_some(&bias),
         activation,
         residual: with_residual.then_some(&residual),
+        ..Default::default()
     };
     let got = gemm(&a, &b, &epilogue).unwrap();
     assert_eq!(got.shape(), shape);
@@ -97,6 +98,43 @@ proptest! {
                 ACTIVATIONS[activation], options, scale, seed,
             );
         }
+    }
+}
+
+/// What is written as f16 or bf16 is the f32 result rounded once, whether a kernel does it or a step after it.
+#[test]
+fn results_are_rounded_to_the_dtype_that_is_asked_for() {
+    let mut rng = Rng(77);
+    for (name, device) in devices() {
+        for (shape, [m, n, k]) in
+            [(&[][..], [5, 7, 9]), (&[], [70, 40, 64]), (&[3], [17, 33, 24]), (&[], [0, 4, 8])]
+        {
+            let with = |rows, columns| [shape, &[rows, columns]].concat();
+            for [da, db] in
+                [[DType::BF16; 2], [DType::F32; 2], [DType::F32, DType::BF16], [DType::F16; 2]]
+            {
+                let (a, _) = normals(device, da, &with(m, k), &mut rng);
+                let (b, _) = normals(device, db, &with(n, k), &mut rng);
+                let (residual, _) = normals(device, DType::F32, &with(m, n), &mut rng);
+                let activation = Activation::Gelu;
+                let to = |out| {
+                    let residual = Some(&residual);
+                    let epilogue = Epilogue { activation, residual, out, ..Default::default() };
+                    gemm(&a, &b, &epilogue).unwrap()
+                };
+                let full = to(DType::F32);
+                for out in FLOATS {
+                    let got = to(out);
+                    assert_eq!((got.dtype(), got.shape()), (out, full.shape()));
+                    let what = format!("{da} by {db} to {out} {m} x {k} by {n} on {name}");
+                    let want = full.to_dtype(out).unwrap().to_f32_vec().unwrap();
+                    assert_bits(&what, &got.to_f32_vec().unwrap(), &want);
+                }
+            }
+        }
+        let x = Tensor::zeros(device, DType::F32, &[2, 2]).unwrap();
+        let ids = Epilogue { out: DType::U32, ..Default::default() };
+        assert!(matches!(gemm(&x, &x, &ids), Err(Error::Argument { .. })));
     }
 }
 

@@ -1,13 +1,13 @@
 //! `nearkin models`
 
 use nearkin::Result;
-use nearkin::models::ARCHITECTURES;
+use nearkin::models::architectures;
 
 use crate::print_line;
 
 pub(crate) fn run(json: bool) -> Result<()> {
     if json {
-        let rows: Vec<_> = ARCHITECTURES
+        let rows: Vec<_> = architectures()
             .iter()
             .map(|a| {
                 serde_json::json!({
@@ -19,7 +19,7 @@ pub(crate) fn run(json: bool) -> Result<()> {
     }
     let rows: Vec<[&str; 4]> =
         std::iter::once(["model_type", "models", "loaded by", "tested against"])
-            .chain(ARCHITECTURES.iter().map(|a| [a.model_type, a.models, a.loads, a.tested]))
+            .chain(architectures().iter().map(|a| [a.model_type, a.models, a.loads, a.tested]))
             .collect();
     let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
     let [a, b, c] = [width(0), width(1), width(2)];

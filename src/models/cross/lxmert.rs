@@ -6,6 +6,7 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use super::regions::Regions;
+use crate::models::catalog::Architecture;
 use crate::models::config::{Parts, TextConfig, config, range, read};
 use crate::models::layers::{
     Context, Cross, CrossNames, Linear, Loader, Names, Norm, NormKind, Pass, Shape, Stack,
@@ -19,6 +20,14 @@ use crate::{Device, Error, Offsets, Result, Tensor};
 
 /// `model_type` of its `config.json`.
 pub(crate) const NAME: &str = "lxmert";
+
+pub(crate) const ARCHITECTURE: Architecture = Architecture::new(
+    NAME,
+    "LXMERT",
+    "RegionCrossEncoder",
+    "LxmertForPreTraining, LxmertForQuestionAnswering",
+);
+
 /// The epsilon of all its norms, which no configuration states.
 pub(super) const EPS: f32 = 1e-12;
 

@@ -157,7 +157,7 @@ impl CrossEncoder {
 
     /// The languages that the model has a net for (X-MOD), in the checkpoint's order; empty for other models.
     pub fn languages(&self) -> &[String] {
-        &self.encoder.config.parts.languages
+        self.encoder.config.languages()
     }
 
     /// The same encoder for pairs in another of its [`languages`](Self::languages).

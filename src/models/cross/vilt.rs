@@ -7,6 +7,7 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use crate::images::Interpolation;
+use crate::models::catalog::Architecture;
 use crate::models::config::{self, TextConfig, config, layers, only, range, read};
 use crate::models::layers::{Biases, Linear, Loader, Norm, NormKind, Pass, Shape, Stack};
 use crate::models::text::{self, BERT, Hidden};
@@ -18,6 +19,13 @@ use crate::ops::pool::{Pooling, pool};
 use crate::{DType, Error, Offsets, Result, Tensor};
 
 pub(crate) const NAME: &str = "vilt";
+
+pub(crate) const ARCHITECTURE: Architecture = Architecture::new(
+    NAME,
+    "ViLT",
+    "ImageCrossEncoder",
+    "ViltForImageAndTextRetrieval, ViltForQuestionAnswering",
+);
 
 config! {
     /// transformers: `ViltConfig`.
@@ -62,7 +70,7 @@ const IMAGE: image::Family = image::Family {
     layout: image::Layout {
         prefix: "vilt.",
         norms_all: false,
-        head: image::Head::First,
+        head: image::HeadNames::First,
         ..VIT.layout
     },
 };

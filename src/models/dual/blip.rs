@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 
 use super::clip;
 use super::family::{End, Family, Names};
+use crate::models::catalog::Architecture;
 use crate::models::config::{Parts, config, layers, read};
 use crate::models::layers::{CrossNames, Names as LayerNames, Shape};
 use crate::models::text::{self, BERT};
@@ -31,6 +32,13 @@ config! {
         image_text_hidden_size: usize = 256,
     }
 }
+
+pub(super) const ARCHITECTURES: &[Architecture] = &[Architecture::new(
+    "blip",
+    "BLIP for retrieval",
+    "DualEncoder, ImageCrossEncoder",
+    "BlipForImageTextRetrieval",
+)];
 
 pub(crate) const FAMILY: Family = Family {
     text: ("blip_text_model", &TEXT),

@@ -4,6 +4,7 @@
 use serde_json::{Map, Value};
 
 use super::family::{End, Family, Names};
+use crate::models::catalog::Architecture;
 use crate::models::config::{Parts, config, layers, read};
 use crate::models::layers::Shape;
 use crate::models::text::{self, BERT};
@@ -30,6 +31,9 @@ config! {
     }
 }
 
+pub(super) const ARCHITECTURES: &[Architecture] =
+    &[Architecture::new("clip", "CLIP", "DualEncoder", "CLIPModel")];
+
 pub(super) const FAMILY: Family = Family {
     text: ("clip_text_model", &TEXT),
     image: ("clip_vision_model", &vision::CLIP),
@@ -46,6 +50,9 @@ pub(super) const FAMILY: Family = Family {
     sigmoid: false,
     dim: |json, _| Ok(read::<CLIPConfig>(json)?.projection_dim),
 };
+
+pub(super) const CHINESE_ARCHITECTURES: &[Architecture] =
+    &[Architecture::new("chinese_clip", "Chinese CLIP", "DualEncoder", "ChineseCLIPModel")];
 
 pub(super) const CHINESE: Family = Family {
     text: ("chinese_clip_text_model", &CHINESE_TEXT),

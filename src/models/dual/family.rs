@@ -4,18 +4,19 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use super::{blip, clip, siglip};
+use super::{blip, clip, open_clip, siglip};
+use crate::models::catalog::Architecture;
 use crate::models::config::{TextConfig, model_type, range};
 use crate::models::vision::config::VisionConfig;
 use crate::models::{text, vision};
 use crate::{Error, Result};
 
-/// Every family that a folder can name, by `model_type`.
-const FAMILIES: [(&str, &Family); 4] = [
-    ("blip", &blip::FAMILY),
-    ("chinese_clip", &clip::CHINESE),
-    ("clip", &clip::FAMILY),
-    ("siglip", &siglip::FAMILY),
+/// Every family: the architectures that folders can name, and what it is.
+const FAMILIES: &[(&[Architecture], &Family)] = &[
+    (blip::ARCHITECTURES, &blip::FAMILY),
+    (clip::ARCHITECTURES, &clip::FAMILY),
+    (clip::CHINESE_ARCHITECTURES, &clip::CHINESE),
+    (siglip::ARCHITECTURES, &siglip::FAMILY),
 ];
 
 /// A JSON object.
@@ -82,7 +83,8 @@ pub(crate) struct Parts {
 pub(crate) fn find(json: &Map<String, Value>, file: &Path) -> Result<&'static Family> {
     let bad = |problem: String| Error::Config { file: file.into(), problem };
     let name = model_type(json).map_err(bad)?;
-    let found = FAMILIES.iter().find(|(known, _)| *known == name);
+    let is_named = |known: &[Architecture]| known.iter().any(|a| a.model_type == name);
+    let found = FAMILIES.iter().find(|(known, _)| is_named(known));
     found.map(|(_, family)| *family).ok_or_else(|| {
         let known = names().join(", ");
         bad(format!(
@@ -91,9 +93,15 @@ pub(crate) fn find(json: &Map<String, Value>, file: &Path) -> Result<&'static Fa
     })
 }
 
+/// Every architecture that is known.
+pub(crate) fn architectures() -> impl Iterator<Item = Architecture> {
+    let named = FAMILIES.iter().flat_map(|(architectures, _)| architectures.iter().copied());
+    named.chain([open_clip::ARCHITECTURE])
+}
+
 /// Every `model_type` that is known.
 pub(crate) fn names() -> Vec<&'static str> {
-    FAMILIES.iter().map(|(name, _)| *name).collect()
+    FAMILIES.iter().flat_map(|(known, _)| known.iter().map(|a| a.model_type)).collect()
 }
 
 /// The configuration of one half. Old files have it twice; what `…_dict` says holds then, as in transformers.

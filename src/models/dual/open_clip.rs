@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 
 use super::family::{End, Family, Names, Parts};
 use crate::images::Interpolation;
+use crate::models::catalog::Architecture;
 use crate::models::config::{self, TextConfig, config, only, parse_object, read};
 use crate::models::layers::{Names as LayerNames, Shape};
 use crate::models::text;
@@ -80,10 +81,18 @@ const NAMES: LayerNames = LayerNames {
     norms: ["ln_1", "ln_2"],
     up: &["mlp.c_fc"],
     down: "mlp.c_proj",
+    qk_norms: None,
     scales: None,
     first_is_bare: false,
     cross: None,
 };
+
+pub(super) const ARCHITECTURE: Architecture = Architecture::new(
+    "open_clip_config.json",
+    "OpenCLIP, CoCa",
+    "DualEncoder",
+    "CLIPModel under OpenCLIP's names, open_clip's CoCa",
+);
 
 const FAMILY: Family = Family {
     text: ("open_clip", &TEXT),
@@ -146,7 +155,7 @@ const COCA_TEXT: text::family::Family = text::family::Family {
 };
 
 const COCA_IMAGE: image::Family = image::Family {
-    layout: image::Layout { head: image::Head::Queries("attn_pool"), ..IMAGE.layout },
+    layout: image::Layout { head: image::HeadNames::Queries("attn_pool"), ..IMAGE.layout },
     ..IMAGE
 };
 

@@ -4,6 +4,7 @@
 use serde_json::{Map, Value};
 
 use super::family::{End, Family, Names};
+use crate::models::catalog::Architecture;
 use crate::models::config::{Parts, config, layers, read};
 use crate::models::layers::Shape;
 use crate::models::{text, vision};
@@ -22,6 +23,13 @@ config! {
         projection_size: Option<usize> = None,
     }
 }
+
+pub(super) const ARCHITECTURES: &[Architecture] = &[Architecture::new(
+    "siglip",
+    "SigLIP, SigLIP 2 at a fixed resolution",
+    "DualEncoder",
+    "SiglipModel",
+)];
 
 pub(super) const FAMILY: Family = Family {
     text: ("siglip_text_model", &TEXT),

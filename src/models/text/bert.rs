@@ -3,6 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::family::{Classifier, Family, Layout, Take, Vocabulary};
+use crate::models::catalog::{Architecture, TEXT_WITH_WORDS};
 use crate::models::config::{Parts, absolute, config, encoder, layers, range, read};
 use crate::models::layers::Names;
 
@@ -22,6 +23,13 @@ config! {
         is_decoder: bool = false,
     }
 }
+
+pub(super) const ARCHITECTURES: &[Architecture] = &[Architecture::new(
+    "bert",
+    "BERT, MiniLM, BGE, E5, GTE, ColBERT, SPLADE",
+    TEXT_WITH_WORDS,
+    "BertModel, BertForSequenceClassification, BertForMaskedLM",
+)];
 
 pub(crate) const FAMILY: Family = Family {
     read: parts,
@@ -56,6 +64,7 @@ pub(crate) const LAYOUT: Layout = Layout {
         norms: ["attention.output.LayerNorm", "output.LayerNorm"],
         up: &["intermediate.dense"],
         down: "output.dense",
+        qk_norms: None,
         scales: None,
         first_is_bare: false,
         cross: None,

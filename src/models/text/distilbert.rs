@@ -4,6 +4,7 @@ use serde_json::{Map, Value};
 
 use super::bert;
 use super::family::{Classifier, Family, Layout, Take, Vocabulary};
+use crate::models::catalog::{Architecture, TEXT_WITH_WORDS};
 use crate::models::config::{ClassifierParts, Parts, config, read};
 use crate::models::layers::{Names, Shape};
 use crate::ops::gemm::Activation;
@@ -20,6 +21,13 @@ config! {
         max_position_embeddings: usize = 512,
     }
 }
+
+pub(super) const ARCHITECTURES: &[Architecture] = &[Architecture::new(
+    "distilbert",
+    "DistilBERT, SPLADE",
+    TEXT_WITH_WORDS,
+    "DistilBertModel, DistilBertForSequenceClassification, DistilBertForMaskedLM",
+)];
 
 pub(super) const FAMILY: Family = Family {
     read: parts,

@@ -14,7 +14,6 @@ use crate::ops::replay::{self, Batch, Replays};
 use crate::{DType, Device, Error, Offsets, Result, Tensor};
 
 use super::family::Layout;
-use super::mpnet;
 
 impl<'a> Loader<'a> {
     /// Finds where in the checkpoint the encoder is.
@@ -102,13 +101,11 @@ impl Encoder {
             full.map(|name| loader.norm(&name, shape.norm, hidden, shape.eps)).transpose()
         };
         let mut stack = Stack::load(loader, shape.clone(), &layout.names)?;
-        if parts.buckets > 0 {
-            stack.bias = Some(mpnet::bias(loader, parts)?);
-        }
-        if let Some(adapters) = parts.adapters {
+        stack.bias = parts.bias.as_ref().map(|load| load(loader)).transpose()?;
+        if let Some(languages) = &parts.languages {
             let of = |i: usize| {
                 let at = format!("{}{}.{i}.output", loader.prefix, layout.names.layers);
-                Adapters::load(loader, &at, adapters, &parts.languages, hidden, shape.eps)
+                Adapters::load(loader, &at, languages, hidden, shape.eps)
             };
             stack.adapt((0..shape.layers).map(of).collect::<Result<_>>()?);
         }

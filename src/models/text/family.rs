@@ -5,23 +5,22 @@
 use serde_json::{Map, Value};
 
 use super::{bert, distilbert, mistral, modernbert, mpnet, nomic_bert, qwen3, roberta, xmod};
+use crate::models::catalog::Architecture;
 use crate::models::config::Parts;
 use crate::models::layers::{Biases, Names, NormKind, Shape};
 use crate::ops::gemm::Activation;
 
-/// Every family that a folder can name, by `model_type`.
-const FAMILIES: [(&str, &Family); 11] = [
-    ("bert", &bert::FAMILY),
-    ("camembert", &roberta::FAMILY),
-    ("distilbert", &distilbert::FAMILY),
-    ("mistral", &mistral::FAMILY),
-    ("modernbert", &modernbert::FAMILY),
-    ("mpnet", &mpnet::FAMILY),
-    ("nomic_bert", &nomic_bert::FAMILY),
-    ("qwen3", &qwen3::FAMILY),
-    ("roberta", &roberta::FAMILY),
-    ("xlm-roberta", &roberta::FAMILY),
-    ("xmod", &xmod::FAMILY),
+/// Every family: the architectures that folders can name, and what it is.
+const FAMILIES: &[(&[Architecture], &Family)] = &[
+    (bert::ARCHITECTURES, &bert::FAMILY),
+    (roberta::ARCHITECTURES, &roberta::FAMILY),
+    (distilbert::ARCHITECTURES, &distilbert::FAMILY),
+    (mistral::ARCHITECTURES, &mistral::FAMILY),
+    (modernbert::ARCHITECTURES, &modernbert::FAMILY),
+    (mpnet::ARCHITECTURES, &mpnet::FAMILY),
+    (nomic_bert::ARCHITECTURES, &nomic_bert::FAMILY),
+    (qwen3::ARCHITECTURES, &qwen3::FAMILY),
+    (xmod::ARCHITECTURES, &xmod::FAMILY),
 ];
 
 /// What sets a family apart.
@@ -92,12 +91,20 @@ pub(crate) enum Take {
 
 /// The family of a `model_type`, with its name.
 pub(crate) fn find(model_type: &str) -> Option<(&'static str, &'static Family)> {
-    FAMILIES.iter().find(|(name, _)| *name == model_type).copied()
+    FAMILIES.iter().find_map(|(architectures, family)| {
+        let known = architectures.iter().find(|known| known.model_type == model_type)?;
+        Some((known.model_type, *family))
+    })
+}
+
+/// Every architecture that is known.
+pub(crate) fn architectures() -> impl Iterator<Item = Architecture> {
+    FAMILIES.iter().flat_map(|(architectures, _)| architectures.iter().copied())
 }
 
 /// Every `model_type` that is known.
 pub(crate) fn names() -> Vec<&'static str> {
-    FAMILIES.iter().map(|(name, _)| *name).collect()
+    FAMILIES.iter().flat_map(|(known, _)| known.iter().map(|a| a.model_type)).collect()
 }
 
 impl Shape {
@@ -125,8 +132,7 @@ impl Shape {
             pre: false,
             causal: false,
             biases: Biases { qkv: true, output: true, ffn: true },
-            qk_norm: false,
-            sights: Vec::new(),
+            per_layer: Vec::new(),
             positions: 0,
             context: 0,
         })

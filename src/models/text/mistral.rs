@@ -5,8 +5,9 @@ use serde_json::{Map, Value};
 
 use super::family::Family;
 use super::qwen3;
+use crate::models::catalog::{Architecture, TEXT};
 use crate::models::config::{Parts, config, range, read, rope_theta};
-use crate::models::layers::{Shape, Sight};
+use crate::models::layers::{LayerAttention, Shape};
 
 config! {
     /// transformers: `MistralConfig`.
@@ -32,6 +33,9 @@ config! {
 /// The window where the key is absent, not null.
 const WINDOW: usize = 4096;
 
+pub(super) const ARCHITECTURES: &[Architecture] =
+    &[Architecture::new("mistral", "E5-Mistral, SFR-Embedding", TEXT, "MistralModel")];
+
 pub(super) const FAMILY: Family = Family {
     read: parts,
     layout: qwen3::LAYOUT,
@@ -56,7 +60,7 @@ fn parts(json: &Map<String, Value>) -> Result<Parts, String> {
     let shape = Shape {
         hidden: c.hidden_size,
         kv_heads: c.num_key_value_heads.unwrap_or(heads),
-        sights: vec![Sight { window, theta: Some(theta) }; layers],
+        per_layer: vec![LayerAttention { window, theta: Some(theta) }; layers],
         positions: c.max_position_embeddings,
         ..qwen3::decoder(Shape::bert(
             // Heads need not divide the hidden size here.

@@ -21,7 +21,7 @@ pub use input::TextInput;
 pub(crate) use input::encode;
 
 use super::batch::Rows;
-use super::config::{Parts, TextConfig};
+use super::config::TextConfig;
 use super::dense::Dense;
 use super::inspect::{Inspect, Inspection};
 use super::layers::{Loader, NORM_EPS, Norm, NormKind};
@@ -187,7 +187,7 @@ impl TextEncoder {
 
     /// The languages that the model has a net for (X-MOD), in the checkpoint's order; empty for other models.
     pub fn languages(&self) -> &[String] {
-        &self.encoder.config.parts.languages
+        self.encoder.config.languages()
     }
 
     /// The same encoder for texts in another of its [`languages`](Self::languages); the checkpoint's `default_language` holds
@@ -391,8 +391,9 @@ fn pool_after(hidden: &Hidden, how: Pooling<'_>, left_out: usize) -> Result<Tens
 
 /// The number of a language, or of the one that a checkpoint means where none is named.
 pub(crate) fn language(config: &TextConfig, name: Option<&str>) -> Result<usize> {
-    let Parts { languages, language, .. } = &config.parts;
-    let Some(name) = name.or(language.as_deref()) else { return Ok(0) };
+    let default = config.parts.languages.as_ref().and_then(|l| l.default.as_deref());
+    let Some(name) = name.or(default) else { return Ok(0) };
+    let languages = config.languages();
     languages.iter().position(|known| known == name).ok_or_else(|| {
         let expected = match languages.is_empty() {
             true => format!("none, as {} has no languages", config.name),

@@ -4,10 +4,11 @@
 use serde_json::{Map, Value};
 
 use super::family::{Classifier, Family, Layout, Take, unnumbered};
+use crate::models::catalog::{Architecture, TEXT};
 use crate::models::config::{
     ClassifierParts, Parts, activation, config, only, range, read, rope_theta,
 };
-use crate::models::layers::{Biases, Names, NormKind, Shape, Sight};
+use crate::models::layers::{Biases, LayerAttention, Names, NormKind, Shape};
 
 config! {
     /// transformers: `ModernBertConfig`, and the keys it had before version 5.
@@ -36,6 +37,13 @@ config! {
     }
 }
 
+pub(super) const ARCHITECTURES: &[Architecture] = &[Architecture::new(
+    "modernbert",
+    "ModernBERT, GTE-ModernColBERT",
+    TEXT,
+    "ModernBertModel, ModernBertForSequenceClassification",
+)];
+
 pub(super) const FAMILY: Family = Family {
     read: parts,
     layout: Layout {
@@ -51,6 +59,7 @@ pub(super) const FAMILY: Family = Family {
             norms: ["attn_norm", "mlp_norm"],
             up: &["mlp.Wi"],
             down: "mlp.Wo",
+            qk_norms: None,
             scales: None,
             first_is_bare: true,
             cross: None,
@@ -76,25 +85,25 @@ fn parts(json: &Map<String, Value>) -> Result<Parts, String> {
     let part = |key: &str| c.rope_parameters.as_ref().and_then(|map| map.get(key));
     let theta =
         |key, theta, default| rope_theta(part(key), c.rope_scaling.as_ref(), theta, default);
-    let full = Sight {
+    let full = LayerAttention {
         window: None,
         theta: Some(theta("full_attention", c.global_rope_theta, 160_000.0)?),
     };
-    let near = Sight {
+    let near = LayerAttention {
         // The width of the window is that of both sides.
         window: Some(range("local_attention", c.local_attention, 2, 1 << 24)? / 2),
         theta: Some(theta("sliding_attention", c.local_rope_theta, 10_000.0)?),
     };
-    let sight = |kind: &str| match kind {
+    let attention = |kind: &str| match kind {
         "full_attention" => Ok(full),
         "sliding_attention" => Ok(near),
         other => Err(format!(
             "unknown layer type '{other}'; known are full_attention and sliding_attention"
         )),
     };
-    let sights: Vec<Sight> = match &c.layer_types {
+    let per_layer: Vec<LayerAttention> = match &c.layer_types {
         Some(types) if types.len() == layers => {
-            types.iter().map(|kind| sight(kind)).collect::<Result<_, _>>()?
+            types.iter().map(|kind| attention(kind)).collect::<Result<_, _>>()?
         }
         Some(types) => {
             return Err(format!("layer_types has {} entries for {layers} layers", types.len()));
@@ -107,7 +116,7 @@ fn parts(json: &Map<String, Value>) -> Result<Parts, String> {
         norm: if c.norm_bias { NormKind::Layer } else { NormKind::LayerWithoutBias },
         pre: true,
         biases: Biases { qkv: c.attention_bias, output: c.attention_bias, ffn: c.mlp_bias },
-        sights,
+        per_layer,
         positions: c.max_position_embeddings,
         ..Shape::bert(
             c.hidden_size,

@@ -1,11 +1,14 @@
 //! MPNet (Song et al., arXiv:2004.09297): RoBERTa's positions, no token types, and a bias on attention by relative
 //! position that all layers share. transformers: `MPNetModel`.
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value};
 
 use super::family::{Family, Layout};
 use super::{bert, roberta};
-use crate::models::config::{Parts, config, layers, range, read};
+use crate::models::catalog::{Architecture, TEXT_WITH_WORDS};
+use crate::models::config::{LoadTensor, Parts, config, layers, range, read};
 use crate::models::layers::{Loader, Names};
 use crate::{Result, Tensor};
 
@@ -24,6 +27,13 @@ config! {
         relative_attention_num_buckets: usize = 32,
     }
 }
+
+pub(super) const ARCHITECTURES: &[Architecture] = &[Architecture::new(
+    "mpnet",
+    "MPNet",
+    TEXT_WITH_WORDS,
+    "MPNetModel, MPNetForSequenceClassification, MPNetForMaskedLM",
+)];
 
 pub(super) const FAMILY: Family = Family {
     read: parts,
@@ -51,15 +61,16 @@ fn parts(json: &Map<String, Value>) -> Result<Parts, String> {
     let buckets =
         range("relative_attention_num_buckets", c.relative_attention_num_buckets, 4, 256)?;
     let parts = Parts::new(shape, c.vocab_size, c.max_position_embeddings);
-    roberta::counted(Parts { buckets, ..parts }, 1)
+    let heads = parts.shape.heads;
+    let bias: LoadTensor = Arc::new(move |loader| bias(loader, heads, buckets));
+    roberta::counted(Parts { bias: Some(bias), ..parts }, 1)
 }
 
 /// From this distance on every key is in the last bucket of its side.
 const MAX_DISTANCE: usize = 128;
 
 /// The bias of a key at each distance -128 to 128 from its query, \[heads, 257\]; farther keys take the outermost.
-pub(super) fn bias(loader: &Loader<'_>, parts: &Parts) -> Result<Tensor> {
-    let (heads, buckets) = (parts.shape.heads, parts.buckets);
+fn bias(loader: &Loader<'_>, heads: usize, buckets: usize) -> Result<Tensor> {
     let name = format!("{}encoder.relative_attention_bias.weight", loader.prefix);
     let table = loader.weights.floats(&name, &[buckets, heads])?;
     let distances = -(MAX_DISTANCE as isize)..=MAX_DISTANCE as isize;

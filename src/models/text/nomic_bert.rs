@@ -5,8 +5,9 @@ use serde_json::{Map, Value};
 
 use super::bert;
 use super::family::{Family, Layout, unnumbered};
+use crate::models::catalog::{Architecture, TEXT};
 use crate::models::config::{Parts, config, layers, only, range, read, rope_theta};
-use crate::models::layers::{Biases, Names, Shape, Sight};
+use crate::models::layers::{Biases, LayerAttention, Names, Shape};
 
 config! {
     /// transformers: `NomicBertConfig`.
@@ -54,6 +55,9 @@ config! {
     }
 }
 
+pub(super) const ARCHITECTURES: &[Architecture] =
+    &[Architecture::new("nomic_bert", "nomic-embed-text", TEXT, "NomicBertModel")];
+
 pub(super) const FAMILY: Family = Family {
     read: parts,
     // The names of the authors' own code, which transformers writes too.
@@ -97,7 +101,10 @@ fn rotated(shape: Shape, theta: f64, positions: usize) -> Shape {
     Shape {
         gated: true,
         biases: Biases { qkv: false, output: false, ffn: false },
-        sights: vec![Sight { window: None, theta: Some(theta) }; shape.layers.min(1 << 10)],
+        per_layer: vec![
+            LayerAttention { window: None, theta: Some(theta) };
+            shape.layers.min(1 << 10)
+        ],
         positions,
         ..shape
     }

@@ -5,8 +5,9 @@
 use serde_json::{Map, Value};
 
 use super::family::{Classifier, Family, Layout, Take, unnumbered};
+use crate::models::catalog::{Architecture, TEXT};
 use crate::models::config::{Parts, config, only, range, read, rope_theta};
-use crate::models::layers::{Biases, Names, NormKind, Shape, Sight};
+use crate::models::layers::{Biases, LayerAttention, Names, NormKind, Shape};
 
 config! {
     /// transformers: `Qwen3Config`.
@@ -31,9 +32,19 @@ config! {
     }
 }
 
+pub(super) const ARCHITECTURES: &[Architecture] = &[Architecture::new(
+    "qwen3",
+    "Qwen3-Embedding",
+    TEXT,
+    "Qwen3Model, Qwen3ForSequenceClassification",
+)];
+
 pub(super) const FAMILY: Family = Family {
     read: parts,
-    layout: LAYOUT,
+    layout: Layout {
+        names: Names { qk_norms: Some(["self_attn.q_norm", "self_attn.k_norm"]), ..LAYOUT.names },
+        ..LAYOUT
+    },
     classifier: Some(CLASSIFIER),
     vocabulary: None,
     types: false,
@@ -53,6 +64,7 @@ pub(super) const LAYOUT: Layout = Layout {
         norms: ["input_layernorm", "post_attention_layernorm"],
         up: &["mlp.gate_proj", "mlp.up_proj"],
         down: "mlp.down_proj",
+        qk_norms: None,
         scales: None,
         first_is_bare: false,
         cross: None,
@@ -89,8 +101,7 @@ fn parts(json: &Map<String, Value>) -> Result<Parts, String> {
         hidden: c.hidden_size,
         kv_heads: c.num_key_value_heads.unwrap_or(c.num_attention_heads),
         biases: Biases { qkv: c.attention_bias, output: c.attention_bias, ffn: false },
-        qk_norm: true,
-        sights: vec![Sight { window: None, theta: Some(theta) }; layers],
+        per_layer: vec![LayerAttention { window: None, theta: Some(theta) }; layers],
         positions: c.max_position_embeddings,
         ..decoder(Shape::bert(
             // Heads need not divide the hidden size here.

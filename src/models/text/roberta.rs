@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 
 use super::bert;
 use super::family::{Classifier, Family, Layout, Take, Vocabulary};
+use crate::models::catalog::{Architecture, TEXT_WITH_WORDS};
 use crate::models::config::{Parts, absolute, config, encoder, layers, range, read};
 use crate::ops::gemm::Activation;
 
@@ -27,6 +28,27 @@ config! {
         is_decoder: bool = false,
     }
 }
+
+pub(super) const ARCHITECTURES: &[Architecture] = &[
+    Architecture::new(
+        "camembert",
+        "CamemBERT",
+        TEXT_WITH_WORDS,
+        "RobertaModel, CamembertForSequenceClassification",
+    ),
+    Architecture::new(
+        "roberta",
+        "RoBERTa",
+        TEXT_WITH_WORDS,
+        "RobertaModel, RobertaForSequenceClassification",
+    ),
+    Architecture::new(
+        "xlm-roberta",
+        "XLM-RoBERTa, BGE-M3, multilingual E5",
+        TEXT_WITH_WORDS,
+        "XLMRobertaModel, XLMRobertaForSequenceClassification",
+    ),
+];
 
 pub(super) const FAMILY: Family = Family {
     read: parts,

@@ -5,7 +5,8 @@ use serde_json::{Map, Value};
 
 use super::family::{Family, Layout};
 use super::{bert, roberta};
-use crate::models::adapters::AdapterShape;
+use crate::models::adapters::{AdapterShape, Languages};
+use crate::models::catalog::{Architecture, TEXT_ONLY};
 use crate::models::config::{Parts, absolute, config, encoder, layers, range, read};
 use crate::models::layers::{Names, Shape};
 
@@ -33,6 +34,9 @@ config! {
         is_decoder: bool = false,
     }
 }
+
+pub(super) const ARCHITECTURES: &[Architecture] =
+    &[Architecture::new("xmod", "X-MOD, ColBERT-XM", TEXT_ONLY, "XmodModel")];
 
 pub(super) const FAMILY: Family = Family {
     read: parts,
@@ -78,9 +82,7 @@ fn parts(json: &Map<String, Value>) -> Result<Parts, String> {
     }
     let parts = Parts {
         types,
-        adapters: Some(adapters),
-        languages: c.languages,
-        language: c.default_language,
+        languages: Some(Languages { adapters, names: c.languages, default: c.default_language }),
         layout: c.pre_norm.then_some(&NORM_BEFORE),
         ..Parts::new(shape, c.vocab_size, c.max_position_embeddings)
     };

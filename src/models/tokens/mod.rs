@@ -217,7 +217,7 @@ impl TokenEncoder {
     /// The languages that the model has a net for (X-MOD, on which ColBERT-XM is built), in the checkpoint's order; empty for
     /// other models.
     pub fn languages(&self) -> &[String] {
-        &self.encoder.config.parts.languages
+        self.encoder.config.languages()
     }
 
     /// The same encoder for texts in another of its [`languages`](Self::languages).

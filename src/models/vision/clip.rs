@@ -3,7 +3,8 @@
 
 use serde_json::{Map, Value};
 
-use super::family::{Family, Head, Layout, Parts, Size};
+use super::family::{Family, HeadNames, Layout, Parts, Size};
+use crate::models::catalog::Architecture;
 use crate::models::config::{config, layers, only, read};
 use crate::models::layers::{Names, Shape};
 
@@ -22,6 +23,13 @@ config! {
     }
 }
 
+pub(super) const ARCHITECTURES: &[Architecture] = &[Architecture::new(
+    "clip_vision_model",
+    "CLIP's image half",
+    "ImageEncoder",
+    "CLIPVisionModel",
+)];
+
 pub(crate) const FAMILY: Family = Family { read: parts, layout: LAYOUT };
 
 pub(crate) const LAYOUT: Layout = Layout {
@@ -36,7 +44,7 @@ pub(crate) const LAYOUT: Layout = Layout {
     names: NAMES,
     last_norm: "post_layernorm",
     norms_all: false,
-    head: Head::First,
+    head: HeadNames::First,
 };
 
 /// The names of the layers of both of CLIP's encoders, and of SigLIP's.
@@ -47,6 +55,7 @@ pub(crate) const NAMES: Names = Names {
     norms: ["layer_norm1", "layer_norm2"],
     up: &["mlp.fc1"],
     down: "mlp.fc2",
+    qk_norms: None,
     scales: None,
     first_is_bare: false,
     cross: None,

@@ -2,6 +2,10 @@
 
 use super::family::{Family, Layout};
 use super::vit;
+use crate::models::catalog::Architecture;
+
+pub(super) const ARCHITECTURES: &[Architecture] =
+    &[Architecture::new("deit", "DeiT", "ImageEncoder", "DeiTModel")];
 
 pub(crate) const FAMILY: Family = Family {
     read: vit::parts,

@@ -3,9 +3,10 @@
 
 use serde_json::{Map, Value};
 
-use super::family::{Family, Head, Layout, Parts, Size};
+use super::family::{Family, HeadNames, Layout, Parts, Size};
 use super::vit;
 use crate::images::Interpolation;
+use crate::models::catalog::Architecture;
 use crate::models::config::{config, only, range, read};
 use crate::models::layers::{Biases, Names, Shape};
 use crate::ops::gemm::Activation;
@@ -28,6 +29,16 @@ config! {
     }
 }
 
+pub(super) const ARCHITECTURES: &[Architecture] = &[
+    Architecture::new("dinov2", "DINOv2", "ImageEncoder", "Dinov2Model"),
+    Architecture::new(
+        "dinov2_with_registers",
+        "DINOv2 with registers",
+        "ImageEncoder",
+        "Dinov2WithRegistersModel",
+    ),
+];
+
 pub(crate) const FAMILY: Family = Family { read: parts, layout: LAYOUT };
 
 const LAYOUT: Layout = Layout {
@@ -39,7 +50,7 @@ const LAYOUT: Layout = Layout {
         scales: Some(["layer_scale1.lambda1", "layer_scale2.lambda1"]),
         ..vit::LAYOUT.names
     },
-    head: Head::First,
+    head: HeadNames::First,
     ..vit::LAYOUT
 };
 

@@ -4,18 +4,18 @@ use serde_json::{Map, Value};
 
 use super::{clip, deit, dinov2, siglip, vit};
 use crate::images::Interpolation;
+use crate::models::catalog::Architecture;
 use crate::models::config::{check_shape, range};
 use crate::models::layers::{Names, Shape};
 use crate::ops::gemm::Activation;
 
-/// Every family that a folder can name, by `model_type`.
-const FAMILIES: [(&str, &Family); 6] = [
-    ("clip_vision_model", &clip::FAMILY),
-    ("deit", &deit::FAMILY),
-    ("dinov2", &dinov2::FAMILY),
-    ("dinov2_with_registers", &dinov2::FAMILY),
-    ("siglip_vision_model", &siglip::FAMILY),
-    ("vit", &vit::FAMILY),
+/// Every family: the architectures that folders can name, and what it is.
+const FAMILIES: &[(&[Architecture], &Family)] = &[
+    (clip::ARCHITECTURES, &clip::FAMILY),
+    (deit::ARCHITECTURES, &deit::FAMILY),
+    (dinov2::ARCHITECTURES, &dinov2::FAMILY),
+    (siglip::ARCHITECTURES, &siglip::FAMILY),
+    (vit::ARCHITECTURES, &vit::FAMILY),
 ];
 
 /// What sets a family apart.
@@ -45,12 +45,12 @@ pub(crate) struct Layout {
     /// The norm behind the last layer, and whether it is for all tokens or for the pooled one alone.
     pub(crate) last_norm: &'static str,
     pub(crate) norms_all: bool,
-    pub(crate) head: Head,
+    pub(crate) head: HeadNames,
 }
 
 /// What makes one vector of an image.
 #[derive(Clone, Copy, PartialEq)]
-pub(crate) enum Head {
+pub(crate) enum HeadNames {
     /// The first token.
     First,
     /// `tanh` of a linear map of the first token, where the checkpoint has it.
@@ -140,10 +140,18 @@ impl Size {
 
 /// The family of a `model_type`, with its name.
 pub(crate) fn find(model_type: &str) -> Option<(&'static str, &'static Family)> {
-    FAMILIES.iter().find(|(name, _)| *name == model_type).copied()
+    FAMILIES.iter().find_map(|(architectures, family)| {
+        let known = architectures.iter().find(|known| known.model_type == model_type)?;
+        Some((known.model_type, *family))
+    })
+}
+
+/// Every architecture that is known.
+pub(crate) fn architectures() -> impl Iterator<Item = Architecture> {
+    FAMILIES.iter().flat_map(|(architectures, _)| architectures.iter().copied())
 }
 
 /// Every `model_type` that is known.
 pub(crate) fn names() -> Vec<&'static str> {
-    FAMILIES.iter().map(|(name, _)| *name).collect()
+    FAMILIES.iter().flat_map(|(known, _)| known.iter().map(|a| a.model_type)).collect()
 }

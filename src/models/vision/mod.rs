@@ -6,6 +6,7 @@ pub(crate) mod config;
 mod deit;
 mod dinov2;
 pub(crate) mod family;
+mod heads;
 mod siglip;
 mod tower;
 mod vit;

@@ -4,7 +4,8 @@
 use serde_json::{Map, Value};
 
 use super::clip;
-use super::family::{Family, Head, Layout, Parts, Size};
+use super::family::{Family, HeadNames, Layout, Parts, Size};
+use crate::models::catalog::Architecture;
 use crate::models::config::{config, layers, only, read};
 use crate::models::layers::Shape;
 
@@ -24,6 +25,13 @@ config! {
     }
 }
 
+pub(super) const ARCHITECTURES: &[Architecture] = &[Architecture::new(
+    "siglip_vision_model",
+    "SigLIP's image half",
+    "ImageEncoder",
+    "SiglipVisionModel",
+)];
+
 pub(crate) const FAMILY: Family = Family {
     read: parts,
     layout: Layout {
@@ -31,7 +39,7 @@ pub(crate) const FAMILY: Family = Family {
         tokens: &[],
         norm: None,
         norms_all: true,
-        head: Head::Attention("head"),
+        head: HeadNames::Attention("head"),
         ..clip::LAYOUT
     },
 };

@@ -5,17 +5,17 @@ use std::sync::Mutex;
 use half::bf16;
 
 use super::config::VisionConfig;
-use super::family::{Head, Parts};
+use super::family::HeadNames;
+use super::heads::Head;
 use crate::device::threads::items::*;
 use crate::images::{Pixels, each_patch, interpolate_positions};
 use crate::models::EmbedOptions;
 use crate::models::inspect::{Inspect, Inspection};
-use crate::models::layers::{Linear, Loader, Norm, NormKind, Pass, Shape, Stack};
-use crate::ops::attention::{Attention, Heads, attention};
-use crate::ops::embed::gather_rows;
-use crate::ops::gemm::{Activation, Epilogue, Packed, gemm};
+use crate::models::layers::{Loader, Norm, NormKind, Pass, Stack};
+use crate::ops::gemm::{Epilogue, Packed, gemm};
 use crate::ops::math::vectorize;
 use crate::ops::pool::{Pooling, pool};
+use crate::ops::precision;
 use crate::ops::replay::{Batch, Input, Replays};
 use crate::{DType, Device, Element, Error, Offsets, Result, Tensor};
 
@@ -33,8 +33,8 @@ pub(crate) struct Tower {
     pub(crate) device: Device,
     /// \[H, 3 * patch height * patch width\]; its bias is in the positions.
     patch: Packed,
-    /// Whether patches are uploaded as bf16, to which the product rounds them; then rows are filled up to a multiple of 16 bytes.
-    halves: bool,
+    /// The dtype in which patches are uploaded, f32 or bf16; rows of bf16 are filled up to a multiple of 16 bytes.
+    pixels: DType,
     /// The values of the position table, and of what precedes the patches, on the host.
     positions: Positions,
     /// Position tables by grid, the most recently used last.
@@ -43,7 +43,7 @@ pub(crate) struct Tower {
     norm: Option<Norm>,
     stack: Stack,
     last_norm: Option<Norm>,
-    head: Vector,
+    head: Head,
     replays: Replays,
 }
 
@@ -55,13 +55,6 @@ struct Positions {
     patches: Vec<f32>,
     /// What the patches' embedding adds: \[H\], or nothing.
     bias: Vec<f32>,
-}
-
-/// What makes one vector of an image.
-enum Vector {
-    First,
-    Pooler(Linear, Activation),
-    Attention(Box<AttentionHead>),
 }
 
 /// The hidden states of images of one size.
@@ -82,9 +75,9 @@ impl Tower {
         let [height, width] = parts.patch;
         let columns = 3 * height * width;
         let name = format!("{}.weight", full(layout.patch));
-        let halves = loader.dtype == DType::BF16 && loader.device.rounds_operands();
-        let patch = match halves {
-            true => {
+        let pixels = precision::handed_on(loader.device, loader.dtype);
+        let patch = match pixels {
+            DType::BF16 => {
                 let values = loader.weights.floats(&name, &[hidden, 3, height, width])?;
                 let padded = columns.next_multiple_of(8);
                 let mut rows = vec![0.0; hidden * padded];
@@ -94,40 +87,24 @@ impl Tower {
                 }
                 Tensor::from_f32(loader.device, loader.dtype, &[hidden, padded], &rows)?
             }
-            false => loader
+            _ => loader
                 .weights
                 .tensor(loader.device, loader.dtype, &name, &[hidden, 3, height, width])?
                 .reshape(&[hidden, columns])?,
         };
         let norm = |name: &str| loader.norm(&full(name), NormKind::Layer, hidden, shape.eps);
-        let head = match layout.head {
-            _ if parts.headless => Vector::First,
-            Head::First => Vector::First,
-            Head::Pooler(name) if loader.weights.has(&full(&format!("{name}.weight"))) => {
-                let dense = loader.linear(&full(name), parts.pooled, hidden, true)?;
-                Vector::Pooler(dense, parts.pooler)
-            }
-            Head::Pooler(_) => Vector::First,
-            Head::Attention(name) => {
-                Vector::Attention(AttentionHead::load(loader, &full(name), shape)?.into())
-            }
-            Head::Queries(name) => {
-                let last = full(layout.last_norm);
-                Vector::Attention(AttentionHead::queries(loader, &full(name), &last, parts)?.into())
-            }
-        };
         Ok(Tower {
-            halves,
+            pixels,
             positions: Positions::load(&config, loader)?,
             tables: Mutex::new(Vec::new()),
             norm: layout.norm.map(norm).transpose()?,
             stack: Stack::load(loader, shape.clone(), &layout.names)?,
             // A head of queries has it.
             last_norm: match layout.head {
-                Head::Queries(_) => None,
+                HeadNames::Queries(_) => None,
                 _ => Some(norm(layout.last_norm)?),
             },
-            head,
+            head: Head::load(&config, loader)?,
             replays: Replays::default(),
             patch: Packed::new(&patch)?,
             device: loader.device.clone(),
@@ -142,11 +119,7 @@ impl Tower {
 
     /// Columns of an image's vector.
     pub(crate) fn width(&self) -> usize {
-        match &self.head {
-            Vector::Pooler(dense, _) => dense.weight.shape()[0],
-            Vector::Attention(head) => head.output.weight.shape()[0],
-            Vector::First => self.hidden(),
-        }
+        self.head.width().unwrap_or(self.hidden())
     }
 
     /// Tokens before the patches.
@@ -243,8 +216,8 @@ impl Tower {
         let grid = self.grid(images[0].height, images[0].width)?;
         let (before, columns) = (self.before(), 3 * down * across);
         let tokens = before + grid[0] * grid[1];
-        let pixels = match self.halves {
-            true => self.patches(images, tokens, |row: &mut [bf16], patch| {
+        let pixels = match self.pixels {
+            DType::BF16 => self.patches(images, tokens, |row: &mut [bf16], patch| {
                 let (row, padding) = row.split_at_mut(columns);
                 padding.fill(bf16::ZERO);
                 vectorize(
@@ -252,9 +225,7 @@ impl Tower {
                     || row.iter_mut().zip(patch).for_each(|(to, &x)| *to = bf16::from_f32(x)),
                 );
             }),
-            false => {
-                self.patches(images, tokens, |row: &mut [f32], patch| row.copy_from_slice(patch))
-            }
+            _ => self.patches(images, tokens, |row: &mut [f32], patch| row.copy_from_slice(patch)),
         }?;
         let table = self.table(grid)?;
         let epilogue = Epilogue { residual: Some(&table), ..Epilogue::default() };
@@ -297,7 +268,7 @@ impl Tower {
 
     /// Whether an image's vector is one of its tokens'.
     pub(crate) fn takes_a_token(&self) -> bool {
-        !matches!(self.head, Vector::Attention(_))
+        self.head.takes_a_token()
     }
 
     /// All tokens, normed: \[images * tokens, H\].
@@ -329,11 +300,7 @@ impl Tower {
 
     /// The vector that the model itself makes of each image: \[images, [`width`](Self::width)\].
     pub(crate) fn vector(&self, of: &States) -> Result<Tensor> {
-        match &self.head {
-            Vector::First => self.first(of),
-            Vector::Pooler(dense, activation) => dense.apply(&self.first(of)?, *activation, None),
-            Vector::Attention(head) => head.apply(of),
-        }
+        self.head.apply(of, || self.first(of))
     }
 
     /// What is added to the embeddings of a grid of patches: \[tokens + grid, H\].
@@ -408,120 +375,4 @@ impl Positions {
         };
         Ok(Positions { before, patches: patches.to_vec(), bias })
     }
-}
-
-/// One learned query that attends to all tokens, and what comes behind.
-struct AttentionHead {
-    /// The query after its projection: \[1, W\].
-    probe: Tensor,
-    /// The norm of the tokens, where the head has its own.
-    before: Option<Norm>,
-    /// Key and value one below the other.
-    kv: Linear,
-    output: Linear,
-    norm: Norm,
-    /// The feed-forward net behind the norm, beside a residual; else the norm is the last.
-    ffn: Option<(Linear, Activation, Linear)>,
-    heads: usize,
-}
-
-impl AttentionHead {
-    /// transformers: `SiglipMultiheadAttentionPoolingHead`.
-    fn load(loader: &Loader<'_>, at: &str, shape: &Shape) -> Result<AttentionHead> {
-        let (hidden, weights) = (shape.hidden, loader.weights);
-        let attention = format!("{at}.attention");
-        // torch's MultiheadAttention keeps the three projections in one.
-        let matrix =
-            weights.floats(&format!("{attention}.in_proj_weight"), &[3 * hidden, hidden])?;
-        let (q, kv) = matrix.split_at(hidden * hidden);
-        let probe = weights.floats(&format!("{at}.probe"), &[1, 1, hidden])?;
-        let probe = Tensor::from_slice(loader.device, &[1, hidden], &probe)?;
-        let up = loader.linear(&format!("{at}.mlp.fc1"), shape.inner, hidden, true)?;
-        let down = loader.linear(&format!("{at}.mlp.fc2"), hidden, shape.inner, true)?;
-        let (probe, kv, output) = multihead(loader, &attention, &probe, (q, kv))?;
-        Ok(AttentionHead {
-            probe,
-            before: None,
-            kv,
-            output,
-            norm: loader.norm(&format!("{at}.layernorm"), NormKind::Layer, hidden, shape.eps)?,
-            ffn: Some((up, shape.activation, down)),
-            heads: shape.heads,
-        })
-    }
-
-    /// open_clip: `AttentionalPooler`, of which a vector needs the first query alone.
-    fn queries(loader: &Loader<'_>, at: &str, last: &str, parts: &Parts) -> Result<AttentionHead> {
-        let (hidden, width, eps) = (parts.shape.hidden, parts.pooled, parts.shape.eps);
-        let (attention, weights) = (format!("{at}.attn"), loader.weights);
-        let norm = |name: &str, width| loader.norm(name, NormKind::Layer, width, eps);
-        let matrix = |name: &str, columns: usize| {
-            weights.floats(&format!("{attention}.{name}_proj_weight"), &[width, columns])
-        };
-        // Stored as one where queries are as wide as tokens.
-        let (q, kv) = if hidden == width {
-            let mut q =
-                weights.floats(&format!("{attention}.in_proj_weight"), &[3 * width, width])?;
-            let kv = q.split_off(width * width);
-            (q, kv)
-        } else {
-            (matrix("q", width)?, [matrix("k", hidden)?, matrix("v", hidden)?].concat())
-        };
-        let mut probe = weights.floats(&format!("{at}.query"), &[parts.queries, width])?;
-        probe.truncate(width);
-        let probe = Tensor::from_slice(loader.device, &[1, width], &probe)?;
-        let probe = norm(&format!("{at}.ln_q"), width)?.apply(&probe)?;
-        let (probe, kv, output) = multihead(loader, &attention, &probe, (&q, &kv))?;
-        Ok(AttentionHead {
-            probe,
-            before: Some(norm(&format!("{at}.ln_k"), hidden)?),
-            kv,
-            output,
-            norm: norm(last, width)?,
-            ffn: None,
-            heads: parts.query_heads,
-        })
-    }
-
-    fn apply(&self, of: &States) -> Result<Tensor> {
-        let (images, width) = (of.offsets.len(), self.probe.shape()[1]);
-        let kv = match &self.before {
-            Some(norm) => self.kv.apply(&norm.apply(&of.states)?, Activation::None, None)?,
-            None => self.kv.apply(&of.states, Activation::None, None)?,
-        };
-        let queries = gather_rows(&self.probe, &vec![0; images])?;
-        let one_each = Offsets::from_lengths(kv.device(), &vec![1; images])?;
-        let how = Attention::new(self.heads, width / self.heads);
-        let at = |tensor, start| Heads { tensor, start };
-        let (k, v) = (at(&kv, 0), at(&kv, width));
-        let context = attention(at(&queries, 0), k, v, &one_each, &of.offsets, &how)?;
-        let x = self.output.apply(&context, Activation::None, None)?;
-        let normed = self.norm.apply(&x)?;
-        match &self.ffn {
-            Some((up, activation, down)) => {
-                down.apply(&up.apply(&normed, *activation, None)?, Activation::None, Some(&x))
-            }
-            None => Ok(normed),
-        }
-    }
-}
-
-/// What a torch `MultiheadAttention` makes of a query \[1, W\], its map of keys and values, one below the other, and its map
-/// of results; by its name, the matrix of queries, and that of keys and values.
-fn multihead(
-    loader: &Loader<'_>,
-    at: &str,
-    query: &Tensor,
-    (q, kv): (&[f32], &[f32]),
-) -> Result<(Tensor, Linear, Linear)> {
-    let (width, device) = (query.shape()[1], loader.device);
-    let bias = loader.weights.floats(&format!("{at}.in_proj_bias"), &[3 * width])?;
-    let linear = |values: &[f32], bias: &[f32]| -> Result<Linear> {
-        let shape = [bias.len(), values.len() / bias.len()];
-        let weight = Tensor::from_f32(device, loader.dtype, &shape, values)?;
-        Linear::new(&weight, Some(Tensor::from_slice(device, &[bias.len()], bias)?))
-    };
-    let query = linear(q, &bias[..width])?.apply(query, Activation::None, None)?;
-    let output = loader.linear(&format!("{at}.out_proj"), width, width, true)?;
-    Ok((query, linear(kv, &bias[width..])?, output))
 }

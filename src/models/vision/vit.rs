@@ -2,7 +2,8 @@
 
 use serde_json::{Map, Value};
 
-use super::family::{Family, Head, Layout, Parts, Size};
+use super::family::{Family, HeadNames, Layout, Parts, Size};
+use crate::models::catalog::Architecture;
 use crate::models::config::{activation, config, layers, only, read};
 use crate::models::layers::{Biases, Names, Shape};
 
@@ -24,6 +25,9 @@ config! {
     }
 }
 
+pub(super) const ARCHITECTURES: &[Architecture] =
+    &[Architecture::new("vit", "ViT", "ImageEncoder", "ViTModel")];
+
 pub(crate) const FAMILY: Family = Family { read: parts, layout: LAYOUT };
 
 pub(crate) const LAYOUT: Layout = Layout {
@@ -41,13 +45,14 @@ pub(crate) const LAYOUT: Layout = Layout {
         norms: ["layernorm_before", "layernorm_after"],
         up: &["intermediate.dense"],
         down: "output.dense",
+        qk_norms: None,
         scales: None,
         first_is_bare: false,
         cross: None,
     },
     last_norm: "layernorm",
     norms_all: true,
-    head: Head::Pooler("pooler.dense"),
+    head: HeadNames::Pooler("pooler.dense"),
 };
 
 pub(super) fn parts(json: &Map<String, Value>) -> Result<Parts, String> {

@@ -5,8 +5,8 @@ use std::f32::consts::LOG2_E;
 use std::sync::Arc;
 
 use super::Args;
-use crate::device::MatmulPrecision;
 use crate::device::cuda::{Binding, CudaDevice, CudaFacts};
+use crate::ops::precision::rounds_f32;
 use crate::template::{Spec, kernel};
 use crate::{DType, Error, Result, Tensor};
 
@@ -80,14 +80,15 @@ fn queries(facts: &CudaFacts, args: &Args<'_>, sizes: &[usize]) -> usize {
 }
 
 pub(super) fn attention(gpu: &Arc<CudaDevice>, args: &Args<'_>) -> Result<Tensor> {
-    match gpu.precision {
-        MatmulPrecision::Medium => on_tensor_cores(gpu, args, tile(&gpu.facts, args)),
-        _ if args.dtype != DType::F32 => {
-            let what = "attention of halves with precise products".into();
-            Err(Error::Unsupported { what, device: gpu.name().into() })
-        }
-        _ => with_fma(gpu, args, queries(&gpu.facts, args, &[64, 32, 16])),
+    match rounds_f32(gpu.precision) {
+        true => on_tensor_cores(gpu, args, tile(&gpu.facts, args)),
+        false => with_fma(gpu, args, queries(&gpu.facts, args, &[64, 32, 16])),
     }
+}
+
+/// Whether the kernel on tensor cores takes Q, K and V of bf16 as they are.
+pub(super) fn takes(gpu: &CudaDevice, args: &Args<'_>) -> bool {
+    args.dtype == DType::BF16 && rounds_f32(gpu.precision) && vector(args)
 }
 
 fn with_fma(gpu: &Arc<CudaDevice>, args: &Args<'_>, bq: usize) -> Result<Tensor> {
@@ -218,7 +219,7 @@ mod tests {
     use crate::device::Backend;
     use crate::device::required::required;
     use crate::ops::attention::{Attention, Heads, Mask, part};
-    use crate::{Device, DeviceOptions, Offsets};
+    use crate::{Device, DeviceOptions, MatmulPrecision, Offsets};
 
     fn data(n: usize, step: u32) -> Vec<f32> {
         let unit = |i: u32| (i.wrapping_mul(step) >> 8) as f32 / (1 << 23) as f32 - 1.0;

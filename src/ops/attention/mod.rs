@@ -23,7 +23,8 @@ use std::ops::Range;
 
 pub(crate) use weights::mean_weights;
 
-use super::{check_devices, matrix};
+use super::rows::converted;
+use super::{check_devices, check_float, check_out, matrix};
 use crate::device::Backend;
 use crate::{DType, Error, Offsets, Result, Tensor};
 
@@ -31,7 +32,7 @@ const OP: &str = "attention";
 /// The largest head dimension.
 const MAX_DIM: usize = 128;
 
-/// `heads * dim` adjacent columns of a row-major \[T, W\] f32 matrix: head `h` is columns
+/// `heads * dim` adjacent columns of a row-major \[T, W\] matrix of f32, f16 or bf16: head `h` is columns
 /// `start + h * dim .. start + (h + 1) * dim`. Queries, keys and values can so be three column ranges of one
 /// fused projection.
 #[derive(Clone, Copy, Debug)]
@@ -63,13 +64,24 @@ pub struct Attention<'a> {
     /// An additive bias by relative position, \[heads, 2 r - 1\] f32: query `i` and key `j`, counted within their
     /// sequence, get `bias[h, clamp(j - i, -(r - 1), r - 1) + r - 1]`. An entry of -∞ masks.
     pub bias: Option<&'a Tensor>,
+    /// The result's dtype, f32, f16 or bf16: what is f32 until then is rounded to it, to nearest even.
+    pub out: DType,
 }
 
 impl Attention<'_> {
-    /// Attention of so many heads to as many, scaled by `1 / sqrt(dim)`, without masks and bias.
+    /// Attention of so many heads to as many, scaled by `1 / sqrt(dim)`, without masks and bias, to f32.
     pub fn new(heads: usize, dim: usize) -> Self {
         let scale = 1.0 / (dim as f32).sqrt();
-        Attention { heads, kv_heads: heads, dim, scale, causal: false, window: None, bias: None }
+        Attention {
+            heads,
+            kv_heads: heads,
+            dim,
+            scale,
+            causal: false,
+            window: None,
+            bias: None,
+            out: DType::F32,
+        }
     }
 
     /// How many query heads share a key head.
@@ -89,7 +101,7 @@ pub(crate) struct Args<'a> {
     mask: Option<Mask>,
     /// `r` of the bias, or 0 without one.
     reach: usize,
-    /// Of Q, K, V and the result.
+    /// Of Q, K, V and what is written.
     #[cfg_attr(not(feature = "cuda"), allow(dead_code))]
     dtype: DType,
 }
@@ -140,7 +152,7 @@ pub(crate) struct Part<'a> {
 /// Softmax attention of each sequence's queries to its keys, for ragged sequences (Vaswani et al.,
 /// arXiv:1706.03762): with query rows `q_offsets.range(s)` and key and value rows `kv_offsets.range(s)`, for each
 /// head, `softmax(scale * Q Kᵀ + bias) V`. Self-attention passes the same offsets twice. `q` has `heads` heads, `k` and
-/// `v` have `kv_heads`.
+/// `v` have `kv_heads`; all are of one dtype.
 ///
 /// The softmax streams over tiles of keys (Milakov, Gimelshein, arXiv:1805.02867), so that no score matrix exists;
 /// arithmetic is in f32, but on a CUDA device that was opened with
@@ -149,11 +161,11 @@ pub(crate) struct Part<'a> {
 /// no key (an empty key sequence, all keys masked) gives zeros. A NaN in a query, or in a key or value that it sees,
 /// gives NaN; a key that the causal mask or the window hides has no influence whatever it holds.
 ///
-/// Gives \[`q_offsets.total()`, `heads * dim`\] f32; rows of the inputs beyond the offsets' totals are not read.
+/// Gives \[`q_offsets.total()`, `heads * dim`\] of the dtype [`Attention::out`]; rows of the inputs beyond the offsets' totals are not read.
 ///
 /// # Errors
 /// [`Error::Shape`] if shapes, dtypes or devices do not fit, [`Error::Argument`] if `heads` is 0, `kv_heads` is no divisor
-/// of it, `dim` is not within 1 to 128 or `scale` is not finite, [`Error::Unsupported`] if one sequence exceeds what a GPU
+/// of it, `dim` is not within 1 to 128, `scale` is not finite or `out` is no float, [`Error::Unsupported`] if one sequence exceeds what a GPU
 /// can bind.
 pub fn attention(
     q: Heads<'_>,
@@ -162,25 +174,6 @@ pub fn attention(
     q_offsets: &Offsets,
     kv_offsets: &Offsets,
     how: &Attention<'_>,
-) -> Result<Tensor> {
-    run([q, k, v], [q_offsets, kv_offsets], how, DType::F32)
-}
-
-/// As [`attention`], of bf16 to bf16: for CUDA and [`MatmulPrecision::Medium`](crate::MatmulPrecision::Medium), with the bits of
-/// f32 that are rounded before and behind it. Heads start at multiples of 8 elements.
-pub(crate) fn attention_of_halves(
-    qkv: [Heads<'_>; 3],
-    offsets: &Offsets,
-    how: &Attention<'_>,
-) -> Result<Tensor> {
-    run(qkv, [offsets, offsets], how, DType::BF16)
-}
-
-fn run(
-    [q, k, v]: [Heads<'_>; 3],
-    [q_offsets, kv_offsets]: [&Offsets; 2],
-    how: &Attention<'_>,
-    dtype: DType,
 ) -> Result<Tensor> {
     if how.heads == 0 {
         return Err(Error::argument("heads", "at least 1", "0"));
@@ -212,6 +205,9 @@ fn run(
             return Err(Error::shape(OP, expected, format!("{shape:?} of {dtype}")));
         }
     };
+    check_float(OP, "q", q.tensor)?;
+    check_out(how.out)?;
+    let dtype = q.tensor.dtype();
     let args = Args {
         q: part("q", q, dtype, how.heads, how.dim, q_offsets)?,
         k: part("k", k, dtype, how.kv_heads, how.dim, kv_offsets)?,
@@ -226,16 +222,48 @@ fn run(
     let mut all = vec![q.tensor, k.tensor, v.tensor, q_offsets.tensor(), kv_offsets.tensor()];
     all.extend(how.bias);
     check_devices(OP, &all)?;
-    match q.tensor.device().backend() {
+    if is_native(&args) {
+        return converted(run(&args)?, how.out);
+    }
+    let full = [q, k, v].map(|heads| heads.tensor.clone());
+    let [q, k, v] = match std::ptr::eq(q.tensor, k.tensor) && std::ptr::eq(q.tensor, v.tensor) {
+        true => {
+            let [one, ..] = full;
+            let one = converted(one, DType::F32)?;
+            [one.clone(), one.clone(), one]
+        }
+        false => {
+            let [q, k, v] = full.map(|tensor| converted(tensor, DType::F32));
+            [q?, k?, v?]
+        }
+    };
+    let args = Args {
+        q: Part { tensor: &q, ..args.q },
+        k: Part { tensor: &k, ..args.k },
+        v: Part { tensor: &v, ..args.v },
+        dtype: DType::F32,
+        ..args
+    };
+    converted(run(&args)?, how.out)
+}
+
+/// Whether a kernel takes Q, K and V of this dtype; all take f32. One that takes another writes it too.
+fn is_native(args: &Args<'_>) -> bool {
+    match args.q.tensor.device().backend() {
+        _ if args.dtype == DType::F32 => true,
         #[cfg(feature = "cuda")]
-        Backend::Cuda(gpu) => cuda::attention(gpu, &args),
-        _ if dtype != DType::F32 => Err(Error::Unsupported {
-            what: format!("attention of {dtype}"),
-            device: q.tensor.device().name(),
-        }),
-        Backend::Cpu(_) => cpu::attention(&args),
+        Backend::Cuda(gpu) => args.how.out == args.dtype && cuda::takes(gpu, args),
+        _ => false,
+    }
+}
+
+fn run(args: &Args<'_>) -> Result<Tensor> {
+    match args.q.tensor.device().backend() {
+        Backend::Cpu(_) => cpu::attention(args),
+        #[cfg(feature = "cuda")]
+        Backend::Cuda(gpu) => cuda::attention(gpu, args),
         #[cfg(feature = "wgpu")]
-        Backend::Wgpu(gpu) => wgpu::attention(gpu, &args),
+        Backend::Wgpu(gpu) => wgpu::attention(gpu, args),
     }
 }
 

@@ -5,22 +5,11 @@ use std::sync::Arc;
 
 use super::hopper::Way;
 use super::{Activation, Args};
+use crate::device::CudaFacts;
 use crate::device::cuda::{CudaDevice, GRID_YZ};
-use crate::device::{CudaFacts, MatmulPrecision};
+use crate::ops::precision::{Core, Product};
 use crate::template::{Spec, kernel};
 use crate::{DType, Error, Result, Tensor};
-
-/// What forms the products.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum Core {
-    /// Fused multiply-adds in f32.
-    Fma,
-    /// Matrix units, by the type of their operands.
-    BF16,
-    F16,
-    Tf32,
-}
 
 kernel! {
     pub(crate) FAMILY = "kernels/gemm.ptx";
@@ -40,9 +29,9 @@ kernel! {
         tn: u32 = [4, 8, 16, 32, 64],
         stages: u32 = [stages(core, a == b, bm)],
     }
-    where Product { core, parts }.exists(a, b, wide)
-        && Product { core, parts }.tiles().contains(&[bm, bn, tm, tn])
-        && (out == DType::F32 || core == Core::BF16 && b == DType::BF16 && a != DType::F16 && parts == 1);
+    where (core == Core::Fma && parts == 1 || wide && Product { core, parts }.exists(a, b))
+        && tiles(Product { core, parts }).contains(&[bm, bn, tm, tn])
+        && has_out(Product { core, parts }, b, out);
 
     params GemmParams {
         m: u32, n: u32, k: u32, scale: f32, activation: u32, has_bias: u32, has_residual: u32, repeat: u32,
@@ -56,51 +45,34 @@ const MMA_TILES: [Tile; 3] = [[128, 128, 64, 64], [64, 64, 32, 32], [16, 32, 16,
 /// Where a warp of 64 x 64 would not leave the registers for the operands' parts.
 const PARTS_TILES: [Tile; 3] = [[128, 128, 64, 32], [64, 64, 32, 32], [16, 32, 16, 16]];
 
-/// How products are formed.
-#[derive(Clone, Copy, PartialEq)]
-struct Product {
-    core: Core,
-    parts: u32,
+fn tiles(product: Product) -> [Tile; 3] {
+    match product.core {
+        Core::Fma => FMA_TILES,
+        Core::Tf32 => PARTS_TILES,
+        _ if product.parts > 1 => PARTS_TILES,
+        _ => MMA_TILES,
+    }
 }
 
-impl Product {
-    const FMA: Product = Product { core: Core::Fma, parts: 1 };
-
-    fn tiles(self) -> [Tile; 3] {
-        match self.core {
-            Core::Fma => FMA_TILES,
-            Core::Tf32 => PARTS_TILES,
-            _ if self.parts > 1 => PARTS_TILES,
-            _ => MMA_TILES,
-        }
+/// How a product is formed.
+fn choose(gpu: &CudaDevice, args: &Args<'_>) -> Product {
+    let [a, b] = [args.a, args.b].map(Tensor::dtype);
+    // Copies of 16 bytes need rows that are multiples of it.
+    match [a, b].iter().all(|t| (args.k * t.size()).is_multiple_of(16)) {
+        true => Product::choose(gpu.precision, a, b),
+        false => Product::FMA,
     }
+}
 
-    /// The fastest way that is as precise as asked for.
-    fn choose(precision: MatmulPrecision, a: DType, b: DType, k: usize) -> Product {
-        let on = |core, parts| Product { core, parts };
-        // Copies of 16 bytes need rows that are multiples of it.
-        if !(k * a.size()).is_multiple_of(16) || !(k * b.size()).is_multiple_of(16) {
-            return Product::FMA;
-        }
-        let core = |half| if half == DType::BF16 { Core::BF16 } else { Core::F16 };
-        match (a, b, precision) {
-            (DType::F32, DType::F32, MatmulPrecision::Highest) => Product::FMA,
-            (DType::F32, DType::F32, MatmulPrecision::High) => on(Core::Tf32, 1),
-            (DType::F32, DType::F32, MatmulPrecision::Medium) => on(Core::BF16, 1),
-            (DType::F32, half, MatmulPrecision::Medium) => on(core(half), 1),
-            // Three bf16 are an f32.
-            (DType::F32, DType::BF16, _) => on(Core::BF16, 3),
-            (a, b, _) if a == b => on(core(a), 1),
-            _ => Product::FMA,
-        }
-    }
+/// Whether the kernel of a product with a `b` writes such results; each writes f32.
+fn has_out(product: Product, b: DType, out: DType) -> bool {
+    let bf16 = Product { core: Core::BF16, parts: 1 };
+    out == DType::F32 || [b, out] == [DType::BF16; 2] && product == bf16
+}
 
-    /// Whether operands of these types are multiplied so at some precision; `wide` as in the spec.
-    fn exists(self, a: DType, b: DType, wide: bool) -> bool {
-        let all = [MatmulPrecision::Highest, MatmulPrecision::High, MatmulPrecision::Medium];
-        let chosen = |precision| Product::choose(precision, a, b, 64) == self;
-        self == Product::FMA || wide && all.into_iter().any(chosen)
-    }
+/// Whether the product's kernel writes `args.out`.
+pub(super) fn writes(gpu: &CudaDevice, args: &Args<'_>) -> bool {
+    has_out(choose(gpu, args), args.b.dtype(), args.out)
 }
 
 /// Tiles of operands in flight.
@@ -136,10 +108,10 @@ fn tile(facts: &CudaFacts, args: &Args<'_>, tiles: [Tile; 3]) -> Tile {
 }
 
 pub(super) fn gemm(gpu: &Arc<CudaDevice>, args: &Args<'_>) -> Result<Tensor> {
-    let product = Product::choose(gpu.precision, args.a.dtype(), args.b.dtype(), args.k);
+    let product = choose(gpu, args);
     match Way::choose(&gpu.facts, args) {
         Some(way) => way.run(gpu, args, product.core),
-        None => run(gpu, args, product, tile(&gpu.facts, args, product.tiles())),
+        None => run(gpu, args, product, tile(&gpu.facts, args, tiles(product))),
     }
 }
 
@@ -289,6 +261,7 @@ mod tests {
                     bias: Some(&bias_on),
                     activation: Activation::Relu,
                     residual: Some(&residual_on),
+                    ..Epilogue::default()
                 };
                 let shape = [batch, m, n];
                 let (out, repeat, epilogue) = (F32, batch * m, &epilogue);
@@ -305,8 +278,7 @@ mod tests {
                     shape: &shape,
                     out,
                 };
-                let results: Vec<Vec<f32>> = product
-                    .tiles()
+                let results: Vec<Vec<f32>> = tiles(product)
                     .iter()
                     .map(|tile| run(gpu, &args, product, *tile).unwrap().to_vec().unwrap())
                     .collect();
@@ -318,7 +290,7 @@ mod tests {
                     assert!(results[0] == result, "{what}: {way:?} differs");
                 }
                 if product.core == Core::BF16 && product.parts == 1 && db == BF16 {
-                    let tiles = product.tiles();
+                    let tiles = tiles(product);
                     for residual in [epilogue.residual, None] {
                         let epilogue = &Epilogue { residual, ..*epilogue };
                         let full = run(gpu, &Args { epilogue, ..args }, product, tiles[0]);

@@ -3,10 +3,11 @@
 
 use std::sync::Arc;
 
-use super::cuda::{Core, GemmParams, launch, params};
+use super::cuda::{GemmParams, launch, params};
 use super::{Activation, Args};
 use crate::device::CudaFacts;
 use crate::device::cuda::{Binding, CudaDevice, Tiles};
+use crate::ops::precision::Core;
 use crate::template::kernel;
 use crate::{DType, Result, Tensor};
 

@@ -13,7 +13,8 @@ mod pack;
 #[cfg(feature = "wgpu")]
 pub(crate) mod wgpu;
 
-use super::{check, check_devices, check_float};
+use super::rows::converted;
+use super::{check, check_devices, check_float, check_out};
 use crate::device::Backend;
 use crate::{DType, Device, Error, Result, Tensor};
 
@@ -64,11 +65,19 @@ pub struct Epilogue<'a> {
     pub activation: Activation,
     /// Added last, f32; shaped as the result, or \[M, N\], one for all of a batch \[B, M, N\].
     pub residual: Option<&'a Tensor>,
+    /// The result's dtype, f32, f16 or bf16: what is f32 until then is rounded to it, to nearest even. F32 by default.
+    pub out: DType,
 }
 
 impl Default for Epilogue<'_> {
     fn default() -> Self {
-        Epilogue { scale: 1.0, bias: None, activation: Activation::None, residual: None }
+        Epilogue {
+            scale: 1.0,
+            bias: None,
+            activation: Activation::None,
+            residual: None,
+            out: DType::F32,
+        }
     }
 }
 
@@ -154,6 +163,7 @@ struct Args<'a> {
     repeat: usize,
     /// The result's shape.
     shape: &'a [usize],
+    /// What is written: the dtype that was asked for, or f32, which is rounded afterwards.
     #[cfg_attr(not(feature = "cuda"), allow(dead_code))]
     out: DType,
 }
@@ -162,26 +172,16 @@ struct Args<'a> {
 ///
 /// `a` \[M, K\] and `b` \[N, K\], as linear layers store their weights, give \[M, N\]. With `a` \[B, M, K\],
 /// `b` is \[B, N, K\], or \[N, K\] shared by all, and the result is \[B, M, N\]. `a` and `b` are f32, f16 or bf16
-/// each; the result is f32. With K = 0 the product is zero. A `b` that many products share may be [`Packed`].
+/// each; the result is of the dtype [`Epilogue::out`]. With K = 0 the product is zero. A `b` that many products share may be [`Packed`].
 ///
 /// Each element is one chain of additions over k in f32, fused with the multiplications where the device can:
 /// a row's bits depend neither on M nor on the rows beside it.
 ///
 /// # Errors
-/// [`Error::Shape`] if shapes, dtypes or devices do not fit.
+/// [`Error::Shape`] if shapes, dtypes or devices do not fit, [`Error::Argument`] if `out` is no float.
 pub fn gemm<'b>(a: &Tensor, b: impl Into<Matrix<'b>>, epilogue: &Epilogue<'_>) -> Result<Tensor> {
-    gemm_to(a, b.into(), epilogue, DType::F32)
-}
-
-/// As [`gemm`], with the result rounded to `out`, f32 or bf16. The latter is for CUDA and operands that enter as bf16.
-pub(crate) fn gemm_to(
-    a: &Tensor,
-    b: Matrix<'_>,
-    epilogue: &Epilogue<'_>,
-    out: DType,
-) -> Result<Tensor> {
     const OP: &str = "gemm";
-    let Matrix { shape: of_b, stored: b, packed } = b;
+    let Matrix { shape: of_b, stored: b, packed } = b.into();
     let unfit = || {
         Error::shape(
             OP,
@@ -204,6 +204,7 @@ pub(crate) fn gemm_to(
     }
     check_float(OP, "a", a)?;
     check_float(OP, "b", b)?;
+    check_out(epilogue.out)?;
     if let Some(bias) = epilogue.bias {
         check(OP, "bias", bias, DType::F32, &[n])?;
     }
@@ -218,15 +219,17 @@ pub(crate) fn gemm_to(
         Some(residual) if residual.shape().len() < shape.len() => shape[1],
         _ => batch * m,
     };
+    let out = epilogue.out;
     let args = Args { a, b, packed, epilogue, batch, m, n, k, repeat, shape: &shape, out };
-    match a.device().backend() {
+    let full = Args { out: DType::F32, ..args };
+    let y = match a.device().backend() {
         #[cfg(feature = "cuda")]
-        Backend::Cuda(gpu) => cuda::gemm(gpu, &args),
-        _ if out != DType::F32 => {
-            Err(Error::Unsupported { what: format!("gemm to {out}"), device: a.device().name() })
-        }
-        Backend::Cpu(cpu) => cpu::gemm(cpu, &args),
+        Backend::Cuda(gpu) if cuda::writes(gpu, &args) => cuda::gemm(gpu, &args),
+        #[cfg(feature = "cuda")]
+        Backend::Cuda(gpu) => cuda::gemm(gpu, &full),
+        Backend::Cpu(cpu) => cpu::gemm(cpu, &full),
         #[cfg(feature = "wgpu")]
-        Backend::Wgpu(gpu) => wgpu::gemm(gpu, &args),
-    }
+        Backend::Wgpu(gpu) => wgpu::gemm(gpu, &full),
+    }?;
+    converted(y, out)
 }

@@ -268,6 +268,7 @@ mod tests {
                     bias: Some(&bias),
                     activation: Activation::GeluTanh,
                     residual: Some(&residual),
+                    ..Default::default()
                 };
                 let args = Args {
                     a: &a,

@@ -47,23 +47,17 @@ pub(crate) fn shape(width: usize) -> (usize, usize) {
     (0, 8)
 }
 
-pub(super) fn norm(gpu: &Arc<CudaDevice>, args: &Args<'_>) -> Result<Tensor> {
-    let y = Tensor::cuda_uninit(args.x.device(), DType::F32, args.x.shape())?;
-    launch(gpu, args, Some(&y), None)?;
-    Ok(y)
-}
-
-/// The result as bf16, behind itself as f32 where that is wanted too.
-pub(super) fn halved(
-    gpu: &Arc<CudaDevice>,
-    args: &Args<'_>,
-    full: bool,
-) -> Result<(Option<Tensor>, Tensor)> {
-    let made = |dtype| Tensor::cuda_uninit(args.x.device(), dtype, args.x.shape());
-    let full = full.then(|| made(DType::F32)).transpose()?;
-    let half = made(DType::BF16)?;
-    launch(gpu, args, full.as_ref(), Some(&half))?;
-    Ok((full, half))
+/// The result as f32 or bf16 or both in one launch, where the kernel can and `outs` have them; else as f32.
+pub(super) fn norm(gpu: &Arc<CudaDevice>, args: &Args<'_>, outs: &[DType]) -> Result<Vec<Tensor>> {
+    let rounds = args.x.dtype() == DType::F32 && args.residual.is_none() && args.kind != Kind::L2;
+    let half = rounds && outs.contains(&DType::BF16);
+    let full = !half || outs.iter().any(|&out| out != DType::BF16);
+    let made = |wanted: bool, dtype| {
+        wanted.then(|| Tensor::cuda_uninit(args.x.device(), dtype, args.x.shape())).transpose()
+    };
+    let (full, half) = (made(full, DType::F32)?, made(half, DType::BF16)?);
+    launch(gpu, args, full.as_ref(), half.as_ref())?;
+    Ok([full, half].into_iter().flatten().collect())
 }
 
 fn launch(

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::{Flag, Kind, Part, Reduced, ends};
 use crate::device::cuda::{Binding, CudaDevice};
 use crate::ops::length::PLAIN;
+use crate::ops::precision::{Core, Product};
 use crate::template::kernel;
 use crate::{DType, Result, Tensor};
 
@@ -126,23 +127,6 @@ pub(super) fn divided(gpu: &Arc<CudaDevice>, rows: &Tensor, powers: &Tensor) -> 
     Ok(to)
 }
 
-/// How queries enter tensor cores.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Core {
-    BF16,
-    F16,
-    Tf32,
-}
-
-/// Numbers of a type that stand for one f32.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Parts {
-    pub(crate) core: Core,
-    /// 1, or 3 of bf16.
-    pub(crate) count: u32,
-}
-
 kernel! {
     pub(crate) MEASURE = "kernels/rows_measure.ptx";
 
@@ -194,35 +178,38 @@ pub(super) fn measured(
     Ok((numbers, unusual.map_or_else(|| Flag::of(rows.dtype(), &flag), Flag::known)))
 }
 
-/// Reduced rows, and as tensor cores take them: \[parts, n, D\]. A row with a NaN is zeros there.
+/// Reduced rows, and where tensor cores form the `product`, as they take them: \[parts, n, D\]. A row with a NaN is zeros there.
 pub(crate) fn reduced(
     gpu: &Arc<CudaDevice>,
     tensor: &Tensor,
     rows: Range<usize>,
     kind: Kind,
     plain: &RangeInclusive<i32>,
-    parts: Option<Parts>,
+    product: Product,
 ) -> Result<(Reduced, Option<Tensor>)> {
     let (device, t, n, dim) = (tensor.device(), tensor.dtype(), rows.len(), tensor.shape()[1]);
     let reduced = Reduced {
         data: Tensor::cuda_uninit(device, DType::F32, &[n, dim])?,
         scale: Tensor::cuda_uninit(device, DType::F32, &[n])?,
     };
-    let (core, dtype, count) = match parts {
-        None => ("none", DType::F32, 1),
-        Some(Parts { core: Core::BF16, count }) => ("bf16", DType::BF16, count),
-        Some(Parts { core: Core::F16, count }) => ("f16", DType::F16, count),
-        Some(Parts { core: Core::Tf32, count }) => ("tf32", DType::F32, count),
+    let (core, dtype) = match product.core {
+        Core::Fma => ("none", DType::F32),
+        Core::BF16 => ("bf16", DType::BF16),
+        Core::F16 => ("f16", DType::F16),
+        Core::Tf32 => ("tf32", DType::F32),
     };
-    let entering = match parts {
-        None => None,
-        Some(_) => Some(Tensor::cuda_uninit(device, dtype, &[count as usize, n, dim])?),
+    let entering = match product.is_tensor() {
+        false => None,
+        true => {
+            let shape = [product.parts as usize, n, dim];
+            Some(Tensor::cuda_uninit(device, dtype, &shape)?)
+        }
     };
     let start = (rows.start * dim * t.size()) as u64;
     let mut bindings =
         vec![tensor.cuda().at_byte(start), reduced.data.cuda().into(), reduced.scale.cuda().into()];
     bindings.extend(entering.as_ref().map(|parts| Binding::from(parts.cuda())));
-    let spec = MeasureSpec { t, kind, data: true, core, parts: count };
+    let spec = MeasureSpec { t, kind, data: true, core, parts: product.parts };
     measure(gpu, spec, &bindings, [n, dim], plain)?;
     Ok((reduced, entering))
 }

@@ -20,6 +20,8 @@ pub(crate) use chunked::{Beside, Chunk, Rows};
 pub(crate) use flag::Flag;
 
 use crate::device::Backend;
+#[cfg(feature = "cuda")]
+use crate::ops::precision::Product;
 use crate::{DType, Result, Tensor};
 
 /// Some rows of a tensor.
@@ -34,6 +36,19 @@ pub(crate) fn joined(dtype: DType, width: usize, parts: &[Part<'_>]) -> Result<T
         Backend::Cuda(gpu) => cuda::joined(gpu, dtype, width, parts),
         #[cfg(feature = "wgpu")]
         Backend::Wgpu(gpu) => wgpu::joined(gpu, dtype, width, parts),
+    }
+}
+
+/// A tensor of floats as `dtype`, rounded to nearest even: itself where it is that already.
+pub(crate) fn converted(tensor: Tensor, dtype: DType) -> Result<Tensor> {
+    match tensor.shape().last() {
+        _ if tensor.dtype() == dtype => Ok(tensor),
+        Some(&width) if !tensor.is_empty() => {
+            let rows = tensor.len() / width;
+            let matrix = tensor.reshape(&[rows, width])?;
+            joined(dtype, width, &[(&matrix, 0..rows)])?.reshape(tensor.shape())
+        }
+        _ => Tensor::zeros(tensor.device(), dtype, tensor.shape()),
     }
 }
 
@@ -122,7 +137,7 @@ pub(crate) fn reduced(
     match tensor.device().backend() {
         Backend::Cpu(_) => cpu::reduced(tensor, rows, kind, plain),
         #[cfg(feature = "cuda")]
-        Backend::Cuda(gpu) => Ok(cuda::reduced(gpu, tensor, rows, kind, plain, None)?.0),
+        Backend::Cuda(gpu) => Ok(cuda::reduced(gpu, tensor, rows, kind, plain, Product::FMA)?.0),
         #[cfg(feature = "wgpu")]
         Backend::Wgpu(gpu) => wgpu::reduced(gpu, tensor, rows, kind, plain),
     }

@@ -212,8 +212,9 @@ fn queries_are_prepared_as_on_the_cpu() {
 mod parts {
     use half::{bf16, f16};
 
-    use super::super::cuda::{Core, Parts, reduced};
+    use super::super::cuda::reduced;
     use super::*;
+    use crate::ops::precision::{Core, Product};
 
     /// `x`, or the nearest within `most` of 0 if it is finite, so that rounding does not make it infinite.
     fn within(x: f32, most: f32) -> f32 {
@@ -276,7 +277,7 @@ mod parts {
         ];
         for (core, parts, enters) in cases {
             for kind in [Kind::Power, Kind::Length] {
-                let how = Some(Parts { core, count: parts });
+                let how = Product { core, parts };
                 let (reduced, entering) =
                     reduced(cuda, &queries, 1..count, kind, &PLAIN, how).unwrap();
                 let data = reduced.data.to_vec::<f32>().unwrap();

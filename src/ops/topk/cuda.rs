@@ -8,8 +8,9 @@ use super::prepare::{kind, plain};
 use super::{Args, Metric};
 use crate::device::MatmulPrecision;
 use crate::device::cuda::{Binding, CudaDevice};
+use crate::ops::precision::{Core, Product};
 use crate::ops::rows::Reduced;
-use crate::ops::rows::cuda::{Core, Parts, reduced};
+use crate::ops::rows::cuda::reduced;
 use crate::ops::select::cuda::{self, Inputs, ScanParams};
 use crate::ops::select::{Best, FUSED_K};
 use crate::template::kernel;
@@ -47,16 +48,7 @@ kernel! {
     params ScanParams;
 }
 
-/// The type of the corpus, of what is multiplied and how many of these a query's value is, in every combination.
-const PRODUCTS: [(DType, Core, u32); 5] = [
-    (DType::BF16, Core::BF16, 3),
-    (DType::BF16, Core::BF16, 1),
-    (DType::F16, Core::F16, 1),
-    (DType::F32, Core::Tf32, 1),
-    (DType::F32, Core::BF16, 1),
-];
-
-/// The same of rows of a tile of queries, queries, entries and keys.
+/// The same on tensor cores: rows of a tile of queries, those that are queries, entries and keys.
 const TENSOR_TILES: [(u32, u32, u32, bool); 6] = [
     (16, 16, 128, false),
     (16, 16, 256, false),
@@ -84,37 +76,27 @@ kernel! {
         /// Whether keys are stored instead of lists.
         keys: bool,
     }
-    where PRODUCTS.contains(&(t, core, parts)) && TENSOR_TILES.contains(&(bm, qt, cap, keys));
+    where [DType::F32, t].iter().any(|&queries| Product { core, parts }.exists(queries, t))
+        && TENSOR_TILES.contains(&(bm, qt, cap, keys));
 
     params ScanParams;
 }
 
-/// How queries enter tensor cores: the fastest way that is as precise as asked for; none where fused multiply-adds are. It
-/// depends on nothing that differs between the queries of a batch.
+/// How scores are formed. It depends on nothing that differs between the queries of a batch.
 fn product(
     precision: MatmulPrecision,
     queries: DType,
     t: DType,
     metric: Metric,
     dim: usize,
-) -> Option<Parts> {
+) -> Product {
     // The matrix form of a distance cancels; copies of 16 bytes need rows that are multiples of it, in both types.
     if metric == Metric::L2 || !dim.is_multiple_of(8) {
-        return None;
+        return Product::FMA;
     }
-    let (core, count) = match (queries, t, precision) {
-        // Nothing is rounded; the bits are those of three parts, of which two are 0.
-        (DType::BF16, DType::BF16, _) => (Core::BF16, 1),
-        (DType::F16, DType::F16, _) => (Core::F16, 1),
-        (_, DType::BF16, MatmulPrecision::Medium) => (Core::BF16, 1),
-        // Three bf16 are an f32.
-        (_, DType::BF16, _) => (Core::BF16, 3),
-        (_, DType::F16, MatmulPrecision::Medium) => (Core::F16, 1),
-        (_, DType::F32, MatmulPrecision::High) => (Core::Tf32, 1),
-        (_, DType::F32, MatmulPrecision::Medium) => (Core::BF16, 1),
-        _ => return None,
-    };
-    Some(Parts { core, count })
+    // Queries of another type than the corpus's are made f32. Those of its type are not rounded; in bf16 the bits are those of three
+    // parts, of which two are 0.
+    Product::choose(precision, if queries == t { t } else { DType::F32 }, t)
 }
 
 /// A kernel that scores and selects.
@@ -129,7 +111,8 @@ impl Scan {
         let (t, metric, dim) = (args.corpus.dtype(), args.metric, args.corpus.dim());
         let keys = k > FUSED_K;
         let has_room = gpu.facts.shared_per_block >= LARGE_TENSOR_SHARED;
-        if let Some(parts) = product(gpu.precision, args.queries.dtype(), t, metric, dim) {
+        let product = product(gpu.precision, args.queries.dtype(), t, metric, dim);
+        if product.is_tensor() {
             let tile = match k {
                 _ if keys => [64, 64, 64],
                 0..=SMALL_TENSOR_K if count > 16 => [64, 64, 64],
@@ -138,7 +121,7 @@ impl Scan {
                 65..=128 => [16, 16, 256],
                 _ => [16, 8, 512],
             };
-            return Scan::tensor(parts, t, metric, tile, keys);
+            return Scan::tensor(product, t, metric, tile, keys);
         }
         let (qt, cap) = match count {
             _ if keys => (32, 128),
@@ -152,13 +135,13 @@ impl Scan {
     }
 
     fn tensor(
-        Parts { core, count }: Parts,
+        Product { core, parts }: Product,
         t: DType,
         metric: Metric,
         [bm, qt, cap]: [u32; 3],
         keys: bool,
     ) -> Scan {
-        Scan::Tensor(TensorSpec { t, core, parts: count, metric, bm, qt, cap, keys })
+        Scan::Tensor(TensorSpec { t, core, parts, metric, bm, qt, cap, keys })
     }
 }
 
@@ -209,12 +192,12 @@ impl<'a> Prepared<'a> {
         queries: Range<usize>,
         scan: Scan,
     ) -> Result<Self> {
-        let parts = match scan {
-            Scan::Fma(_) => None,
-            Scan::Tensor(TensorSpec { core, parts, .. }) => Some(Parts { core, count: parts }),
+        let product = match scan {
+            Scan::Fma(_) => Product::FMA,
+            Scan::Tensor(TensorSpec { core, parts, .. }) => Product { core, parts },
         };
         let (kind, plain) = (kind(args.metric), plain(args.corpus.dtype()));
-        let (reduced, parts) = reduced(gpu, args.queries, queries, kind, plain, parts)?;
+        let (reduced, parts) = reduced(gpu, args.queries, queries, kind, plain, product)?;
         Ok(Prepared { gpu, args, reduced, parts, scan })
     }
 
@@ -307,7 +290,7 @@ mod tests {
         let opened = Device::cuda_with(0, DeviceOptions::default());
         let Some(device) = required("cuda", opened) else { return };
         let Backend::Cuda(gpu) = device.backend() else { unreachable!() };
-        let on = |core, count| Parts { core, count };
+        let on = |core, parts| Product { core, parts };
         // The last number: the rounding of operands as they enter.
         let products = [
             (on(Core::BF16, 3), DType::BF16, 0.0),
