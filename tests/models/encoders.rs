@@ -13,7 +13,7 @@ use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
 use serde_json::Value;
 
-use crate::common::{device, golden, main_devices, weights};
+use crate::common::{assert_bits, device, golden, main_devices, weights};
 use crate::transformers::{assert_within, cosine};
 
 /// Absolute, on values of the order of 1.
@@ -104,7 +104,7 @@ fn text_encoders_match_transformers() {
             assert_within(TOLERANCE, &name, &got.tokens, &want);
             let alone: Vec<f32> =
                 golden.texts().iter().flat_map(|t| model.embed(&[t]).unwrap()).collect();
-            assert_eq!(alone, got.embeddings, "{name}: alone and in a batch");
+            assert_bits(&format!("{name}: alone and in a batch"), &alone, &got.embeddings);
             for dtype in [DType::F16, DType::BF16] {
                 let model = TextEncoder::load(golden.path(), d, dtype).unwrap();
                 let half = model.embed(&golden.texts()).unwrap();
@@ -172,7 +172,8 @@ fn given_embeddings_take_the_place_of_words() {
         assert_within(TOLERANCE, device, &got.tokens, &golden.data::<f32>("hidden"));
         let with_plain =
             model.embed_inputs(&[plain.clone(), mixed.clone(), alone.clone()], &options).unwrap();
-        assert_eq!(with_plain.tokens[6 * 32..], got.tokens, "{device}: beside another text");
+        let what = format!("{device}: beside another text");
+        assert_bits(&what, &with_plain.tokens[6 * 32..], &got.tokens);
         for (wrong, word) in [
             (TextInput::default(), "0 in text 0"),
             (TextInput { ids: vec![50], given: Vec::new() }, "50"),
@@ -268,7 +269,8 @@ fn image_encoders_match_transformers() {
                 let alone = images.iter().flat_map(|image| {
                     model.embed(std::slice::from_ref(image), &options).unwrap().values
                 });
-                assert_eq!(alone.collect::<Vec<f32>>(), pooled, "{name}: alone and in a batch");
+                let what = format!("{name}: alone and in a batch");
+                assert_bits(&what, &alone.collect::<Vec<f32>>(), &pooled);
                 for dtype in [DType::F16, DType::BF16] {
                     let model = ImageEncoder::load(golden.path(), d, dtype).unwrap();
                     let half = model.embed(&images, &options).unwrap();
@@ -308,7 +310,7 @@ fn encoders_on_tensor_cores_keep_the_direction() {
         let least = least_cosine(&got, &full.embed(&texts).unwrap(), model.dim());
         assert!(least > 0.999, "{}: cosine {least}", golden.name);
         let alone: Vec<f32> = texts.iter().flat_map(|t| model.embed(&[t]).unwrap()).collect();
-        assert_eq!(alone, got, "{}: alone and in a batch", golden.name);
+        assert_bits(&format!("{}: alone and in a batch", golden.name), &alone, &got);
     }
     for golden in Golden::all("image") {
         let sizes: Vec<[usize; 2]> = serde_json::from_value(golden.info["sizes"].clone()).unwrap();
@@ -323,7 +325,7 @@ fn encoders_on_tensor_cores_keep_the_direction() {
             assert!(least > 0.999, "{name}: cosine {least}");
             let alone: Vec<f32> =
                 images.iter().flat_map(|image| embed(std::slice::from_ref(image))).collect();
-            assert_eq!(alone, got, "{name}: alone and in a batch");
+            assert_bits(&format!("{name}: alone and in a batch"), &alone, &got);
         }
     }
 }
@@ -476,7 +478,7 @@ fn image_cross_encoders_match_transformers() {
             let n = labels.len();
             let picked: Vec<f32> =
                 few.iter().flat_map(|&(t, i)| got[n * (3 * t + i)..][..n].to_vec()).collect();
-            assert_eq!(some, picked, "{name}: in another batch");
+            assert_bits(&format!("{name}: in another batch"), &some, &picked);
             assert!(model.score(&texts, &encoded, &[]).unwrap().is_empty());
             let none: [&str; 0] = [];
             assert!(model.score(&none, &encoded, &[]).unwrap().is_empty());
@@ -608,7 +610,11 @@ fn lxmert_matches_transformers() {
                 for batch_tokens in [1, 60] {
                     let options = EmbedOptions { batch_tokens, ..options };
                     let some = model.score_with(&texts, &images, &pairs, &options).unwrap();
-                    assert_eq!(some, got, "{name}: in batches of {batch_tokens} tokens");
+                    assert_bits(
+                        &format!("{name}: in batches of {batch_tokens} tokens"),
+                        &some,
+                        &got,
+                    );
                 }
                 let few = [(3, 1), (0, 2), (3, 1), (2, 2)];
                 let picked: Vec<f32> = few
@@ -691,7 +697,8 @@ fn lxmert_refuses_what_does_not_fit() {
     // What is not finite stays with its pair.
     let nan = Regions { features: vec![f32::NAN; 20], boxes: vec![0.5; 4] };
     let got = model.score(&["a"], &[nan, good.clone()], &[(0, 0), (0, 1)]).unwrap();
-    assert_eq!(got[2..], model.score(&["a"], &[good], &[(0, 0)]).unwrap());
+    let alone = model.score(&["a"], &[good], &[(0, 0)]).unwrap();
+    assert_bits("beside a pair of NaN", &got[2..], &alone);
     assert!(got[..2].iter().all(|v| v.is_nan()), "{got:?}");
 
     for tensor in [

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::common::{golden_copy, weights};
+use crate::common::{assert_bits, golden_copy, weights};
 use nearkin::models::{CrossEncoder, EmbedOptions, Kind, SparseEncoder, TextEncoder, TokenEncoder};
 use nearkin::{DType, Device, Error};
 use serde_json::{Value, json};
@@ -64,11 +64,12 @@ fn old_layouts_of_sentence_transformers_are_text_encoders() {
             }
             assert_eq!(Kind::of(folder.path()).unwrap(), Kind::Text, "{place} {top:?}");
             let encoder = TextEncoder::load(folder.path(), &cpu, DType::F32).unwrap();
-            assert!(encoder.embed(&TEXTS).unwrap() == want, "{place} {top:?}");
+            let what = format!("{place} {top:?}");
+            assert_bits(&what, &encoder.embed(&TEXTS).unwrap(), &want);
             assert!(!TokenEncoder::is_made_for(folder.path()).unwrap());
             let tokens = TokenEncoder::load(folder.path(), &cpu, DType::F32).unwrap();
             let got = tokens.encode_documents_with(&TEXTS, &EmbedOptions::default()).unwrap();
-            assert!(got.values == want_tokens.values, "{place} {top:?}");
+            assert_bits(&what, &got.values, &want_tokens.values);
         }
     }
 }
@@ -89,7 +90,7 @@ fn other_encoders_are_found_below_their_folder_too() {
         let folder = golden_copy("bert-cross");
         move_transformer(folder.path(), place, &[("Transformer", "{}")]);
         let model = CrossEncoder::load(folder.path(), &cpu, DType::F32).unwrap();
-        assert!(model.score(&pairs).unwrap() == want, "{place}");
+        assert_bits(place, &model.score(&pairs).unwrap(), &want);
 
         let folder = weights::folder("bert-splade");
         let modules = [("MLMTransformer", "{}"), ("SpladePooling", "1_SpladePooling")];
@@ -105,7 +106,7 @@ fn other_encoders_are_found_below_their_folder_too() {
         assert_eq!(Kind::of(folder.path()).unwrap(), Kind::Tokens);
         let model = TokenEncoder::load(folder.path(), &cpu, DType::F32).unwrap();
         let got = model.encode_queries_with(&TEXTS, &EmbedOptions::default()).unwrap();
-        assert!(got.values == want_late.values, "{place}");
+        assert_bits(place, &got.values, &want_late.values);
     }
 }
 

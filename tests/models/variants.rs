@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use crate::common::{golden, golden_copy, main_devices};
+use crate::common::{assert_bits, golden, golden_copy, main_devices};
 use crate::transformers::assert_within;
 use nearkin::models::{
     CrossEncoder, EmbedOptions, Kind, Prompt, TextEncoder, TokenEncoder, TokenVectors,
@@ -111,7 +111,7 @@ fn prompts_of_texts_match_sentence_transformers() {
                 let want: Vec<f32> = variants.data(&format!("{name}.{i}"));
                 assert_within(TOLERANCE, &what, &got.values, &want);
                 let both = model.embed_tokens(&texts, &options).unwrap();
-                assert_eq!(both.embeddings, got.values, "{what}: embed_tokens");
+                assert_bits(&format!("{what}: embed_tokens"), &both.embeddings, &got.values);
                 assert_eq!(both.ids.len(), got.tokens, "{what}");
             }
         }
@@ -154,7 +154,9 @@ fn token_encoders_match_sentence_transformers() {
                 assert_within(TOLERANCE, &what, &got.values, &vectors);
                 // The prompt for queries and for documents is the default.
                 if prompt(call) == Prompt::Query || prompt(call) == Prompt::Document {
-                    assert_eq!(encode(&model, &texts, call, Prompt::Default).unwrap(), got);
+                    let default = encode(&model, &texts, call, Prompt::Default).unwrap();
+                    assert_eq!(default, got);
+                    assert_bits(&what, &default.values, &got.values);
                 }
             }
         }
@@ -179,7 +181,8 @@ fn a_prompt_is_a_part_of_the_text() {
     let model = TextEncoder::load(&golden("bert"), &cpu, DType::F32).unwrap();
     let options = with(Prompt::Text("The quick "));
     let got = model.embed_with(&["brown fox"], &options).unwrap();
-    assert_eq!(got.values, model.embed(&["The quick brown fox"]).unwrap());
+    let whole = model.embed(&["The quick brown fox"]).unwrap();
+    assert_bits("a prompt before a text", &got.values, &whole);
     let error = model.embed_with(&["fox"], &with(Prompt::Named("query "))).unwrap_err();
     assert!(matches!(error, Error::Argument { what: "prompt", .. }), "{error}");
     let error = error.to_string();
@@ -189,7 +192,7 @@ fn a_prompt_is_a_part_of_the_text() {
     // Every text of every window has it.
     let texts = vec!["brown fox"; 3];
     let many = model.embed_with(&texts, &options).unwrap();
-    assert_eq!(many.values, got.values.repeat(3));
+    assert_bits("three texts", &many.values, &got.values.repeat(3));
     // PyLate puts its marker before the prompt, also where the file writes it into the prompt.
     let folder = golden_copy("colbert-pylate");
     edit(&folder.path().join(SETTINGS), |keys| {

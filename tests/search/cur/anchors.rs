@@ -3,7 +3,6 @@
 use nearkin::Device;
 use nearkin::search::cur::*;
 
-use super::uniform;
 use crate::common::{Rng, devices};
 
 #[test]

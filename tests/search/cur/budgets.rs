@@ -7,7 +7,7 @@ use nearkin::search::cur::*;
 use nearkin::{Device, Error, Result};
 use proptest::prelude::*;
 
-use super::{ask, counting, items, matrix, scores, uniform};
+use super::{ask, counting, matrix, scores, uniform};
 use crate::common::Rng;
 
 proptest! {

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use nearkin::Error;
 use nearkin::search::cur::*;
 
-use super::{counting, items, matrix, scores};
+use super::{counting, matrix, scores};
 use crate::common::Rng;
 
 #[test]

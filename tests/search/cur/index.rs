@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use nearkin::search::cur::*;
 use nearkin::{DType, Error};
 
-use super::{FORMS, ask, exact, items, matrix, recall, scores, uniform};
+use super::{FORMS, ask, exact, matrix, recall, scores, uniform};
 use crate::common::{Rng, devices, main_devices};
 
 #[test]

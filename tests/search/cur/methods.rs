@@ -5,8 +5,8 @@ use nearkin::ops::maxsim::{MaxSim, Tokens};
 use nearkin::search::cur::*;
 use nearkin::{DType, Device, Error, Offsets, Tensor};
 
-use super::{ask, exact, items, matrix, recall, scores, uniform};
-use crate::common::{Rng, devices, main_devices};
+use super::{ask, exact, items, matrix, scores, uniform};
+use crate::common::{Rng, main_devices};
 
 #[test]
 fn all_methods_are_measured_on_the_same_scores() {

@@ -3,7 +3,7 @@
 use nearkin::Device;
 use nearkin::search::cur::*;
 
-use super::{exact, items, matrix, recall, scores};
+use super::{exact, matrix, recall, scores};
 use crate::common::{Rng, devices, main_devices};
 
 #[test]
