@@ -1,9 +1,9 @@
-//! Rows through `kernels/rows.ptx` and `kernels/rows_measure.ptx`; what keeps type and order is copied by the driver.
+//! Rows through `kernels/rows.ptx`, `kernels/rows_int8.ptx` and `kernels/rows_measure.ptx`; what keeps type and order is copied by the driver.
 
 use std::ops::{Range, RangeInclusive};
 use std::sync::Arc;
 
-use super::{Flag, Kind, Part, Reduced, ends};
+use super::{Flag, Int8, Kind, Part, Reduced, ends};
 use crate::device::cuda::{Binding, CudaDevice};
 use crate::ops::length::PLAIN;
 use crate::template::{Family, Spec, keys, params};
@@ -79,13 +79,74 @@ pub(super) fn joined(
     Ok(to)
 }
 
-pub(super) fn unpacked(gpu: &Arc<CudaDevice>, bytes: &Tensor, width: usize) -> Result<Tensor> {
+pub(super) fn unpacked(
+    gpu: &Arc<CudaDevice>,
+    bytes: &Tensor,
+    width: usize,
+    scales: Option<&Tensor>,
+) -> Result<Tensor> {
     let rows = bytes.shape()[0];
     let to = Tensor::cuda_uninit(bytes.device(), DType::F32, &[rows, width])?;
-    let spec = RowsSpec { from: "i8", to: "f32", indexed: false, scaled: false, vector: false };
+    let scaled = scales.is_some();
+    let spec = RowsSpec { from: "i8", to: "f32", indexed: false, scaled, vector: false };
     let params = RowsParams { rows: rows as u32, width: width as u32, ..Default::default() };
-    launch(gpu, spec, &[bytes.cuda().into(), to.cuda().into()], params, rows * width)?;
+    let mut bindings = vec![Binding::from(bytes.cuda())];
+    bindings.extend(scales.map(|scales| Binding::from(scales.cuda())));
+    bindings.push(to.cuda().into());
+    launch(gpu, spec, &bindings, params, rows * width)?;
     Ok(to)
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+struct Int8Spec {
+    t: DType,
+}
+
+impl Spec for Int8Spec {
+    const FAMILY: &'static str = "rows_int8";
+}
+
+params! {
+    struct Int8Params { rows: u32, dim: u32 }
+}
+
+pub(crate) const INT8: Family = Family {
+    name: Int8Spec::FAMILY,
+    spec_keys: || keys(Int8Spec { t: DType::F32 }),
+    params: Int8Params::MEMBERS,
+    params_size: size_of::<Int8Params>(),
+};
+
+/// Rows of a block that makes bytes.
+const QUANTIZED: usize = 4;
+
+pub(super) fn quantized(
+    gpu: &Arc<CudaDevice>,
+    tensor: &Tensor,
+    rows: Range<usize>,
+) -> Result<Int8> {
+    let (device, n, dim) = (tensor.device(), rows.len(), tensor.shape()[1]);
+    let words = Tensor::cuda_uninit(device, DType::U32, &[n, dim.div_ceil(4)])?;
+    let scales = Tensor::cuda_uninit(device, DType::F32, &[n])?;
+    let start = (rows.start * dim * tensor.dtype().size()) as u64;
+    let bindings = [tensor.cuda().at_byte(start), words.cuda().into(), scales.cuda().into()];
+    let layout = (Int8Params::MEMBERS, size_of::<Int8Params>());
+    let kernel = gpu.kernel(Int8Spec { t: tensor.dtype() }, layout)?;
+    let params = Int8Params { rows: n as u32, dim: dim as u32 };
+    gpu.launch(&kernel, &bindings, &params, [n.div_ceil(QUANTIZED), 1, 1])?;
+    Ok(Int8 { words, scales })
+}
+
+pub(super) fn inverse_lengths(gpu: &Arc<CudaDevice>, int8: &Int8) -> Result<Tensor> {
+    let (words, n, width) = (&int8.words, int8.words.shape()[0], int8.words.shape()[1]);
+    let numbers = Tensor::cuda_uninit(words.device(), DType::F32, &[n])?;
+    let flag = Tensor::zeros(words.device(), DType::U32, &[1])?;
+    let spec = MeasureSpec { t: "int8", kind: Kind::Length, data: false, core: "none", parts: 1 };
+    let bindings =
+        [words.cuda().into(), int8.scales.cuda().into(), numbers.cuda().into(), flag.cuda().into()];
+    measure(gpu, spec, &bindings, [n, 4 * width], &PLAIN)?;
+    Ok(numbers)
 }
 
 /// What stands for all types of so many bytes where elements are only copied.
@@ -136,12 +197,22 @@ pub(super) fn divided(gpu: &Arc<CudaDevice>, rows: &Tensor, powers: &Tensor) -> 
 }
 
 /// How queries enter tensor cores.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Core {
     BF16,
     F16,
     Tf32,
+}
+
+impl Core {
+    /// The name in kernels.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Core::BF16 => "bf16",
+            Core::F16 => "f16",
+            Core::Tf32 => "tf32",
+        }
+    }
 }
 
 /// Numbers of a type that stand for one f32.
@@ -155,7 +226,7 @@ pub(crate) struct Parts {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 struct MeasureSpec {
-    t: DType,
+    t: &'static str,
     kind: Kind,
     /// Whether the rows are written too, divided.
     data: bool,
@@ -175,7 +246,7 @@ params! {
 pub(crate) const MEASURE: Family = Family {
     name: MeasureSpec::FAMILY,
     spec_keys: || {
-        keys(MeasureSpec { t: DType::F32, kind: Kind::Length, data: false, core: "none", parts: 1 })
+        keys(MeasureSpec { t: "f32", kind: Kind::Length, data: false, core: "none", parts: 1 })
     },
     params: MeasureParams::MEMBERS,
     params_size: size_of::<MeasureParams>(),
@@ -207,7 +278,7 @@ pub(super) fn measured(
     let (device, n, dim) = (rows.device(), rows.shape()[0], rows.shape()[1]);
     let numbers = Tensor::cuda_uninit(device, DType::F32, &[n])?;
     let flag = Tensor::zeros(device, DType::U32, &[1])?;
-    let spec = MeasureSpec { t: rows.dtype(), kind, data: false, core: "none", parts: 1 };
+    let spec = MeasureSpec { t: rows.dtype().name(), kind, data: false, core: "none", parts: 1 };
     let bindings = [rows.cuda().into(), numbers.cuda().into(), flag.cuda().into()];
     measure(gpu, spec, &bindings, [n, dim], &PLAIN)?;
     Ok((numbers, unusual.map_or_else(|| Flag::of(rows.dtype(), &flag), Flag::known)))
@@ -227,11 +298,11 @@ pub(crate) fn reduced(
         data: Tensor::cuda_uninit(device, DType::F32, &[n, dim])?,
         scale: Tensor::cuda_uninit(device, DType::F32, &[n])?,
     };
-    let (core, dtype, count) = match parts {
-        None => ("none", DType::F32, 1),
-        Some(Parts { core: Core::BF16, count }) => ("bf16", DType::BF16, count),
-        Some(Parts { core: Core::F16, count }) => ("f16", DType::F16, count),
-        Some(Parts { core: Core::Tf32, count }) => ("tf32", DType::F32, count),
+    let (core, count) = parts.map_or(("none", 1), |p| (p.core.name(), p.count));
+    let dtype = match parts.map(|p| p.core) {
+        Some(Core::BF16) => DType::BF16,
+        Some(Core::F16) => DType::F16,
+        Some(Core::Tf32) | None => DType::F32,
     };
     let entering = match parts {
         None => None,
@@ -241,7 +312,7 @@ pub(crate) fn reduced(
     let mut bindings =
         vec![tensor.cuda().at_byte(start), reduced.data.cuda().into(), reduced.scale.cuda().into()];
     bindings.extend(entering.as_ref().map(|parts| Binding::from(parts.cuda())));
-    let spec = MeasureSpec { t, kind, data: true, core, parts: count };
+    let spec = MeasureSpec { t: t.name(), kind, data: true, core, parts: count };
     measure(gpu, spec, &bindings, [n, dim], plain)?;
     Ok((reduced, entering))
 }

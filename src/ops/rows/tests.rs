@@ -100,7 +100,7 @@ fn rows_move_as_on_the_cpu() {
         }
         let words: Vec<u32> = (0..3 * 8).map(|_| random.next() as u32).collect();
         let [want, got] = [&cpu, &device]
-            .map(|d| unpacked(&Tensor::from_slice(d, &[3, 8], &words).unwrap(), 32).unwrap());
+            .map(|d| unpacked(&Tensor::from_slice(d, &[3, 8], &words).unwrap(), 32, None).unwrap());
         same(&format!("{device:?}, bytes"), &got, &want);
     }
 }

@@ -4,8 +4,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::corpus::Compared;
-use super::prepare::{kind, plain};
-use super::{Args, Metric};
+use super::prepare::{kind, plain, prepare};
+use super::{Args, Metric, Storage};
 use crate::device::MatmulPrecision;
 use crate::device::cuda::{Binding, CudaDevice};
 use crate::ops::rows::Reduced;
@@ -26,7 +26,7 @@ const LARGE_TENSOR_SHARED: u32 = 116_000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 struct TopkSpec {
-    t: DType,
+    t: &'static str,
     /// Whether rows divide into 16 bytes.
     vector: bool,
     metric: Metric,
@@ -45,14 +45,7 @@ impl Spec for TopkSpec {
 pub(crate) const FAMILY: Family = Family {
     name: TopkSpec::FAMILY,
     spec_keys: || {
-        keys(TopkSpec {
-            t: DType::F32,
-            vector: true,
-            metric: Metric::Dot,
-            qt: 4,
-            cap: 128,
-            keys: false,
-        })
+        keys(TopkSpec { t: "f32", vector: true, metric: Metric::Dot, qt: 4, cap: 128, keys: false })
     },
     params: ScanParams::MEMBERS,
     params_size: size_of::<ScanParams>(),
@@ -61,8 +54,8 @@ pub(crate) const FAMILY: Family = Family {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 struct TensorSpec {
-    t: DType,
-    core: Core,
+    t: &'static str,
+    core: &'static str,
     /// Numbers that stand for one of a query.
     parts: u32,
     metric: Metric,
@@ -84,8 +77,8 @@ pub(crate) const TENSOR: Family = Family {
     name: TensorSpec::FAMILY,
     spec_keys: || {
         keys(TensorSpec {
-            t: DType::BF16,
-            core: Core::BF16,
+            t: "bf16",
+            core: "bf16",
             parts: 3,
             metric: Metric::Dot,
             bm: 16,
@@ -98,20 +91,32 @@ pub(crate) const TENSOR: Family = Family {
     params_size: size_of::<ScanParams>(),
 };
 
+/// How queries enter tensor cores.
+#[derive(Clone, Copy, Debug)]
+enum Entering {
+    /// Floats as numbers of another type.
+    Parts(Parts),
+    /// Bytes as they are.
+    Bytes,
+}
+
 /// How queries enter tensor cores: the fastest way that is as precise as asked for; none where fused multiply-adds are. It
 /// depends on nothing that differs between the queries of a batch.
 fn product(
     precision: MatmulPrecision,
     queries: DType,
-    t: DType,
+    t: Storage,
     metric: Metric,
-    dim: usize,
-) -> Option<Parts> {
+    width: usize,
+) -> Option<Entering> {
     // The matrix form of a distance cancels; copies of 16 bytes need rows that are multiples of it, in both types.
-    if metric == Metric::L2 || !dim.is_multiple_of(8) {
+    if t == Storage::Int8 {
+        return width.is_multiple_of(4).then_some(Entering::Bytes);
+    }
+    if metric == Metric::L2 || !width.is_multiple_of(8) {
         return None;
     }
-    let (core, count) = match (queries, t, precision) {
+    let (core, count) = match (queries, t.dtype(), precision) {
         // Nothing is rounded; the bits are those of three parts, of which two are 0.
         (DType::BF16, DType::BF16, _) => (Core::BF16, 1),
         (DType::F16, DType::F16, _) => (Core::F16, 1),
@@ -123,22 +128,22 @@ fn product(
         (_, DType::F32, MatmulPrecision::Medium) => (Core::BF16, 1),
         _ => return None,
     };
-    Some(Parts { core, count })
+    Some(Entering::Parts(Parts { core, count }))
 }
 
 /// A kernel that scores and selects.
 #[derive(Clone, Copy, Debug)]
 enum Scan {
     Fma(TopkSpec),
-    Tensor(TensorSpec),
+    Tensor(TensorSpec, Entering),
 }
 
 impl Scan {
     fn choose(gpu: &CudaDevice, args: &Args<'_>, count: usize, k: usize) -> Scan {
-        let (t, metric, dim) = (args.corpus.dtype(), args.metric, args.corpus.dim());
+        let (t, metric, width) = (args.corpus.storage(), args.metric, args.corpus.width());
         let keys = k > FUSED_K;
         let has_room = gpu.facts.shared_per_block >= LARGE_TENSOR_SHARED;
-        if let Some(parts) = product(gpu.precision, args.queries.dtype(), t, metric, dim) {
+        if let Some(how) = product(gpu.precision, args.queries.dtype(), t, metric, width) {
             let tile = match k {
                 _ if keys => [64, 64, 64],
                 0..=SMALL_TENSOR_K if count > 16 => [64, 64, 64],
@@ -147,7 +152,7 @@ impl Scan {
                 65..=128 => [16, 16, 256],
                 _ => [16, 8, 512],
             };
-            return Scan::tensor(parts, t, metric, tile, keys);
+            return Scan::tensor(how, t, metric, tile, keys);
         }
         let (qt, cap) = match count {
             _ if keys => (32, 128),
@@ -156,18 +161,23 @@ impl Scan {
             0..=4 => (4, 512),
             _ => (16, 512),
         };
-        let vector = (dim * t.size()).is_multiple_of(16);
-        Scan::Fma(TopkSpec { t, vector, metric, qt, cap, keys })
+        let vector = (width * t.dtype().size()).is_multiple_of(16);
+        Scan::Fma(TopkSpec { t: t.name(), vector, metric, qt, cap, keys })
     }
 
     fn tensor(
-        Parts { core, count }: Parts,
-        t: DType,
+        how: Entering,
+        t: Storage,
         metric: Metric,
         [bm, qt, cap]: [u32; 3],
         keys: bool,
     ) -> Scan {
-        Scan::Tensor(TensorSpec { t, core, parts: count, metric, bm, qt, cap, keys })
+        let (core, parts) = match how {
+            Entering::Parts(parts) => (parts.core.name(), parts.count),
+            Entering::Bytes => ("int8", 1),
+        };
+        let t = t.name();
+        Scan::Tensor(TensorSpec { t, core, parts, metric, bm, qt, cap, keys }, how)
     }
 }
 
@@ -219,9 +229,14 @@ impl<'a> Prepared<'a> {
         scan: Scan,
     ) -> Result<Self> {
         let parts = match scan {
-            Scan::Fma(_) => None,
-            Scan::Tensor(TensorSpec { core, parts, .. }) => Some(Parts { core, count: parts }),
+            Scan::Tensor(_, Entering::Parts(parts)) => Some(parts),
+            _ => None,
         };
+        if args.corpus.storage() == Storage::Int8 {
+            let reduced = prepare(args, queries)?;
+            let parts = matches!(scan, Scan::Tensor(..)).then(|| reduced.data.clone());
+            return Ok(Prepared { gpu, args, reduced, parts, scan });
+        }
         let (kind, plain) = (kind(args.metric), plain(args.corpus.dtype()));
         let (reduced, parts) = reduced(gpu, args.queries, queries, kind, plain, parts)?;
         Ok(Prepared { gpu, args, reduced, parts, scan })
@@ -230,7 +245,7 @@ impl<'a> Prepared<'a> {
     fn queries_of(scan: Scan) -> usize {
         match scan {
             Scan::Fma(spec) => spec.qt as usize,
-            Scan::Tensor(spec) => spec.qt as usize,
+            Scan::Tensor(spec, _) => spec.qt as usize,
         }
     }
 }
@@ -239,7 +254,7 @@ impl cuda::Scan for Prepared<'_> {
     fn rows(&self) -> usize {
         match self.scan {
             Scan::Fma(_) => 64,
-            Scan::Tensor(_) => 128,
+            Scan::Tensor(..) => 128,
         }
     }
 
@@ -250,12 +265,12 @@ impl cuda::Scan for Prepared<'_> {
     fn stores_keys(&self) -> bool {
         match self.scan {
             Scan::Fma(spec) => spec.keys,
-            Scan::Tensor(spec) => spec.keys,
+            Scan::Tensor(spec, _) => spec.keys,
         }
     }
 
     fn runs_at_once(&self) -> bool {
-        matches!(self.scan, Scan::Tensor(_))
+        matches!(self.scan, Scan::Tensor(..))
     }
 
     fn launch(
@@ -266,13 +281,20 @@ impl cuda::Scan for Prepared<'_> {
         params: ScanParams,
         blocks: usize,
     ) -> Result<()> {
-        let params = ScanParams { width: self.args.corpus.dim() as u32, ..params };
+        // To tensor cores a word of four bytes is two dimensions of 16 bits.
+        let width = match (self.scan, self.args.corpus.storage()) {
+            (Scan::Tensor(..), Storage::Int8) => 2 * self.args.corpus.width(),
+            _ => self.args.corpus.width(),
+        };
+        let params = ScanParams { width: width as u32, ..params };
         let layout = (ScanParams::MEMBERS, size_of::<ScanParams>());
         let chunk = &self.args.corpus.parts()[chunk];
         let Compared { form, rows, scale } = chunk.compared(self.args.metric)?;
         let kernel = match self.scan {
             Scan::Fma(spec) => self.gpu.kernel(TopkSpec { metric: form, ..spec }, layout)?,
-            Scan::Tensor(spec) => self.gpu.kernel(TensorSpec { metric: form, ..spec }, layout)?,
+            Scan::Tensor(spec, _) => {
+                self.gpu.kernel(TensorSpec { metric: form, ..spec }, layout)?
+            }
         };
         // What is absent is not read, but something must be bound.
         let absent = Binding::from(self.reduced.data.cuda());
@@ -317,7 +339,7 @@ mod tests {
         let opened = Device::cuda_with(0, DeviceOptions::default());
         let Some(device) = required("cuda", opened) else { return };
         let Backend::Cuda(gpu) = device.backend() else { unreachable!() };
-        let on = |core, count| Parts { core, count };
+        let on = |core, count| Entering::Parts(Parts { core, count });
         // The last number: the rounding of operands as they enter.
         let products = [
             (on(Core::BF16, 3), DType::BF16, 0.0),
@@ -348,7 +370,7 @@ mod tests {
                         search: &search,
                         floor: 0,
                     };
-                    let scan = Scan::tensor(product, t, metric, tile, keys);
+                    let scan = Scan::tensor(product, corpus.storage(), metric, tile, keys);
                     let prepared = Prepared::new(gpu, &args, 0..count, scan).unwrap();
                     let (wanted, spans) = (args.wanted(&(0..count), k), args.spans());
                     let best = cuda::best(gpu, &device, &wanted, &spans, &prepared).unwrap();

@@ -48,6 +48,7 @@ pub use self::corpus::Corpus;
 use super::select::plan::{Span, Wanted};
 use super::select::{self, Best, Scored};
 pub use super::select::{Bitmap, Filter, Found, FoundTensors, Hits, Rows, Search};
+pub use super::storage::Storage;
 use super::{check_device, check_float, matrix};
 use crate::device::{Backend, Device};
 use crate::{Error, Result, Tensor};
@@ -139,6 +140,9 @@ fn with<R>(
         return Err(Error::shape("topk", expected, format!("{dim}")));
     }
     check_device("topk", "queries", corpus.device(), queries.device())?;
+    if corpus.storage() == Storage::Int8 && metric == Metric::L2 {
+        return Err(Error::argument("metric", "dot or cosine in int8", "l2"));
+    }
     let floor = search.check("topk", corpus.device(), [count, corpus.len()])?;
     run(Args { queries, count, corpus, metric, search, floor })
 }
