@@ -299,6 +299,11 @@ impl Corpus {
             let expected = "finite numbers of at least 0, or NaN";
             return Err(Error::argument("scales", expected, scale.to_string()));
         }
+        self.append_checked(words, scales)
+    }
+
+    /// [`append_int8`](Self::append_int8) of what has been checked.
+    pub(crate) fn append_checked(&mut self, words: &Tensor, scales: &Tensor) -> Result<()> {
         let scales = scales.to_device(self.device())?;
         self.rows.append(words, |words, range| {
             let scales = numbers(&scales, range)?;
@@ -365,6 +370,27 @@ impl Corpus {
         let fresh = fresh.collect::<Result<Vec<_>>>()?;
         self.rows.chunks_mut().iter_mut().zip(fresh).for_each(|(c, fresh)| c.beside = fresh);
         Ok(())
+    }
+
+    /// A copy in another storage, made on the device; int8 by way of f32. A corpus in the same one is shared.
+    ///
+    /// # Errors
+    /// As [`with_storage`](Self::with_storage) and [`append_tensor`](Self::append_tensor).
+    pub fn to_storage(&self, storage: Storage) -> Result<Corpus> {
+        if storage == self.storage {
+            return Ok(self.clone());
+        }
+        let mut copy = Corpus::with_storage(self.device(), storage, self.dim)?;
+        for chunk in self.parts() {
+            match &chunk.beside.scales {
+                None => copy.append_tensor(&chunk.rows)?,
+                scales => {
+                    let floats = rows::unpacked(&chunk.rows, self.dim, scales.as_ref())?;
+                    copy.append_tensor(&floats)?;
+                }
+            }
+        }
+        Ok(copy)
     }
 
     /// Keeps the rows for which `keep` holds, in their order, and gives the memory of the others back. Works chunk by
