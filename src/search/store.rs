@@ -410,6 +410,11 @@ impl Stored {
         self.storage
     }
 
+    /// The type of the tensor that holds them: u32 in int8.
+    pub fn dtype(&self) -> DType {
+        self.storage.dtype()
+    }
+
     /// The ids, one a vector; row numbers where the file has none.
     pub fn ids(&self) -> &[String] {
         &self.ids

@@ -16,7 +16,7 @@ use crate::ops::{check, check_devices, check_float, matrix};
 use crate::{DType, Error, Float, Result, Tensor};
 
 /// The vectors that are searched: \[N, D\] on one device, in chunks no larger than one binding there, as f32, f16 or bf16 or
-/// [in int8](super::topk#int8).
+/// [in int8](super#int8).
 ///
 /// With each row its inverse length is kept for [`Metric::Cosine`](super::Metric::Cosine), 4 bytes a row, computed on the
 /// device from the values as stored; of a chunk with very short or very long rows also a copy that is scaled

@@ -342,21 +342,22 @@ mod tests {
         let on = |core, count| Entering::Parts(Parts { core, count });
         // The last number: the rounding of operands as they enter.
         let products = [
-            (on(Core::BF16, 3), DType::BF16, 0.0),
-            (on(Core::BF16, 1), DType::BF16, 2f64.powi(-9)),
-            (on(Core::F16, 1), DType::F16, 2f64.powi(-11)),
-            (on(Core::BF16, 1), DType::F32, 2f64.powi(-8)),
-            (on(Core::Tf32, 1), DType::F32, 2f64.powi(-11)),
+            (on(Core::BF16, 3), Storage::BF16, 0.0),
+            (on(Core::BF16, 1), Storage::BF16, 2f64.powi(-9)),
+            (on(Core::F16, 1), Storage::F16, 2f64.powi(-11)),
+            (on(Core::BF16, 1), Storage::F32, 2f64.powi(-8)),
+            (on(Core::Tf32, 1), Storage::F32, 2f64.powi(-11)),
+            (Entering::Bytes, Storage::Int8, 2f64.powi(-6)),
         ];
         let tiles = [[64, 64, 64], [64, 64, 128], [16, 16, 128], [16, 16, 256], [16, 8, 512]];
         for (product, t, rounding) in products {
             for (metric, count, n, dim) in
-                [(Metric::Dot, 67, 387, 40), (Metric::Cosine, 9, 129, 136)]
+                [(Metric::Dot, 67, 387, 48), (Metric::Cosine, 9, 129, 144)]
             {
                 let what = format!("{product:?} of {t}, {metric:?} of {count} with {n} x {dim}");
                 let rows = data(n * dim, 2246822519);
-                let rows = Tensor::from_f32(&device, t, &[n, dim], &rows).unwrap();
-                let corpus = Corpus::from_tensor(&rows).unwrap();
+                let rows = Tensor::from_slice(&device, &[n, dim], &rows).unwrap();
+                let corpus = Corpus::from_tensor(&rows).unwrap().to_storage(t).unwrap();
                 let (queries, bias) = (data(count * dim, 2654435761), data(n, 3266489917));
                 let asked = Tensor::from_slice(&device, &[count, dim], &queries).unwrap();
                 let bias_on = Tensor::from_slice(&device, &[n], &bias).unwrap();
@@ -370,7 +371,7 @@ mod tests {
                         search: &search,
                         floor: 0,
                     };
-                    let scan = Scan::tensor(product, corpus.storage(), metric, tile, keys);
+                    let scan = Scan::tensor(product, t, metric, tile, keys);
                     let prepared = Prepared::new(gpu, &args, 0..count, scan).unwrap();
                     let (wanted, spans) = (args.wanted(&(0..count), k), args.spans());
                     let best = cuda::best(gpu, &device, &wanted, &spans, &prepared).unwrap();
@@ -388,7 +389,8 @@ mod tests {
                         );
                     }
                 }
-                let rows = rows.to_f32_vec().unwrap();
+                let numbers: Vec<u32> = (0..n as u32).collect();
+                let rows = corpus.gather(&numbers).unwrap().to_f32_vec().unwrap();
                 for q in 0..count {
                     let query = &queries[q * dim..][..dim];
                     let (ids, scores) = all.get(q);
