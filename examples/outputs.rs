@@ -29,7 +29,7 @@ use nearkin::ops::norm::{l2_normalize, layer_norm, rms_norm};
 use nearkin::ops::pool::{Pooling, pool};
 use nearkin::ops::residual::{Codec, Codes};
 use nearkin::ops::rope::{QkNorm, Rotary, rope};
-use nearkin::ops::topk::{Bitmap, Corpus, Filter, Metric, Rows, Search, Storage, topk};
+use nearkin::ops::topk::{Bitmap, Corpus, Filter, Metric, Rows, Search, topk};
 use nearkin::{DType, Device, Error, Offsets, Tensor};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 

@@ -48,6 +48,16 @@ pub(crate) fn quantized(threads: &Threads, values: &[f32], dim: usize) -> (Vec<u
     (words, scales)
 }
 
+/// Vectors of `dim` values from their bytes and scales.
+pub(crate) fn decoded(bytes: &[u8], scales: &[f32], dim: usize) -> Vec<f32> {
+    let vectors = bytes.chunks_exact(dim.next_multiple_of(4)).zip(scales);
+    let mut all = Vec::with_capacity(scales.len() * dim);
+    for (vector, scale) in vectors {
+        all.extend(vector[..dim].iter().map(|&byte| f32::from(byte as i8) * scale));
+    }
+    all
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

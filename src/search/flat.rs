@@ -7,6 +7,7 @@ use super::finite;
 use super::ids::{self, Hit, Ids};
 use super::store::{self, Stored, Vectors};
 use crate::device::Device;
+use crate::ops::int8;
 use crate::ops::topk::{Corpus, Filter, Metric, Search, Storage, topk};
 use crate::{DType, Error, Result, Tensor};
 
@@ -255,12 +256,15 @@ impl FlatIndex {
     pub fn to_f32_vec(&self) -> Result<Vec<f32>> {
         let mut out = Vec::with_capacity(self.len() * self.dim());
         let mut row = 0;
-        let floats = match self.storage() {
-            Storage::Int8 => Some(self.corpus.to_storage(Storage::F32)?),
-            _ => None,
-        };
-        for chunk in floats.as_ref().unwrap_or(&self.corpus).chunks() {
-            for values in chunk.to_f32_vec()?.chunks_exact(self.dim()) {
+        let mut scales = self.corpus.scales();
+        for chunk in self.corpus.chunks() {
+            let values = match scales.next() {
+                None => chunk.to_f32_vec()?,
+                Some(scales) => {
+                    int8::decoded(&chunk.to_bytes()?, &scales.to_vec::<f32>()?, self.dim())
+                }
+            };
+            for values in values.chunks_exact(self.dim()) {
                 if self.ids.keeps(row) {
                     out.extend_from_slice(values);
                 }

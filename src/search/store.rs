@@ -433,12 +433,7 @@ impl Stored {
         let shape = [rows.len(), self.dim];
         if self.storage == Storage::Int8 {
             let (bytes, scales) = self.int8(rows)?;
-            let row = 4 * self.storage.width(self.dim);
-            let decoded = bytes.chunks_exact(row).zip(scales);
-            let decoded = decoded.flat_map(|(row, scale)| {
-                row[..self.dim].iter().map(move |&b| f32::from(b as i8) * scale)
-            });
-            return Ok(decoded.collect());
+            return Ok(int8::decoded(&bytes, &scales, self.dim));
         }
         let bytes = self.bytes(rows)?;
         Tensor::from_bytes(&Device::cpu(), self.storage.dtype(), &shape, &bytes)?.to_f32_vec()

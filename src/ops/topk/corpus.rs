@@ -381,13 +381,17 @@ impl Corpus {
             return Ok(self.clone());
         }
         let mut copy = Corpus::with_storage(self.device(), storage, self.dim)?;
+        let step = copy.chunk_rows();
         for chunk in self.parts() {
-            match &chunk.beside.scales {
-                None => copy.append_tensor(&chunk.rows)?,
-                scales => {
-                    let floats = rows::unpacked(&chunk.rows, self.dim, scales.as_ref())?;
-                    copy.append_tensor(&floats)?;
-                }
+            let Some(scales) = &chunk.beside.scales else {
+                copy.append_tensor(&chunk.rows)?;
+                continue;
+            };
+            for start in (0..chunk.len()).step_by(step) {
+                let range = start..chunk.len().min(start + step);
+                let words = rows::part(&chunk.rows, range.clone())?;
+                let floats = rows::unpacked(&words, self.dim, Some(&numbers(scales, range)?))?;
+                copy.append_tensor(&floats)?;
             }
         }
         Ok(copy)

@@ -109,7 +109,7 @@ fn product(
     metric: Metric,
     width: usize,
 ) -> Option<Entering> {
-    // The matrix form of a distance cancels; copies of 16 bytes need rows that are multiples of it, in both types.
+    // Copies of 16 bytes need rows that are multiples of it, in both types; the matrix form of a distance cancels.
     if t == Storage::Int8 {
         return width.is_multiple_of(4).then_some(Entering::Bytes);
     }
