@@ -31,7 +31,7 @@ use nearkin::ops::norm::{l2_normalize, layer_norm};
 use nearkin::ops::pool::{Pooling, pool};
 use nearkin::ops::residual::Codec;
 use nearkin::ops::rope::{QkNorm, Rotary, rope};
-use nearkin::ops::topk::{Corpus, Metric, Search, topk};
+use nearkin::ops::topk::{Corpus, Metric, Search, Storage, topk};
 use nearkin::search::cur::{Anchors, CurIndex, CurOptions, Regularisation, ScoreMatrix};
 use nearkin::{DType, Device, DeviceOptions, Error, Offsets, Tensor};
 use rayon::prelude::*;
@@ -392,6 +392,17 @@ fn searches(bench: &Bench) -> Outcome {
         let bytes = dtype.size() * (n + q) * d + 12 * q * k;
         let shape = [("n", n), ("d", d), ("q", q), ("k", k)];
         let case = Case::new("topk", dtype, &shape, bytes, 2 * n * d * q);
+        bench.case(case, || topk(&queries, &corpus, Metric::Dot, &Search::new(k)))?;
+    }
+    // Bytes, in words of four.
+    for (n, d, q, k) in [(1_000_000, 384, 64, 10), (1_000_000, 384, 1, 10)] {
+        let (n, q) = (bench.size(n, 3000), bench.size(q, 64));
+        let mut corpus = Corpus::with_storage(&bench.device, Storage::Int8, d)?;
+        corpus.append(&normals(n * d, 1))?;
+        let queries = bench.normals(F32, &[q, d], 999)?;
+        let bytes = (n + q) * (d + 4) + 12 * q * k;
+        let shape = [("n", n), ("d", d), ("q", q), ("k", k)];
+        let case = Case::new("topk", DType::U32, &shape, bytes, 2 * n * d * q).suffix("int8");
         bench.case(case, || topk(&queries, &corpus, Metric::Dot, &Search::new(k)))?;
     }
     Ok(())

@@ -352,16 +352,19 @@ fn attentions(device: &str, out: &mut Outputs) -> nearkin::Result<()> {
 fn searches(device: &str, out: &mut Outputs) -> nearkin::Result<()> {
     let device = Device::by_name(device)?;
     let bitmap = Bitmap::from_fn(2500, |row| row % 7 == 3 || (512..1024).contains(&row));
-    for dtype in FLOATS {
+    for storage in [Storage::F32, Storage::F16, Storage::BF16, Storage::Int8] {
         for (queries, dim, k) in [(1, 384, 10), (5, 65, 32), (70, 64, 10), (2, 64, 600)] {
-            let rows = normals(&device, dtype, &[2500, dim], 1)?;
-            let corpus = Corpus::from_tensor(&rows)?;
+            let rows = normals(&device, DType::F32, &[2500, dim], 1)?;
+            let corpus = Corpus::from_tensor(&rows)?.to_storage(storage)?;
             let asked = normals(&device, DType::F32, &[queries, dim], 2)?;
-            for metric in [Metric::Dot, Metric::Cosine, Metric::L2] {
+            let metrics = [Metric::Dot, Metric::Cosine, Metric::L2];
+            // Distances are not formed of bytes.
+            let count = if storage == Storage::Int8 { 2 } else { 3 };
+            for metric in metrics.into_iter().take(count) {
                 let some = Filter::Shared(Rows::Exclude(&bitmap));
                 for (name, filter) in [("", Filter::All), ("_some", some)] {
                     let search = Search { filter, ..Search::new(k) };
-                    let at = format!("{metric:?}{name}_{dtype}_q{queries}_d{dim}_k{k}");
+                    let at = format!("{metric:?}{name}_{storage}_q{queries}_d{dim}_k{k}");
                     let at = at.to_lowercase();
                     let mut rows = Vec::new();
                     out.put(format!("{at}_scores"), || {

@@ -1,5 +1,5 @@
-// rows: moved[i] = stored[i], or stored[index[i] - first] where that is below `count`, as another type or divided by a power of
-// two
+// rows: moved[i] = stored[i], or stored[index[i] - first] where that is below `count`, as another type, divided by a power of
+// two, or of bytes times a scale
 //
 // A thread writes a word of `moved`: one element, or two of 2 bytes, which may be of different rows. Halves of a word that are of
 // no row of this launch stay as they are.
@@ -30,10 +30,10 @@
 @group(0) @binding({{ binding.next }}) var<storage, read_write> moved: array<u32>;
 @group(0) @binding({{ binding.next + 1 }}) var<uniform> params: RowsParams;
 
-//% if SCALED or (FROM != TO and TO != "f32")
+//% if SCALED and FROM != "i8" or (FROM != TO and TO != "f32")
 {{ rounded_shift() }}
 //% endif
-//% if SCALED
+//% if SCALED and FROM != "i8"
 {{ scaled_bits() }}
 //% endif
 //% if TO != "f32" and (SCALED or FROM != TO)
@@ -50,11 +50,15 @@ fn element(at: u32, value: ptr<function, u32>) -> bool {
     //% else
     let number = row;
     //% endif
-    let i = params.skip + number * params.width + (at - row * params.width);
     //% if FROM == "i8"
-    let byte = extractBits(bitcast<i32>(stored[i >> 2u]), 8u * (i & 3u), 8u);
-    *value = bitcast<u32>(f32(byte));
-    //% elif FROM == TO and TO != "f32" and not SCALED
+    // Rows begin with a word.
+    let column = at - row * params.width;
+    let word = stored[number * ((params.width + 3u) / 4u) + column / 4u];
+    let byte = f32(extractBits(bitcast<i32>(word), 8u * (column & 3u), 8u));
+    *value = bitcast<u32>(byte<% if SCALED %> * bitcast<f32>(powers[row])<% endif %>);
+    //% else
+    let i = params.skip + number * params.width + (at - row * params.width);
+    //% if FROM == TO and TO != "f32" and not SCALED
     *value = (stored[i >> 1u] >> (16u * (i & 1u))) & 0xffffu;
     //% else
     var bits = bits_stored(i);
@@ -63,6 +67,7 @@ fn element(at: u32, value: ptr<function, u32>) -> bool {
     if field != 255u { bits = scaled_bits(bits, 127 - i32(field)); }
     //% endif
     *value = <% if TO == "f32" %>bits<% else %>half_of_bits(bits)<% endif %>;
+    //% endif
     //% endif
     return true;
 }

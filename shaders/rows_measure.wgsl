@@ -1,6 +1,9 @@
 // rows_measure: what each row is divided by, 2^e (src/ops/length.rs), and a number for the row:
 //   length: 1 / |x / 2^e|, 0 where that is no number        power: 2^e        one: 1        NaN for a row with a NaN
 //
+//% if T == "int8"
+// Bytes have no NaN: a row's `scales` says so.
+//% endif
 // 16 threads share a row, four rows a workgroup.
 //% if DATA
 // Then the row, divided, is written to `data` as f32.
@@ -13,7 +16,7 @@
 // sums do not depend on their order. Of the sum's root the reciprocal is rounded once, to the nearest f32: where f64 rounds
 // the host's sum the other way, with a chance of some 2^-24, the last bit differs.
 //@ entry   rows_measure
-//@ buffers rows:read <% if DATA %>data:write <% endif %>scale:write <% if not DATA %>flag:write <% endif %>
+//@ buffers rows:read <% if T == "int8" %>scales:read <% endif %><% if DATA %>data:write <% endif %>scale:write <% if not DATA %>flag:write <% endif %>
 
 //% from "include/bits.wgsl" import reader_of_bits, rounded_shift, scaled_bits
 //% set LANES = 16
@@ -21,7 +24,10 @@
 {{ PARAMS }}
 
 {{ reader_of_bits("rows", 0, T) }}
-//% set at = 2 if DATA else 1
+//% set at = 2 if DATA or T == "int8" else 1
+//% if T == "int8"
+@group(0) @binding(1) var<storage, read> scales: array<u32>;
+//% endif
 //% if DATA
 @group(0) @binding(1) var<storage, read_write> data: array<u32>;
 //% endif
@@ -179,7 +185,7 @@ fn rows_measure(
         //% else
         var number = 0x3f800000u;
         //% endif
-        scale[row] = select(number, 0x7fc00000u, largest > 0x7f800000u);
+        scale[row] = select(number, 0x7fc00000u, <% if T == "int8" %>(scales[row] & 0x7fffffffu)<% else %>largest<% endif %> > 0x7f800000u);
         //% if not DATA
         if e != 0 { atomicStore(&flag[0], 1u); }
         //% endif

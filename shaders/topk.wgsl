@@ -8,8 +8,11 @@
 // the query's candidates, which are merged into its sorted list (include/lists.wgsl). shaders/select_merge.wgsl merges the lists
 // of all splits. The order is total (score descending, row ascending), so that neither splits nor the order of
 // appending matter. With KEYS the ordered integers themselves are stored, for k beyond the lists.
+//% if T == "int8"
+// An element is a word of four bytes, of queries too. Of the two scales the smaller one is multiplied first.
+//% endif
 // Floor: reads s N D bytes for every QT queries, 2 Q N D FLOPs.
-// Numerics: f32; a score is one chain of fma over the dimensions, so QT does not change its bits. Infinities and NaN
+// Numerics: f32, and exact sums for int8; a score is one chain of fma over the dimensions, so QT does not change its bits. Infinities and NaN
 // are told apart as integers, since WGSL lets compilers assume there are none.
 //
 // found, as u32:  include/lists.wgsl;  KEYS: [queries, span] keys
@@ -31,7 +34,14 @@
 {{ PARAMS }}
 
 //% set at = namespace(binding=2)
-//% if VEC
+//% set BYTES = T == "int8"
+//% set E = "u32" if BYTES else "f32"
+//% if BYTES
+//% for name, binding in [["queries", 0], ["rows", 1]]
+@group(0) @binding({{ binding }}) var<storage, read> {{ name }}: array<<% if VEC %>vec4<u32><% else %>u32<% endif %>>;
+fn load<% if VEC %>4<% endif %>_{{ name }}(i: u32) -> <% if VEC %>vec4<u32><% else %>u32<% endif %> { return {{ name }}[i]; }
+//% endfor
+//% elif VEC
 {{ reader4("queries", 0, "f32") }}
 {{ reader4("rows", 1, T) }}
 //% else
@@ -62,16 +72,16 @@
 @group(0) @binding({{ at.binding + 1 }}) var<uniform> params: ScanParams;
 
 // Four dimensions of each row in one column; the rows' columns are padded against bank conflicts.
-var<workgroup> query_tile: array<vec4<f32>, {{ FOURS * QT }}>;
-var<workgroup> row_tile: array<vec4<f32>, {{ FOURS * (XT + 1) }}>;
+var<workgroup> query_tile: array<vec4<{{ E }}>, {{ FOURS * QT }}>;
+var<workgroup> row_tile: array<vec4<{{ E }}>, {{ FOURS * (XT + 1) }}>;
 //% if not KEYS
 {{ lists(QT, LANES, ROOM) }}
 //% endif
 
 // Dimensions 4 c .. 4 c + 3 of a row; zero beyond the last.
 //% for name in ["queries", "rows"]
-fn four_{{ name }}(row: u32, c: u32) -> vec4<f32> {
-    var v = vec4<f32>();
+fn four_{{ name }}(row: u32, c: u32) -> vec4<{{ E }}> {
+    var v = vec4<{{ E }}>();
     //% if VEC
     let fours = params.width / 4u;
     if c < fours { v = load4_{{ name }}(row * fours + c); }
@@ -87,6 +97,11 @@ fn four_{{ name }}(row: u32, c: u32) -> vec4<f32> {
 }
 //% endfor
 
+//% if BYTES
+fn accumulate(sum: i32, q: vec4<u32>, x: vec4<u32>) -> i32 {
+    return sum + dot4I8Packed(q.x, x.x) + dot4I8Packed(q.y, x.y) + dot4I8Packed(q.z, x.z) + dot4I8Packed(q.w, x.w);
+}
+//% else
 fn accumulate(sum: f32, q: vec4<f32>, x: vec4<f32>) -> f32 {
     //% if METRIC == "l2"
     let a = q - x;
@@ -97,11 +112,17 @@ fn accumulate(sum: f32, q: vec4<f32>, x: vec4<f32>) -> f32 {
     //% endif
     return fma(a.w, b.w, fma(a.z, b.z, fma(a.y, b.y, fma(a.x, b.x, sum))));
 }
+//% endif
 
 {{ ordered_key() }}
 
-fn key(sum: f32, query: u32, row: u32) -> u32 {
-    //% if METRIC == "cosine"
+fn key(sum: {{ "i32" if BYTES else "f32" }}, query: u32, row: u32) -> u32 {
+    //% if BYTES
+    let is_less = row_scale[row] < query_scale[query];
+    let first = select(query_scale[query], row_scale[row], is_less);
+    let second = select(row_scale[row], query_scale[query], is_less);
+    return ordered(f32(sum) * first * second<% if BIAS %> + bias[params.bias_first + row]<% endif %>);
+    //% elif METRIC == "cosine"
     //% if BIAS
     return ordered(fma(sum * query_scale[query], row_scale[row], bias[params.bias_first + row]));
     //% else
@@ -149,21 +170,21 @@ fn topk(
         //% endif
         //% for i in range(TX)
         //% for j in range(4)
-        var sum_{{ i }}_{{ j }} = 0.0;
+        var sum_{{ i }}_{{ j }} = <% if BYTES %>0i<% else %>0.0<% endif %>;
         //% endfor
         //% endfor
         for (var c0 = 0u; 4u * c0 < params.width; c0 += {{ FOURS }}u) {
             for (var i = thread; i < {{ XT * FOURS }}u; i += {{ WG }}u) {
                 let r = i / {{ FOURS }}u;
                 let c = i % {{ FOURS }}u;
-                var v = vec4<f32>();
+                var v = vec4<{{ E }}>();
                 if first_row + r < params.rows { v = four_rows(first_row + r, c0 + c); }
                 row_tile[c * {{ XT + 1 }}u + r] = v;
             }
             for (var i = thread; i < {{ QT * FOURS }}u; i += {{ WG }}u) {
                 let q = i / {{ FOURS }}u;
                 let c = i % {{ FOURS }}u;
-                var v = vec4<f32>();
+                var v = vec4<{{ E }}>();
                 if first_query + q < params.queries { v = four_queries(first_query + q, c0 + c); }
                 query_tile[c * {{ QT }}u + q] = v;
             }

@@ -718,6 +718,9 @@ fn mutated_indexes_never_panic() {
         index.add(&ids, &vectors).unwrap();
         files.push(unchecked(|path| index.save(path)));
     }
+    let mut int8 = FlatIndex::with_storage(&cpu, Storage::Int8, 32).unwrap();
+    int8.add(&ids, &vectors).unwrap();
+    files.push(unchecked(|path| int8.save(path)));
     for storage in [Storage::F32, Storage::BF16, Storage::Int8, Storage::Binary] {
         let mut index = TokenIndex::new(&cpu, storage, 32).unwrap();
         index.add(&ids, &tokens, &offsets).unwrap();

@@ -6,7 +6,7 @@ use crate::common::{devices, normals};
 use criterion::{Criterion, Throughput};
 use nearkin::DType;
 use nearkin::ops::norm::l2_normalize;
-use nearkin::ops::topk::{Corpus, Metric, Search, topk};
+use nearkin::ops::topk::{Corpus, Metric, Search, Storage, topk};
 
 const SIZES: [(usize, usize, usize, usize); 5] = [
     (100_000, 384, 64, 10),
@@ -30,16 +30,20 @@ pub fn run(c: &mut Criterion) {
                 b.iter(|| topk(&queries, &corpus, Metric::Dot, black_box(&search)).unwrap())
             });
         }
-        // Half the bytes a row, and the metric with one more operation a term.
+        // Half the bytes a row and a quarter, and the metric with one more operation a term.
         let (n, d, k) = (100_000, 384, 10);
         let rows = unit(n, d, 1);
         for (metric, name) in [(Metric::Dot, "dot"), (Metric::L2, "l2")] {
-            for dtype in [DType::F16, DType::BF16] {
-                let corpus = Corpus::from_tensor(&rows.to_dtype(dtype).unwrap()).unwrap();
+            for storage in [Storage::F16, Storage::BF16, Storage::Int8] {
+                // Distances are not formed of bytes.
+                if (metric, storage) == (Metric::L2, Storage::Int8) {
+                    continue;
+                }
+                let corpus = Corpus::from_tensor(&rows).unwrap().to_storage(storage).unwrap();
                 for q in [64, 4, 1] {
                     let queries = unit(q, d, 2);
                     group.throughput(Throughput::Elements((n * q) as u64));
-                    group.bench_function(format!("{name}_{dtype}_n{n}_d{d}_q{q}_k{k}"), |b| {
+                    group.bench_function(format!("{name}_{storage}_n{n}_d{d}_q{q}_k{k}"), |b| {
                         let search = Search::new(k);
                         b.iter(|| topk(&queries, &corpus, metric, black_box(&search)).unwrap())
                     });

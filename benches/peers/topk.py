@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Times exact inner-product search: faiss IndexFlatIP, matmul + topk in PyTorch, and usearch's exact search where it is installed.
+"""Times exact inner-product search: faiss IndexFlatIP, matmul + topk in PyTorch, and usearch's exact search where it is installed;
+of bytes usearch's, and faiss's scalar quantizer, whose queries are floats.
 
     python topk.py [--threads N] [--runs 10]
 
@@ -94,6 +95,18 @@ def main() -> None:
             multiply(corpus_t, torch.from_numpy(queries[:q]).to(torch_type), k, case)
             if dtype == "f16":
                 look(vectors.astype(np.float16), queries[:q].astype(np.float16), k, case)
+
+    def quantized(x):
+        return np.rint(127 * x / np.abs(x).max(axis=1, keepdims=True)).astype(np.int8)
+
+    index = faiss.IndexScalarQuantizer(d, faiss.ScalarQuantizer.QT_8bit, faiss.METRIC_INNER_PRODUCT)
+    index.train(vectors)
+    index.add(vectors)
+    for q in SMALLER:
+        case = f"dot_int8_n{n}_d{d}_q{q}_k{k}"
+        seconds = measure(lambda: index.search(queries[:q], k), args.runs, warmup=2)
+        report("faiss", "topk", case, args.threads, seconds, faiss.__version__)
+        look(quantized(vectors), quantized(queries[:q]), k, case)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,13 @@
 // Numbers as the bits of f32, by integers: devices may flush subnormal floats to zero, and compilers reorder float sums.
 
-// bits_NAME(i): element i of an array of T, which is f32, f16 or bf16.
+// bits_NAME(i): element i of an array of T, which is f32, f16, bf16 or int8: four bytes in a u32.
 //% macro reader_of_bits(name, binding, T)
 @group(0) @binding({{ binding }}) var<storage, read> {{ name }}: array<u32>;
 fn bits_{{ name }}(i: u32) -> u32 {
     //% if T == "f32"
     return {{ name }}[i];
+    //% elif T == "int8"
+    return bitcast<u32>(f32(extractBits(bitcast<i32>({{ name }}[i >> 2u]), 8u * (i & 3u), 8u)));
     //% else
     let h = ({{ name }}[i >> 1u] >> (16u * (i & 1u))) & 0xffffu;
     //% if T == "f16"

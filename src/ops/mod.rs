@@ -19,6 +19,7 @@ pub mod select;
 pub mod topk;
 
 pub(crate) mod dots;
+pub(crate) mod int8;
 pub(crate) mod length;
 pub(crate) mod linear;
 pub(crate) mod math;
@@ -26,6 +27,7 @@ pub(crate) mod precision;
 pub(crate) mod random;
 pub(crate) mod replay;
 pub(crate) mod rows;
+pub(crate) mod storage;
 
 #[cfg(any(feature = "cuda", feature = "wgpu"))]
 use crate::template::Family;
@@ -48,6 +50,7 @@ pub const FAMILIES: &[Family] = &[
     rope::wgpu::FAMILY,
     rows::wgpu::FAMILY,
     rows::wgpu::MEASURE,
+    rows::wgpu::INT8,
     topk::wgpu::FAMILY,
     select::wgpu::MERGE,
     select::wgpu::FILTER,
@@ -77,6 +80,7 @@ pub const CUDA_FAMILIES: &[Family] = &[
     rope::cuda::FAMILY,
     rows::cuda::FAMILY,
     rows::cuda::MEASURE,
+    rows::cuda::INT8,
     topk::cuda::FAMILY,
     topk::cuda::TENSOR,
     select::cuda::MERGE,
@@ -87,7 +91,8 @@ pub const CUDA_FAMILIES: &[Family] = &[
     select::scores::cuda::FAMILY,
 ];
 
-/// The stored type of a tensor as kernels name it: `f16p` is f16 on an adapter that lacks `SHADER_F16`.
+/// The stored type of a tensor as kernels name it: `f16p` is f16 on an adapter that lacks `SHADER_F16`, `int8` four bytes in a
+/// u32.
 #[cfg(feature = "wgpu")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -96,6 +101,7 @@ pub(crate) enum Stored {
     F16,
     F16P,
     BF16,
+    Int8,
 }
 
 #[cfg(feature = "wgpu")]

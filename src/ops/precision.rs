@@ -17,6 +17,7 @@ pub(crate) enum Core {
     BF16,
     F16,
     Tf32,
+    Int8,
 }
 
 /// How products are formed on CUDA.
@@ -31,6 +32,7 @@ pub(crate) struct Product {
 #[cfg(feature = "cuda")]
 impl Product {
     pub(crate) const FMA: Product = Product { core: Core::Fma, parts: 1 };
+    pub(crate) const INT8: Product = Product { core: Core::Int8, parts: 1 };
 
     /// The fastest way that is as precise as asked for, for operands of types `a` and `b`.
     pub(crate) fn choose(precision: MatmulPrecision, a: DType, b: DType) -> Product {

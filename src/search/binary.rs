@@ -11,7 +11,7 @@ use super::store::{self, File, Vectors};
 use crate::device::Device;
 use crate::device::threads::items::*;
 use crate::ops::hamming::{BinaryCorpus, Hasher, Queries, encode, radius, topk};
-use crate::ops::length;
+use crate::ops::int8;
 use crate::ops::select::{Hits, Search, entry, key};
 use crate::ops::topk::Metric;
 use crate::{DType, Error, Float, Result, Tensor};
@@ -500,17 +500,10 @@ impl Kept {
             Kept::F16(all) => all.extend(vectors.iter().map(|&v| f16::from_f32(v))),
             Kept::BF16(all) => all.extend(vectors.iter().map(|&v| bf16::from_f32(v))),
             Kept::Int8 { values, scales } => {
-                let mut row = Vec::with_capacity(dim);
                 for vector in vectors.chunks_exact(dim) {
-                    row.clear();
-                    row.extend_from_slice(vector);
-                    let exponent = length::reduce(&mut row, &length::PLAIN);
-                    let greatest = row.iter().fold(0.0f32, |m, v| m.max(v.abs()));
-                    let scale = greatest / 127.0;
-                    let quantised =
-                        |&v: &f32| if scale > 0.0 { (v / scale).round() as i8 } else { 0 };
-                    values.extend(row.iter().map(quantised));
-                    scales.push(length::scaled(scale, exponent));
+                    let at = values.len();
+                    values.resize(at + dim, 0);
+                    scales.push(int8::quantize(vector, &mut values[at..]));
                 }
             }
         }

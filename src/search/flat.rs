@@ -7,7 +7,8 @@ use super::finite;
 use super::ids::{self, Hit, Ids};
 use super::store::{self, Stored, Vectors};
 use crate::device::Device;
-use crate::ops::topk::{Corpus, Filter, Metric, Search, topk};
+use crate::ops::int8;
+use crate::ops::topk::{Corpus, Filter, Metric, Search, Storage, topk};
 use crate::{DType, Error, Result, Tensor};
 
 /// Bytes of queries on the device at a time.
@@ -32,16 +33,37 @@ impl FlatIndex {
     /// [`Error::Argument`] if `dim` is 0 or beyond 2^28, or `dtype` is not a float; [`Error::Unsupported`] if one vector does
     /// not fit the device's bindings.
     pub fn new(device: &Device, dtype: DType, dim: usize) -> Result<FlatIndex> {
+        FlatIndex::of(dim, || Corpus::new(device, dtype, dim))
+    }
+
+    /// As [`new`](Self::new), in any storage but `Binary`; `Int8` takes `dim + 8` bytes a vector, `dim` rounded up to a multiple of
+    /// 4 ([int8](crate::ops::topk#int8)).
+    ///
+    /// # Errors
+    /// As [`new`](Self::new); [`Error::Argument`] if `storage` is `Binary`, or `dim` is beyond 2^17 in `Int8`.
+    pub fn with_storage(device: &Device, storage: Storage, dim: usize) -> Result<FlatIndex> {
+        FlatIndex::of(dim, || Corpus::with_storage(device, storage, dim))
+    }
+
+    fn of(dim: usize, corpus: impl FnOnce() -> Result<Corpus>) -> Result<FlatIndex> {
         if dim > MAX_DIM {
             return Err(Error::argument("dim", format!("at most {MAX_DIM}"), dim.to_string()));
         }
-        Ok(FlatIndex { corpus: Corpus::new(device, dtype, dim)?, ids: Ids::new() })
+        Ok(FlatIndex { corpus: corpus()?, ids: Ids::new() })
     }
 
-    /// Adds vectors \[ids.len(), dim\], one after the other, rounded to the stored dtype.
+    /// A copy in another storage, made on the device: see [`Corpus::to_storage`].
     ///
     /// # Errors
-    /// [`Error::Argument`] if an id is there already or occurs twice, or a value is not finite, or beyond what the dtype can hold;
+    /// As [`with_storage`](Self::with_storage), [`Error::OutOfMemory`].
+    pub fn to_storage(&self, storage: Storage) -> Result<FlatIndex> {
+        Ok(FlatIndex { corpus: self.corpus.to_storage(storage)?, ids: self.ids.clone() })
+    }
+
+    /// Adds vectors \[ids.len(), dim\], one after the other, rounded to the storage.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if an id is there already or occurs twice, or a value is not finite, or beyond what the storage can hold;
     /// [`Error::Shape`] if the lengths do not fit, [`Error::OutOfMemory`]. Nothing is added then.
     pub fn add<S: AsRef<str>>(&mut self, ids: &[S], vectors: &[f32]) -> Result<()> {
         if ids.len().checked_mul(self.dim()) != Some(vectors.len()) {
@@ -159,37 +181,52 @@ impl FlatIndex {
 
     /// Writes the index to one file: see [`store`]. Removed vectors are left out.
     ///
+    /// Its tensor is `embeddings` \[N, dim\]; in int8 there are `int8` (u32 \[N, dim / 4, rounded up\], four bytes a word) and
+    /// `scales` (f32 \[N\]) instead, with the metadata's `dim`.
+    ///
     /// # Errors
     /// [`Error::Io`] if it cannot be written; a file that was there stays whole.
     pub fn save(&self, path: &Path) -> Result<()> {
-        let row_bytes = self.dim() * self.dtype().size();
+        let ids: Vec<&str> = self.ids.iter().collect();
+        let (n, dim, storage) = (self.len(), self.dim(), self.storage());
+        let rows = self.kept(self.corpus.chunks());
+        let rows = Vectors::parts(storage.dtype(), &[n, storage.width(dim)], rows);
+        if storage != Storage::Int8 {
+            return store::write(path, vec![("embeddings", rows)], &ids);
+        }
+        let scales = Vectors::parts(DType::F32, &[n], self.kept(self.corpus.scales()));
+        let tensors = vec![(store::INT8, rows), (store::SCALES, scales)];
+        store::write_with(path, tensors, &ids, &[(store::DIM, dim.to_string())])
+    }
+
+    /// The bytes of the rows that are left of tensors that hold all.
+    fn kept<'a>(
+        &'a self,
+        chunks: impl Iterator<Item = &'a Tensor> + 'a,
+    ) -> impl Iterator<Item = Result<Cow<'a, [u8]>>> + 'a {
         let mut start = 0;
-        let parts = self.corpus.chunks().map(move |chunk| {
+        chunks.map(move |chunk| {
             let rows = start..start + chunk.shape()[0];
             start = rows.end;
             let bytes = chunk.to_bytes()?;
             if rows.clone().all(|row| self.ids.keeps(row)) {
                 return Ok(Cow::Owned(bytes));
             }
-            let kept =
-                bytes.chunks_exact(row_bytes).zip(rows).filter(|(_, row)| self.ids.keeps(*row));
-            Ok(Cow::Owned(kept.flat_map(|(bytes, _)| bytes).copied().collect()))
-        });
-        let embeddings = Vectors::parts(self.dtype(), &[self.len(), self.dim()], parts);
-        let ids: Vec<&str> = self.ids.iter().collect();
-        store::write(path, vec![("embeddings", embeddings)], &ids)
+            let each = bytes.chunks_exact(bytes.len() / rows.len()).zip(rows);
+            let kept = each.filter(|(_, row)| self.ids.keeps(*row)).flat_map(|(bytes, _)| bytes);
+            Ok(Cow::Owned(kept.copied().collect()))
+        })
     }
 
     /// Reads an index that [`save`](Self::save) or `nearkin embed` wrote, or any safetensors file with a matrix
-    /// `embeddings` of f32, f16 or bf16. The stored dtype is kept.
+    /// `embeddings` of f32, f16 or bf16. The storage is kept.
     ///
     /// # Errors
     /// [`Error::Io`], [`Error::Weights`] if the file is truncated, damaged or lacks the matrix or a value is not finite,
     /// [`Error::Data`] if its ids do not fit, [`Error::OutOfMemory`].
     pub fn load(path: &Path, device: &Device) -> Result<FlatIndex> {
         let stored = Stored::open(path)?;
-        let (dtype, dim) = (stored.dtype(), stored.dim());
-        let mut index = FlatIndex::new(device, dtype, dim)?;
+        let mut index = FlatIndex::with_storage(device, stored.storage(), stored.dim())?;
         let fresh = index.ids.check(stored.ids()).map_err(|e| Error::Data {
             file: path.into(),
             line: None,
@@ -198,6 +235,14 @@ impl FlatIndex {
         let part = index.corpus.chunk_rows();
         for start in (0..stored.len()).step_by(part) {
             let rows = start..stored.len().min(start + part);
+            let shape = [rows.len(), stored.storage().width(stored.dim())];
+            if stored.storage() == Storage::Int8 {
+                let (words, scales) = stored.int8(rows)?;
+                let words = Tensor::from_bytes(device, DType::U32, &shape, &words)?;
+                let scales = Tensor::from_slice(device, &shape[..1], &scales)?;
+                index.corpus.append_checked(&words, &scales)?;
+                continue;
+            }
             index.corpus.append_bytes(&stored.finite_bytes(rows)?)?;
         }
         index.ids.append(fresh);
@@ -211,8 +256,15 @@ impl FlatIndex {
     pub fn to_f32_vec(&self) -> Result<Vec<f32>> {
         let mut out = Vec::with_capacity(self.len() * self.dim());
         let mut row = 0;
+        let mut scales = self.corpus.scales();
         for chunk in self.corpus.chunks() {
-            for values in chunk.to_f32_vec()?.chunks_exact(self.dim()) {
+            let values = match scales.next() {
+                None => chunk.to_f32_vec()?,
+                Some(scales) => {
+                    int8::decoded(&chunk.to_bytes()?, &scales.to_vec::<f32>()?, self.dim())
+                }
+            };
+            for values in values.chunks_exact(self.dim()) {
                 if self.ids.keeps(row) {
                     out.extend_from_slice(values);
                 }
@@ -248,6 +300,11 @@ impl FlatIndex {
     }
 
     /// How vectors are stored.
+    pub fn storage(&self) -> Storage {
+        self.corpus.storage()
+    }
+
+    /// The type of the tensors that hold the vectors: u32 in int8.
     pub fn dtype(&self) -> DType {
         self.corpus.dtype()
     }
@@ -258,7 +315,7 @@ impl FlatIndex {
     }
 
     /// Bytes that the vectors hold on the device: rows, removed ones not yet compacted included, times
-    /// (dim · element size + 4).
+    /// (dim · element size + 4), in int8 (dim + 8), dim rounded up to a multiple of 4.
     pub fn memory_bytes(&self) -> usize {
         self.corpus.bytes()
     }
@@ -266,7 +323,7 @@ impl FlatIndex {
 
 impl std::fmt::Debug for FlatIndex {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let (len, dim, dtype) = (self.len(), self.dim(), self.dtype());
-        write!(f, "FlatIndex of {len} x {dim} {dtype} on {:?}", self.device())
+        let (len, dim, storage) = (self.len(), self.dim(), self.storage());
+        write!(f, "FlatIndex of {len} x {dim} {storage} on {:?}", self.device())
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! Metadata: `format` (`nearkin 1`), `ids` (a JSON array of strings, one a row of `embeddings`) and `xxh3` (the 64-bit
 //! XXH3 of all tensor data, in hexadecimal). A safetensors header holds at most 100 MB; where the ids take more than half
-//! of that, the same JSON is a tensor `ids` of bytes instead. Beside `embeddings`, or instead of it, there may be the tensors of
+//! of that, the same JSON is a tensor `ids` of bytes instead. In place of `embeddings` there may be vectors in int8, `int8` (u32, four
+//! bytes a word, zeros behind the last) and `scales` (f32), with their dimension in the metadata's `dim`. Beside `embeddings`, or instead of it, there may be the tensors of
 //! token vectors that [`TokenIndex`](super::TokenIndex) names, with one id a document. A file is written by
 //! [`Replacement`], so that a crash never leaves half of one. Files without these entries load too: rows are then
 //! numbered.
@@ -21,6 +22,8 @@ use super::flat::MAX_DIM;
 use super::ids::check_ids;
 use crate::files::{Reader, Replacement};
 use crate::header::Header;
+use crate::ops::int8;
+use crate::ops::storage::Storage;
 use crate::{DType, Device, Error, Result, Tensor};
 
 const FORMAT: &str = "nearkin 1";
@@ -28,6 +31,11 @@ const FORMAT: &str = "nearkin 1";
 const HEADER_IDS: usize = 40 << 20;
 /// The matrix of vectors.
 const EMBEDDINGS: &str = "embeddings";
+/// The bytes of vectors in int8, and their scales, in its place.
+pub(super) const INT8: &str = "int8";
+pub(super) const SCALES: &str = "scales";
+/// The metadata's entry of the dimension of such vectors.
+pub(super) const DIM: &str = "dim";
 /// The metadata's entry, or the tensor, that holds the ids.
 const IDS: &str = "ids";
 /// The metadata's entry that holds the checksum.
@@ -325,10 +333,10 @@ pub(super) fn float(dtype: safetensors::Dtype) -> Option<DType> {
     }
 }
 
-/// A file of vectors, checked: its matrix `embeddings`, which is read in parts, and the ids of its rows.
+/// A file of vectors, checked: its matrix `embeddings`, or its vectors in int8, which are read in parts, and the ids of its rows.
 pub struct Stored {
     file: File,
-    dtype: DType,
+    storage: Storage,
     dim: usize,
     ids: Vec<String>,
 }
@@ -338,9 +346,13 @@ impl Stored {
     ///
     /// # Errors
     /// [`Error::Io`]; [`Error::Weights`] if the file is truncated, damaged or lacks a matrix `embeddings` of f32, f16 or
-    /// bf16; [`Error::Data`] if its ids do not fit.
+    /// bf16 and vectors in int8; [`Error::Data`] if its ids do not fit.
     pub fn open(path: &Path) -> Result<Stored> {
         let file = File::open(path)?;
+        // Kept beside codes, such vectors have no dimension of their own.
+        if !file.has(EMBEDDINGS) && file.has(INT8) && file.metadata.contains_key(DIM) {
+            return Stored::open_int8(file);
+        }
         let dtype = file.float(EMBEDDINGS)?;
         let (_, shape, _) = file.info(EMBEDDINGS)?;
         let fault = |problem| file.fault(EMBEDDINGS, problem);
@@ -350,8 +362,32 @@ impl Stored {
         if !(1..=MAX_DIM).contains(&dim) {
             return Err(fault(format!("shape {shape:?}, expected 1 to {MAX_DIM} columns")));
         }
+        let Some(storage) = Storage::of(dtype) else {
+            return Err(fault(format!("of {dtype}, expected f32, f16 or bf16")));
+        };
         let ids = file.ids(rows)?;
-        Ok(Stored { file, dtype, dim, ids })
+        Ok(Stored { file, storage, dim, ids })
+    }
+
+    fn open_int8(file: File) -> Result<Stored> {
+        let shape = file.shape(INT8, DType::U32, &[None, None])?;
+        let (rows, width) = (shape[0], shape[1]);
+        let given = file.metadata.get(DIM).map_or("", String::as_str);
+        let dim = match given.parse() {
+            Ok(dim) if (1..=int8::MAX_DIM).contains(&dim) && Storage::Int8.width(dim) == width => {
+                dim
+            }
+            _ => {
+                let problem = format!(
+                    "{width} words a row for the metadata's dim '{given}', expected one of 1 to {} that they hold",
+                    int8::MAX_DIM
+                );
+                return Err(file.fault(INT8, problem));
+            }
+        };
+        file.shape(SCALES, DType::F32, &[Some(rows)])?;
+        let ids = file.ids(rows)?;
+        Ok(Stored { file, storage: Storage::Int8, dim, ids })
     }
 
     /// The number of vectors.
@@ -370,8 +406,13 @@ impl Stored {
     }
 
     /// How the vectors are stored.
+    pub fn storage(&self) -> Storage {
+        self.storage
+    }
+
+    /// The type of the tensor that holds them: u32 in int8.
     pub fn dtype(&self) -> DType {
-        self.dtype
+        self.storage.dtype()
     }
 
     /// The ids, one a vector; row numbers where the file has none.
@@ -382,21 +423,27 @@ impl Stored {
     /// The vectors of some rows as f32: \[rows, dim\].
     ///
     /// # Errors
-    /// [`Error::Argument`] if there are no such rows; [`Error::Io`] if they cannot be read any more.
+    /// [`Error::Argument`] if there are no such rows; [`Error::Io`] if they cannot be read any more; [`Error::Weights`] if what is
+    /// read in int8 is damaged.
     pub fn to_f32_vec(&self, rows: Range<usize>) -> Result<Vec<f32>> {
         if rows.start > rows.end || rows.end > self.len() {
             let expected = format!("a range within {} rows", self.len());
             return Err(Error::argument("rows", expected, format!("{rows:?}")));
         }
         let shape = [rows.len(), self.dim];
+        if self.storage == Storage::Int8 {
+            let (bytes, scales) = self.int8(rows)?;
+            return Ok(int8::decoded(&bytes, &scales, self.dim));
+        }
         let bytes = self.bytes(rows)?;
-        Tensor::from_bytes(&Device::cpu(), self.dtype, &shape, &bytes)?.to_f32_vec()
+        Tensor::from_bytes(&Device::cpu(), self.storage.dtype(), &shape, &bytes)?.to_f32_vec()
     }
 
     /// The bytes of some rows as they are stored.
     pub(crate) fn bytes(&self, rows: Range<usize>) -> Result<Vec<u8>> {
-        let row = self.dim * self.dtype.size();
-        self.file.bytes(EMBEDDINGS, rows.start * row..rows.end * row)
+        let name = if self.storage == Storage::Int8 { INT8 } else { EMBEDDINGS };
+        let row = self.storage.width(self.dim) * self.storage.dtype().size();
+        self.file.bytes(name, rows.start * row..rows.end * row)
     }
 }
 
@@ -406,9 +453,30 @@ impl Stored {
         let start = rows.start;
         let bytes = self.bytes(rows)?;
         let place = finite::rows(&self.ids);
-        let vectors = (self.dtype, self.dim);
+        let vectors = (self.storage.dtype(), self.dim);
         finite::check_stored(&self.file, EMBEDDINGS, &bytes, vectors, |row| place(start + row))?;
         Ok(bytes)
+    }
+
+    /// The bytes of some rows in int8, in whole words, and their scales, if these are finite and nothing is behind the last byte.
+    pub(super) fn int8(&self, rows: Range<usize>) -> Result<(Vec<u8>, Vec<f32>)> {
+        let start = rows.start;
+        let bytes = self.bytes(rows.clone())?;
+        let size = size_of::<f32>();
+        let scales = self.file.bytes(SCALES, rows.start * size..rows.end * size)?;
+        let scales: Vec<f32> = bytemuck::pod_collect_to_vec(&scales);
+        let place = finite::rows(&self.ids);
+        finite::check_scales(&self.file, scales.iter().copied(), |row| place(start + row))?;
+        let mut each = bytes.chunks_exact(4 * self.storage.width(self.dim));
+        match each.position(|row| row[self.dim..].iter().any(|&b| b != 0)) {
+            None => Ok((bytes, scales)),
+            Some(row) => {
+                let place = place(start + row);
+                let problem =
+                    format!("bytes behind {} dimensions in {place}, expected zeros", self.dim);
+                Err(self.file.fault(INT8, problem))
+            }
+        }
     }
 }
 

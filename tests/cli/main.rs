@@ -322,6 +322,11 @@ fn eval_of_late_interaction_and_cur_finds_what_the_queries_are() {
             let args = ["eval", "--model", &model, "--data", &data, "--device", device, "--json"];
             serde_json::from_str(&succeed(&[&args[..], more].concat())).unwrap()
         };
+        for storage in ["bf16", "int8"] {
+            let json = eval(&["--storage", storage]);
+            assert_eq!(json["ndcg@10"], 1.0, "{storage} on {device}");
+            assert!(json["method"].as_str().unwrap().contains(storage), "{json}");
+        }
         for tokens in ["f32", "f16", "int8", "residual4"] {
             let json = eval(&["--method", "maxsim", "--tokens", tokens]);
             assert_eq!(json["ndcg@10"], 1.0, "{tokens} on {device}");

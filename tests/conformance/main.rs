@@ -25,6 +25,7 @@ mod embed;
 mod gemm;
 mod glu;
 mod hamming;
+mod int8;
 mod maxsim;
 mod norm;
 mod pool;

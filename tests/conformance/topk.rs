@@ -16,7 +16,7 @@ const METRICS: [(Metric, oracle::Metric); 3] = [
 /// Checks one query's hits against the oracle's ranking of all that may be found. Reported scores must be right within
 /// the rounding of a sum, in order, and no row left out may be better than the last one found by more than that.
 #[track_caller]
-fn check(what: &str, hits: (&[u64], &[f32]), k: usize, ranked: &[(u64, f64, f64)], dim: usize) {
+pub fn check(what: &str, hits: (&[u64], &[f32]), k: usize, ranked: &[(u64, f64, f64)], dim: usize) {
     let (ids, scores) = hits;
     assert_eq!(ids.len(), k.min(ranked.len()), "{what}: number of hits");
     assert_eq!(ids.len(), scores.len(), "{what}");

@@ -1,4 +1,4 @@
-use nearkin::ops::topk::{Bitmap, Corpus, Filter, Metric, Rows, Search, topk};
+use nearkin::ops::topk::{Bitmap, Corpus, Filter, Metric, Rows, Search, Storage, topk};
 use nearkin::{DType, Device, DeviceOptions, MatmulPrecision, Tensor};
 
 use crate::common::{Rng, normals};
@@ -8,7 +8,7 @@ use crate::{cold_bytes, emulated, launches};
 /// A search, and what it should take.
 struct Case {
     precision: MatmulPrecision,
-    dtype: DType,
+    storage: Storage,
     /// Queries, rows, dimensions.
     shape: [usize; 3],
     k: usize,
@@ -21,11 +21,11 @@ struct Case {
 #[test]
 fn a_search_streams_the_corpus_once_and_writes_no_scores() {
     let Some((emulator, _)) = emulated() else { return };
-    use DType::{BF16, F16, F32};
     use MatmulPrecision::{High, Highest, Medium};
-    let case = |precision, dtype, shape, k, tile, tensor| Case {
+    use Storage::{BF16, F16, F32, Int8};
+    let case = |precision, storage, shape, k, tile, tensor| Case {
         precision,
-        dtype,
+        storage,
         shape,
         k,
         tile,
@@ -44,15 +44,19 @@ fn a_search_streams_the_corpus_once_and_writes_no_scores() {
         case(High, F32, [2, 10_000, 128], 10, [16, 16], 1),
         case(Medium, F32, [40, 5_000, 128], 4, [64, 64], 1),
         case(Medium, F32, [2, 10_000, 128], 10, [16, 16], 1),
+        case(Highest, Int8, [1, 40_000, 384], 10, [16, 16], 1),
+        case(Highest, Int8, [40, 20_000, 384], 10, [64, 64], 1),
+        // 33 words do not divide into 16 bytes.
+        case(Highest, Int8, [3, 20_000, 132], 10, [4, 4], 0),
     ];
-    for Case { precision, dtype, shape: [queries, rows, dim], k, tile, tensor } in cases {
+    for Case { precision, storage, shape: [queries, rows, dim], k, tile, tensor } in cases {
         let options = DeviceOptions { matmul_precision: precision, ..Default::default() };
         let device = Device::cuda_with(0, options).unwrap();
         let mut rng = Rng(9);
-        let (x, _) = normals(&device, dtype, &[rows, dim], &mut rng);
+        let (x, _) = normals(&device, DType::F32, &[rows, dim], &mut rng);
         let (q, _) = normals(&device, DType::F32, &[queries, dim], &mut rng);
-        let corpus = Corpus::from_tensor(&x).unwrap();
-        let what = format!("{precision:?}: {queries} queries, {rows} x {dim} {dtype}, k {k}");
+        let corpus = Corpus::from_tensor(&x).unwrap().to_storage(storage).unwrap();
+        let what = format!("{precision:?}: {queries} queries, {rows} x {dim} {storage}, k {k}");
         let (kernel, height) = if tensor == 0 { ("topk", 64) } else { ("topk_mma", 128) };
         let query_tiles = queries.div_ceil(tile[0]);
         let half = Bitmap::from_fn(rows, |row| row / height % 2 == 1);
@@ -63,14 +67,18 @@ fn a_search_streams_the_corpus_once_and_writes_no_scores() {
                 topk(&q, &corpus, Metric::Cosine, &search).unwrap();
             });
             let names: Vec<&str> = all.iter().map(|l| l.kernel.as_str()).collect();
-            assert_eq!(names, ["rows_measure", kernel, "select_merge"], "{what}");
-            let (prepare, scan, merge) = (&all[0].counts, &all[1].counts, &all[2].counts);
+            // Bytes are made, then measured.
+            let made = if storage == Int8 { &["rows_int8"][..] } else { &[] };
+            let want = [made, &["rows_measure", kernel, "select_merge"]].concat();
+            assert_eq!(names, want, "{what}");
+            let [prepare, scan, merge] = [0, 1, 2].map(|i| &all[made.len() + i].counts);
             // Queries are read, and written as f32 and as what tensor cores take, three bf16 at most.
             let prepared = queries * (dim * (4 + 4 + 6) + 4);
             assert!(cold_bytes(prepare) <= (prepared + 32 * 3) as u64, "{what}: prepared");
             assert_eq!(prepare.shared.conflicts() + prepare.local_bytes, 0, "{what}: prepared");
             // Rows and their lengths; half of the tiles are never loaded.
-            let floor = (rows * (dim * dtype.size() + 4) / share) as u64;
+            let row = storage.width(dim) * storage.dtype().size();
+            let floor = (rows * (row + 4) / share) as u64;
             let cold = cold_bytes(scan) + cold_bytes(merge);
             println!(
                 "{what}, 1/{share} of it: {cold} bytes from memory ({:.3} of the floor), {} blocks, {} warp \
@@ -100,12 +108,12 @@ fn a_search_streams_the_corpus_once_and_writes_no_scores() {
             assert_eq!(scan.tensor_multiply_adds, tensor * padded, "{what}: matrix units");
         }
         // Where nothing enters a list, only scores are formed: without conflicts.
-        let nan =
-            Tensor::from_f32(&device, dtype, &[256, dim], &vec![f32::NAN; 256 * dim]).unwrap();
-        let corpus = Corpus::from_tensor(&nan).unwrap();
+        let nan = Tensor::from_slice(&device, &[256, dim], &vec![f32::NAN; 256 * dim]).unwrap();
+        let corpus = Corpus::from_tensor(&nan).unwrap().to_storage(storage).unwrap();
         let all = launches(&emulator, || {
             topk(&q, &corpus, Metric::Cosine, &Search::new(k)).unwrap();
         });
-        assert_eq!(all[1].counts.shared.conflicts(), 0, "{what}: bank conflicts");
+        let scan = all.iter().find(|l| l.kernel == kernel).unwrap();
+        assert_eq!(scan.counts.shared.conflicts(), 0, "{what}: bank conflicts");
     }
 }

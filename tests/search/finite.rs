@@ -203,6 +203,35 @@ fn loading_refuses_what_is_not_finite() {
             }
         }
     }
+    // In int8: scales as those beside codes, and nothing behind the last of 7 dimensions, of 5 rows of 2 words.
+    let file = |dim: &str, scales: &[f32], last: u8| {
+        let mut words = vec![1u8; 8 * ROWS];
+        words.iter_mut().skip(7).step_by(8).for_each(|b| *b = 0);
+        words[4 * 8 + 7] = last;
+        let words =
+            safetensors::tensor::TensorView::new(safetensors::Dtype::U32, vec![ROWS, 2], &words);
+        let scales = bytes(DType::F32, scales);
+        let scales = safetensors::tensor::TensorView::new(
+            safetensors::Dtype::F32,
+            vec![scales.len() / 4],
+            &scales,
+        );
+        let tensors = [("int8", words.unwrap()), ("scales", scales.unwrap())];
+        let dim = std::collections::HashMap::from([("dim".to_string(), dim.to_string())]);
+        std::fs::write(&path, safetensors::serialize(tensors, Some(dim)).unwrap()).unwrap();
+        FlatIndex::load(&path, &Device::cpu())
+    };
+    assert_eq!(file("7", &[1.0; ROWS], 0).unwrap().to_f32_vec().unwrap(), [1.0; 7 * ROWS]);
+    refused(file("7", &[1.0; ROWS], 1).map(drop), "int8", "in row 4");
+    for dim in ["9", "4", "0", "-7", "7.0", "", "18446744073709551616"] {
+        refused(file(dim, &[1.0; ROWS], 0).map(drop), "int8", &format!("dim '{dim}'"));
+    }
+    refused(file("7", &[1.0; ROWS - 1], 0).map(drop), "scales", "expected");
+    for (value, shown) in [(f32::NAN, "NaN"), (f32::INFINITY, "inf"), (-1.0, "-1")] {
+        let mut scales = [1.0; ROWS];
+        scales[4] = value;
+        refused(file("7", &scales, 0).map(drop), "scales", &format!("{shown} in row 4"));
+    }
     // What is finite loads, also at the ends.
     let vectors = parts(DType::F16, &[ROWS, DIM], bytes(DType::F16, &with(65504.0)));
     store::write(&path, vec![("embeddings", vectors)], &ids).unwrap();

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::common::{FLOATS, Rng, devices, main_devices, open_wgpu};
 use crate::names;
-use nearkin::ops::topk::Metric;
+use nearkin::ops::topk::{Metric, Storage};
 use nearkin::search::FlatIndex;
 use nearkin::search::store::{self, Stored, Vectors};
 use nearkin::{DType, Device, DeviceOptions, Error, Tensor};
@@ -212,6 +212,60 @@ fn a_file_is_read_in_parts() {
         for rows in [49..51, reversed, 0..usize::MAX] {
             assert!(matches!(stored.to_f32_vec(rows), Err(Error::Argument { .. })));
         }
+    }
+}
+
+const STORED: [Storage; 4] = [Storage::F32, Storage::F16, Storage::BF16, Storage::Int8];
+
+/// In int8 as in floats: added, removed, saved and loaded, and converted from one to the other.
+#[test]
+fn an_index_in_int8_holds_what_it_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("i.safetensors");
+    for (name, device) in devices() {
+        let dim = 33;
+        let data = Rng(5).normals(300 * dim);
+        let whole = index(device, DType::F32, dim, &data);
+        let mut int8 = FlatIndex::with_storage(device, Storage::Int8, dim).unwrap();
+        int8.add(&names(0..200), &data[..200 * dim]).unwrap();
+        let rest = Tensor::from_slice(device, &[100, dim], &data[200 * dim..]).unwrap();
+        int8.add_tensor(&names(200..300), &rest).unwrap();
+        assert_eq!(int8.memory_bytes(), 300 * (dim.next_multiple_of(4) + 8), "{name}");
+        let search =
+            |index: &FlatIndex| index.search(&data[..7 * dim], 30, Metric::Cosine, None).unwrap();
+        let found = search(&whole.to_storage(Storage::Int8).unwrap());
+        assert_eq!(search(&int8), found, "{name}: converted");
+        // Into every storage and back to floats.
+        for storage in STORED {
+            let copy = int8.to_storage(storage).unwrap();
+            assert_eq!((copy.storage(), copy.len(), copy.dim()), (storage, 300, dim));
+        }
+        let through = int8.to_storage(Storage::F32).unwrap();
+        assert_eq!(through.to_f32_vec().unwrap(), int8.to_f32_vec().unwrap(), "{name}");
+        let error = int8.to_f32_vec().unwrap();
+        for (got, want) in error.chunks(dim).zip(data.chunks(dim)) {
+            let scale = want.iter().fold(0f32, |m, v| m.max(v.abs())) / 127.0;
+            assert!(got.iter().zip(want).all(|(g, w)| (g - w).abs() <= 0.5001 * scale));
+        }
+
+        // Few removed stay where they are, many do not.
+        for gone in [10, 150] {
+            int8.remove(&names(0..gone)).unwrap();
+            int8.save(&path).unwrap();
+            let loaded = FlatIndex::load(&path, device).unwrap();
+            assert_eq!((loaded.storage(), loaded.dim()), (Storage::Int8, dim), "{name}");
+            assert!(loaded.ids().eq(int8.ids()), "{name}");
+            assert_eq!(loaded.to_f32_vec().unwrap(), int8.to_f32_vec().unwrap(), "{name}");
+            assert_eq!(search(&loaded), search(&int8), "{name}: {gone} removed");
+            let stored = Stored::open(&path).unwrap();
+            assert_eq!((stored.len(), stored.dtype()), (300 - gone, DType::U32));
+            let some = stored.to_f32_vec(7..20).unwrap();
+            assert_eq!(some, loaded.to_f32_vec().unwrap()[7 * dim..20 * dim], "{name}");
+        }
+        let l2 = int8.search(&data[..dim], 1, Metric::L2, None);
+        assert!(matches!(l2, Err(Error::Argument { .. })), "{name}: {l2:?}");
+        let binary = FlatIndex::with_storage(device, Storage::Binary, 32);
+        assert!(matches!(binary, Err(Error::Argument { .. })), "{name}");
     }
 }
 

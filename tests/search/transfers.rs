@@ -118,6 +118,40 @@ fn a_flat_index_copies_each_vector_once() {
 }
 
 #[test]
+fn a_flat_index_in_int8_copies_bytes_and_scales_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("index.safetensors");
+    for (name, device) in gpus() {
+        let mut rng = Rng(4);
+        let rows = rng.normals(ROWS * DIM);
+        let mut index = FlatIndex::with_storage(device, Storage::Int8, DIM).unwrap();
+        let ((), added) = transfers(device, || index.add(&names(0..ROWS), &rows).unwrap());
+        assert_eq!(added, copies([2, ROWS * (DIM + 4)], NONE), "{name}: add");
+        let fresh = Tensor::from_slice(device, &[100, DIM], &rows[..100 * DIM]).unwrap();
+        let ids = names(2000..2100);
+        let ((), added) = transfers(device, || index.add_tensor(&ids, &fresh).unwrap());
+        assert_eq!(added, copies(NONE, NONE), "{name}: floats added");
+        let (_, converted) = transfers(device, || index.to_storage(Storage::F16).unwrap());
+        assert_eq!(converted, copies(NONE, NONE), "{name}: converted");
+
+        let own = Tensor::from_slice(device, &[QUERIES, DIM], &rows[..QUERIES * DIM]).unwrap();
+        for (metric, k) in [(Metric::Dot, K), (Metric::Cosine, K), (Metric::Dot, 300)] {
+            let search = || index.search_tensor(&own, k, metric, None).unwrap();
+            let (found, searched) = transfers(device, search);
+            assert_eq!(searched, copies(NONE, hits(QUERIES, k)), "{name}: {metric:?}, {k}");
+            assert!(found.iter().all(|hits| hits.len() == k), "{name}");
+        }
+        let ((), saved) = transfers(device, || index.save(&file).unwrap());
+        let chunks = saved.downloads as usize;
+        let stored = index.len() * (DIM + 4);
+        assert_eq!(saved, copies(NONE, [chunks, stored]), "{name}: save");
+        let (loaded, copied) = transfers(device, || FlatIndex::load(&file, device).unwrap());
+        assert_eq!(copied, copies([2, stored], NONE), "{name}: load");
+        assert_eq!(loaded.len(), index.len());
+    }
+}
+
+#[test]
 fn a_binary_index_copies_each_vector_once() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("index.safetensors");

@@ -20,6 +20,7 @@ mod zstd;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use nearkin::ops::topk::Storage;
 use nearkin::{DType, Device, DeviceOptions, Error, MatmulPrecision};
 
 /// Transformer encoders and exact similarity search on CPU and GPU.
@@ -92,6 +93,26 @@ enum Precision {
     F32,
     F16,
     Bf16,
+}
+
+/// How vectors are kept.
+#[derive(Clone, Copy, ValueEnum)]
+enum Form {
+    F32,
+    F16,
+    Bf16,
+    Int8,
+}
+
+impl From<Form> for Storage {
+    fn from(form: Form) -> Storage {
+        match form {
+            Form::F32 => Storage::F32,
+            Form::F16 => Storage::F16,
+            Form::Bf16 => Storage::BF16,
+            Form::Int8 => Storage::Int8,
+        }
+    }
 }
 
 impl From<Precision> for DType {

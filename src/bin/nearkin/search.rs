@@ -10,7 +10,7 @@ use nearkin::search::{BinaryIndex, BinarySearch, FlatIndex, Hit, TokenIndex};
 use nearkin::{Device, Error, Result};
 
 use crate::sheet::Sheet;
-use crate::{check_k, print_line};
+use crate::{Form, check_k, print_line};
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
@@ -34,6 +34,9 @@ pub(crate) struct Options {
     /// hamming: score codes by the query itself, not by its code.
     #[arg(long)]
     asymmetric: bool,
+    /// Keep the vectors in this form on the device, converted there; as in the file if it is not given. Not for maxsim and hamming.
+    #[arg(long, value_enum)]
+    storage: Option<Form>,
     /// Also write what was found as a page (.html); ids that name images are shown as pictures.
     #[arg(long, value_name = "FILE")]
     sheet: Option<PathBuf>,
@@ -59,6 +62,13 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     if let Some(file) = &options.sheet {
         check_output(file, &[&options.index, &options.queries])?;
     }
+    if options.storage.is_some() && matches!(options.metric, By::Maxsim | By::Hamming) {
+        return Err(Error::Argument {
+            what: "--storage",
+            expected: "none for maxsim and hamming, whose files say how vectors are kept".into(),
+            got: "one".into(),
+        });
+    }
     let device = Device::by_name(&options.device)?;
     let metric = match options.metric {
         By::Cosine => Metric::Cosine,
@@ -67,7 +77,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         By::Maxsim => return interactions(options, &device),
         By::Hamming => return codes(options, &device),
     };
-    let index = FlatIndex::load(&options.index, &device)?;
+    let mut index = FlatIndex::load(&options.index, &device)?;
+    if let Some(form) = options.storage {
+        index = index.to_storage(form.into())?;
+    }
     in_groups(options, index.dim(), |queries| index.search(queries, options.k, metric, None))
 }
 

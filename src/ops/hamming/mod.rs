@@ -224,7 +224,7 @@ fn with<R>(
             Asked::Floats(rows::reduced(t, 0..count, Kind::Power, &length::PLAIN)?)
         }
         Queries::Int8(t) => {
-            let data = rows::unpacked(t, corpus.bits())?;
+            let data = rows::unpacked(t, corpus.bits(), None)?;
             Asked::Floats(rows::reduced(&data, 0..count, Kind::One, &length::PLAIN)?)
         }
     };

@@ -106,7 +106,8 @@ mod tokens;
 #[cfg(feature = "wgpu")]
 pub(crate) mod wgpu;
 
-pub use tokens::{Storage, Tokens};
+pub use self::tokens::Tokens;
+pub use super::storage::Storage;
 
 use std::ops::Range;
 

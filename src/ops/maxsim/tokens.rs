@@ -7,73 +7,20 @@ use half::{bf16, f16};
 
 #[cfg(feature = "wgpu")]
 use crate::device::Backend;
-use crate::device::threads::Threads;
 use crate::device::threads::items::*;
 use crate::dtype::with_float;
+use crate::ops::int8;
 use crate::ops::length::{self, PLAIN};
 use crate::ops::math::{vectorize, widen};
 use crate::ops::residual::{Codec, Codes, cpu::decode_rows};
 use crate::ops::rows;
+use crate::ops::storage::Storage;
 use crate::ops::{check, check_devices, check_float, matrix};
 use crate::{DType, Device, Error, Offsets, Result, Tensor};
 
 const OP: &str = "tokens";
 /// The largest dimension.
 const MAX_DIM: usize = 1024;
-
-/// How token vectors are stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Storage {
-    /// f32.
-    F32,
-    /// f16; products are formed in f32.
-    F16,
-    /// bfloat16; products are formed in f32.
-    BF16,
-    /// Signed bytes, four to a u32 with the first in its lowest byte, and an f32 scale for each token.
-    Int8,
-    /// One bit a dimension, 32 to a u32 with the first in its lowest place: 1 stands for +1 and 0 for -1.
-    Binary,
-}
-
-impl Storage {
-    /// The name in messages and on the command line: `f32`, `f16`, `bf16`, `int8`, `binary`.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Storage::F32 => "f32",
-            Storage::F16 => "f16",
-            Storage::BF16 => "bf16",
-            Storage::Int8 => "int8",
-            Storage::Binary => "binary",
-        }
-    }
-
-    /// The dtype of the tensor that holds the vectors.
-    pub const fn dtype(self) -> DType {
-        match self {
-            Storage::F32 => DType::F32,
-            Storage::F16 => DType::F16,
-            Storage::BF16 => DType::BF16,
-            Storage::Int8 | Storage::Binary => DType::U32,
-        }
-    }
-
-    /// Elements of the tensor for a vector of `dim` dimensions.
-    pub const fn width(self, dim: usize) -> usize {
-        match self {
-            Storage::Int8 => dim / 4,
-            Storage::Binary => dim / 32,
-            _ => dim,
-        }
-    }
-}
-
-impl std::fmt::Display for Storage {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.name())
-    }
-}
 
 /// The token vectors of queries, or of documents, one after the other without padding. Immutable; cloning shares the
 /// memory.
@@ -298,7 +245,7 @@ impl Tokens {
         }
         let tokens = match storage {
             Storage::Int8 => {
-                let (words, scale) = quantize(device.threads(), host, dim);
+                let (words, scale) = int8::quantized(device.threads(), &host, dim);
                 let words = Tensor::from_slice(device, &[total, dim / 4], &words)?;
                 let scale = Tensor::from_slice(device, &[total], &scale)?;
                 Tokens::int8(&words, &scale, &self.offsets)?
@@ -546,28 +493,6 @@ fn aligned<T: bytemuck::Pod>(bytes: &[u8]) -> Cow<'_, [T]> {
         Ok(values) => Cow::Borrowed(values),
         Err(_) => Cow::Owned(bytemuck::pod_collect_to_vec(bytes)),
     }
-}
-
-/// Bytes of all tokens, four to a word, and the tokens' scales.
-fn quantize(threads: &Threads, mut values: Vec<f32>, dim: usize) -> (Vec<u32>, Vec<f32>) {
-    let cost = 2 * values.len();
-    let largest = |token: &mut [f32]| {
-        let exponent = length::reduce(token, &PLAIN);
-        (token.iter().fold(0f32, |m, v| m.max(v.abs())) / 127.0, exponent)
-    };
-    let found = threads.map(cost, values.par_chunks_mut(dim), largest);
-    let (mut scale, exponents): (Vec<f32>, Vec<i32>) = found.into_iter().unzip();
-    let mut words = vec![0u32; values.len() / 4];
-    let each = words.par_chunks_mut(dim / 4).zip(values.par_chunks(dim)).zip(&scale);
-    threads.for_each(cost, each, |((words, token), s)| {
-        let inverse = if *s > 0.0 { 1.0 / s } else { 0.0 };
-        let byte = |v: &f32| (v * inverse).round_ties_even().clamp(-127.0, 127.0) as i8;
-        for (word, four) in words.iter_mut().zip(token.chunks_exact(4)) {
-            *word = u32::from_le_bytes(std::array::from_fn(|i| byte(&four[i]) as u8));
-        }
-    });
-    scale.iter_mut().zip(exponents).for_each(|(s, exponent)| *s = length::scaled(*s, exponent));
-    (words, scale)
 }
 
 #[cfg(test)]

@@ -3,9 +3,10 @@
 use std::ops::{Range, RangeInclusive};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::{Flag, Kind, Part, Reduced};
+use super::{Flag, Int8, Kind, Part, Reduced};
 use crate::device::threads::items::*;
 use crate::dtype::with_float;
+use crate::ops::int8;
 use crate::ops::length::{self, PLAIN};
 use crate::ops::math::widen;
 use crate::{DType, Element, Float, Result, Tensor};
@@ -54,10 +55,50 @@ fn floats<T: Float>(from: &Tensor, at: usize, to: &mut [T]) {
     });
 }
 
-pub(super) fn unpacked(bytes: &Tensor, width: usize) -> Result<Tensor> {
+pub(super) fn unpacked(bytes: &Tensor, width: usize, scales: Option<&Tensor>) -> Result<Tensor> {
+    let stored: &[i8] = bytemuck::cast_slice(bytes.cpu::<u32>());
     Tensor::cpu_with(bytes.device(), &[bytes.shape()[0], width], |to: &mut [f32]| {
-        let bytes = bytes.cpu::<u32>().iter().flat_map(|word| word.to_le_bytes());
-        to.iter_mut().zip(bytes).for_each(|(to, byte)| *to = f32::from(byte as i8));
+        let rows = to.chunks_mut(width).zip(stored.chunks(width.next_multiple_of(4)));
+        for (i, (to, row)) in rows.enumerate() {
+            let scale = scales.map_or(1.0, |s| s.cpu::<f32>()[i]);
+            to.iter_mut().zip(row).for_each(|(to, &byte)| *to = f32::from(byte) * scale);
+        }
+    })
+}
+
+pub(super) fn quantized(tensor: &Tensor, rows: Range<usize>) -> Result<Int8> {
+    let (device, dim) = (tensor.device(), tensor.shape()[1]);
+    let (n, width) = (rows.len(), dim.div_ceil(4));
+    let mut scales = vec![0.0; n];
+    let words = Tensor::cpu_with(device, &[n, width], |words: &mut [u32]| {
+        with_float!(tensor.dtype(), T => {
+            let stored = &tensor.cpu::<T>()[rows.start * dim..rows.end * dim];
+            let each = words.par_chunks_mut(width).zip(stored.par_chunks(dim)).zip(&mut scales);
+            let init = || vec![0.0; dim];
+            device.threads().for_each_init(2 * n * dim, each, init, |row, ((to, stored), scale)| {
+                widen(stored, row);
+                *scale = int8::quantize(row, bytemuck::cast_slice_mut(to));
+            });
+        });
+    })?;
+    Ok(Int8 { words, scales: Tensor::from_slice(device, &[n], &scales)? })
+}
+
+pub(super) fn inverse_lengths(int8: &Int8) -> Result<Tensor> {
+    let (n, width) = (int8.words.shape()[0], int8.words.shape()[1]);
+    Tensor::cpu_with(int8.words.device(), &[n], |to: &mut [f32]| {
+        let rows = int8.words.cpu::<u32>().par_chunks(width).zip(int8.scales.cpu::<f32>());
+        let threads = int8.words.device().threads();
+        threads.for_each(n * width, rows.zip(to), |((words, scale), to)| {
+            let bytes: &[i8] = bytemuck::cast_slice(words);
+            let squares = bytes.iter().map(|&b| i32::from(b) * i32::from(b));
+            let squares = squares.map(|s| s as u32).sum::<u32>();
+            *to = match squares {
+                _ if scale.is_nan() => f32::NAN,
+                0 => 0.0,
+                _ => (1.0 / f64::from(squares).sqrt()) as f32,
+            };
+        });
     })
 }
 

@@ -1,9 +1,9 @@
-//! Rows through `kernels/rows.ptx` and `kernels/rows_measure.ptx`; what keeps type and order is copied by the driver.
+//! Rows through `kernels/rows.ptx`, `kernels/rows_int8.ptx` and `kernels/rows_measure.ptx`; what keeps type and order is copied by the driver.
 
 use std::ops::{Range, RangeInclusive};
 use std::sync::Arc;
 
-use super::{Flag, Kind, Part, Reduced, ends};
+use super::{Flag, Int8, Kind, Part, Reduced, ends};
 use crate::device::cuda::{Binding, CudaDevice};
 use crate::ops::length::PLAIN;
 use crate::ops::precision::{Core, Product};
@@ -23,7 +23,8 @@ kernel! {
     }
     where match from == to {
         true => from != "f16" && (indexed && !scaled || scaled && !indexed && !vector),
-        false => !indexed && !scaled && !vector && (from != "i8" || to == "f32"),
+        false if from == "i8" => !indexed && !vector && to == "f32",
+        false => !indexed && !scaled && !vector,
     };
 
     params RowsParams { rows: u32, width: u32, first: u32, count: u32 }
@@ -71,13 +72,62 @@ pub(super) fn joined(
     Ok(to)
 }
 
-pub(super) fn unpacked(gpu: &Arc<CudaDevice>, bytes: &Tensor, width: usize) -> Result<Tensor> {
+pub(super) fn unpacked(
+    gpu: &Arc<CudaDevice>,
+    bytes: &Tensor,
+    width: usize,
+    scales: Option<&Tensor>,
+) -> Result<Tensor> {
     let rows = bytes.shape()[0];
     let to = Tensor::cuda_uninit(bytes.device(), DType::F32, &[rows, width])?;
-    let spec = RowsSpec { from: "i8", to: "f32", indexed: false, scaled: false, vector: false };
+    let scaled = scales.is_some();
+    let spec = RowsSpec { from: "i8", to: "f32", indexed: false, scaled, vector: false };
     let params = RowsParams { rows: rows as u32, width: width as u32, ..Default::default() };
-    launch(gpu, spec, &[bytes.cuda().into(), to.cuda().into()], params, rows * width)?;
+    let mut bindings = vec![Binding::from(bytes.cuda())];
+    bindings.extend(scales.map(|scales| Binding::from(scales.cuda())));
+    bindings.push(to.cuda().into());
+    launch(gpu, spec, &bindings, params, rows * width)?;
     Ok(to)
+}
+
+kernel! {
+    pub(crate) INT8 = "kernels/rows_int8.ptx";
+
+    spec Int8Spec {
+        t: DType = DType::FLOATS,
+    }
+
+    params Int8Params { rows: u32, dim: u32 }
+}
+
+/// Rows of a block that makes bytes.
+const QUANTIZED: usize = 4;
+
+pub(super) fn quantized(
+    gpu: &Arc<CudaDevice>,
+    tensor: &Tensor,
+    rows: Range<usize>,
+) -> Result<Int8> {
+    let (device, n, dim) = (tensor.device(), rows.len(), tensor.shape()[1]);
+    let words = Tensor::cuda_uninit(device, DType::U32, &[n, dim.div_ceil(4)])?;
+    let scales = Tensor::cuda_uninit(device, DType::F32, &[n])?;
+    let start = (rows.start * dim * tensor.dtype().size()) as u64;
+    let bindings = [tensor.cuda().at_byte(start), words.cuda().into(), scales.cuda().into()];
+    let kernel = gpu.kernel(Int8Spec { t: tensor.dtype() })?;
+    let params = Int8Params { rows: n as u32, dim: dim as u32 };
+    gpu.launch(&kernel, &bindings, &params, [n.div_ceil(QUANTIZED), 1, 1])?;
+    Ok(Int8 { words, scales })
+}
+
+pub(super) fn inverse_lengths(gpu: &Arc<CudaDevice>, int8: &Int8) -> Result<Tensor> {
+    let (words, n, width) = (&int8.words, int8.words.shape()[0], int8.words.shape()[1]);
+    let numbers = Tensor::cuda_uninit(words.device(), DType::F32, &[n])?;
+    let flag = Tensor::zeros(words.device(), DType::U32, &[1])?;
+    let spec = MeasureSpec { t: "int8", kind: Kind::Length, data: false, core: "none", parts: 1 };
+    let bindings =
+        [words.cuda().into(), int8.scales.cuda().into(), numbers.cuda().into(), flag.cuda().into()];
+    measure(gpu, spec, &bindings, [n, 4 * width], &PLAIN)?;
+    Ok(numbers)
 }
 
 /// What stands for all types of so many bytes where elements are only copied.
@@ -131,7 +181,7 @@ kernel! {
     pub(crate) MEASURE = "kernels/rows_measure.ptx";
 
     spec MeasureSpec {
-        t: DType = DType::FLOATS,
+        t: &'static str = ["f32", "f16", "bf16", "int8"],
         kind: Kind = [Kind::Length, Kind::Power, Kind::One],
         /// Whether the rows are written too, divided.
         data: bool,
@@ -141,7 +191,8 @@ kernel! {
     }
     where (data || core == "none" && kind != Kind::One)
         && (parts == 1 || core == "bf16")
-        && (kind != Kind::One || core == "none");
+        && (kind != Kind::One || core == "none")
+        && (t != "int8" || kind == Kind::Length && !data);
 
     params MeasureParams { rows: u32, dim: u32, low: u32, high: u32 }
 }
@@ -172,7 +223,7 @@ pub(super) fn measured(
     let (device, n, dim) = (rows.device(), rows.shape()[0], rows.shape()[1]);
     let numbers = Tensor::cuda_uninit(device, DType::F32, &[n])?;
     let flag = Tensor::zeros(device, DType::U32, &[1])?;
-    let spec = MeasureSpec { t: rows.dtype(), kind, data: false, core: "none", parts: 1 };
+    let spec = MeasureSpec { t: rows.dtype().name(), kind, data: false, core: "none", parts: 1 };
     let bindings = [rows.cuda().into(), numbers.cuda().into(), flag.cuda().into()];
     measure(gpu, spec, &bindings, [n, dim], &PLAIN)?;
     Ok((numbers, unusual.map_or_else(|| Flag::of(rows.dtype(), &flag), Flag::known)))
@@ -194,6 +245,7 @@ pub(crate) fn reduced(
     };
     let (core, dtype) = match product.core {
         Core::Fma => ("none", DType::F32),
+        Core::Int8 => ("none", DType::F32),
         Core::BF16 => ("bf16", DType::BF16),
         Core::F16 => ("f16", DType::F16),
         Core::Tf32 => ("tf32", DType::F32),
@@ -209,7 +261,7 @@ pub(crate) fn reduced(
     let mut bindings =
         vec![tensor.cuda().at_byte(start), reduced.data.cuda().into(), reduced.scale.cuda().into()];
     bindings.extend(entering.as_ref().map(|parts| Binding::from(parts.cuda())));
-    let spec = MeasureSpec { t, kind, data: true, core, parts: product.parts };
+    let spec = MeasureSpec { t: t.name(), kind, data: true, core, parts: product.parts };
     measure(gpu, spec, &bindings, [n, dim], plain)?;
     Ok((reduced, entering))
 }

@@ -60,14 +60,46 @@ pub(crate) fn part(tensor: &Tensor, rows: Range<usize>) -> Result<Tensor> {
     }
 }
 
-/// Signed bytes \[n, `width` / 4\] u32, four a word, the first lowest, as f32 \[n, `width`\].
-pub(crate) fn unpacked(bytes: &Tensor, width: usize) -> Result<Tensor> {
+/// Signed bytes \[n, `width` / 4\] u32, four a word, the first lowest, as f32 \[n, `width`\]: times their rows' scales \[n\] f32,
+/// if there are any.
+pub(crate) fn unpacked(bytes: &Tensor, width: usize, scales: Option<&Tensor>) -> Result<Tensor> {
     match bytes.device().backend() {
-        Backend::Cpu(_) => cpu::unpacked(bytes, width),
+        Backend::Cpu(_) => cpu::unpacked(bytes, width, scales),
         #[cfg(feature = "cuda")]
-        Backend::Cuda(gpu) => cuda::unpacked(gpu, bytes, width),
+        Backend::Cuda(gpu) => cuda::unpacked(gpu, bytes, width, scales),
         #[cfg(feature = "wgpu")]
-        Backend::Wgpu(gpu) => wgpu::unpacked(gpu, bytes, width),
+        Backend::Wgpu(gpu) => wgpu::unpacked(gpu, bytes, width, scales),
+    }
+}
+
+/// Rows as bytes and scales, by [`int8`](super::int8).
+#[derive(Clone, Debug)]
+pub(crate) struct Int8 {
+    /// \[n, D / 4\] u32, rounded up.
+    pub(crate) words: Tensor,
+    /// \[n\] f32.
+    pub(crate) scales: Tensor,
+}
+
+/// The rows `rows` of a matrix \[N, D\] of floats as bytes.
+pub(crate) fn quantized(tensor: &Tensor, rows: Range<usize>) -> Result<Int8> {
+    match tensor.device().backend() {
+        Backend::Cpu(_) => cpu::quantized(tensor, rows),
+        #[cfg(feature = "cuda")]
+        Backend::Cuda(gpu) => cuda::quantized(gpu, tensor, rows),
+        #[cfg(feature = "wgpu")]
+        Backend::Wgpu(gpu) => wgpu::quantized(gpu, tensor, rows),
+    }
+}
+
+/// The inverse lengths \[n\] f32 of rows of bytes, without their scales: 0 for zeros, NaN where the scale is.
+pub(crate) fn inverse_lengths(int8: &Int8) -> Result<Tensor> {
+    match int8.words.device().backend() {
+        Backend::Cpu(_) => cpu::inverse_lengths(int8),
+        #[cfg(feature = "cuda")]
+        Backend::Cuda(gpu) => cuda::inverse_lengths(gpu, int8),
+        #[cfg(feature = "wgpu")]
+        Backend::Wgpu(gpu) => wgpu::inverse_lengths(gpu, int8),
     }
 }
 
@@ -121,7 +153,7 @@ pub(crate) fn divided(rows: &Tensor, powers: &Tensor) -> Result<Tensor> {
 /// Rows as a kernel compares them.
 #[derive(Clone, Debug)]
 pub(crate) struct Reduced {
-    /// \[n, D\] f32, divided by their powers of two.
+    /// \[n, D\] f32, divided by their powers of two, or words of bytes.
     pub(crate) data: Tensor,
     /// Their numbers, \[n\] f32.
     pub(crate) scale: Tensor,

@@ -100,7 +100,7 @@ fn rows_move_as_on_the_cpu() {
         }
         let words: Vec<u32> = (0..3 * 8).map(|_| random.next() as u32).collect();
         let [want, got] = [&cpu, &device]
-            .map(|d| unpacked(&Tensor::from_slice(d, &[3, 8], &words).unwrap(), 32).unwrap());
+            .map(|d| unpacked(&Tensor::from_slice(d, &[3, 8], &words).unwrap(), 32, None).unwrap());
         same(&format!("{device:?}, bytes"), &got, &want);
     }
 }
@@ -293,6 +293,44 @@ mod parts {
                         want.to_bits(),
                         "{core:?}, part {part} of {x:e}: {got:e}"
                     );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn rows_become_bytes_as_on_the_cpu() {
+    let cpu = Device::cpu();
+    for device in gpus() {
+        let mut random = SplitMix64(5);
+        for dtype in FLOATS {
+            for dim in [1, 2, 7, 64, 131] {
+                let rows = 300;
+                let what = format!("{device:?}, {rows} x {dim} {dtype}");
+                let bytes = numbers(dtype, rows * dim, &mut random);
+                let [want, got] = [&cpu, &device].map(|on| {
+                    // Some bits of any exponent, and rows of one order of magnitude behind them.
+                    let any = Tensor::from_bytes(on, dtype, &[rows, dim], &bytes).unwrap();
+                    let some = lengths(dtype, rows, dim, &mut SplitMix64(dim as u64));
+                    let some = Tensor::from_f32(on, dtype, &[rows, dim], &some).unwrap();
+                    [(any, 0..rows), (some, 17..rows - 3)]
+                        .map(|(tensor, range)| quantized(&tensor, range).unwrap())
+                });
+                for (got, want) in got.iter().zip(&want) {
+                    same(&what, &got.words, &want.words);
+                    same(&what, &got.scales, &want.scales);
+                    let [got, want] = [got, want].map(|int8| inverse_lengths(int8).unwrap());
+                    same(&format!("{what}: lengths"), &got, &want);
+                }
+                let width = if dim == 131 { dim } else { 4 * dim.div_ceil(4) };
+                let [want, got] = [&want[1], &got[1]]
+                    .map(|int8| unpacked(&int8.words, width, Some(&int8.scales)).unwrap());
+                // A product with a scale that is subnormal may be 0.
+                let [want, got] = [want, got].map(|t| t.to_f32_vec().unwrap());
+                for (w, g) in want.iter().zip(&got) {
+                    let is_same = g.to_bits() == w.to_bits() || g.is_nan() && w.is_nan();
+                    assert!(is_same || w.abs() < 2e-36 && *g == 0.0, "{what}: {g:e} for {w:e}");
                 }
             }
         }

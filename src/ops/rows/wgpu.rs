@@ -1,10 +1,10 @@
-//! Rows through `shaders/rows.wgsl` and `shaders/rows_measure.wgsl`; what keeps type and order is copied by the queue, where bytes
+//! Rows through `shaders/rows.wgsl`, `shaders/rows_int8.wgsl` and `shaders/rows_measure.wgsl`; what keeps type and order is copied by the queue, where bytes
 //! come in fours.
 
 use std::ops::{Range, RangeInclusive};
 use std::sync::Arc;
 
-use super::{Flag, Kind, Part, Reduced, ends};
+use super::{Flag, Int8, Kind, Part, Reduced, ends};
 use crate::device::wgpu::{Binding, WgpuDevice, spread};
 use crate::ops::length::PLAIN;
 use crate::template::kernel;
@@ -21,7 +21,8 @@ kernel! {
     }
     where match from == to {
         true => from != "f16" && !(indexed && scaled),
-        false => !indexed && !scaled && (from != "i8" || to == "f32"),
+        false if from == "i8" => !indexed && to == "f32",
+        false => !indexed && !scaled,
     };
 
     params RowsParams {
@@ -122,15 +123,23 @@ pub(super) fn joined(
     Ok(to)
 }
 
-pub(super) fn unpacked(gpu: &Arc<WgpuDevice>, bytes: &Tensor, width: usize) -> Result<Tensor> {
-    let rows = bytes.shape()[0];
+pub(super) fn unpacked(
+    gpu: &Arc<WgpuDevice>,
+    bytes: &Tensor,
+    width: usize,
+    scales: Option<&Tensor>,
+) -> Result<Tensor> {
+    let (rows, words) = (bytes.shape()[0], bytes.shape()[1]);
     let to = Tensor::wgpu_uninit(bytes.device(), DType::F32, &[rows, width])?;
-    let spec = RowsSpec { from: "i8", to: "f32", indexed: false, scaled: false };
+    let scaled = scales.is_some();
+    let spec = RowsSpec { from: "i8", to: "f32", indexed: false, scaled };
     let row = width * size_of::<f32>();
     for window in gpu.windows(rows, row)? {
         let params =
             RowsParams { rows: window.len() as u32, width: width as u32, ..Default::default() };
-        let bindings = [gpu.rows(bytes, &window, width / 4), gpu.rows(&to, &window, width)];
+        let mut bindings = vec![gpu.rows(bytes, &window, words)];
+        bindings.extend(scales.map(|scales| gpu.rows(scales, &window, 1)));
+        bindings.push(gpu.rows(&to, &window, width));
         let groups = (window.len() * width).div_ceil(THREADS);
         gpu.launch(&gpu.kernel(spec)?, &bindings, &params, spread(groups))?;
     }
@@ -186,15 +195,73 @@ pub(super) fn divided(gpu: &Arc<WgpuDevice>, rows: &Tensor, powers: &Tensor) -> 
 }
 
 kernel! {
+    pub(crate) INT8 = "shaders/rows_int8.wgsl";
+
+    spec Int8Spec {
+        t: DType = DType::FLOATS,
+    }
+
+    params Int8Params {
+        rows: u32,
+        dim: u32,
+        // Elements before the first row.
+        skip: u32,
+    }
+}
+
+pub(super) fn quantized(
+    gpu: &Arc<WgpuDevice>,
+    tensor: &Tensor,
+    rows: Range<usize>,
+) -> Result<Int8> {
+    let (device, n, dim) = (tensor.device(), rows.len(), tensor.shape()[1]);
+    let width = dim.div_ceil(4);
+    let words = Tensor::wgpu_uninit(device, DType::U32, &[n, width])?;
+    let scales = Tensor::wgpu_uninit(device, DType::F32, &[n])?;
+    let kernel = gpu.kernel(Int8Spec { t: tensor.dtype() })?;
+    // Words and scales are written, and begin where a binding may.
+    let row = (dim * tensor.dtype().size()).max(size_of::<f32>());
+    let align = gpu.facts.offset_alignment as usize / size_of::<f32>();
+    for window in gpu.aligned_windows(n, row, align)? {
+        let own = rows.start + window.start..rows.start + window.end;
+        let (binding, skip) = bound(gpu, tensor, &own, dim);
+        let params = Int8Params { rows: window.len() as u32, dim: dim as u32, skip };
+        let bindings = [binding, gpu.rows(&words, &window, width), gpu.rows(&scales, &window, 1)];
+        gpu.launch(&kernel, &bindings, &params, spread(window.len().div_ceil(MEASURED)))?;
+    }
+    Ok(Int8 { words, scales })
+}
+
+pub(super) fn inverse_lengths(gpu: &Arc<WgpuDevice>, int8: &Int8) -> Result<Tensor> {
+    let (words, n, width) = (&int8.words, int8.words.shape()[0], int8.words.shape()[1]);
+    let numbers = Tensor::wgpu_uninit(words.device(), DType::F32, &[n])?;
+    let flag = Tensor::zeros(words.device(), DType::U32, &[1])?;
+    let kernel = gpu.kernel(MeasureSpec { t: "int8", kind: Kind::Length, data: false })?;
+    let [low, high] = ends(&PLAIN);
+    for window in gpu.windows(n, width * size_of::<u32>())? {
+        let dim = (4 * width) as u32;
+        let params = MeasureParams { rows: window.len() as u32, dim, skip: 0, low, high };
+        let bindings = [
+            gpu.rows(words, &window, width),
+            gpu.rows(&int8.scales, &window, 1),
+            gpu.rows(&numbers, &window, 1),
+            flag.wgpu().into(),
+        ];
+        gpu.launch(&kernel, &bindings, &params, spread(window.len().div_ceil(MEASURED)))?;
+    }
+    Ok(numbers)
+}
+
+kernel! {
     pub(crate) MEASURE = "shaders/rows_measure.wgsl";
 
     spec MeasureSpec {
-        t: DType = DType::FLOATS,
+        t: &'static str = ["f32", "f16", "bf16", "int8"],
         kind: Kind = [Kind::Length, Kind::Power, Kind::One],
         /// Whether the rows are written too, divided.
         data: bool,
     }
-    where data || kind != Kind::One;
+    where (data || kind != Kind::One) && (t != "int8" || kind == Kind::Length && !data);
 
     params MeasureParams {
         rows: u32,
@@ -219,7 +286,7 @@ pub(super) fn measured(
     let (device, n, dim) = (rows.device(), rows.shape()[0], rows.shape()[1]);
     let numbers = Tensor::wgpu_uninit(device, DType::F32, &[n])?;
     let flag = Tensor::zeros(device, DType::U32, &[1])?;
-    let spec = MeasureSpec { t: rows.dtype(), kind, data: false };
+    let spec = MeasureSpec { t: rows.dtype().name(), kind, data: false };
     let [low, high] = ends(&PLAIN);
     let params = MeasureParams { rows: n as u32, dim: dim as u32, skip: 0, low, high };
     let bindings = [bound(gpu, rows, &(0..n), dim).0, numbers.wgpu().into(), flag.wgpu().into()];
@@ -239,7 +306,7 @@ pub(super) fn reduced(
         data: Tensor::wgpu_uninit(device, DType::F32, &[n, dim])?,
         scale: Tensor::wgpu_uninit(device, DType::F32, &[n])?,
     };
-    let spec = MeasureSpec { t: tensor.dtype(), kind, data: true };
+    let spec = MeasureSpec { t: tensor.dtype().name(), kind, data: true };
     let [low, high] = ends(plain);
     for window in gpu.windows(n, dim * size_of::<f32>())? {
         let own = rows.start + window.start..rows.start + window.end;

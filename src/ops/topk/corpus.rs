@@ -1,5 +1,6 @@
 //! Vectors on a device, with their lengths.
 
+use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 use super::Metric;
@@ -7,12 +8,15 @@ use crate::device::Device;
 use crate::device::threads::Threads;
 use crate::device::threads::items::*;
 use crate::dtype::with_float;
+use crate::ops::int8;
 use crate::ops::length::{self, PLAIN};
-use crate::ops::rows::{self, Beside, Flag, Kind, Rows};
+use crate::ops::rows::{self, Beside, Flag, Int8, Kind, Rows};
+use crate::ops::storage::Storage;
 use crate::ops::{check, check_devices, check_float, matrix};
 use crate::{DType, Error, Float, Result, Tensor};
 
-/// The vectors that are searched: \[N, D\] on one device, in chunks no larger than one binding there.
+/// The vectors that are searched: \[N, D\] on one device, in chunks no larger than one binding there, as f32, f16 or bf16 or
+/// [in int8](super#int8).
 ///
 /// With each row its inverse length is kept for [`Metric::Cosine`](super::Metric::Cosine), 4 bytes a row, computed on the
 /// device from the values as stored; of a chunk with very short or very long rows also a copy that is scaled
@@ -29,6 +33,8 @@ use crate::{DType, Error, Float, Result, Tensor};
 #[derive(Clone, Debug)]
 pub struct Corpus {
     rows: Rows<Lengths>,
+    storage: Storage,
+    dim: usize,
 }
 
 /// Consecutive rows in one buffer, and their lengths.
@@ -39,6 +45,8 @@ pub(crate) type Chunk = rows::Chunk<Lengths>;
 pub(crate) struct Lengths {
     /// 1 / |x| of each row, \[n\] f32; where a row is not plain, of the row divided by its power of two.
     inverse: Tensor,
+    /// What bytes stand for, \[n\] f32. `inverse` is that of the bytes then, NaN where the scale is.
+    scales: Option<Tensor>,
     /// Whether some rows are not plain: if one of them says so.
     unusual: Vec<Flag>,
     /// Made for the first search that needs it.
@@ -56,7 +64,21 @@ struct Scaled {
 
 impl Lengths {
     fn new(inverse: Tensor, unusual: Vec<Flag>) -> Lengths {
-        Lengths { inverse, unusual, scaled: Arc::default() }
+        Lengths { inverse, scales: None, unusual, scaled: Arc::default() }
+    }
+
+    /// Of bytes, which are plain.
+    fn of_int8(int8: &Int8) -> Result<Lengths> {
+        let inverse = rows::inverse_lengths(int8)?;
+        Ok(Lengths { scales: Some(int8.scales.clone()), ..Lengths::new(inverse, Vec::new()) })
+    }
+
+    /// Of the rows as they are now.
+    fn again(&self, rows: &Tensor) -> Result<Lengths> {
+        match &self.scales {
+            None => Lengths::of(rows, None),
+            Some(scales) => Lengths::of_int8(&Int8 { words: rows.clone(), scales: scales.clone() }),
+        }
     }
 
     /// Of rows on their device. Whether some are not plain is found there, unless it is known.
@@ -80,30 +102,46 @@ impl Lengths {
         Ok(Some(self.scaled.get_or_init(|| scaled)))
     }
 
-    /// Bytes of the lengths and of what is scaled.
+    /// Bytes of the lengths, of scales and of what is scaled.
     fn bytes(&self) -> usize {
         let scaled = self.scaled.get().map_or(0, |s| s.rows.bytes() + s.powers.bytes());
-        self.inverse.bytes() + scaled
+        self.inverse.bytes() + self.scales.as_ref().map_or(0, Tensor::bytes) + scaled
     }
 }
 
 impl Beside for Lengths {
     fn joined(parts: &[&Self]) -> Result<Self> {
-        let inverse: Vec<_> = parts.iter().map(|p| (&p.inverse, 0..p.inverse.len())).collect();
-        let inverse = rows::joined(DType::F32, 1, &inverse)?;
+        let joined = |all: Vec<&Tensor>| {
+            let all: Vec<_> = all.into_iter().map(|t| (t, 0..t.len())).collect();
+            column(rows::joined(DType::F32, 1, &all)?)
+        };
+        let inverse = joined(parts.iter().map(|p| &p.inverse).collect())?;
+        let scales = parts.iter().map(|p| p.scales.as_ref()).collect::<Option<_>>();
         let unusual = parts.iter().flat_map(|p| &p.unusual).filter(|f| !f.is_plain()).cloned();
-        Ok(Lengths::new(inverse.reshape(&[inverse.len()])?, unusual.collect()))
+        let scales = scales.map(joined).transpose()?;
+        Ok(Lengths { scales, ..Lengths::new(inverse, unusual.collect()) })
     }
 
     fn gathered(&self, numbers: &Tensor) -> Result<Self> {
-        let inverse = rows::gathered(&[&self.inverse], 1, numbers)?;
-        Ok(Lengths::new(inverse.reshape(&[inverse.len()])?, self.unusual.clone()))
+        let gathered = |all: &Tensor| column(rows::gathered(&[all], 1, numbers)?);
+        let scales = self.scales.as_ref().map(gathered).transpose()?;
+        Ok(Lengths { scales, ..Lengths::new(gathered(&self.inverse)?, self.unusual.clone()) })
     }
+}
+
+/// A matrix of one column as a vector.
+fn column(matrix: Tensor) -> Result<Tensor> {
+    matrix.reshape(&[matrix.len()])
+}
+
+/// Some numbers of a vector.
+fn numbers(all: &Tensor, range: Range<usize>) -> Result<Tensor> {
+    column(rows::part(&all.reshape(&[all.len(), 1])?, range)?)
 }
 
 /// What a kernel compares of a chunk, and how.
 pub(crate) struct Compared<'a> {
-    /// What it forms: a dot product with rows that are scaled is a cosine to it, of other scales.
+    /// What it forms: a dot product with rows that have scales is a cosine to it, of other scales.
     pub(crate) form: Metric,
     /// \[n, D\].
     pub(crate) rows: &'a Tensor,
@@ -115,6 +153,10 @@ impl Chunk {
     /// What is compared for scores of a metric.
     pub(crate) fn compared(&self, metric: Metric) -> Result<Compared<'_>> {
         let inverse = &self.beside.inverse;
+        if let Some(scales) = &self.beside.scales {
+            let scale = if metric == Metric::Dot { scales } else { inverse };
+            return Ok(Compared { form: Metric::Cosine, rows: &self.rows, scale });
+        }
         let scaled = match metric {
             Metric::L2 => None,
             _ => self.beside.scaled(&self.rows)?,
@@ -136,13 +178,42 @@ impl Corpus {
     /// [`Error::Argument`] if `dim` is not within 1 to 2^32 - 1 or `dtype` is not a float, [`Error::Unsupported`] if one row does not fit
     /// the device's bindings.
     pub fn new(device: &Device, dtype: DType, dim: usize) -> Result<Corpus> {
-        if dim == 0 || u32::try_from(dim).is_err() {
-            return Err(Error::argument("dim", "1 to 4294967295", dim.to_string()));
+        match Storage::of(dtype) {
+            Some(storage) => Corpus::with_storage(device, storage, dim),
+            None => Err(Error::argument("dtype", "f32, f16 or bf16", dtype.name())),
         }
-        if !dtype.is_float() {
-            return Err(Error::argument("dtype", "f32, f16 or bf16", dtype.name()));
+    }
+
+    /// As [`new`](Self::new), in any storage but `Binary`, which [`BinaryCorpus`](crate::ops::hamming::BinaryCorpus) holds.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new); [`Error::Argument`] if `storage` is `Binary`, or `dim` is beyond 2^17 in `Int8`.
+    pub fn with_storage(device: &Device, storage: Storage, dim: usize) -> Result<Corpus> {
+        let most = match storage {
+            Storage::Binary => {
+                return Err(Error::argument("storage", "f32, f16, bf16 or int8", "binary"));
+            }
+            Storage::Int8 => int8::MAX_DIM,
+            _ => u32::MAX as usize,
+        };
+        if !(1..=most).contains(&dim) {
+            let expected = format!("1 to {most} in {storage}");
+            return Err(Error::argument("dim", expected, dim.to_string()));
         }
-        Ok(Corpus { rows: Rows::new(device, dtype, dim, "corpus")? })
+        let rows = Rows::new(device, storage.dtype(), storage.width(dim), "corpus")?;
+        Ok(Corpus { rows, storage, dim })
+    }
+
+    /// A corpus of rows in int8, `words` \[N, D / 4\] u32 (rounded up; what is behind the last byte is zero) and `scales` \[N\] f32,
+    /// which are finite and not negative, or NaN for a row that is not to be found. The scales are read once, to be checked;
+    /// memory is shared as by [`from_tensor`](Self::from_tensor).
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if shapes, types or devices do not fit, [`Error::Argument`] if a scale or the dimension does not.
+    pub fn int8(words: &Tensor, scales: &Tensor, dim: usize) -> Result<Corpus> {
+        let mut corpus = Corpus::with_storage(words.device(), Storage::Int8, dim)?;
+        corpus.append_int8(words, scales)?;
+        Ok(corpus)
     }
 
     /// A corpus of the rows of `rows` \[N, D\], on its device and of its dtype. Memory is shared with the tensor where
@@ -171,25 +242,36 @@ impl Corpus {
         check("corpus", "inverse_lengths", inverse_lengths, DType::F32, &[count])?;
         check_devices("corpus", &[rows, inverse_lengths])?;
         let mut corpus = Corpus::new(rows.device(), rows.dtype(), dim)?;
-        let lengths = inverse_lengths.reshape(&[count, 1])?;
         corpus.rows.append(rows, |_, range| {
-            let own = rows::part(&lengths, range)?;
-            Ok(Lengths::new(own.reshape(&[own.len()])?, Vec::new()))
+            Ok(Lengths::new(numbers(inverse_lengths, range)?, Vec::new()))
         })?;
         Ok(corpus)
     }
 
-    /// Appends vectors, one after the other, rounded to the stored dtype. They go to the device once.
+    /// Appends vectors, one after the other, rounded to the storage. They go to the device once.
     ///
     /// # Errors
     /// [`Error::Shape`] if the length is not a multiple of the dimension or the corpus would exceed 2^32 - 1 rows;
     /// [`Error::OutOfMemory`]. Nothing is added then.
     pub fn append(&mut self, rows: &[f32]) -> Result<()> {
-        self.rows.check(rows.len())?;
         let (dim, dtype) = (self.dim(), self.dtype());
+        if !rows.len().is_multiple_of(dim) {
+            let expected = format!("a multiple of {dim} values");
+            return Err(Error::shape("corpus", expected, rows.len().to_string()));
+        }
+        self.rows.check(rows.len() / dim * self.width())?;
         let mut grown = self.rows.clone();
         for part in rows.chunks(self.chunk_rows() * dim) {
             let shape = [part.len() / dim, dim];
+            if self.storage == Storage::Int8 {
+                let (words, scales) = int8::quantized(self.device().threads(), part, dim);
+                let words = Tensor::from_slice(self.device(), &[shape[0], self.width()], &words)?;
+                let scales = Tensor::from_slice(self.device(), &[shape[0]], &scales)?;
+                let int8 = Int8 { words, scales };
+                let lengths = Lengths::of_int8(&int8)?;
+                grown.push(int8.words, lengths)?;
+                continue;
+            }
             let tensor = Tensor::from_f32(self.device(), dtype, &shape, part)?;
             let lengths =
                 Lengths::of(&tensor, Some(is_unusual(self.device().threads(), dtype, dim, part)))?;
@@ -199,7 +281,37 @@ impl Corpus {
         Ok(())
     }
 
-    /// [`append`](Self::append) of vectors as they are stored, in little-endian bytes.
+    /// Appends rows in int8 from any device, as [`int8`](Self::int8) takes them. Memory is shared as by
+    /// [`append_tensor`](Self::append_tensor).
+    ///
+    /// # Errors
+    /// As [`int8`](Self::int8); [`Error::Argument`] if the corpus is of floats. Nothing is added then.
+    pub fn append_int8(&mut self, words: &Tensor, scales: &Tensor) -> Result<()> {
+        if self.storage != Storage::Int8 {
+            return Err(Error::argument("corpus", "one in int8", self.storage.name()));
+        }
+        let (count, _) = matrix("corpus", "words", words)?;
+        check("corpus", "words", words, DType::U32, &[count, self.width()])?;
+        check("corpus", "scales", scales, DType::F32, &[count])?;
+        check_devices("corpus", &[words, scales])?;
+        let bad = |s: &f32| !(s.is_nan() || (0.0..f32::INFINITY).contains(s));
+        if let Some(scale) = scales.to_vec::<f32>()?.into_iter().find(bad) {
+            let expected = "finite numbers of at least 0, or NaN";
+            return Err(Error::argument("scales", expected, scale.to_string()));
+        }
+        self.append_checked(words, scales)
+    }
+
+    /// [`append_int8`](Self::append_int8) of what has been checked.
+    pub(crate) fn append_checked(&mut self, words: &Tensor, scales: &Tensor) -> Result<()> {
+        let scales = scales.to_device(self.device())?;
+        self.rows.append(words, |words, range| {
+            let scales = numbers(&scales, range)?;
+            Lengths::of_int8(&Int8 { words: words.clone(), scales })
+        })
+    }
+
+    /// [`append`](Self::append) of vectors of floats as they are stored, in little-endian bytes.
     pub(crate) fn append_bytes(&mut self, bytes: &[u8]) -> Result<()> {
         let (dim, dtype) = (self.dim(), self.dtype());
         self.rows.check(bytes.len() / dtype.size())?;
@@ -220,7 +332,7 @@ impl Corpus {
     }
 
     /// Appends the rows of a tensor \[n, D\] of any float dtype, on any device. Memory is shared where device and
-    /// dtype are the corpus's, one chunk holds it and it is not merged with a small chunk before it, which may happen below
+    /// storage are the corpus's, one chunk holds it and it is not merged with a small chunk before it, which may happen below
     /// 32 MiB; else it is copied, and converted, on the device. From another device it is copied once.
     ///
     /// # Errors
@@ -232,7 +344,20 @@ impl Corpus {
             let expected = format!("rows of dimension {}", self.dim());
             return Err(Error::shape("corpus", expected, dim.to_string()));
         }
-        self.rows.append(rows, |rows, _| Lengths::of(rows, None))
+        if self.storage != Storage::Int8 {
+            return self.rows.append(rows, |rows, _| Lengths::of(rows, None));
+        }
+        let count = rows.shape()[0];
+        self.rows.check(count * self.width())?;
+        let rows = rows.to_device(self.device())?;
+        let (step, mut grown) = (self.chunk_rows(), self.rows.clone());
+        for start in (0..count).step_by(step) {
+            let int8 = rows::quantized(&rows, start..(start + step).min(count))?;
+            let lengths = Lengths::of_int8(&int8)?;
+            grown.push(int8.words, lengths)?;
+        }
+        self.rows = grown;
+        Ok(())
     }
 
     /// Computes lengths and scaled copies from the rows as they are now: for a corpus of a buffer that its engine has
@@ -241,10 +366,35 @@ impl Corpus {
     /// # Errors
     /// [`Error::OutOfMemory`] or [`Error::DeviceLost`]; the lengths are as before then.
     pub fn refresh(&mut self) -> Result<()> {
-        let fresh = self.rows.chunks().iter().map(|c| Lengths::of(&c.rows, None));
+        let fresh = self.rows.chunks().iter().map(|c| c.beside.again(&c.rows));
         let fresh = fresh.collect::<Result<Vec<_>>>()?;
         self.rows.chunks_mut().iter_mut().zip(fresh).for_each(|(c, fresh)| c.beside = fresh);
         Ok(())
+    }
+
+    /// A copy in another storage, made on the device; int8 by way of f32. A corpus in the same one is shared.
+    ///
+    /// # Errors
+    /// As [`with_storage`](Self::with_storage) and [`append_tensor`](Self::append_tensor).
+    pub fn to_storage(&self, storage: Storage) -> Result<Corpus> {
+        if storage == self.storage {
+            return Ok(self.clone());
+        }
+        let mut copy = Corpus::with_storage(self.device(), storage, self.dim)?;
+        let step = copy.chunk_rows();
+        for chunk in self.parts() {
+            let Some(scales) = &chunk.beside.scales else {
+                copy.append_tensor(&chunk.rows)?;
+                continue;
+            };
+            for start in (0..chunk.len()).step_by(step) {
+                let range = start..chunk.len().min(start + step);
+                let words = rows::part(&chunk.rows, range.clone())?;
+                let floats = rows::unpacked(&words, self.dim, Some(&numbers(scales, range)?))?;
+                copy.append_tensor(&floats)?;
+            }
+        }
+        Ok(copy)
     }
 
     /// Keeps the rows for which `keep` holds, in their order, and gives the memory of the others back. Works chunk by
@@ -253,12 +403,23 @@ impl Corpus {
         self.rows.retain(keep)
     }
 
-    /// The rows with these numbers, in their order, as they are stored: \[numbers, D\] on the corpus's device.
+    /// The rows with these numbers, in their order, as they are stored: \[numbers, D\] on the corpus's device. Those in int8
+    /// are multiplied by their scales, in f32.
     ///
     /// # Errors
     /// [`Error::Argument`] if there is no such row, [`Error::OutOfMemory`].
     pub fn gather(&self, rows: &[u32]) -> Result<Tensor> {
-        self.rows.gather(rows)
+        let found = self.rows.gather(rows)?;
+        if self.storage != Storage::Int8 {
+            return Ok(found);
+        }
+        if rows.is_empty() {
+            return Tensor::zeros(self.device(), DType::F32, &[0, self.dim]);
+        }
+        let scales: Vec<&Tensor> = self.scales().collect();
+        let numbers = Tensor::from_slice(self.device(), &[rows.len()], rows)?;
+        let scales = column(rows::gathered(&scales, 1, &numbers)?)?;
+        rows::unpacked(&found, self.dim, Some(&scales))
     }
 
     /// The most rows of a chunk.
@@ -271,13 +432,23 @@ impl Corpus {
         self.rows.device()
     }
 
-    /// The stored type.
+    /// The stored form.
+    pub fn storage(&self) -> Storage {
+        self.storage
+    }
+
+    /// The type of the tensors that hold the rows: u32 in int8.
     pub fn dtype(&self) -> DType {
         self.rows.dtype()
     }
 
     /// The dimension of the vectors.
     pub fn dim(&self) -> usize {
+        self.dim
+    }
+
+    /// Elements of a row as it is stored.
+    pub(crate) fn width(&self) -> usize {
         self.rows.width()
     }
 
@@ -291,14 +462,19 @@ impl Corpus {
         self.len() == 0
     }
 
-    /// Bytes of the vectors and their inverse lengths on the device, and of scaled copies that searches needed.
+    /// Bytes of the vectors, their inverse lengths and scales on the device, and of scaled copies that searches needed.
     pub fn bytes(&self) -> usize {
         self.parts().iter().map(|c| c.rows.bytes() + c.beside.bytes()).sum()
     }
 
-    /// The stored rows, chunk by chunk: tensors \[n, D\].
+    /// The stored rows, chunk by chunk: tensors \[n, D\], in int8 of words \[n, D / 4\], rounded up.
     pub fn chunks(&self) -> impl ExactSizeIterator<Item = &Tensor> {
         self.parts().iter().map(|c| &c.rows)
+    }
+
+    /// The scales of rows in int8, chunk by chunk: tensors \[n\] f32. There are none of floats.
+    pub fn scales(&self) -> impl Iterator<Item = &Tensor> {
+        self.parts().iter().filter_map(|c| c.beside.scales.as_ref())
     }
 
     pub(crate) fn parts(&self) -> &[Chunk] {

@@ -8,10 +8,10 @@ use std::ops::Range;
 
 use super::corpus::{Chunk, Compared};
 use super::prepare::prepare;
-use super::{Args, Metric};
+use super::{Args, Metric, Storage};
 use crate::device::cache::{AHEAD, prefetch_after};
 use crate::dtype::with_float;
-use crate::ops::dots::{self, Group, QUERIES, ROWS, Sums};
+use crate::ops::dots::{self, QUERIES, ROWS, Sums, bytes};
 use crate::ops::math::{fitting, widen};
 use crate::ops::rows::Reduced;
 use crate::ops::select::cpu::{self, Worker};
@@ -31,7 +31,7 @@ pub(super) fn best(args: &Args<'_>, queries: Range<usize>, k: usize) -> Result<B
     let compared = chunks.map(|c| c.compared(args.metric)).collect::<Result<Vec<_>>>()?;
     let reduced = prepare(args, queries.clone())?;
     let panels = panels(&reduced, &queries);
-    let step = fitting(TILE, args.corpus.dim(), ROWS);
+    let step = fitting(TILE, args.corpus.width(), ROWS);
     let tiles: Vec<Tile<'_>> = args
         .corpus
         .parts()
@@ -43,7 +43,7 @@ pub(super) fn best(args: &Args<'_>, queries: Range<usize>, k: usize) -> Result<B
         })
         .collect();
     // 4 values a nanosecond come from memory, 64 meet a query; candidates are merged and sorted.
-    let values = args.corpus.len() * args.corpus.dim();
+    let values = args.corpus.len() * args.corpus.width();
     let cost = values / 4 + values / 64 * queries.len() + 20 * queries.len() * k;
     let threads = args.corpus.device().threads();
     let scorer = || Scorer::new(args, &queries, &panels, k);
@@ -57,6 +57,25 @@ struct Tile<'a> {
     rows: Range<usize>,
 }
 
+/// Queries as their sums with rows are formed, which are words: f32 or four bytes.
+enum Group {
+    Floats(dots::Group),
+    Bytes(bytes::Group),
+}
+
+impl Group {
+    /// Gives `put` the sums of each of `rows` with each query.
+    #[inline(always)]
+    fn each(&self, rows: &[u32], width: usize, squares: bool, put: impl FnMut(usize, Sums)) {
+        match self {
+            Group::Floats(group) => {
+                dots::each(group, bytemuck::cast_slice(rows), width, squares, put)
+            }
+            Group::Bytes(group) => bytes::each(group, rows, width, put),
+        }
+    }
+}
+
 /// Queries that are compared together.
 struct Panel {
     queries: Range<usize>,
@@ -67,15 +86,24 @@ struct Panel {
 
 /// The panels of `queries`, which are prepared.
 fn panels(reduced: &Reduced, queries: &Range<usize>) -> Vec<Panel> {
-    let dim = reduced.data.shape()[1];
-    let values = reduced.data.cpu::<f32>().chunks(QUERIES * dim);
+    let (data, width) = (&reduced.data, reduced.data.shape()[1]);
+    let groups: Vec<Group> = match data.dtype() {
+        DType::U32 => {
+            let groups = data.cpu::<u32>().chunks(QUERIES * width);
+            groups.map(|words| Group::Bytes(bytes::Group::new(words, width))).collect()
+        }
+        _ => {
+            let groups = data.cpu::<f32>().chunks(QUERIES * width);
+            groups.map(|values| Group::Floats(dots::Group::new(values, width))).collect()
+        }
+    };
     let firsts = queries.clone().step_by(QUERIES);
-    let panel = |((first, values), scales): ((usize, &[f32]), &[f32])| Panel {
+    let panel = |((first, group), scales): ((usize, Group), &[f32])| Panel {
         queries: first..first + scales.len(),
-        group: Group::new(values, dim),
+        group,
         scale: of_each(scales, 0.0),
     };
-    firsts.zip(values).zip(reduced.scale.cpu::<f32>().chunks(QUERIES)).map(panel).collect()
+    firsts.zip(groups).zip(reduced.scale.cpu::<f32>().chunks(QUERIES)).map(panel).collect()
 }
 
 /// For each sum of a tile the number of its query, `rest` where there is none.
@@ -123,20 +151,29 @@ impl Worker<Tile<'_>> for Scorer<'_> {
         if args.search.filter.covers(queries, start..start + tile.rows.len()) {
             return;
         }
-        let dim = args.corpus.dim();
-        let values = tile.rows.start * dim..tile.rows.end * dim;
-        with_float!(args.corpus.dtype(), T => {
-            self.stored(tile, &tile.compared.rows.cpu::<T>()[values]);
-        });
+        let width = args.corpus.width();
+        let values = tile.rows.start * width..tile.rows.end * width;
+        let rows = tile.compared.rows;
+        match args.corpus.storage() {
+            Storage::Int8 => self.pieces(tile, &rows.cpu::<u32>()[values], |words, _| words),
+            _ => with_float!(args.corpus.dtype(), T => {
+                self.pieces(tile, &rows.cpu::<T>()[values], floats);
+            }),
+        }
     }
 }
 
 impl Scorer<'_> {
-    /// Scores the rows of a tile as they are stored.
-    fn stored<T: Float>(&mut self, tile: &Tile<'_>, stored: &[T]) {
-        let (dim, panels) = (self.args.corpus.dim(), self.panels.len());
-        let step = dim * fitting(if panels == 1 { DECODED } else { PIECE }, dim, ROWS);
+    /// Scores the rows of a tile against all panels, a piece after the other. `words` makes words of a piece, maybe in a buffer.
+    fn pieces<T>(
+        &mut self,
+        tile: &Tile<'_>,
+        stored: &[T],
+        words: impl for<'a> Fn(&'a [T], &'a mut Vec<f32>) -> &'a [u32],
+    ) {
         let mut decoded = std::mem::take(&mut self.decoded);
+        let (width, panels) = (self.args.corpus.width(), self.panels.len());
+        let step = width * fitting(if panels == 1 { DECODED } else { PIECE }, width, ROWS);
         for at in (0..stored.len()).step_by(step) {
             let piece = &stored[at..][..step.min(stored.len() - at)];
             // With several groups memory is asked for the next piece, a part with each group.
@@ -144,16 +181,9 @@ impl Scorer<'_> {
             let mut parts = piece.chunks(piece.len().div_ceil(panels));
             let mut ask = || parts.next().into_iter().for_each(|p| prefetch_after(p, ahead));
             ask();
-            let rows = match bytemuck::try_cast_slice(piece) {
-                Ok(rows) if T::DTYPE == DType::F32 => rows,
-                _ => {
-                    decoded.resize(piece.len(), 0.0);
-                    widen(piece, &mut decoded);
-                    &decoded
-                }
-            };
+            let rows = words(piece, &mut decoded);
             for p in 0..panels {
-                self.panel(p, tile, tile.rows.start + at / dim, rows);
+                self.panel(p, tile, tile.rows.start + at / width, rows);
                 ask();
             }
         }
@@ -161,25 +191,34 @@ impl Scorer<'_> {
     }
 
     /// Scores rows of a tile, from row `first` of its chunk on, against a panel and offers what beats the thresholds.
-    fn panel(&mut self, p: usize, tile: &Tile<'_>, first: usize, rows: &[f32]) {
+    fn panel(&mut self, p: usize, tile: &Tile<'_>, first: usize, rows: &[u32]) {
         let (args, panels) = (self.args, self.panels);
-        let (panel, dim) = (&panels[p], args.corpus.dim());
-        let (count, row) = (rows.len() / dim, tile.chunk.start + first);
+        let (panel, width) = (&panels[p], args.corpus.width());
+        let (count, row) = (rows.len() / width, tile.chunk.start + first);
         if args.search.filter.covers(panel.queries.clone(), row..row + count) {
             return;
         }
         let Compared { form, scale, .. } = *tile.compared;
         let scale = &scale.cpu::<f32>()[first..first + count];
         let bias = args.search.bias.map(|bias: &Tensor| &bias.cpu::<f32>()[row..row + count]);
-        dots::each(
-            &panel.group,
+        let is_int8 = matches!(panel.group, Group::Bytes(_));
+        let squares = form == Metric::L2;
+        panel.group.each(
             rows,
-            dim,
-            form == Metric::L2,
+            width,
+            squares,
             #[inline(always)]
-            |at, mut sums| {
+            |at: usize, mut sums: Sums| {
                 match form {
                     Metric::Dot => sums.iter_mut().zip(&panel.scale).for_each(|(s, own)| *s *= own),
+                    // Of scales far apart the smaller one comes first, or the product might overflow on the way.
+                    Metric::Cosine if is_int8 => {
+                        let scale = of_rows(scale, at);
+                        for ((s, &own), scale) in sums.iter_mut().zip(&panel.scale).zip(scale) {
+                            let [a, b] = if scale < own { [scale, own] } else { [own, scale] };
+                            *s = *s * a * b;
+                        }
+                    }
                     Metric::Cosine => {
                         let scale = of_rows(scale, at);
                         for ((s, own), scale) in sums.iter_mut().zip(&panel.scale).zip(scale) {
@@ -228,4 +267,16 @@ impl Scorer<'_> {
 fn of_rows(numbers: &[f32], at: usize) -> Sums {
     let rows: [f32; ROWS] = std::array::from_fn(|r| numbers[(at + r).min(numbers.len() - 1)]);
     std::array::from_fn(|i| rows[i / QUERIES])
+}
+
+/// Floats as they are.
+fn floats<'a, T: Float>(piece: &'a [T], decoded: &'a mut Vec<f32>) -> &'a [u32] {
+    match bytemuck::try_cast_slice(piece) {
+        Ok(rows) if T::DTYPE == DType::F32 => rows,
+        _ => {
+            decoded.resize(piece.len(), 0.0);
+            widen(piece, decoded);
+            bytemuck::cast_slice(decoded)
+        }
+    }
 }

@@ -4,8 +4,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::corpus::Compared;
-use super::prepare::{kind, plain};
-use super::{Args, Metric};
+use super::prepare::{kind, plain, prepare};
+use super::{Args, Metric, Storage};
 use crate::device::MatmulPrecision;
 use crate::device::cuda::{Binding, CudaDevice};
 use crate::ops::precision::{Core, Product};
@@ -24,6 +24,9 @@ const SMALL_TENSOR_K: usize = 32;
 const LARGE_TENSOR_K: usize = 100;
 const LARGE_TENSOR_SHARED: u32 = 116_000;
 
+/// The forms of vectors that are searched.
+const STORED: [Storage; 4] = [Storage::F32, Storage::F16, Storage::BF16, Storage::Int8];
+
 /// Queries of a block, entries of a list and whether keys are stored, in every combination that is chosen.
 const TILES: [(u32, u32, bool); 5] =
     [(4, 128, false), (32, 128, false), (4, 512, false), (16, 512, false), (32, 128, true)];
@@ -32,7 +35,7 @@ kernel! {
     pub(crate) FAMILY = "kernels/topk.ptx";
 
     spec TopkSpec {
-        t: DType = DType::FLOATS,
+        t: Storage = STORED,
         /// Whether rows divide into 16 bytes.
         vector: bool,
         metric: Metric = [Metric::Dot, Metric::Cosine, Metric::L2],
@@ -43,7 +46,7 @@ kernel! {
         /// Whether keys are stored instead of lists.
         keys: bool,
     }
-    where TILES.contains(&(qt, cap, keys));
+    where TILES.contains(&(qt, cap, keys)) && (t != Storage::Int8 || metric == Metric::Cosine);
 
     params ScanParams;
 }
@@ -62,8 +65,8 @@ kernel! {
     pub(crate) TENSOR = "kernels/topk_mma.ptx";
 
     spec TensorSpec {
-        t: DType = DType::FLOATS,
-        core: Core = [Core::BF16, Core::F16, Core::Tf32],
+        t: Storage = STORED,
+        core: Core = [Core::BF16, Core::F16, Core::Tf32, Core::Int8],
         /// Numbers that stand for one of a query.
         parts: u32 = [1, 3],
         metric: Metric = [Metric::Dot, Metric::Cosine],
@@ -76,27 +79,39 @@ kernel! {
         /// Whether keys are stored instead of lists.
         keys: bool,
     }
-    where [DType::F32, t].iter().any(|&queries| Product { core, parts }.exists(queries, t))
+    where is_formed(Product { core, parts }, t, metric)
         && TENSOR_TILES.contains(&(bm, qt, cap, keys));
 
     params ScanParams;
+}
+
+/// Whether tensor cores form scores so.
+fn is_formed(product: Product, t: Storage, metric: Metric) -> bool {
+    match t.floats() {
+        Some(t) => [DType::F32, t].iter().any(|&queries| product.exists(queries, t)),
+        None => product == Product::INT8 && metric == Metric::Cosine,
+    }
 }
 
 /// How scores are formed. It depends on nothing that differs between the queries of a batch.
 fn product(
     precision: MatmulPrecision,
     queries: DType,
-    t: DType,
+    t: Storage,
     metric: Metric,
-    dim: usize,
+    width: usize,
 ) -> Product {
+    let Some(floats) = t.floats() else {
+        // Bytes, in words: their sums are exact on tensor cores as elsewhere.
+        return if width.is_multiple_of(4) { Product::INT8 } else { Product::FMA };
+    };
     // The matrix form of a distance cancels; copies of 16 bytes need rows that are multiples of it, in both types.
-    if metric == Metric::L2 || !dim.is_multiple_of(8) {
+    if metric == Metric::L2 || !width.is_multiple_of(8) {
         return Product::FMA;
     }
     // Queries of another type than the corpus's are made f32. Those of its type are not rounded; in bf16 the bits are those of three
     // parts, of which two are 0.
-    Product::choose(precision, if queries == t { t } else { DType::F32 }, t)
+    Product::choose(precision, if queries == floats { floats } else { DType::F32 }, floats)
 }
 
 /// A kernel that scores and selects.
@@ -108,10 +123,10 @@ enum Scan {
 
 impl Scan {
     fn choose(gpu: &CudaDevice, args: &Args<'_>, count: usize, k: usize) -> Scan {
-        let (t, metric, dim) = (args.corpus.dtype(), args.metric, args.corpus.dim());
+        let (t, metric, width) = (args.corpus.storage(), args.metric, args.corpus.width());
         let keys = k > FUSED_K;
         let has_room = gpu.facts.shared_per_block >= LARGE_TENSOR_SHARED;
-        let product = product(gpu.precision, args.queries.dtype(), t, metric, dim);
+        let product = product(gpu.precision, args.queries.dtype(), t, metric, width);
         if product.is_tensor() {
             let tile = match k {
                 _ if keys => [64, 64, 64],
@@ -130,13 +145,13 @@ impl Scan {
             0..=4 => (4, 512),
             _ => (16, 512),
         };
-        let vector = (dim * t.size()).is_multiple_of(16);
+        let vector = (width * t.dtype().size()).is_multiple_of(16);
         Scan::Fma(TopkSpec { t, vector, metric, qt, cap, keys })
     }
 
     fn tensor(
         Product { core, parts }: Product,
-        t: DType,
+        t: Storage,
         metric: Metric,
         [bm, qt, cap]: [u32; 3],
         keys: bool,
@@ -196,6 +211,11 @@ impl<'a> Prepared<'a> {
             Scan::Fma(_) => Product::FMA,
             Scan::Tensor(TensorSpec { core, parts, .. }) => Product { core, parts },
         };
+        if args.corpus.storage() == Storage::Int8 {
+            let reduced = prepare(args, queries)?;
+            let parts = matches!(scan, Scan::Tensor(..)).then(|| reduced.data.clone());
+            return Ok(Prepared { gpu, args, reduced, parts, scan });
+        }
         let (kind, plain) = (kind(args.metric), plain(args.corpus.dtype()));
         let (reduced, parts) = reduced(gpu, args.queries, queries, kind, plain, product)?;
         Ok(Prepared { gpu, args, reduced, parts, scan })
@@ -213,7 +233,7 @@ impl cuda::Scan for Prepared<'_> {
     fn rows(&self) -> usize {
         match self.scan {
             Scan::Fma(_) => 64,
-            Scan::Tensor(_) => 128,
+            Scan::Tensor(..) => 128,
         }
     }
 
@@ -229,7 +249,7 @@ impl cuda::Scan for Prepared<'_> {
     }
 
     fn runs_at_once(&self) -> bool {
-        matches!(self.scan, Scan::Tensor(_))
+        matches!(self.scan, Scan::Tensor(..))
     }
 
     fn launch(
@@ -240,7 +260,12 @@ impl cuda::Scan for Prepared<'_> {
         params: ScanParams,
         blocks: usize,
     ) -> Result<()> {
-        let params = ScanParams { width: self.args.corpus.dim() as u32, ..params };
+        // To tensor cores a word of four bytes is two dimensions of 16 bits.
+        let width = match (self.scan, self.args.corpus.storage()) {
+            (Scan::Tensor(_), Storage::Int8) => 2 * self.args.corpus.width(),
+            _ => self.args.corpus.width(),
+        };
+        let params = ScanParams { width: width as u32, ..params };
         let chunk = &self.args.corpus.parts()[chunk];
         let Compared { form, rows, scale } = chunk.compared(self.args.metric)?;
         let kernel = match self.scan {
@@ -293,21 +318,22 @@ mod tests {
         let on = |core, parts| Product { core, parts };
         // The last number: the rounding of operands as they enter.
         let products = [
-            (on(Core::BF16, 3), DType::BF16, 0.0),
-            (on(Core::BF16, 1), DType::BF16, 2f64.powi(-9)),
-            (on(Core::F16, 1), DType::F16, 2f64.powi(-11)),
-            (on(Core::BF16, 1), DType::F32, 2f64.powi(-8)),
-            (on(Core::Tf32, 1), DType::F32, 2f64.powi(-11)),
+            (on(Core::BF16, 3), Storage::BF16, 0.0),
+            (on(Core::BF16, 1), Storage::BF16, 2f64.powi(-9)),
+            (on(Core::F16, 1), Storage::F16, 2f64.powi(-11)),
+            (on(Core::BF16, 1), Storage::F32, 2f64.powi(-8)),
+            (on(Core::Tf32, 1), Storage::F32, 2f64.powi(-11)),
+            (Entering::Bytes, Storage::Int8, 2f64.powi(-6)),
         ];
         let tiles = [[64, 64, 64], [64, 64, 128], [16, 16, 128], [16, 16, 256], [16, 8, 512]];
         for (product, t, rounding) in products {
             for (metric, count, n, dim) in
-                [(Metric::Dot, 67, 387, 40), (Metric::Cosine, 9, 129, 136)]
+                [(Metric::Dot, 67, 387, 48), (Metric::Cosine, 9, 129, 144)]
             {
                 let what = format!("{product:?} of {t}, {metric:?} of {count} with {n} x {dim}");
                 let rows = data(n * dim, 2246822519);
-                let rows = Tensor::from_f32(&device, t, &[n, dim], &rows).unwrap();
-                let corpus = Corpus::from_tensor(&rows).unwrap();
+                let rows = Tensor::from_slice(&device, &[n, dim], &rows).unwrap();
+                let corpus = Corpus::from_tensor(&rows).unwrap().to_storage(t).unwrap();
                 let (queries, bias) = (data(count * dim, 2654435761), data(n, 3266489917));
                 let asked = Tensor::from_slice(&device, &[count, dim], &queries).unwrap();
                 let bias_on = Tensor::from_slice(&device, &[n], &bias).unwrap();
@@ -339,7 +365,8 @@ mod tests {
                         );
                     }
                 }
-                let rows = rows.to_f32_vec().unwrap();
+                let numbers: Vec<u32> = (0..n as u32).collect();
+                let rows = corpus.gather(&numbers).unwrap().to_f32_vec().unwrap();
                 for q in 0..count {
                     let query = &queries[q * dim..][..dim];
                     let (ids, scores) = all.get(q);

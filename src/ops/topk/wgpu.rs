@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::corpus::{Chunk, Compared};
 use super::prepare::prepare;
-use super::{Args, Metric};
+use super::{Args, Metric, Storage};
 use crate::device::wgpu::{Binding, WgpuDevice};
 use crate::ops::Stored;
 use crate::ops::rows::Reduced;
@@ -18,7 +18,7 @@ kernel! {
     pub(crate) FAMILY = "shaders/topk.wgsl";
 
     spec TopkSpec {
-        t: Stored = Stored::ALL,
+        t: Stored = [Stored::F32, Stored::F16, Stored::F16P, Stored::BF16, Stored::Int8],
         vec: bool,
         metric: Metric = [Metric::Dot, Metric::Cosine, Metric::L2],
         bias: bool,
@@ -27,7 +27,8 @@ kernel! {
         /// Whether keys are stored instead of lists.
         keys: bool,
     }
-    where qt == 32 || exclude != Excluded::Each && !keys;
+    where (qt == 32 || exclude != Excluded::Each && !keys)
+        && (t != Stored::Int8 || metric == Metric::Cosine);
 
     params ScanParams;
 }
@@ -35,7 +36,7 @@ kernel! {
 /// How many queries are searched together.
 pub(super) fn group(gpu: &WgpuDevice, args: &Args<'_>, k: usize) -> usize {
     let rows = args.corpus.parts().iter().map(Chunk::len).max().unwrap_or(0);
-    wgpu::group(gpu, k, [args.corpus.dim(), rows])
+    wgpu::group(gpu, k, [args.corpus.width(), rows])
 }
 
 pub(super) fn best(
@@ -91,12 +92,15 @@ impl wgpu::Scan for Prepared<'_> {
         params: ScanParams,
         grid: [u32; 3],
     ) -> Result<()> {
-        let (args, dim) = (self.args, self.args.corpus.dim());
+        let (args, width) = (self.args, self.args.corpus.width());
         let chunk = &args.corpus.parts()[chunk];
         let Compared { form, rows, scale } = chunk.compared(args.metric)?;
         let kernel = self.gpu.kernel(TopkSpec {
-            t: Stored::of(rows, &self.gpu.facts),
-            vec: dim.is_multiple_of(4),
+            t: match args.corpus.storage() {
+                Storage::Int8 => Stored::Int8,
+                _ => Stored::of(rows, &self.gpu.facts),
+            },
+            vec: width.is_multiple_of(4),
             metric: form,
             bias: args.search.bias.is_some(),
             exclude: self.shape.exclude,
@@ -115,7 +119,7 @@ impl wgpu::Scan for Prepared<'_> {
         }
         bindings.extend(inputs.bindings());
         bindings.push(found.wgpu().into());
-        let params = ScanParams { width: dim as u32, ..params };
+        let params = ScanParams { width: width as u32, ..params };
         self.gpu.launch(&kernel, &bindings, &params, grid)
     }
 }

@@ -48,3 +48,23 @@ pub fn rank(
     all.sort_by(|a, b| b.1.partial_cmp(&a.1).unwrap().then(a.0.cmp(&b.0)));
     all
 }
+
+/// A vector as int8 keeps it: its bytes and their scale. Nothing that is not finite has either.
+pub fn int8(x: &[f64]) -> Option<(Vec<i8>, f32)> {
+    let largest = x.iter().fold(0.0, |m: f64, v| m.max(v.abs()));
+    if !x.iter().all(|v| v.is_finite()) {
+        return None;
+    }
+    // `round` takes halves away from zero.
+    let byte = |v: &f64| if largest > 0.0 { (127.0 * v / largest).round() as i8 } else { 0 };
+    Some((x.iter().map(byte).collect(), (largest / 127.0) as f32))
+}
+
+/// Vectors of `dim` values as int8 stands for them; NaN for what it does not keep.
+pub fn through_int8(xs: &[f64], dim: usize) -> Vec<f64> {
+    let through = |x: &[f64]| match int8(x) {
+        Some((bytes, scale)) => bytes.iter().map(|&b| b as f64 * scale as f64).collect(),
+        None => vec![f64::NAN; dim],
+    };
+    xs.chunks(dim).flat_map(through).collect()
+}

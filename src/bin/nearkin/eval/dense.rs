@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use nearkin::models::{EmbedOptions, TextEncoder};
-use nearkin::ops::topk::Metric;
+use nearkin::ops::topk::{Metric, Storage};
 use nearkin::search::{FlatIndex, Hit};
 use nearkin::{DType, Device, Result};
 
@@ -45,7 +45,8 @@ pub(super) fn embed(
 pub(super) fn rank(options: &Options, collection: &Collection, device: &Device) -> Result<Ranked> {
     let embedded = embed(options, collection, device)?;
     let started = Instant::now();
-    let mut index = FlatIndex::new(device, DType::F32, embedded.dim)?;
+    let storage: Storage = options.storage.into();
+    let mut index = FlatIndex::with_storage(device, storage, embedded.dim)?;
     index.add(&collection.corpus.ids, &embedded.documents)?;
     device.synchronize()?;
     let indexing = embedded.documents_s + started.elapsed().as_secs_f64();
@@ -58,7 +59,7 @@ pub(super) fn rank(options: &Options, collection: &Collection, device: &Device) 
         indexing,
         searching: embedded.queries_s + started.elapsed().as_secs_f64(),
         method: format!(
-            "exact cosine top-{} over f32 embeddings of {} dimensions, weights in {}",
+            "exact cosine top-{} over {storage} embeddings of {} dimensions, weights in {}",
             options.k,
             embedded.dim,
             DType::from(options.compute.dtype)

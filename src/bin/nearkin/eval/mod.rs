@@ -17,7 +17,7 @@ use serde_json::{Map, Value, json};
 use crate::beir::{self, Collection};
 use crate::hash::Hashing;
 use crate::prompts::chosen;
-use crate::{Compute, check_k, print_line};
+use crate::{Compute, Form, check_k, print_line};
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
@@ -42,6 +42,9 @@ pub(crate) struct Options {
     /// maxsim: how token vectors are stored.
     #[arg(long, value_enum, default_value_t = maxsim::Tokens::F32)]
     tokens: maxsim::Tokens,
+    /// dense: how embeddings are kept.
+    #[arg(long, value_enum, default_value_t = Form::F32)]
+    storage: Form,
     #[command(flatten)]
     hashing: Hashing,
     /// binary: how many times -k candidates the codes give, where vectors are kept.

@@ -5,6 +5,8 @@
 //! on the instruction set: with shorter vectors the partial sums are formed in several passes. A register tile is four rows
 //! by up to four queries, so that each value that is loaded is used several times.
 
+pub(crate) mod bytes;
+
 use pulp::{Simd, WithSimd};
 
 use super::math::unroll;
@@ -190,7 +192,13 @@ fn fold<S: Simd>(partial: &[Line; PAIRS]) -> Sums {
     if S::F32_LANES == LANES
         && let Some(simd) = pulp::x86::V4::try_new()
     {
-        return x86::fold(simd, partial);
+        return bytemuck::cast(x86::fold(
+            simd,
+            #[inline(always)]
+            |i| bytemuck::cast(partial[i]),
+            #[inline(always)]
+            |a, b| simd.avx512f._mm512_add_ps(a, b),
+        ));
     }
     folded(partial)
 }
@@ -218,41 +226,50 @@ mod x86 {
 
     use pulp::x86::V4;
 
-    use super::{Line, PAIRS, Sums};
-
-    /// Adds the partial sums of all pairs at once, transposing them on the way.
+    /// Adds the partial sums of all pairs at once, transposing them on the way. `partial` gives a pair's by its number, `add` adds
+    /// them lane by lane, whatever the lanes are.
     #[inline(always)]
-    pub(super) fn fold(simd: V4, partial: &[Line; PAIRS]) -> Sums {
+    pub(super) fn fold(
+        simd: V4,
+        partial: impl Fn(usize) -> __m512,
+        add: impl Fn(__m512, __m512) -> __m512,
+    ) -> __m512 {
         let avx = simd.avx512f;
-        let x = twos(simd, column(simd, partial, 0), column(simd, partial, 1));
-        let y = twos(simd, column(simd, partial, 2), column(simd, partial, 3));
+        // Written out: what is passed to `map` would not be compiled for these instructions.
+        let x = twos(simd, column(simd, &partial, 0, &add), column(simd, &partial, 1, &add), &add);
+        let y = twos(simd, column(simd, &partial, 2, &add), column(simd, &partial, 3, &add), &add);
         let even = avx._mm512_shuffle_ps::<0b0100_0100>(x, y);
-        bytemuck::cast(avx._mm512_add_ps(even, avx._mm512_shuffle_ps::<0b1110_1110>(x, y)))
+        add(even, avx._mm512_shuffle_ps::<0b1110_1110>(x, y))
     }
 
     /// Four sums, with query `q`, of each of the tile's rows.
     #[inline(always)]
-    fn column(simd: V4, partial: &[Line; PAIRS], q: usize) -> __m512 {
+    fn column(
+        simd: V4,
+        partial: &impl Fn(usize) -> __m512,
+        q: usize,
+        add: &impl Fn(__m512, __m512) -> __m512,
+    ) -> __m512 {
         let avx = simd.avx512f;
-        let x = eights(simd, partial[q], partial[4 + q]);
-        let y = eights(simd, partial[8 + q], partial[12 + q]);
+        let x = eights(simd, partial(q), partial(4 + q), add);
+        let y = eights(simd, partial(8 + q), partial(12 + q), add);
         let even = avx._mm512_shuffle_f32x4::<0b1000_1000>(x, y);
-        avx._mm512_add_ps(even, avx._mm512_shuffle_f32x4::<0b1101_1101>(x, y))
+        add(even, avx._mm512_shuffle_f32x4::<0b1101_1101>(x, y))
     }
 
     /// Sums `i` and `i + 8` of two pairs.
     #[inline(always)]
-    fn eights(simd: V4, x: Line, y: Line) -> __m512 {
-        let (avx, x, y) = (simd.avx512f, bytemuck::cast(x), bytemuck::cast(y));
+    fn eights(simd: V4, x: __m512, y: __m512, add: &impl Fn(__m512, __m512) -> __m512) -> __m512 {
+        let avx = simd.avx512f;
         let low = avx._mm512_shuffle_f32x4::<0b0100_0100>(x, y);
-        avx._mm512_add_ps(low, avx._mm512_shuffle_f32x4::<0b1110_1110>(x, y))
+        add(low, avx._mm512_shuffle_f32x4::<0b1110_1110>(x, y))
     }
 
     /// Sums `i` and `i + 2` of eight pairs.
     #[inline(always)]
-    fn twos(simd: V4, x: __m512, y: __m512) -> __m512 {
+    fn twos(simd: V4, x: __m512, y: __m512, add: &impl Fn(__m512, __m512) -> __m512) -> __m512 {
         let avx = simd.avx512f;
-        avx._mm512_add_ps(avx._mm512_unpacklo_ps(x, y), avx._mm512_unpackhi_ps(x, y))
+        add(avx._mm512_unpacklo_ps(x, y), avx._mm512_unpackhi_ps(x, y))
     }
 }
 
