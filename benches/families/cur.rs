@@ -56,9 +56,12 @@ pub fn run(c: &mut Criterion) {
     }
     let mut group = c.benchmark_group("cur/cpu");
     group.sample_size(10);
+    // As the peer fits, with a weight that is given, and with one that is chosen.
     let chosen = CurOptions { regularisation: Regularisation::CrossValidated, ..options };
-    group.bench_function(format!("fit_m{ITEMS}_ki{ANCHORS}_kq{QUERIES}"), |b| {
-        b.iter(|| CurIndex::fit(&devices()[0], &scores, black_box(&chosen)).unwrap())
-    });
+    for (name, options) in [("fit", options), ("fit_chosen", chosen)] {
+        group.bench_function(format!("{name}_m{ITEMS}_ki{ANCHORS}_kq{QUERIES}"), |b| {
+            b.iter(|| CurIndex::fit(&devices()[0], &scores, black_box(&options)).unwrap())
+        });
+    }
     group.finish();
 }

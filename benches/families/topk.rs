@@ -4,7 +4,6 @@ use std::hint::black_box;
 
 use crate::common::{devices, normals};
 use criterion::{Criterion, Throughput};
-use nearkin::DType;
 use nearkin::ops::norm::l2_normalize;
 use nearkin::ops::topk::{Corpus, Metric, Search, Storage, topk};
 

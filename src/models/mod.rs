@@ -42,6 +42,12 @@
 //! theirs, less where its normalizers lengthen a text more than eightfold. A longer one is an [`Error::Tokenizer`](crate::Error).
 //! [`Inspect`] downloads what it gives. Results and token ids are on the host.
 //!
+//! # Time
+//! Texts are tokenized in chunks, on the device's threads (`DeviceOptions::threads`). A GPU works on a chunk while the
+//! host tokenizes the next; results of up to five batches wait on it meanwhile, for each token where each has a vector.
+//! A chunk is a quarter of a call's tokens, but at least a quarter of a batch, which is what the device waits for at
+//! first, and at most four batches. The CPU has no thread to spare: its chunks are whole batches.
+//!
 //! # Example
 //! ```no_run
 //! use nearkin::models::TextEncoder;
@@ -65,12 +71,14 @@ mod dual;
 mod inspect;
 mod layers;
 mod modules;
+mod pipeline;
 mod prompts;
 mod sparse;
 mod text;
 mod tokenizer;
 mod tokens;
 mod vision;
+mod waiting;
 mod weights;
 
 pub use catalog::{Architecture, Kind, architectures};
@@ -93,8 +101,9 @@ use crate::{DType, Device, Error, Result};
 /// How much to run at once, what to put before texts, and whom to tell.
 #[derive(Clone, Copy, Default)]
 pub struct EmbedOptions<'a> {
-    /// Tokens of a batch at most; a longer text is a batch of its own. 0 is the device's default: 2048 on a CPU, 8192 on a GPU,
-    /// and 32,768, of images 16,384, on a CUDA device with 32 GiB and more.
+    /// Tokens of a batch at most; a longer text is a batch of its own, and texts of a call that a GPU starts on before
+    /// all are tokenized are more batches than they need ([time](crate::models#time)). 0 is the device's default: 2048
+    /// on a CPU, 8192 on a GPU, and 32,768, of images 16,384, on a CUDA device with 32 GiB and more.
     pub batch_tokens: usize,
     /// Called with the number of texts done so far.
     pub progress: Option<&'a (dyn Fn(usize) + Sync)>,
@@ -139,9 +148,6 @@ impl EmbedOptions<'_> {
         }
     }
 }
-
-/// Texts tokenized at a time, so that a corpus of any size needs little besides its result.
-const WINDOW: usize = 16 << 10;
 
 fn check_dtype(dtype: DType) -> Result<()> {
     match dtype.is_float() {

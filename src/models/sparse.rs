@@ -2,13 +2,13 @@
 
 use std::path::Path;
 
-use super::batch::Rows;
 use super::config::TextConfig;
 use super::layers::{Linear, Loader, Norm, NormKind};
 use super::modules::{Reading, splade};
+use super::pipeline::{Batch, Pipeline, Sink};
 use super::prompts::{self, Prompts};
 use super::text::{Encoder, Hidden};
-use super::tokenizer::Tokenizer;
+use super::tokenizer::{Encoded, Tokenizer};
 use super::weights::Weights;
 use super::{EmbedOptions, check_dtype};
 use crate::ops::gemm::Activation;
@@ -17,8 +17,6 @@ use crate::{DType, Device, Error, Result, Tensor};
 
 /// Tokens of a batch at most: each has a score for every word.
 const TOKENS: usize = 512;
-/// Texts whose dense rows are in memory at a time.
-const TEXTS: usize = 256;
 
 /// An encoder whose vectors have a column for each word of its vocabulary, most of them 0: the largest score of the word over
 /// the text's tokens, `log(1 + max(0, score))`.
@@ -44,6 +42,23 @@ pub struct SparseEmbeddings {
     pub weights: Vec<f32>,
     /// Words of the vocabulary.
     pub dim: usize,
+}
+
+/// The words of each text and their weights.
+struct Found(Vec<Vec<(u32, f32)>>);
+
+impl Sink<1> for Found {
+    fn expect(&mut self, texts: &[Encoded]) {
+        self.0.resize(self.0.len() + texts.len(), Vec::new());
+    }
+
+    fn put(&mut self, batch: &Batch, [scores]: [Vec<f32>; 1]) {
+        let words = scores.len() / batch.texts.len();
+        for (scores, &text) in scores.chunks(words).zip(&batch.texts) {
+            let some = scores.iter().enumerate().filter(|(_, score)| **score > 0.0);
+            self.0[text] = some.map(|(id, score)| (id as u32, score.ln_1p())).collect();
+        }
+    }
 }
 
 impl SparseEncoder {
@@ -120,28 +135,21 @@ impl SparseEncoder {
         texts: &[S],
         options: &EmbedOptions<'_>,
     ) -> Result<SparseEmbeddings> {
-        let dim = self.dim();
-        let mut out =
-            SparseEmbeddings { offsets: vec![0], ids: Vec::new(), weights: Vec::new(), dim };
         let prompt = self.prompts.text(options.prompt)?;
         let budget = if options.batch_tokens == 0 { TOKENS } else { options.batch_tokens };
-        for (i, texts) in texts.chunks(TEXTS).enumerate() {
-            let encoded = self.tokenizer.texts(prompt, texts)?;
-            let mut scores = vec![0.0f32; texts.len() * dim];
-            let report = |done| options.report(i * TEXTS + done);
-            let mut rows = Rows::new(&mut scores, dim, &report);
-            self.encoder
-                .run(&encoded, budget, |hidden| rows.put(self.scores(&hidden)?, hidden.members))?;
-            rows.finish()?;
-            for scores in scores.chunks(dim) {
-                for (id, &score) in scores.iter().enumerate().filter(|(_, s)| **s > 0.0) {
-                    out.ids.push(id as u32);
-                    out.weights.push(score.ln_1p());
-                }
-                out.offsets.push(out.ids.len() as i64);
-            }
+        let mut found = Found(Vec::with_capacity(texts.len()));
+        Pipeline { budget, ..Pipeline::new(&self.encoder, options) }.run(
+            &self.tokenizer.about(texts.iter().map(|text| prompt.len() + text.as_ref().len())),
+            |some| self.tokenizer.texts(prompt, &texts[some]),
+            |hidden| Ok([self.scores(hidden)?]),
+            &mut found,
+        )?;
+        let (ids, weights) = found.0.iter().flatten().copied().unzip();
+        let mut offsets = vec![0];
+        for text in &found.0 {
+            offsets.push(offsets[offsets.len() - 1] + text.len() as i64);
         }
-        Ok(out)
+        Ok(SparseEmbeddings { offsets, ids, weights, dim: self.dim() })
     }
 
     /// The largest score of each word over a sequence's tokens: \[sequences, V\].

@@ -31,6 +31,8 @@ static TEXTS: Budget = Budget::new(2 << 20);
 const SHORT: usize = 16 << 10;
 /// Bytes of a text that are tried first, for each token that is kept; most tokens have three to five.
 const BYTES_A_TOKEN: usize = 8;
+/// Bytes of a token, about.
+const BYTES: usize = 4;
 /// About how many nanoseconds a byte of text takes.
 const NANOSECONDS: usize = 200;
 /// Special tokens around a text or pair at most.
@@ -212,6 +214,11 @@ impl Tokenizer {
     /// Tokens of the longest sequence this gives.
     pub(crate) fn limit(&self) -> usize {
         self.limit
+    }
+
+    /// About how many tokens texts or pairs of so many bytes become.
+    pub(crate) fn about(&self, bytes: impl Iterator<Item = usize>) -> Vec<usize> {
+        bytes.map(|bytes| (bytes / BYTES + 2).min(self.limit)).collect()
     }
 
     /// Tokenizes texts in parallel, each with `prompt` before it.
@@ -590,6 +597,25 @@ mod tests {
                 texts += (from > 1) as usize;
             }
             assert!(places > 150 && texts > 40, "{name}: {places} places in {texts} texts");
+        }
+    }
+
+    #[test]
+    fn a_beginning_of_a_long_line_is_tokenized_by_every_kind_of_rules() {
+        let part = "The fox,  it's 3.14 Привет 日本語 … naïve ";
+        let (line, some) = (part.repeat((20 << 20) / part.len()), part.repeat(200));
+        let (folder, room) = (tempfile::tempdir().unwrap(), 300);
+        let mut config = TextConfig::open(&golden("bert")).unwrap();
+        config.parts.positions = room;
+        for (name, json) in kinds() {
+            std::fs::write(folder.path().join("tokenizer.json"), json.to_string()).unwrap();
+            let tokenizer =
+                Tokenizer::open(folder.path(), &config, &Reading::default(), Threads::shared())
+                    .unwrap();
+            let (first, cut) = tokenizer.beginning(&line, room).unwrap();
+            assert!(cut && (room..some.len()).contains(&first.len()), "{name}: {}", first.len());
+            let all = tokenizer.all(&some).unwrap();
+            assert_eq!(first.get_ids(), &all.get_ids()[..first.len()], "{name}");
         }
     }
 

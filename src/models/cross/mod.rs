@@ -5,22 +5,23 @@ pub(crate) mod lxmert;
 mod regions;
 pub(super) mod vilt;
 
+use std::ops::Range;
 use std::path::Path;
 
 pub(super) use images::NAMES as IMAGE_NAMES;
 pub use images::{EncodedImages, ImageCrossEncoder};
 pub use regions::{PairStates, RegionCrossEncoder, RegionHead, Regions};
 
-use super::batch::Rows;
 use super::config::{Parts, TextConfig};
 use super::layers::{Linear, Loader, Norm};
 use super::modules::{Reading, transformer};
+use super::pipeline::Pipeline;
 use super::prompts::{self, Prompts};
 use super::text::family::Take;
 use super::text::{Encoder, Hidden, language};
 use super::tokenizer::Tokenizer;
 use super::weights::Weights;
-use super::{EmbedOptions, WINDOW, check_dtype};
+use super::{EmbedOptions, Embeddings, check_dtype};
 use crate::ops::gemm::Activation;
 use crate::ops::pool::{Pooling, pool};
 use crate::{DType, Device, Error, Result, Tensor};
@@ -182,8 +183,10 @@ impl CrossEncoder {
         Ok(self.tokenizer.pairs("", pairs)?.into_iter().map(|e| e.ids).collect())
     }
 
-    /// Makes a first batch of pairs of these lengths (in tokens, special ones included) as fast as a later one: compiles
-    /// the kernels and, on CUDA, records the forward pass. A batch of other lengths may still compile other tiles.
+    /// Makes a first batch of pairs of these lengths (in tokens, special ones included) as fast as a later one:
+    /// compiles the kernels and, on CUDA, records the forward pass. A batch of other lengths may still compile other
+    /// tiles; so may texts of more than a quarter of a batch's tokens, whose [chunks](crate::models#time) are chosen
+    /// before they are tokenized.
     ///
     /// # Errors
     /// [`Error::Argument`] if a length is 0 or above [`max_tokens`](Self::max_tokens); as [`score`](Self::score).
@@ -211,21 +214,20 @@ impl CrossEncoder {
         options: &EmbedOptions<'_>,
     ) -> Result<Vec<f32>> {
         let prompt = self.prompts.text(options.prompt)?;
-        let width = self.labels().len();
-        let mut logits = vec![0.0; pairs.len() * width];
-        for (i, (pairs, out)) in
-            pairs.chunks(WINDOW).zip(logits.chunks_mut(WINDOW * width)).enumerate()
-        {
-            let mut encoded = self.tokenizer.pairs(prompt, pairs)?;
+        let bytes = |(a, b): &(S, S)| prompt.len() + a.as_ref().len() + b.as_ref().len();
+        let mut logits = Embeddings::of(pairs.len(), self.labels().len());
+        let tokenize = |some: Range<usize>| {
+            let mut encoded = self.tokenizer.pairs(prompt, &pairs[some])?;
             encoded.iter_mut().for_each(|pair| pair.language = self.language);
-            let report = |done| options.report(i * WINDOW + done);
-            let mut rows = Rows::new(out, width, &report);
-            self.encoder.run(&encoded, options.budget(self.device()), |hidden| {
-                rows.put(self.head.logits(&hidden)?, hidden.members)
-            })?;
-            rows.finish()?;
-        }
-        Ok(logits)
+            Ok(encoded)
+        };
+        Pipeline::new(&self.encoder, options).run(
+            &self.tokenizer.about(pairs.iter().map(bytes)),
+            tokenize,
+            |hidden| Ok([self.head.logits(hidden)?]),
+            &mut logits,
+        )?;
+        Ok(logits.values)
     }
 }
 

@@ -4,11 +4,11 @@ use std::path::Path;
 
 use super::lxmert::{Config, EPS, Lxmert, NAME, Side};
 use super::{check_pairs, distinct};
-use crate::models::batch::Rows;
 use crate::models::config::{model_type, read_config};
 use crate::models::layers::{Linear, Loader, Norm, NormKind};
 use crate::models::modules::Reading;
 use crate::models::tokenizer::{Encoded, Tokenizer};
+use crate::models::waiting::Rows;
 use crate::models::weights::Weights;
 use crate::models::{EmbedOptions, Embeddings, Prompts, check_dtype};
 use crate::ops::embed::gather_rows;

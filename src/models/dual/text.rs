@@ -1,15 +1,16 @@
 //! The text half of a dual encoder.
 
+use std::ops::Range;
 use std::path::Path;
 
 use super::family::{End, Family, Parts};
 use super::projected;
-use crate::models::batch::Rows;
 use crate::models::layers::{Linear, Loader};
 use crate::models::modules::Reading;
+use crate::models::pipeline::Pipeline;
 use crate::models::text::{Encoder, Hidden, TextInput, encode};
 use crate::models::tokenizer::{Encoded, Tokenizer};
-use crate::models::{EmbedOptions, Embeddings, Prompts, TokenVectors, WINDOW};
+use crate::models::{EmbedOptions, Embeddings, Prompts, TokenVectors};
 use crate::ops::gemm::Activation;
 use crate::ops::pool::{Pooling, pool};
 use crate::{Result, Tensor};
@@ -69,6 +70,16 @@ impl TextTower {
         self.tokenizer.limit()
     }
 
+    /// About how many tokens texts become.
+    fn about<S: AsRef<str>>(&self, prompt: &str, texts: &[S]) -> Vec<usize> {
+        match self.filling {
+            Some(_) => vec![self.tokenizer.limit(); texts.len()],
+            None => {
+                self.tokenizer.about(texts.iter().map(|text| prompt.len() + text.as_ref().len()))
+            }
+        }
+    }
+
     /// The tokens of texts, filled up where the model was trained so.
     pub(super) fn encode<S: AsRef<str> + Sync>(
         &self,
@@ -116,16 +127,9 @@ impl TextTower {
         options: &EmbedOptions<'_>,
         finish: impl Fn(Tensor) -> Result<Tensor>,
     ) -> Result<Embeddings> {
-        let dim = self.dim;
         let prompt = Prompts::none().text(options.prompt)?;
-        let mut all = Embeddings { values: Vec::with_capacity(texts.len() * dim), dim, tokens: 0 };
-        for (i, texts) in texts.chunks(WINDOW).enumerate() {
-            let report = |done| options.report(i * WINDOW + done);
-            let part = self.run(self.encode(prompt, texts)?, options, &report, &finish)?;
-            all.values.extend_from_slice(&part.values);
-            all.tokens += part.tokens;
-        }
-        Ok(all)
+        let tokenize = |some: Range<usize>| self.encode(prompt, &texts[some]);
+        self.run(&self.about(prompt, texts), tokenize, options, finish)
     }
 
     /// A vector for each text that is given as ids, after `finish`.
@@ -136,26 +140,27 @@ impl TextTower {
         finish: impl Fn(Tensor) -> Result<Tensor>,
     ) -> Result<Embeddings> {
         let encoded = encode(&self.encoder, inputs, self.encoder.config.parts.max_tokens())?;
-        self.run(encoded, options, &|done| options.report(done), &finish)
+        let lengths: Vec<usize> = encoded.iter().map(|text| text.ids.len()).collect();
+        let mut all = encoded.into_iter();
+        self.run(&lengths, |some| Ok(all.by_ref().take(some.len()).collect()), options, finish)
     }
 
     fn run(
         &self,
-        mut encoded: Vec<Encoded>,
+        tokens: &[usize],
+        mut tokenize: impl FnMut(Range<usize>) -> Result<Vec<Encoded>>,
         options: &EmbedOptions<'_>,
-        report: &dyn Fn(usize),
-        finish: &impl Fn(Tensor) -> Result<Tensor>,
+        finish: impl Fn(Tensor) -> Result<Tensor>,
     ) -> Result<Embeddings> {
-        encoded.iter_mut().for_each(|text| self.append(text));
-        let dim = self.dim;
-        let mut values = vec![0.0; encoded.len() * dim];
-        let mut rows = Rows::new(&mut values, dim, report);
-        self.encoder.run(&encoded, options.budget(&self.encoder.device), |hidden| {
-            rows.put(finish(self.project(&hidden)?)?, hidden.members)
-        })?;
-        rows.finish()?;
-        let tokens = encoded.iter().map(|e| e.ids.len()).sum();
-        Ok(Embeddings { values, dim, tokens })
+        let mut out = Embeddings::of(tokens.len(), self.dim);
+        let tokenize = |some| {
+            let mut encoded = tokenize(some)?;
+            encoded.iter_mut().for_each(|text| self.append(text));
+            Ok(encoded)
+        };
+        let finish = |hidden: &Hidden| Ok([finish(self.project(hidden)?)?]);
+        Pipeline::new(&self.encoder, options).run(tokens, tokenize, finish, &mut out)?;
+        Ok(out)
     }
 
     /// A vector for each token of each text, after `finish`.
@@ -165,31 +170,18 @@ impl TextTower {
         options: &EmbedOptions<'_>,
         finish: impl Fn(Tensor) -> Result<Tensor>,
     ) -> Result<TokenVectors> {
-        let dim = self.dim;
-        let encoded = self.encode(Prompts::none().text(options.prompt)?, texts)?;
-        let mut out = TokenVectors { values: Vec::new(), offsets: vec![0], ids: Vec::new(), dim };
-        for text in &encoded {
-            out.ids.extend_from_slice(&text.ids);
-            out.offsets.push(out.ids.len() as i64);
-        }
-        out.values.resize(out.ids.len() * dim, 0.0);
-        let mut done = 0;
-        self.encoder.run(&encoded, options.budget(&self.encoder.device), |hidden| {
+        let prompt = Prompts::none().text(options.prompt)?;
+        let mut out = TokenVectors::new(self.dim);
+        let finish = |hidden: &Hidden| {
             let vectors = match &self.projection {
                 Some(p) => p.apply(&hidden.states, Activation::None, None)?,
                 None => hidden.states.clone(),
             };
-            let vectors = finish(vectors)?.to_vec::<f32>()?;
-            for (i, &member) in hidden.members.iter().enumerate() {
-                let from = hidden.offsets.range(i);
-                let at = out.offsets[member] as usize;
-                let to = at * dim..(at + from.len()) * dim;
-                out.values[to].copy_from_slice(&vectors[from.start * dim..from.end * dim]);
-            }
-            done += hidden.members.len();
-            options.report(done);
-            Ok(())
-        })?;
+            Ok([finish(vectors)?])
+        };
+        let tokenize = |some: Range<usize>| self.encode(prompt, &texts[some]);
+        let tokens = self.about(prompt, texts);
+        Pipeline::new(&self.encoder, options).run(&tokens, tokenize, finish, &mut out)?;
         Ok(out)
     }
 

@@ -1,7 +1,7 @@
 //! The encoder that all text models share: embeddings, then layers.
 
 use crate::models::adapters::Adapters;
-use crate::models::batch::pack;
+use crate::models::batch::{chunks, pack};
 use crate::models::config::TextConfig;
 use crate::models::inspect::{Inspect, Inspection};
 use crate::models::layers::{Context, Loader, Norm, Pass, Seen, Stack};
@@ -129,19 +129,6 @@ impl Encoder {
         self.stack.shape.hidden
     }
 
-    /// Runs sequences in batches of at most `budget` tokens and gives each batch to `each`.
-    pub(crate) fn run(
-        &self,
-        sequences: &[Encoded],
-        budget: usize,
-        mut each: impl FnMut(Hidden) -> Result<()>,
-    ) -> Result<()> {
-        for members in pack(sequences, budget) {
-            each(self.forward(sequences, members, None)?)?;
-        }
-        Ok(())
-    }
-
     /// Runs sequences of these lengths through the model and `finish` as often as it takes until nothing is compiled or
     /// recorded any more, and waits.
     pub(crate) fn warm_up(
@@ -159,7 +146,11 @@ impl Encoder {
         let sequences: Vec<Encoded> = lengths.iter().map(sequence).collect();
         // The first pass compiles the kernels, the second is recorded where the device has graphs.
         for _ in 0..2 {
-            self.run(&sequences, budget, |hidden| finish(&hidden).map(drop))?;
+            for chunk in chunks(lengths, &self.device, budget) {
+                for members in pack(&sequences[chunk.clone()], budget) {
+                    finish(&self.forward(&sequences[chunk.clone()], members, None)?)?;
+                }
+            }
         }
         self.device.synchronize()
     }

@@ -13,6 +13,7 @@ mod qwen3;
 mod roberta;
 mod xmod;
 
+use std::ops::Range;
 use std::path::Path;
 
 pub(crate) use bert::FAMILY as BERT;
@@ -20,16 +21,16 @@ pub(crate) use encoder::{Encoder, Hidden};
 pub use input::TextInput;
 pub(crate) use input::encode;
 
-use super::batch::Rows;
 use super::config::TextConfig;
 use super::dense::Dense;
 use super::inspect::{Inspect, Inspection};
 use super::layers::{Loader, NORM_EPS, Norm, NormKind};
 use super::modules::{After, Modules, Reading};
+use super::pipeline::{Batch, Pipeline, Sink};
 use super::prompts::{self, Prompt, Prompts};
 use super::tokenizer::{Encoded, Tokenizer};
 use super::weights::Weights;
-use super::{EmbedOptions, WINDOW, check_dtype};
+use super::{EmbedOptions, TokenVectors, check_dtype};
 use crate::ops::norm::l2_normalize;
 use crate::ops::pool::{Pooling, pool};
 use crate::{DType, Device, Error, Result, Tensor};
@@ -94,6 +95,26 @@ pub struct Embeddings {
     pub tokens: usize,
 }
 
+impl Embeddings {
+    /// Room for the vectors of texts.
+    pub(crate) fn of(texts: usize, dim: usize) -> Embeddings {
+        Embeddings { values: Vec::with_capacity(texts * dim), dim, tokens: 0 }
+    }
+}
+
+impl Sink<1> for Embeddings {
+    fn expect(&mut self, texts: &[Encoded]) {
+        self.tokens += texts.iter().map(|text| text.ids.len()).sum::<usize>();
+        self.values.resize(self.values.len() + texts.len() * self.dim, 0.0);
+    }
+
+    fn put(&mut self, batch: &Batch, [rows]: [Vec<f32>; 1]) {
+        for (row, &text) in rows.chunks_exact(self.dim).zip(&batch.texts) {
+            self.values[text * self.dim..][..self.dim].copy_from_slice(row);
+        }
+    }
+}
+
 /// The last hidden state of each token, and a vector for each text, in the caller's order.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
@@ -108,6 +129,24 @@ pub struct TokenEmbeddings {
     pub embeddings: Vec<f32>,
     /// Width of a hidden state.
     pub dim: usize,
+}
+
+/// The states of texts' tokens and the vectors of the texts.
+struct States {
+    states: TokenVectors,
+    vectors: Embeddings,
+}
+
+impl Sink<2> for States {
+    fn expect(&mut self, texts: &[Encoded]) {
+        self.states.expect(texts);
+        self.vectors.expect(texts);
+    }
+
+    fn put(&mut self, batch: &Batch, [states, vectors]: [Vec<f32>; 2]) {
+        self.states.put(batch, [states]);
+        self.vectors.put(batch, [vectors]);
+    }
 }
 
 impl TextEncoder {
@@ -214,6 +253,11 @@ impl TextEncoder {
         }
     }
 
+    /// About how many tokens texts become with a prompt before each.
+    fn about<S: AsRef<str>>(&self, prompt: &str, texts: &[S]) -> Vec<usize> {
+        self.tokenizer.about(texts.iter().map(|text| prompt.len() + text.as_ref().len()))
+    }
+
     /// Token ids of texts with a prompt before each, marked with their language.
     fn encode<S: AsRef<str> + Sync>(&self, prompt: &str, texts: &[S]) -> Result<Vec<Encoded>> {
         let mut encoded = self.tokenizer.texts(prompt, texts)?;
@@ -239,8 +283,10 @@ impl TextEncoder {
         Ok(self.tokenizer.texts("", texts)?.into_iter().map(|e| e.ids).collect())
     }
 
-    /// Makes a first batch of texts of these lengths (in tokens, special ones included) as fast as a later one: compiles
-    /// the kernels and, on CUDA, records the forward pass. A batch of other lengths may still compile other tiles.
+    /// Makes a first batch of texts of these lengths (in tokens, special ones included) as fast as a later one:
+    /// compiles the kernels and, on CUDA, records the forward pass. A batch of other lengths may still compile other
+    /// tiles; so may texts of more than a quarter of a batch's tokens, whose [chunks](crate::models#time) are chosen
+    /// before they are tokenized.
     ///
     /// # Errors
     /// [`Error::Argument`] if a length is 0 or above [`max_tokens`](Self::max_tokens); as [`embed`](Self::embed).
@@ -269,22 +315,14 @@ impl TextEncoder {
         options: &EmbedOptions<'_>,
     ) -> Result<Embeddings> {
         let (prompt, left_out) = self.prompt(options.prompt)?;
-        let dim = self.dim();
-        let mut values = vec![0.0; texts.len() * dim];
-        let mut tokens = 0;
-        for (i, (texts, out)) in
-            texts.chunks(WINDOW).zip(values.chunks_mut(WINDOW * dim)).enumerate()
-        {
-            let encoded = self.encode(prompt, texts)?;
-            tokens += encoded.iter().map(|e| e.ids.len()).sum::<usize>();
-            let report = |done| options.report(i * WINDOW + done);
-            let mut rows = Rows::new(out, dim, &report);
-            self.encoder.run(&encoded, options.budget(self.device()), |hidden| {
-                rows.put(self.pool(&hidden, left_out)?, hidden.members)
-            })?;
-            rows.finish()?;
-        }
-        Ok(Embeddings { values, dim, tokens })
+        let mut out = Embeddings::of(texts.len(), self.dim());
+        Pipeline::new(&self.encoder, options).run(
+            &self.about(prompt, texts),
+            |some| self.encode(prompt, &texts[some]),
+            |hidden| Ok([self.pool(hidden, left_out)?]),
+            &mut out,
+        )?;
+        Ok(out)
     }
 
     /// The last hidden state of every token, those of a prompt included, besides the vector of every text.
@@ -297,7 +335,8 @@ impl TextEncoder {
         options: &EmbedOptions<'_>,
     ) -> Result<TokenEmbeddings> {
         let (prompt, left_out) = self.prompt(options.prompt)?;
-        self.run_tokens(&self.encode(prompt, texts)?, left_out, options)
+        let tokenize = |some| self.encode(prompt, &texts[some]);
+        self.run_tokens(&self.about(prompt, texts), tokenize, left_out, options)
     }
 
     /// What [`embed_tokens`](Self::embed_tokens) gives for texts as ids, some of whose word embeddings are given. No prompt is
@@ -315,7 +354,9 @@ impl TextEncoder {
         let limit = self.encoder.config.parts.max_tokens();
         let mut encoded = encode(&self.encoder, inputs, limit)?;
         encoded.iter_mut().for_each(|e| e.language = self.language);
-        self.run_tokens(&encoded, 0, options)
+        let lengths: Vec<usize> = encoded.iter().map(|text| text.ids.len()).collect();
+        let mut all = encoded.into_iter();
+        self.run_tokens(&lengths, |some| Ok(all.by_ref().take(some.len()).collect()), 0, options)
     }
 
     /// Hidden states of layers, and how tokens attend to each other, in texts as ids: those of [`token_ids`](Self::token_ids), or
@@ -332,32 +373,18 @@ impl TextEncoder {
 
     fn run_tokens(
         &self,
-        encoded: &[Encoded],
+        tokens: &[usize],
+        tokenize: impl FnMut(Range<usize>) -> Result<Vec<Encoded>>,
         left_out: usize,
         options: &EmbedOptions<'_>,
     ) -> Result<TokenEmbeddings> {
-        let (dim, width) = (self.encoder.hidden(), self.dim);
-        let mut offsets = vec![0];
-        let mut ids = Vec::new();
-        for text in encoded {
-            ids.extend_from_slice(&text.ids);
-            offsets.push(ids.len() as i64);
-        }
-        let mut tokens = vec![0.0; ids.len() * dim];
-        let mut embeddings = vec![0.0; encoded.len() * width];
-        let report = |done| options.report(done);
-        let mut rows = Rows::new(&mut embeddings, width, &report);
-        self.encoder.run(encoded, options.budget(self.device()), |hidden| {
-            let pooled = self.pool(&hidden, left_out)?;
-            let states = hidden.states.to_vec::<f32>()?;
-            for (&i, w) in hidden.members.iter().zip(hidden.offsets.bounds().windows(2)) {
-                let to = offsets[i] as usize * dim..offsets[i + 1] as usize * dim;
-                tokens[to].copy_from_slice(&states[w[0] as usize * dim..w[1] as usize * dim]);
-            }
-            rows.put(pooled, hidden.members)
-        })?;
-        rows.finish()?;
-        Ok(TokenEmbeddings { tokens, offsets, ids, embeddings, dim })
+        let (texts, dim) = (tokens.len(), self.encoder.hidden());
+        let vectors = Embeddings::of(texts, self.dim);
+        let mut out = States { states: TokenVectors::new(dim), vectors };
+        let finish = |hidden: &Hidden| Ok([hidden.states.clone(), self.pool(hidden, left_out)?]);
+        Pipeline::new(&self.encoder, options).run(tokens, tokenize, finish, &mut out)?;
+        let TokenVectors { values, offsets, ids, .. } = out.states;
+        Ok(TokenEmbeddings { tokens: values, offsets, ids, embeddings: out.vectors.values, dim })
     }
 
     /// The vectors of a batch, made without the first `left_out` tokens of each text.

@@ -3,6 +3,7 @@
 mod head;
 mod settings;
 
+use std::ops::Range;
 use std::path::Path;
 
 use head::Head;
@@ -11,11 +12,12 @@ use settings::{ARTIFACT, Fill, Form, Settings};
 use super::config::TextConfig;
 use super::layers::Loader;
 use super::modules::{Modules, Reading, TokenModules, transformer};
+use super::pipeline::{Batch, Pipeline, Sink};
 use super::prompts::{self, Prompt, Prompts};
-use super::text::{Encoder, language};
+use super::text::{Encoder, Hidden, language};
 use super::tokenizer::{Encoded, Tokenizer};
 use super::weights::Weights;
-use super::{EmbedOptions, WINDOW, check_dtype};
+use super::{EmbedOptions, check_dtype};
 use crate::{DType, Device, Error, Result};
 
 /// A transformer whose tokens are compared one by one: hidden states, projected where the folder has a projection, each of
@@ -68,6 +70,31 @@ pub struct TokenVectors {
 }
 
 impl TokenVectors {
+    pub(crate) fn new(dim: usize) -> TokenVectors {
+        TokenVectors { values: Vec::new(), offsets: vec![0], ids: Vec::new(), dim }
+    }
+
+    /// Makes room for the texts that come next, whose tokens have a vector where they are kept.
+    fn expect_kept(&mut self, texts: &[Encoded], keeps: impl Fn(u32) -> bool) {
+        for text in texts {
+            self.ids.extend(text.ids.iter().filter(|id| keeps(**id)));
+            self.offsets.push(self.ids.len() as i64);
+        }
+        self.values.resize(self.ids.len() * self.dim, 0.0);
+    }
+
+    /// Takes the vectors of a batch's tokens, but for those that are not kept.
+    fn put_kept(&mut self, batch: &Batch, vectors: &[f32], keeps: impl Fn(u32) -> bool) {
+        let dim = self.dim;
+        for (text, rows) in batch.parts() {
+            let kept = rows.filter(|&row| keeps(batch.ids[row]));
+            let places = self.values[self.offsets[text] as usize * dim..].chunks_mut(dim);
+            kept.zip(places).for_each(|(row, place)| {
+                place.copy_from_slice(&vectors[row * dim..][..dim]);
+            });
+        }
+    }
+
     /// The number of texts.
     pub fn len(&self) -> usize {
         self.offsets.len() - 1
@@ -84,10 +111,43 @@ impl TokenVectors {
     }
 }
 
+impl Sink<1> for TokenVectors {
+    fn expect(&mut self, texts: &[Encoded]) {
+        self.expect_kept(texts, |_| true);
+    }
+
+    fn put(&mut self, batch: &Batch, [vectors]: [Vec<f32>; 1]) {
+        self.put_kept(batch, &vectors, |_| true);
+    }
+}
+
+/// The vectors of the tokens that a form keeps.
+struct Kept<'a> {
+    vectors: TokenVectors,
+    form: &'a Form,
+}
+
+impl Sink<1> for Kept<'_> {
+    fn expect(&mut self, texts: &[Encoded]) {
+        self.vectors.expect_kept(texts, |id| self.form.keeps(id));
+    }
+
+    fn put(&mut self, batch: &Batch, [vectors]: [Vec<f32>; 1]) {
+        self.vectors.put_kept(batch, &vectors, |id| self.form.keeps(id));
+    }
+}
+
 impl Reader {
     fn new(tokenizer: &Tokenizer, form: Form) -> Result<Reader> {
         let room = form.limit - form.marker.is_some() as usize;
         Ok(Reader { tokenizer: tokenizer.with_limit(room)?, form })
+    }
+
+    /// About how many tokens texts become.
+    fn about<S: AsRef<str>>(&self, prompt: &str, texts: &[S]) -> Vec<usize> {
+        let bytes = texts.iter().map(|text| prompt.len() + text.as_ref().len());
+        let least = self.form.fill.map_or(0, |fill| fill.length);
+        self.tokenizer.about(bytes).into_iter().map(|tokens| tokens.max(least)).collect()
     }
 
     /// The tokens of texts with marker, prompt and filling.
@@ -287,40 +347,16 @@ impl TokenEncoder {
             Prompt::Default => self.prompts.text(default)?,
             prompt => self.prompts.text(prompt)?,
         };
-        let dim = self.dim();
-        let mut out = TokenVectors { values: Vec::new(), offsets: vec![0], ids: Vec::new(), dim };
-        for (i, texts) in texts.chunks(WINDOW).enumerate() {
-            let mut encoded = reader.texts(prompt, texts)?;
+        let mut out = Kept { vectors: TokenVectors::new(self.dim()), form: &reader.form };
+        let tokenize = |some: Range<usize>| {
+            let mut encoded = reader.texts(prompt, &texts[some])?;
             encoded.iter_mut().for_each(|text| text.language = self.language);
-            let first = out.offsets.len() - 1;
-            for text in &encoded {
-                out.ids.extend(text.ids.iter().filter(|id| reader.form.keeps(**id)));
-                out.offsets.push(out.ids.len() as i64);
-            }
-            out.values.resize(out.ids.len() * dim, 0.0);
-            let mut done = 0;
-            self.encoder.run(&encoded, options.budget(self.device()), |hidden| {
-                let vectors = self.head.apply(&hidden.states)?.to_vec::<f32>()?;
-                for (&member, bounds) in
-                    hidden.members.iter().zip(hidden.offsets.bounds().windows(2))
-                {
-                    let rows =
-                        vectors[bounds[0] as usize * dim..bounds[1] as usize * dim].chunks(dim);
-                    let kept = encoded[member]
-                        .ids
-                        .iter()
-                        .zip(rows)
-                        .filter(|(id, _)| reader.form.keeps(**id));
-                    let start = out.offsets[first + member] as usize * dim;
-                    let places = out.values[start..].chunks_mut(dim);
-                    kept.zip(places).for_each(|((_, row), place)| place.copy_from_slice(row));
-                }
-                done += hidden.members.len();
-                options.report(i * WINDOW + done);
-                Ok(())
-            })?;
-        }
-        Ok(out)
+            Ok(encoded)
+        };
+        let finish = |hidden: &Hidden| Ok([self.head.apply(&hidden.states)?]);
+        let tokens = reader.about(prompt, texts);
+        Pipeline::new(&self.encoder, options).run(&tokens, tokenize, finish, &mut out)?;
+        Ok(out.vectors)
     }
 }
 

@@ -21,9 +21,9 @@ pub(crate) use clip::{FAMILY as CLIP, NAMES as CLIP_NAMES};
 pub(crate) use siglip::FAMILY as SIGLIP;
 pub(crate) use vit::FAMILY as VIT;
 
-use super::batch::Rows;
 use super::config::read_config;
 use super::layers::Loader;
+use super::waiting::Rows;
 use super::weights::Weights;
 use super::{EmbedOptions, Embeddings, Inspect, Inspection, check_dtype};
 use crate::images::Pixels;

@@ -323,7 +323,7 @@ mod tests {
             (on(Core::F16, 1), Storage::F16, 2f64.powi(-11)),
             (on(Core::BF16, 1), Storage::F32, 2f64.powi(-8)),
             (on(Core::Tf32, 1), Storage::F32, 2f64.powi(-11)),
-            (Entering::Bytes, Storage::Int8, 2f64.powi(-6)),
+            (Product::INT8, Storage::Int8, 2f64.powi(-6)),
         ];
         let tiles = [[64, 64, 64], [64, 64, 128], [16, 16, 128], [16, 16, 256], [16, 8, 512]];
         for (product, t, rounding) in products {

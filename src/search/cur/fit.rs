@@ -1,5 +1,7 @@
 //! The regularised pseudo-inverse of the anchor block, and the choice of its regularisation.
 
+use std::cmp::Ordering;
+
 use faer::{Mat, MatRef};
 
 use super::anchors::sample;
@@ -57,6 +59,8 @@ fn weights() -> impl Iterator<Item = f64> {
 
 /// Anchor queries, and the best items of each, that the choice is judged by, at most.
 const JUDGED: (usize, usize) = (256, 64);
+/// Items whose scores a thread looks at in one go.
+const RUN: usize = 4096;
 
 /// The scores that the choice is judged by: those of some queries' best items other than anchors. What is to be found is
 /// among the best; judged by all items, the weights come out too large (Cranfield, MaxSim, 100 anchor items: recall@10
@@ -66,19 +70,63 @@ pub(super) fn judged(
     scores: &ScoreMatrix,
     anchors: &[usize],
 ) -> Vec<(usize, Vec<usize>)> {
-    let mut others: Vec<usize> = (0..scores.items()).collect();
-    others.retain(|i| anchors.binary_search(i).is_err());
     let queries = sample(scores.queries(), JUDGED.0, 0);
-    threads.map(10 * queries.len() * others.len(), queries.into_par_iter(), |q| {
-        let mut items = others.clone();
-        let order =
-            |a: &usize, b: &usize| scores.item(*b)[q].total_cmp(&scores.item(*a)[q]).then(a.cmp(b));
-        if items.len() > JUDGED.1 {
-            items.select_nth_unstable_by(JUDGED.1 - 1, order);
-            items.truncate(JUDGED.1);
+    let starts: Vec<usize> = (0..scores.items()).step_by(RUN).collect();
+    // Item by item, as the scores lie in memory.
+    let runs = threads.map(queries.len() * scores.items(), starts.into_par_iter(), |start| {
+        let mut best: Vec<Best> = queries.iter().map(|_| Best::default()).collect();
+        for item in start..scores.items().min(start + RUN) {
+            if anchors.binary_search(&item).is_ok() {
+                continue;
+            }
+            let scores = scores.item(item);
+            for (best, &q) in best.iter_mut().zip(&queries) {
+                best.add(scores[q], item);
+            }
         }
-        (q, items)
-    })
+        best
+    });
+    let mut all: Vec<Best> = queries.iter().map(|_| Best::default()).collect();
+    for run in runs {
+        for (all, best) in all.iter_mut().zip(run) {
+            best.found.into_iter().for_each(|(score, item)| all.add(score, item));
+        }
+    }
+    queries.into_iter().zip(all.into_iter().map(Best::items)).collect()
+}
+
+/// The best items of a query so far, up to twice as many as are asked for.
+#[derive(Default)]
+struct Best {
+    found: Vec<(f32, usize)>,
+    /// What is below this is not among the best.
+    floor: Option<f32>,
+}
+
+impl Best {
+    /// Of equal scores the lower item is better.
+    fn order(a: &(f32, usize), b: &(f32, usize)) -> Ordering {
+        b.0.total_cmp(&a.0).then(a.1.cmp(&b.1))
+    }
+
+    fn add(&mut self, score: f32, item: usize) {
+        if self.floor.is_some_and(|floor| score < floor) {
+            return;
+        }
+        self.found.push((score, item));
+        if self.found.len() == 2 * JUDGED.1 {
+            self.found.select_nth_unstable_by(JUDGED.1 - 1, Best::order);
+            self.found.truncate(JUDGED.1);
+            self.floor = self.found.last().map(|found| found.0);
+        }
+    }
+
+    /// The best first.
+    fn items(mut self) -> Vec<usize> {
+        self.found.sort_unstable_by(Best::order);
+        self.found.truncate(JUDGED.1);
+        self.found.into_iter().map(|(_, item)| item).collect()
+    }
 }
 
 /// The anchor block A \[queries, anchors\], decomposed in f64: A = P diag(s) Qᵀ.
@@ -193,5 +241,30 @@ impl Block {
             .collect();
         let best = tried.iter().min_by(|a, b| a.1.total_cmp(&b.1)).map_or(1e-2, |t| t.0);
         (best, tried)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// With scores that many items share, in more runs than one.
+    #[test]
+    fn the_best_items_other_than_anchors_are_judged() {
+        let (queries, items) = (3, 2 * RUN + 17);
+        let score = |i: usize| ((i * 7919 + i / queries) % 501) as f32 - 250.0;
+        for items in [5, items] {
+            let scores = ScoreMatrix::new(queries, (0..queries * items).map(score).collect());
+            let scores = scores.unwrap();
+            let anchors = [0, 3, RUN, 2 * RUN + 16];
+            let judged = judged(Threads::shared(), &scores, &anchors);
+            assert_eq!(judged.len(), queries);
+            for (q, got) in judged {
+                let mut want: Vec<usize> = (0..items).filter(|i| !anchors.contains(i)).collect();
+                want.sort_by(|&a, &b| scores.item(b)[q].total_cmp(&scores.item(a)[q]));
+                want.truncate(JUDGED.1);
+                assert_eq!(got, want, "query {q} of {items} items");
+            }
+        }
     }
 }

@@ -1,5 +1,7 @@
 //! ANNCUR: one set of anchor items for all queries, fitted once. With a cheap score, residual CUR.
 
+use std::borrow::Cow;
+
 use faer::Mat;
 
 use super::anchors::{Anchors, sample};
@@ -188,10 +190,11 @@ impl CurIndex {
             let n = latent.len() / width;
             let (own, others) = embeddings.split_at(n * dim);
             embeddings = others;
-            let rows: Vec<f32> = (0..n)
-                .flat_map(|i| own[i * dim..][..dim].iter().chain(&latent[i * width..][..width]))
-                .copied()
-                .collect();
+            let beside = |i| own[i * dim..][..dim].iter().chain(&latent[i * width..][..width]);
+            let rows: Cow<'_, [f32]> = match dim {
+                0 => latent.into(),
+                _ => (0..n).flat_map(beside).copied().collect(),
+            };
             let place = |i: usize| format!("the vector of item {}", corpus.len() + i);
             finite::check("scores", &rows, dim + width, corpus.dtype(), place)?;
             corpus.append(&rows)
