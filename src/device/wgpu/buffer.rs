@@ -196,7 +196,7 @@ impl WgpuDevice {
 }
 
 impl crate::Tensor {
-    /// The wgpu buffer that holds this tensor, if it is on wgpu. Call [`Device::flush`](super::Device::flush) before using it on
+    /// The wgpu buffer that holds this tensor, if it is on wgpu. Call [`Device::flush`](crate::Device::flush) before using it on
     /// the queue: until then the work that fills it may only be recorded.
     ///
     /// # Safety
