@@ -191,13 +191,16 @@ fn render_value(name: &str, variables: minijinja::Value) -> Result<Rendered, Str
     Ok(Rendered { text, header })
 }
 
-/// Whether a template's `//@ where` expression holds for a set of variables.
-pub fn holds(expression: &str, spec: impl serde::Serialize) -> Result<bool, String> {
-    ENVIRONMENT
-        .compile_expression(expression)
-        .and_then(|e| e.eval(minijinja::value::Serde(spec)))
-        .map(|v| v.is_true())
-        .map_err(|e| format!("{e:#}"))
+/// Says of sets of variables whether a template's `//@ where` expression holds. It is parsed once, as there are many.
+pub fn condition<S: serde::Serialize>(
+    expression: &str,
+) -> Result<impl Fn(&S) -> Result<bool, String>, String> {
+    let problem = |e: minijinja::Error| format!("{e:#}");
+    let condition = ENVIRONMENT.compile_expression(expression).map_err(problem)?;
+    Ok(move |variables: &S| {
+        let value = condition.eval(minijinja::value::Serde(variables)).map_err(problem)?;
+        Ok(value.is_true())
+    })
 }
 
 /// How a kernel uses a buffer.

@@ -8,7 +8,7 @@ mod ptx;
 #[path = "contract/wgsl.rs"]
 mod wgsl;
 
-use nearkin::template::{Family, Header, holds};
+use nearkin::template::{Family, Header, condition};
 use serde_json::{Map, Value};
 
 /// Each family has one file, and each file a family.
@@ -58,7 +58,8 @@ fn combinations(header: &Header) -> Vec<Map<String, Value>> {
             .collect();
     }
     if let Some(only) = &header.only {
-        all.retain(|spec| holds(only, spec).unwrap());
+        let holds = condition(only).unwrap();
+        all.retain(|spec| holds(spec).unwrap());
     }
     all
 }

@@ -9,6 +9,7 @@ use ptx_emulator::gpu::Gpu;
 use ptx_emulator::syntax::ast::{Base, Function, Instruction, Module, Operand, Space, Symbol};
 use ptx_emulator::syntax::parse;
 use ptx_emulator::syntax::ty::Ty;
+use rayon::prelude::*;
 use serde_json::{Map, Value, json};
 
 use crate::{combinations, header, names_agree};
@@ -123,21 +124,22 @@ fn every_specialisation_is_valid_and_agrees_with_rust() {
         let file = format!("{}.ptx", family.name);
         let header = header(KERNELS, &file, family);
         let all = combinations(&header);
-        let mut bytes = 0;
         let mut dumped = folder.as_ref().map(|folder| {
             let path = Path::new(folder).join(format!("{}.jsonl", family.name));
             std::io::BufWriter::new(std::fs::File::create(path).unwrap())
         });
-        for spec in &all {
+        let valid = |spec| {
             let at = format!("{file} {}", serde_json::to_string(spec).unwrap());
             let rendered = render_ptx_file(&file, spec, family.params, family.params_size)
                 .unwrap_or_else(|e| panic!("{at}: {e}"));
-            bytes += rendered.text.len();
             check(&at, &rendered, family);
-            if let Some(to) = &mut dumped {
-                dump(to, spec, &rendered);
-            }
+            rendered
+        };
+        let rendered: Vec<Rendered> = all.par_iter().map(valid).collect();
+        if let Some(to) = &mut dumped {
+            all.iter().zip(&rendered).for_each(|(spec, rendered)| dump(to, spec, rendered));
         }
+        let bytes: usize = rendered.iter().map(|r| r.text.len()).sum();
         println!(
             "{file:<18} {:>4} specialisations, {:>5} bytes each on average: valid",
             all.len(),

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use naga::valid::{Capabilities, ValidationFlags, Validator};
 use nearkin::ops::FAMILIES;
 use nearkin::template::{Access, Rendered, SHADERS, render_file};
+use rayon::prelude::*;
 use serde_json::{Map, Value};
 
 use crate::{combinations, header, names_agree};
@@ -101,16 +102,16 @@ fn every_specialisation_is_valid_and_agrees_with_rust() {
         let header = header(SHADERS, &file, family);
         let params = family.params.iter().map(|(n, o)| (n.to_string(), *o as u32)).collect();
         let all = combinations(&header);
-        let mut bytes = 0;
-        for spec in &all {
+        let valid = |spec| {
             let rendered =
                 render_file(&file, spec).unwrap_or_else(|e| panic!("{file} {spec:?}: {e}"));
-            bytes += rendered.text.len();
             check(&file, spec, &rendered, &params, family.params_size as u32);
             if tint {
                 run_tint(&file, &rendered.text);
             }
-        }
+            rendered.text.len()
+        };
+        let bytes: usize = all.par_iter().map(valid).sum();
         println!(
             "{file:<18} {:>4} specialisations, {:>5} bytes each on average: valid",
             all.len(),
@@ -120,7 +121,8 @@ fn every_specialisation_is_valid_and_agrees_with_rust() {
 }
 
 fn run_tint(file: &str, text: &str) {
-    let path = std::env::temp_dir().join(format!("nearkin-{}-{file}", std::process::id()));
+    let name = format!("nearkin-{}-{:?}-{file}", std::process::id(), std::thread::current().id());
+    let path = std::env::temp_dir().join(name);
     // Chrome's compiler wants the extension named; naga refuses the directive.
     let enable = if text.contains("subgroup") { "enable subgroups;\n" } else { "" };
     std::fs::write(&path, format!("{enable}{text}")).unwrap();
