@@ -47,6 +47,8 @@ families=${families:-$("$here/bin/gpu" --families | tr '\n' ' ')}
 [ -n "$families" ] || { echo "run.sh: $here/bin/gpu does not run" >&2 && exit 2; }
 mkdir -p "$results"/{suite,outputs,bench} && results=$(cd "$results" && pwd) || exit 2
 export NEARKIN_ROOT=$here NEARKIN_MINILM=$here/models/all-MiniLM-L6-v2 RUST_BACKTRACE=0
+# A GPU has time for the slow forms of tests.
+[ -n "$small" ] || export NEARKIN_EXHAUSTIVE=1
 
 # In front of a command: the emulator in the place of libcuda, or CUDA as this run has it.
 emulated=(env LD_LIBRARY_PATH="$here/emulator${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}")

@@ -12,6 +12,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use nearkin::template::{Family, Rendered};
+use rayon::prelude::*;
 use serde_json::{Map, Value};
 
 /// Each file of a folder is one family's.
@@ -49,23 +50,28 @@ fn name(family: &Family, spec: &Map<String, Value>) -> String {
     format!("{} {}", family.file, serde_json::to_string(spec).unwrap())
 }
 
-/// Renders and checks every specialisation.
-fn check_all(families: &[Family], mut check: impl FnMut(&Family, &Map<String, Value>, &Rendered)) {
+/// Renders and checks every specialisation, on all threads, and gives those of a family to `then`, in their order.
+fn check_all(
+    families: &[Family],
+    check: impl Fn(&Family, &Map<String, Value>, &Rendered) + Sync,
+    mut then: impl FnMut(&Family, &[(Map<String, Value>, Rendered)]),
+) {
     for family in families {
-        let all = specialisations(family);
-        let mut bytes = 0;
-        for spec in &all {
-            let rendered = family.render(spec);
-            let rendered = rendered.unwrap_or_else(|e| panic!("{}: {e}", name(family, spec)));
-            bytes += rendered.text.len();
-            check(family, spec, &rendered);
-        }
+        let valid = |spec: Map<String, Value>| {
+            let rendered = family.render(&spec);
+            let rendered = rendered.unwrap_or_else(|e| panic!("{}: {e}", name(family, &spec)));
+            check(family, &spec, &rendered);
+            (spec, rendered)
+        };
+        let all: Vec<_> = specialisations(family).into_par_iter().map(valid).collect();
+        let bytes: usize = all.iter().map(|(_, rendered)| rendered.text.len()).sum();
         println!(
             "{:<26} {:>4} specialisations, {:>5} bytes each on average: valid",
             family.file,
             all.len(),
             bytes / all.len()
         );
+        then(family, &all);
     }
 }
 

@@ -1,7 +1,8 @@
 //! Resizing with antialiasing, as torchvision and Pillow do it.
 
-use fast_image_resize::images::{Image as Target, ImageRef};
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use fast_image_resize::images::{TypedImage, TypedImageRef};
+use fast_image_resize::pixels::U8x3;
+use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer};
 
 use super::Image;
 
@@ -62,7 +63,8 @@ pub(super) fn resize(
     pass(&across, (width, image.height()), (width, height), resample)
 }
 
-/// One pass; sizes are (width, height), of which one is the same.
+/// One pass; sizes are (width, height), of which one is the same. The type of a pixel is said here: `Resizer::resize`,
+/// which looks for it, would have the loops of all thirteen types compiled into this crate.
 fn pass(
     rgb: &[u8],
     from: (usize, usize),
@@ -70,10 +72,12 @@ fn pass(
     Resample(filter): Resample,
 ) -> Result<Vec<u8>, String> {
     let side = |n: usize| u32::try_from(n).map_err(|e| e.to_string());
-    let source = ImageRef::new(side(from.0)?, side(from.1)?, rgb, PixelType::U8x3);
+    let source = TypedImageRef::<U8x3>::from_buffer(side(from.0)?, side(from.1)?, rgb);
     let source = source.map_err(|e| e.to_string())?;
-    let mut target = Target::new(side(to.0)?, side(to.1)?, PixelType::U8x3);
+    let mut resized = vec![0; to.0 * to.1 * 3];
+    let target = TypedImage::<U8x3>::from_buffer(side(to.0)?, side(to.1)?, &mut resized);
+    let mut target = target.map_err(|e| e.to_string())?;
     let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(filter));
-    Resizer::new().resize(&source, &mut target, &options).map_err(|e| e.to_string())?;
-    Ok(target.into_vec())
+    Resizer::new().resize_typed(&source, &mut target, &options).map_err(|e| e.to_string())?;
+    Ok(resized)
 }

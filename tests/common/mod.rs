@@ -35,6 +35,13 @@ pub fn devices() -> &'static [(&'static str, Device)] {
     })
 }
 
+/// Whether the slow forms of tests run too: more drawn values, sizes that take an emulated GPU minutes.
+/// `NEARKIN_EXHAUSTIVE=1` asks for them, as CI does every night. What a quick form leaves out is a combination, never an
+/// edge.
+pub fn exhaustive() -> bool {
+    std::env::var_os("NEARKIN_EXHAUSTIVE").is_some_and(|value| value == "1")
+}
+
 /// Options that no other caller has: devices that are opened with equal ones are the same.
 pub fn own_options() -> DeviceOptions {
     static NEXT: AtomicU64 = AtomicU64::new(1 << 50);

@@ -9,7 +9,7 @@ use nearkin::ops::topk::{self, Corpus, Metric};
 use nearkin::{DType, Device, Offsets, Tensor};
 use proptest::prelude::*;
 
-use crate::common::{Rng, devices, main_devices};
+use crate::common::{Rng, devices, exhaustive, main_devices};
 
 /// A search of every family over the same number of rows, with scores of which many are equal.
 struct Families {
@@ -110,30 +110,38 @@ fn equal(what: &str, hits: &Hits, want: &[Vec<(u64, f32)>]) {
     }
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 12, failure_persistence: None, ..Default::default() })]
+/// A search under conditions.
+#[derive(Clone, Copy, Debug)]
+struct Conditions {
+    kind: usize,
+    queries: usize,
+    rows: usize,
+    k: usize,
+    form: usize,
+    least: Option<f32>,
+    biased: bool,
+    seed: u64,
+}
 
-    /// Conditions leave the scores of the rows that meet them as they are, and the order; the two forms of a search and of a
-    /// result agree.
-    #[test]
-    fn conditions_select_among_all(
-        queries in prop_oneof![1usize..6, Just(37usize)],
-        rows in prop_oneof![1usize..90, 250usize..420, Just(1100usize)],
-        k in prop_oneof![1usize..20, Just(64), Just(256), Just(257), Just(usize::MAX)],
-        kind in 0usize..5,
-        form in 0usize..6,
-        least in prop_oneof![Just(None), Just(Some(0.0f32)), Just(Some(-3.0)), Just(Some(1.0)), Just(Some(f32::NEG_INFINITY))],
-        biased: bool,
-        seed: u64,
-    ) {
+const FORMS: usize = 6;
+const LEAST: [Option<f32>; 5] = [None, Some(0.0), Some(-3.0), Some(1.0), Some(f32::NEG_INFINITY)];
+
+impl Conditions {
+    /// Conditions leave the scores of the rows that meet them as they are, and the order; the two forms of a search and
+    /// of a result agree.
+    fn select_among_all(self) {
+        let Conditions { kind, queries, rows, k, form, least, biased, seed } = self;
         for (name, device) in devices() {
             let families = Families::new(device, queries, rows, seed);
             let mut rng = Rng(seed ^ 5);
-            let what = format!("{} on {name}", KINDS[kind]);
-            let maps: Vec<Bitmap> =
-                (0..queries).map(|q| Bitmap::from_fn(rows, |i| (i / 70 + q) % 3 == 0 || rng.below(3) == 0)).collect();
-            let lists: Vec<Vec<u32>> =
-                maps.iter().map(|m| (0..rows as u32).filter(|i| m.contains(*i as usize)).collect()).collect();
+            let what = format!("{} on {name}: {self:?}", KINDS[kind]);
+            let maps: Vec<Bitmap> = (0..queries)
+                .map(|q| Bitmap::from_fn(rows, |i| (i / 70 + q) % 3 == 0 || rng.below(3) == 0))
+                .collect();
+            let lists: Vec<Vec<u32>> = maps
+                .iter()
+                .map(|m| (0..rows as u32).filter(|i| m.contains(*i as usize)).collect())
+                .collect();
             let sets: Vec<Rows<'_>> = (0..queries)
                 .map(|q| match q % 4 {
                     0 => Rows::Exclude(&maps[q]),
@@ -182,23 +190,88 @@ proptest! {
             equal(&what, &later, &want);
             // As tensors.
             let k = k.min(rows);
-            prop_assert_eq!((found.len(), found.k()), (queries, k));
+            assert_eq!((found.len(), found.k()), (queries, k));
             let tensors = found.to_tensors().unwrap();
-            prop_assert_eq!(tensors.rows.shape(), [queries, k]);
-            prop_assert_eq!(tensors.rows.device(), &families.device);
+            assert_eq!(tensors.rows.shape(), [queries, k]);
+            assert_eq!(tensors.rows.device(), &families.device);
             let ids = tensors.rows.to_vec::<u32>().unwrap();
             let scores = tensors.scores.to_vec::<f32>().unwrap();
             let counts = tensors.counts.to_vec::<u32>().unwrap();
             for (q, want) in want.iter().enumerate() {
-                prop_assert_eq!(counts[q] as usize, want.len(), "{}", &what);
+                assert_eq!(counts[q] as usize, want.len(), "{}", &what);
                 for i in 0..k {
-                    let (id, score) =
-                        want.get(i).map_or((u32::MAX, f32::NEG_INFINITY), |(id, s)| (*id as u32, *s));
-                    prop_assert_eq!(ids[q * k + i], id, "{}", &what);
-                    prop_assert_eq!(scores[q * k + i], score, "{}", &what);
+                    let (id, score) = want
+                        .get(i)
+                        .map_or((u32::MAX, f32::NEG_INFINITY), |(id, s)| (*id as u32, *s));
+                    assert_eq!(ids[q * k + i], id, "{}", &what);
+                    assert_eq!(scores[q * k + i], score, "{}", &what);
                 }
             }
         }
+    }
+}
+
+/// Every form of a filter with every kind of search, among rows of one word of a bitmap, of two, and of a word and a
+/// bit.
+#[test]
+fn conditions_select_among_all() {
+    for kind in 0..KINDS.len() {
+        for form in 0..FORMS {
+            Conditions {
+                kind,
+                queries: [1, 2, 5][(kind + form) % 3],
+                rows: [1, 31, 32, 33, 71, 89, 64][(kind * FORMS + form) % 7],
+                k: [19, 1, 64, usize::MAX, 256][(kind + 2 * form) % 5],
+                form,
+                least: LEAST[(2 * kind + form) % 5],
+                biased: (kind + form) % 2 == 0,
+                seed: (kind * FORMS + form) as u64,
+            }
+            .select_among_all();
+        }
+    }
+}
+
+/// More queries than a tile and more rows than a slab has, and k about the most that the device selects.
+#[test]
+fn conditions_select_among_many() {
+    let conditions = |kind, queries, rows, k, form, biased| {
+        let seed = rows as u64;
+        Conditions { kind, queries, rows, k, form, least: LEAST[kind], biased, seed }
+            .select_among_all();
+    };
+    conditions(0, 37, 257, 256, 1, true);
+    conditions(1, 2, 1100, 257, 3, false);
+    conditions(2, 37, 300, 64, 1, false);
+    conditions(3, 2, 419, usize::MAX, 5, true);
+    conditions(4, 2, 1100, 257, 2, true);
+}
+
+/// Rows and queries as they are drawn: few, or with [`exhaustive`] also many, which take software adapters minutes.
+fn sizes() -> BoxedStrategy<(usize, usize)> {
+    let many = (
+        prop_oneof![1usize..6, Just(37usize)],
+        prop_oneof![1usize..90, 250usize..420, Just(1100usize)],
+    );
+    if exhaustive() { many.boxed() } else { (1usize..6, 1usize..90).boxed() }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: if exhaustive() { 24 } else { 6 }, failure_persistence: None, ..Default::default()
+    })]
+
+    #[test]
+    fn drawn_conditions_select_among_all(
+        (queries, rows) in sizes(),
+        k in prop_oneof![1usize..20, Just(64), Just(256), Just(257), Just(usize::MAX)],
+        kind in 0usize..5,
+        form in 0usize..FORMS,
+        least in prop::sample::select(&LEAST[..]),
+        biased: bool,
+        seed: u64,
+    ) {
+        Conditions { kind, queries, rows, k, form, least, biased, seed }.select_among_all();
     }
 }
 

@@ -1,6 +1,5 @@
 //! The PTX files.
 
-use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
 
@@ -120,16 +119,14 @@ fn dump(to: &mut impl Write, spec: &Map<String, Value>, rendered: &Rendered) {
 fn every_specialisation_is_valid_and_agrees_with_rust() {
     files_agree("kernels", CUDA_FAMILIES);
     let folder = std::env::var_os(DUMP);
-    let mut dumps = BTreeMap::new();
-    check_all(CUDA_FAMILIES, |family, spec, rendered| {
+    let valid = |family: &Family, spec: &_, rendered: &_| {
         check(&name(family, spec), rendered, family);
-        if let Some(folder) = &folder {
-            let to = dumps.entry(family.name()).or_insert_with(|| {
-                let path = Path::new(folder).join(family.name()).with_extension("jsonl");
-                std::io::BufWriter::new(std::fs::File::create(path).unwrap())
-            });
-            dump(to, spec, rendered);
-        }
+    };
+    check_all(CUDA_FAMILIES, valid, |family, all| {
+        let Some(folder) = &folder else { return };
+        let path = Path::new(folder).join(family.name()).with_extension("jsonl");
+        let mut to = std::io::BufWriter::new(std::fs::File::create(path).unwrap());
+        all.iter().for_each(|(spec, rendered)| dump(&mut to, spec, rendered));
     });
 }
 

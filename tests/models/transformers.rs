@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use crate::common::{assert_bits, devices, golden, main_devices, root};
+use crate::common::{assert_bits, devices, exhaustive, golden, main_devices, root};
 use nearkin::models::{CrossEncoder, EmbedOptions, TextEncoder};
 use nearkin::ops::topk::Metric;
 use nearkin::search::FlatIndex;
@@ -500,7 +500,10 @@ fn all_minilm_l6_v2_matches_sentence_transformers() {
         let model = TextEncoder::load(&folder, d, DType::F32).unwrap();
         assert_eq!(model.max_tokens(), golden.max_length());
         assert_eq!(model.token_ids(&texts).unwrap().concat(), golden.ids(), "{name}: ids");
-        assert_within(tolerance, &name, &model.embed(&texts).unwrap(), &want);
+        // All but the two long texts: those are most of the tokens, and an emulated GPU takes a minute for them.
+        let count = if d.is_cpu() || exhaustive() { texts.len() } else { texts.len() - 2 };
+        let want = &want[..count * model.dim()];
+        assert_within(tolerance, &name, &model.embed(&texts[..count]).unwrap(), want);
     }
 }
 
@@ -518,9 +521,9 @@ fn demo_texts(file: &str) -> Vec<String> {
 fn every_device_ranks_real_passages_alike() {
     let Some(folder) = minilm() else { return };
     // Few: an emulated GPU takes seconds for each.
-    let passages = &demo_texts("passages.jsonl")[..5];
+    let passages = &demo_texts("passages.jsonl")[..if exhaustive() { 5 } else { 3 }];
     let ids: Vec<String> = (0..passages.len()).map(|i| i.to_string()).collect();
-    let queries = &demo_texts("queries.jsonl")[..3];
+    let queries = &demo_texts("queries.jsonl")[..if exhaustive() { 3 } else { 2 }];
     let mut rankings = main_devices().iter().map(|(name, device)| {
         let model = TextEncoder::load(&folder, device, DType::F32).unwrap();
         let mut index = FlatIndex::new(device, DType::F32, model.dim()).unwrap();

@@ -11,7 +11,15 @@ pub const IS_SUPPORTED: bool = cfg!(target_os = "linux");
 
 /// Builds the emulator and gives a folder in which it is called as the driver is.
 pub fn build() -> Result<PathBuf> {
-    run(cargo(["build", "-p", "ptx-emulator", "--all-features"]))?;
+    build_as(&["-p", "ptx-emulator", "--all-features"])
+}
+
+/// The same, as part of a build that makes other things too: alone it has dependencies with fewer features, and is not
+/// what the others link.
+pub fn build_as(how: &[&str]) -> Result<PathBuf> {
+    let mut build = cargo(["build"]);
+    build.args(how);
+    run(build)?;
     let debug = target()?.join("debug");
     let folder = debug.join("ptx-emulator-libcuda");
     create(&folder)?;

@@ -34,8 +34,30 @@ pub fn run(gpu: bool) -> Result {
         true => Some(steps.step("ptxas", ptxas::fetch)?),
         false => ptxas::fetch().ok(),
     };
+    steps.run("format", cargo(["fmt", "--all", "--check"]))?;
+    let clippy = ["clippy", "--workspace", "--all-targets", "--all-features", "--"];
+    steps.run("clippy", with(cargo(clippy), &["-D", "warnings"]))?;
+    for (name, features) in [
+        ("CPU only", ""),
+        ("CUDA only", "cuda,cuda-12"),
+        ("wgpu only", "wgpu"),
+        ("images only", "images"),
+    ] {
+        let clippy = ["clippy", "-p", "nearkin", "--lib", "--tests", "--no-default-features"];
+        let with_features = ["--features", features, "--", "-D", "warnings"];
+        steps.run(&format!("clippy, {name}"), with(cargo(clippy), &with_features))?;
+    }
+    let mut doc =
+        cargo(["doc", "--no-deps", "-p", "nearkin", "-p", "ptx-emulator", "--all-features"]);
+    doc.env("RUSTDOCFLAGS", "-D warnings");
+    steps.run("documentation", doc)?;
+    steps.step("kernels", || kernels::run(Scope::CompareSome))?;
+    let everything = ["--workspace", "--all-features"];
     let libcuda = match emulator::IS_SUPPORTED && !gpu {
-        true => Some(steps.step("emulator", emulator::build)?),
+        // With a test, as the tests have it: those turn on features of dependencies.
+        true => Some(steps.step("emulator", || {
+            emulator::build_as(&[&everything[..], &["--lib", "--test", "contract"]].concat())
+        })?),
         false => None,
     };
     // On other systems than Linux an adapter is likely, not certain: there CI decides.
@@ -56,28 +78,11 @@ pub fn run(gpu: bool) -> Result {
         }
         command
     };
-
-    steps.run("format", cargo(["fmt", "--all", "--check"]))?;
-    let clippy = ["clippy", "--workspace", "--all-targets", "--all-features", "--"];
-    steps.run("clippy", with(cargo(clippy), &["-D", "warnings"]))?;
-    for (name, features) in [
-        ("CPU only", ""),
-        ("CUDA only", "cuda,cuda-12"),
-        ("wgpu only", "wgpu"),
-        ("images only", "images"),
-    ] {
-        let clippy = ["clippy", "-p", "nearkin", "--lib", "--tests", "--no-default-features"];
-        let with_features = ["--features", features, "--", "-D", "warnings"];
-        steps.run(&format!("clippy, {name}"), with(cargo(clippy), &with_features))?;
-    }
-    let mut doc =
-        cargo(["doc", "--no-deps", "-p", "nearkin", "-p", "ptx-emulator", "--all-features"]);
-    doc.env("RUSTDOCFLAGS", "-D warnings");
-    steps.run("documentation", doc)?;
-    steps.step("kernels", || kernels::run(Scope::CompareSome))?;
-    let everything = ["--workspace", "--all-features"];
     if has_nextest() {
-        steps.run("tests", test(with(cargo(["nextest", "run"]), &everything)))?;
+        // The step `kernels` has run the tests of the contract.
+        let others = ["-E", "not binary_id(nearkin::contract)"];
+        let tests = with(with(cargo(["nextest", "run"]), &everything), &others);
+        steps.run("tests", test(tests))?;
     } else {
         println!("cargo-nextest is not installed: cargo test runs the tests, one binary at a time");
         let targets = ["--lib", "--bins", "--tests"];
