@@ -186,7 +186,12 @@ impl CurIndex {
         let dim = self.line.as_ref().map_or(0, |l| l.dim);
         let mut embeddings = embeddings.unwrap_or(&[]);
         let corpus = &mut self.corpus;
-        let mut beside = |latent: &[f32], width: usize| -> Result<()> {
+        let check = |corpus: &Corpus, rows: &[f32]| {
+            let place = |i: usize| format!("the vector of item {}", corpus.len() + i);
+            finite::check("scores", rows, corpus.dim(), corpus.dtype(), place)
+        };
+        // Latent vectors with the items' embeddings before each.
+        let mut beside = |corpus: &mut Corpus, latent: &[f32], width: usize| -> Result<()> {
             let n = latent.len() / width;
             let (own, others) = embeddings.split_at(n * dim);
             embeddings = others;
@@ -195,22 +200,31 @@ impl CurIndex {
                 0 => latent.into(),
                 _ => (0..n).flat_map(beside).copied().collect(),
             };
-            let place = |i: usize| format!("the vector of item {}", corpus.len() + i);
-            finite::check("scores", &rows, dim + width, corpus.dtype(), place)?;
+            check(corpus, &rows)?;
             corpus.append(&rows)
         };
         match self.form {
             Form::Cols => {
                 let rows = (residual::WINDOW / 4 / self.queries).max(1) * self.queries;
                 for part in left.chunks(rows) {
-                    beside(part, self.queries)?;
+                    beside(corpus, part, self.queries)?;
                 }
             }
             Form::Rows => {
                 let anchors = self.inverse.len() / self.queries;
                 let u: Vec<f32> = self.inverse.iter().map(|&v| v as f32).collect();
                 let u = Tensor::from_f32(&device, DType::F32, &[anchors, self.queries], &u)?;
-                residual::product(left, &u, |e| beside(&e.to_f32_vec()?, anchors))?;
+                residual::product(left, &u, |e| {
+                    // The CPU's memory is the host's.
+                    let latent: Cow<'_, [f32]> = match e.as_slice() {
+                        Some(latent) => latent.into(),
+                        None => e.to_f32_vec()?.into(),
+                    };
+                    match dim {
+                        0 => check(corpus, &latent).and_then(|()| corpus.append_tensor(&e)),
+                        _ => beside(corpus, &latent, anchors),
+                    }
+                })?;
             }
         }
         self.excluded.extend(left.len() / self.queries);

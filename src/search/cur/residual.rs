@@ -66,8 +66,8 @@ impl Affine {
     }
 }
 
-/// Bytes of rows on the device at a time.
-pub(super) const WINDOW: usize = 16 << 20;
+/// Bytes of rows on the device at a time. What comes of half of them is a chunk of a corpus by itself.
+pub(super) const WINDOW: usize = 128 << 20;
 
 /// `x Bᵀ` for `x` \[n, k\] on the host, in windows, by [`gemm`] on the device of `b` \[m, k\]: gives \[n, m\] to `take`,
 /// window after window.
