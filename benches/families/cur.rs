@@ -21,10 +21,11 @@ pub fn run(c: &mut Criterion) {
         regularisation: Regularisation::Tikhonov(1e-2),
         ..CurOptions::new(Anchors::Uniform { count: ANCHORS, seed: 1 })
     };
-    for device in devices() {
+    let devices = devices();
+    for device in &devices {
         let mut group = c.benchmark_group(format!("cur/{}", device.kind()));
         group.sample_size(20);
-        let index = CurIndex::fit(&device, &scores, &options).unwrap();
+        let index = CurIndex::fit(device, &scores, &options).unwrap();
         for q in [1, 64] {
             let anchor_scores = Rng(2).normals(q * ANCHORS);
             group.throughput(Throughput::Elements(q as u64));
@@ -33,7 +34,7 @@ pub fn run(c: &mut Criterion) {
             });
         }
         // All of ADACUR but the calls: five rounds, four fits and searches.
-        let index = AdaptiveIndex::adacur(&device, &scores, Some(1e-2), None).unwrap();
+        let index = AdaptiveIndex::adacur(device, &scores, Some(1e-2), None).unwrap();
         let free = FnScorer::new(64, ITEMS, |pairs: &[Pair]| {
             Ok(pairs.iter().map(|&(q, i)| (q * 31 + i * 17) as f32 % 7.0).collect())
         });
@@ -60,7 +61,7 @@ pub fn run(c: &mut Criterion) {
     let chosen = CurOptions { regularisation: Regularisation::CrossValidated, ..options };
     for (name, options) in [("fit", options), ("fit_chosen", chosen)] {
         group.bench_function(format!("{name}_m{ITEMS}_ki{ANCHORS}_kq{QUERIES}"), |b| {
-            b.iter(|| CurIndex::fit(&devices()[0], &scores, black_box(&options)).unwrap())
+            b.iter(|| CurIndex::fit(&devices[0], &scores, black_box(&options)).unwrap())
         });
     }
     group.finish();

@@ -5,10 +5,16 @@ use std::sync::{Arc, Mutex};
 
 use crate::{Element, Error, Result};
 
-/// 64 bytes on a cache line; buffers are vectors of these, so every slice is aligned for any vector width.
+/// 16 bytes, the most that an allocator aligns by itself. Where more is asked for, memory of zeros is not fresh pages of the
+/// system but written, all of it by the thread that asks.
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
-#[repr(C, align(64))]
-struct Line([u8; 64]);
+#[repr(C, align(16))]
+struct Word([u8; 16]);
+
+/// Buffers start on a cache line, so that every slice is aligned for any vector width.
+const LINE: usize = 64;
+/// Words before the line that a buffer starts on, at most.
+const SKIPPED: usize = LINE / size_of::<Word>() - 1;
 
 /// Buffers of at least this many bytes return to the pool: below it the allocator is as quick.
 const POOLED_FROM: usize = 64 << 10;
@@ -23,7 +29,8 @@ pub(crate) struct CpuDevice {
 
 #[derive(Default)]
 struct Pool {
-    free: HashMap<usize, Vec<Vec<Line>>>,
+    /// By their lengths.
+    free: HashMap<usize, Vec<Vec<Word>>>,
     free_bytes: usize,
     used_bytes: u64,
 }
@@ -44,13 +51,14 @@ impl CpuDevice {
 
     /// A buffer of `bytes` bytes whose contents are arbitrary, but initialised.
     pub(crate) fn alloc(&self, bytes: usize) -> Result<CpuBuffer> {
-        let mut lines = bytes.div_ceil(64);
+        let mut lines = bytes.div_ceil(LINE);
         if bytes >= POOLED_FROM {
             // One size class per eighth of a power of two, so that shapes that differ a little share buffers.
             let step = lines.next_power_of_two() / 16;
             lines = lines.next_multiple_of(step.max(1));
         }
-        let size = lines * 64;
+        let size = lines * LINE;
+        let words = size / size_of::<Word>() + SKIPPED;
         let mut pool = self.pool.lock().unwrap_or_else(|e| e.into_inner());
         if let Some(limit) = self.limit
             && pool.used_bytes + size as u64 > limit
@@ -61,20 +69,21 @@ impl CpuDevice {
                 free: Some(limit.saturating_sub(pool.used_bytes)),
             });
         }
-        let data = if let Some(data) = pool.free.get_mut(&lines).and_then(Vec::pop) {
+        let data = if let Some(data) = pool.free.get_mut(&words).and_then(Vec::pop) {
             pool.free_bytes -= size;
             data
         } else {
             // Asked for as zeros, so that fresh pages come from the system untouched: the lock is not held while they are
             // written, and an operation's threads write them first.
-            bytemuck::allocation::try_zeroed_vec(lines).map_err(|()| Error::OutOfMemory {
+            bytemuck::allocation::try_zeroed_vec(words).map_err(|()| Error::OutOfMemory {
                 device: "cpu".into(),
                 requested: bytes as u64,
                 free: None,
             })?
         };
         pool.used_bytes += size as u64;
-        Ok(CpuBuffer { data, bytes, pool: self.pool.clone() })
+        let start = data.as_ptr().align_offset(LINE).min(SKIPPED);
+        Ok(CpuBuffer { data, start, bytes, pool: self.pool.clone() })
     }
 
     pub(crate) fn used_bytes(&self) -> u64 {
@@ -90,38 +99,63 @@ impl CpuDevice {
 
 /// Host memory that returns to its device's pool when dropped.
 pub(crate) struct CpuBuffer {
-    data: Vec<Line>,
+    data: Vec<Word>,
+    /// The word that it starts with.
+    start: usize,
     bytes: usize,
     pool: Arc<Mutex<Pool>>,
 }
 
 impl CpuBuffer {
     pub(crate) fn as_slice<T: Element>(&self) -> &[T] {
-        &bytemuck::cast_slice(&self.data)[..self.bytes / size_of::<T>()]
+        &bytemuck::cast_slice(&self.data[self.start..])[..self.bytes / size_of::<T>()]
     }
 
     pub(crate) fn as_mut_slice<T: Element>(&mut self) -> &mut [T] {
-        &mut bytemuck::cast_slice_mut(&mut self.data)[..self.bytes / size_of::<T>()]
+        &mut bytemuck::cast_slice_mut(&mut self.data[self.start..])[..self.bytes / size_of::<T>()]
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {
-        &bytemuck::cast_slice(&self.data)[..self.bytes]
+        &bytemuck::cast_slice(&self.data[self.start..])[..self.bytes]
     }
 
     pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
-        &mut bytemuck::cast_slice_mut(&mut self.data)[..self.bytes]
+        &mut bytemuck::cast_slice_mut(&mut self.data[self.start..])[..self.bytes]
     }
 }
 
 impl Drop for CpuBuffer {
     fn drop(&mut self) {
         let data = std::mem::take(&mut self.data);
-        let size = data.len() * 64;
+        let size = data.len().saturating_sub(SKIPPED) * size_of::<Word>();
         let mut pool = self.pool.lock().unwrap_or_else(|e| e.into_inner());
         pool.used_bytes -= size as u64;
         if self.bytes >= POOLED_FROM && pool.free_bytes + size <= POOL_LIMIT {
             pool.free_bytes += size;
             pool.free.entry(data.len()).or_default().push(data);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buffers_start_on_a_cache_line_and_come_back() {
+        let cpu = CpuDevice::new(None);
+        for bytes in [0, 1, 64, 65, POOLED_FROM - 1, POOLED_FROM, 1_000_003] {
+            for _ in 0..3 {
+                let mut buffer = cpu.alloc(bytes).unwrap();
+                assert_eq!(buffer.bytes().as_ptr().addr() % LINE, 0, "{bytes}");
+                assert_eq!((buffer.bytes().len(), buffer.bytes_mut().len()), (bytes, bytes));
+                assert!(cpu.used_bytes() >= bytes as u64);
+            }
+            assert_eq!(cpu.used_bytes(), 0, "{bytes}");
+        }
+        let kept = cpu.alloc(1_000_003).unwrap();
+        let at = kept.bytes().as_ptr();
+        drop(kept);
+        assert_eq!(cpu.alloc(1_000_000).unwrap().bytes().as_ptr(), at, "not of the pool");
     }
 }
