@@ -22,7 +22,7 @@ var<workgroup> largest_of: array<u32, {{ WG }}>;
 
 {{ rounded_shift() }}
 
-// A magnitude's integer, of which the unit is 2^(field - 150), and the field.
+// The integer of a magnitude, in units of 2^(field - 150), and the field.
 fn parts(bits: u32) -> vec2<u32> {
     let field = bits >> 23u;
     let m = bits & 0x7fffffu;
@@ -32,7 +32,7 @@ fn parts(bits: u32) -> vec2<u32> {
 // An f32 over 127.
 fn over_127(bits: u32) -> u32 {
     let number = parts(bits);
-    // 2^9 times the quotient, of which the last bit says whether there is more.
+    // 2^9 times the quotient. Its last bit is set where the division has a remainder.
     let quotient = (number.x << 8u) / 127u;
     let n = 2u * quotient + select(0u, 1u, quotient * 127u < (number.x << 8u));
     let most = 8 - i32(countLeadingZeros(n));

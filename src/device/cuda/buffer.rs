@@ -45,7 +45,7 @@ impl Drop for CudaBuffer {
             Source::Caller(_) => return,
         };
         self.core.used.fetch_sub(self.bytes, Ordering::Relaxed);
-        // SAFETY: the memory came from `allocate`, and whatever was enqueued before this is done before it is reused.
+        // SAFETY: the memory came from `allocate`, and the stream finishes all earlier work before the memory is reused.
         let result = self.core.context.bind_to_thread().and_then(|()| unsafe {
             match self.core.pool {
                 Some(_) => sys::cuMemFreeAsync(self.pointer, stream).result(),
