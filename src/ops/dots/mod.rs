@@ -10,6 +10,7 @@ pub(crate) mod bytes;
 use pulp::{Simd, WithSimd};
 
 use super::math::unroll;
+use crate::{DType, Float};
 
 /// Partial sums.
 const LANES: usize = 16;
@@ -49,37 +50,46 @@ impl Group {
     }
 }
 
+/// Whether [`each`] is quick with rows of this type; others had better be widened before.
+pub(crate) fn takes<T: Float>() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    if pulp::x86::V4::try_new().is_some() {
+        return true;
+    }
+    T::DTYPE == DType::F32
+}
+
 /// Gives `put` the sums of the products of each of `rows`, `dim` values each, with each query of a group, or of the squares of
 /// their differences, [`ROWS`] rows at a time with the number of the first. The last tile takes the last row several
-/// times. `put` is compiled for the widest vectors if it is `#[inline(always)]`.
-pub(crate) fn each(
+/// times. Values are widened to f32, exactly. `put` is compiled for the widest vectors if it is `#[inline(always)]`.
+pub(crate) fn each<T: Float>(
     group: &Group,
-    rows: &[f32],
+    rows: &[T],
     dim: usize,
     squares: bool,
     put: impl FnMut(usize, Sums),
 ) {
     let arch = pulp::Arch::new();
     match (group.count, squares) {
-        (1, false) => arch.dispatch(Scan::<_, 1, false> { group, rows, dim, put }),
-        (2, false) => arch.dispatch(Scan::<_, 2, false> { group, rows, dim, put }),
-        (_, false) => arch.dispatch(Scan::<_, QUERIES, false> { group, rows, dim, put }),
-        (1, true) => arch.dispatch(Scan::<_, 1, true> { group, rows, dim, put }),
-        (2, true) => arch.dispatch(Scan::<_, 2, true> { group, rows, dim, put }),
-        (_, true) => arch.dispatch(Scan::<_, QUERIES, true> { group, rows, dim, put }),
+        (1, false) => arch.dispatch(Scan::<_, _, 1, false> { group, rows, dim, put }),
+        (2, false) => arch.dispatch(Scan::<_, _, 2, false> { group, rows, dim, put }),
+        (_, false) => arch.dispatch(Scan::<_, _, QUERIES, false> { group, rows, dim, put }),
+        (1, true) => arch.dispatch(Scan::<_, _, 1, true> { group, rows, dim, put }),
+        (2, true) => arch.dispatch(Scan::<_, _, 2, true> { group, rows, dim, put }),
+        (_, true) => arch.dispatch(Scan::<_, _, QUERIES, true> { group, rows, dim, put }),
     }
 }
 
 /// [`each`] with `Q` queries.
-struct Scan<'a, F, const Q: usize, const SQUARES: bool> {
+struct Scan<'a, T, F, const Q: usize, const SQUARES: bool> {
     group: &'a Group,
-    rows: &'a [f32],
+    rows: &'a [T],
     dim: usize,
     put: F,
 }
 
-impl<F: FnMut(usize, Sums), const Q: usize, const SQUARES: bool> WithSimd
-    for Scan<'_, F, Q, SQUARES>
+impl<T: Float, F: FnMut(usize, Sums), const Q: usize, const SQUARES: bool> WithSimd
+    for Scan<'_, T, F, Q, SQUARES>
 {
     type Output = ();
 
@@ -93,7 +103,9 @@ impl<F: FnMut(usize, Sums), const Q: usize, const SQUARES: bool> WithSimd
     }
 }
 
-impl<F: FnMut(usize, Sums), const Q: usize, const SQUARES: bool> Scan<'_, F, Q, SQUARES> {
+impl<T: Float, F: FnMut(usize, Sums), const Q: usize, const SQUARES: bool>
+    Scan<'_, T, F, Q, SQUARES>
+{
     /// With `V` queries at a time.
     #[inline(always)]
     fn tiles<S: Simd, const V: usize>(mut self, simd: S) {
@@ -110,34 +122,60 @@ impl<F: FnMut(usize, Sums), const Q: usize, const SQUARES: bool> Scan<'_, F, Q, 
                 let queries = &self.group.lines[q * width..][..V * width];
                 for part in 0..LANES / S::F32_LANES {
                     let to = &mut partial[q..];
-                    partial_sums::<S, V, SQUARES>(simd, &rows, queries, part, to);
+                    partial_sums::<S, T, V, SQUARES>(simd, &rows, queries, part, to);
                 }
             }
-            (self.put)(first, fold::<S>(&partial));
+            (self.put)(first, fold(simd, &partial));
         }
     }
 }
 
 /// The rows of a tile.
-struct Rows<'a> {
-    all: &'a [f32],
+struct Rows<'a, T> {
+    all: &'a [T],
     dim: usize,
     starts: [usize; ROWS],
 }
 
-impl<'a> Rows<'a> {
+impl<'a, T> Rows<'a, T> {
     #[inline(always)]
-    fn row(&self, r: usize) -> (&'a [[f32; LANES]], &'a [f32]) {
+    fn row(&self, r: usize) -> (&'a [[T; LANES]], &'a [T]) {
         self.all[self.starts[r]..][..self.dim].as_chunks::<LANES>()
     }
+}
+
+/// The vector of number `part` of a line's values.
+#[inline(always)]
+fn vector<S: Simd, T: Float>(simd: S, line: &[T; LANES], part: usize) -> S::f32s {
+    if T::DTYPE == DType::F32 {
+        let line: &[[f32; LANES]] = bytemuck::cast_slice(std::slice::from_ref(line));
+        return S::as_simd_f32s(&line[0]).0[part];
+    }
+    #[cfg(target_arch = "x86_64")]
+    if let Some(simd) = x86::of(simd) {
+        return bytemuck::cast(x86::widened(simd, line));
+    }
+    S::as_simd_f32s(&line.map(T::to_f32)).0[part]
+}
+
+/// [`vector`] of fewer values than a line's, the rest 0.
+#[inline(always)]
+fn partial_vector<S: Simd, T: Float>(simd: S, rest: &[T], part: usize) -> S::f32s {
+    if T::DTYPE == DType::F32 {
+        let rest: &[f32] = bytemuck::cast_slice(rest);
+        return simd.partial_load_f32s(&rest[(part * S::F32_LANES).min(rest.len())..]);
+    }
+    let mut line = [T::zeroed(); LANES];
+    line.iter_mut().zip(rest).for_each(|(to, x)| *to = *x);
+    vector(simd, &line, part)
 }
 
 /// As many partial sums as a vector has lanes, the vector of number `part`, of [`ROWS`] rows with `V` queries, to each
 /// [`QUERIES`] lines of `to`.
 #[inline(always)]
-fn partial_sums<S: Simd, const V: usize, const SQUARES: bool>(
+fn partial_sums<S: Simd, T: Float, const V: usize, const SQUARES: bool>(
     simd: S,
-    rows: &Rows<'_>,
+    rows: &Rows<'_, T>,
     queries: &[Line],
     part: usize,
     to: &mut [Line],
@@ -169,12 +207,11 @@ fn partial_sums<S: Simd, const V: usize, const SQUARES: bool>(
         };
     }
     for b in 0..whole {
-        step!(b, r => S::as_simd_f32s(&x[r][b]).0[part]);
+        step!(b, r => vector(simd, &x[r][b], part));
     }
     if whole < width {
         let rest = [x0.1, x1.1, x2.1, x3.1];
-        let from = (part * S::F32_LANES).min(rest[0].len());
-        step!(whole, r => simd.partial_load_f32s(&rest[r][from..]));
+        step!(whole, r => partial_vector(simd, rest[r], part));
     }
     unroll!(r in 0 1 2 3 => {
         unroll!(v in 0 1 2 3 => {
@@ -187,11 +224,9 @@ fn partial_sums<S: Simd, const V: usize, const SQUARES: bool>(
 
 /// The sums of the partial sums of each pair.
 #[inline(always)]
-fn fold<S: Simd>(partial: &[Line; PAIRS]) -> Sums {
+fn fold<S: Simd>(simd: S, partial: &[Line; PAIRS]) -> Sums {
     #[cfg(target_arch = "x86_64")]
-    if S::F32_LANES == LANES
-        && let Some(simd) = pulp::x86::V4::try_new()
-    {
+    if let Some(simd) = x86::of(simd) {
         return bytemuck::cast(x86::fold(
             simd,
             #[inline(always)]
@@ -200,6 +235,7 @@ fn fold<S: Simd>(partial: &[Line; PAIRS]) -> Sums {
             |a, b| simd.avx512f._mm512_add_ps(a, b),
         ));
     }
+    let _ = simd;
     folded(partial)
 }
 
@@ -222,9 +258,31 @@ fn folded(partial: &[Line; PAIRS]) -> Sums {
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
+    use std::any::Any;
     use std::arch::x86_64::__m512;
 
     use pulp::x86::V4;
+    use pulp::{Simd, cast};
+
+    use super::LANES;
+    use crate::{DType, Float};
+
+    /// The token of AVX-512 where `simd` is one.
+    #[inline(always)]
+    pub(super) fn of<S: Simd>(simd: S) -> Option<V4> {
+        (&simd as &dyn Any).downcast_ref::<V4>().copied()
+    }
+
+    /// Sixteen values of half the bits.
+    #[inline(always)]
+    pub(super) fn widened<T: Float>(simd: V4, line: &[T; LANES]) -> __m512 {
+        let avx = simd.avx512f;
+        let bits: &[[u16; LANES]] = bytemuck::cast_slice(std::slice::from_ref(line));
+        match T::DTYPE {
+            DType::F16 => avx._mm512_cvtph_ps(cast(bits[0])),
+            _ => cast(avx._mm512_slli_epi32::<16>(avx._mm512_cvtepu16_epi32(cast(bits[0])))),
+        }
+    }
 
     /// Adds the partial sums of all pairs at once, transposing them on the way. `partial` gives a pair's by its number, `add` adds
     /// them lane by lane, whatever the lanes are.
@@ -314,12 +372,12 @@ mod tests {
             let Case { rows, dim, .. } = self;
             let dim = *dim;
             self.bits(|group, put| match (group.count, self.squares) {
-                (1, false) => simd.vectorize(Scan::<_, 1, false> { group, rows, dim, put }),
-                (2, false) => simd.vectorize(Scan::<_, 2, false> { group, rows, dim, put }),
-                (_, false) => simd.vectorize(Scan::<_, 4, false> { group, rows, dim, put }),
-                (1, true) => simd.vectorize(Scan::<_, 1, true> { group, rows, dim, put }),
-                (2, true) => simd.vectorize(Scan::<_, 2, true> { group, rows, dim, put }),
-                (_, true) => simd.vectorize(Scan::<_, 4, true> { group, rows, dim, put }),
+                (1, false) => simd.vectorize(Scan::<_, _, 1, false> { group, rows, dim, put }),
+                (2, false) => simd.vectorize(Scan::<_, _, 2, false> { group, rows, dim, put }),
+                (_, false) => simd.vectorize(Scan::<_, _, 4, false> { group, rows, dim, put }),
+                (1, true) => simd.vectorize(Scan::<_, _, 1, true> { group, rows, dim, put }),
+                (2, true) => simd.vectorize(Scan::<_, _, 2, true> { group, rows, dim, put }),
+                (_, true) => simd.vectorize(Scan::<_, _, 4, true> { group, rows, dim, put }),
             })
         }
     }

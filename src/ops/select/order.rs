@@ -54,15 +54,18 @@ impl Selector {
         self.threshold
     }
 
-    /// Takes an entry. The key 0 never enters.
+    /// Takes an entry, and says whether that raised the threshold. The key 0 never enters.
     #[inline(always)]
-    pub(crate) fn push(&mut self, entry: Entry) {
-        if entry > self.threshold {
-            self.entries.push(entry);
-            if self.entries.len() >= self.k + self.k.max(ROOM) {
-                self.halve();
-            }
+    pub(crate) fn push(&mut self, entry: Entry) -> bool {
+        if entry <= self.threshold {
+            return false;
         }
+        self.entries.push(entry);
+        let full = self.entries.len() >= self.k + self.k.max(ROOM);
+        if full {
+            self.halve();
+        }
+        full
     }
 
     #[cold]
@@ -114,14 +117,14 @@ mod tests {
                 .map(|i| entry(key((i.wrapping_mul(2_654_435_761) >> 25) as f32), i))
                 .collect();
             let mut selector = Selector::new(k, 0);
-            all.iter().for_each(|&e| selector.push(e));
+            all.iter().for_each(|&e| _ = selector.push(e));
             all.sort_unstable_by(|a, b| b.cmp(a));
             all.truncate(k);
             assert_eq!(selector.finish(), all, "k = {k}");
             // Those that exceed a floor are among them.
             let floor = (all[all.len() / 2] >> 32) as u32;
             let mut selector = Selector::new(k, floor);
-            all.iter().for_each(|&e| selector.push(e));
+            all.iter().for_each(|&e| _ = selector.push(e));
             all.retain(|e| (e >> 32) as u32 > floor);
             assert_eq!(selector.finish(), all, "k = {k}");
         }

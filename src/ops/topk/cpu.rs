@@ -6,6 +6,9 @@
 
 use std::ops::Range;
 
+use bytemuck::NoUninit;
+use half::{bf16, f16};
+
 use super::corpus::{Chunk, Compared};
 use super::prepare::prepare;
 use super::{Args, Metric, Storage};
@@ -22,9 +25,9 @@ use crate::{DType, Float, Result, Tensor};
 /// Bytes of a tile of the corpus as f32, which a worker draws at a time.
 const TILE: usize = 512 << 10;
 /// Bytes of rows as f32 that all queries meet while they are in the first-level cache; where there is one group of queries,
-/// and so nothing to stay there for, rows are decoded fewer at a time.
+/// and so nothing to stay there for, rows are taken fewer at a time.
 const PIECE: usize = 24 << 10;
-const DECODED: usize = 6 << 10;
+const WIDENED: usize = 6 << 10;
 
 pub(super) fn best(args: &Args<'_>, queries: Range<usize>, k: usize) -> Result<Best> {
     let chunks = args.corpus.parts().iter();
@@ -63,15 +66,47 @@ enum Group {
     Bytes(bytes::Group),
 }
 
+/// Rows as they are scored.
+#[derive(Clone, Copy)]
+enum Rows<'a> {
+    F32(&'a [f32]),
+    F16(&'a [f16]),
+    Bf16(&'a [bf16]),
+    Int8(&'a [u32]),
+}
+
+impl<'a> Rows<'a> {
+    fn of<T: Float>(values: &'a [T]) -> Rows<'a> {
+        match T::DTYPE {
+            DType::F16 => Rows::F16(bytemuck::cast_slice(values)),
+            DType::BF16 => Rows::Bf16(bytemuck::cast_slice(values)),
+            _ => Rows::F32(bytemuck::cast_slice(values)),
+        }
+    }
+
+    /// How many values they are, or words of four.
+    fn values(self) -> usize {
+        match self {
+            Rows::F32(rows) => rows.len(),
+            Rows::F16(rows) => rows.len(),
+            Rows::Bf16(rows) => rows.len(),
+            Rows::Int8(rows) => rows.len(),
+        }
+    }
+}
+
 impl Group {
     /// Gives `put` the sums of each of `rows` with each query.
     #[inline(always)]
-    fn each(&self, rows: &[u32], width: usize, squares: bool, put: impl FnMut(usize, Sums)) {
-        match self {
-            Group::Floats(group) => {
-                dots::each(group, bytemuck::cast_slice(rows), width, squares, put)
+    fn each(&self, rows: Rows<'_>, width: usize, squares: bool, put: impl FnMut(usize, Sums)) {
+        match (self, rows) {
+            (Group::Floats(group), Rows::F32(rows)) => dots::each(group, rows, width, squares, put),
+            (Group::Floats(group), Rows::F16(rows)) => dots::each(group, rows, width, squares, put),
+            (Group::Floats(group), Rows::Bf16(rows)) => {
+                dots::each(group, rows, width, squares, put)
             }
-            Group::Bytes(group) => bytes::each(group, rows, width, put),
+            (Group::Bytes(group), Rows::Int8(rows)) => bytes::each(group, rows, width, put),
+            _ => unreachable!("queries are prepared for the corpus"),
         }
     }
 }
@@ -121,7 +156,7 @@ struct Scorer<'a> {
     /// For each panel and sum the score to exceed: NaN while any score may enter, infinity where there is no query.
     thresholds: Vec<Sums>,
     /// Rows as f32.
-    decoded: Vec<f32>,
+    widened: Vec<f32>,
 }
 
 impl<'a> Scorer<'a> {
@@ -134,7 +169,7 @@ impl<'a> Scorer<'a> {
             first: queries.start,
             found: vec![Selector::new(k, args.floor); queries.len()],
             thresholds: panels.iter().map(threshold).collect(),
-            decoded: Vec::new(),
+            widened: Vec::new(),
         }
     }
 }
@@ -155,46 +190,58 @@ impl Worker<Tile<'_>> for Scorer<'_> {
         let values = tile.rows.start * width..tile.rows.end * width;
         let rows = tile.compared.rows;
         match args.corpus.storage() {
-            Storage::Int8 => self.pieces(tile, &rows.cpu::<u32>()[values], |words, _| words),
+            Storage::Int8 => self.pieces(tile, &rows.cpu::<u32>()[values], |rows, _| Rows::Int8(rows)),
             _ => with_float!(args.corpus.dtype(), T => {
-                self.pieces(tile, &rows.cpu::<T>()[values], floats);
+                self.pieces(tile, &rows.cpu::<T>()[values], self.widening::<T>());
             }),
         }
     }
 }
 
+/// Gives rows as they are scored, maybe in a buffer.
+type Widen<T> = for<'a> fn(&'a [T], &'a mut Vec<f32>) -> Rows<'a>;
+
 impl Scorer<'_> {
-    /// Scores the rows of a tile against all panels, a piece after the other. `words` makes words of a piece, maybe in a buffer.
-    fn pieces<T>(
-        &mut self,
-        tile: &Tile<'_>,
-        stored: &[T],
-        words: impl for<'a> Fn(&'a [T], &'a mut Vec<f32>) -> &'a [u32],
-    ) {
-        let mut decoded = std::mem::take(&mut self.decoded);
-        let (width, panels) = (self.args.corpus.width(), self.panels.len());
-        let step = width * fitting(if panels == 1 { DECODED } else { PIECE }, width, ROWS);
-        for at in (0..stored.len()).step_by(step) {
-            let piece = &stored[at..][..step.min(stored.len() - at)];
-            // With several groups memory is asked for the next piece, a part with each group.
-            let ahead = if panels == 1 { AHEAD } else { step * size_of::<T>() };
-            let mut parts = piece.chunks(piece.len().div_ceil(panels));
-            let mut ask = || parts.next().into_iter().for_each(|p| prefetch_after(p, ahead));
-            ask();
-            let rows = words(piece, &mut decoded);
-            for p in 0..panels {
-                self.panel(p, tile, tile.rows.start + at / width, rows);
-                ask();
-            }
-        }
-        self.decoded = decoded;
+    /// Rows that several panels meet are widened once.
+    fn widening<T: Float>(&self) -> Widen<T> {
+        let as_they_are = T::DTYPE == DType::F32 || self.panels.len() == 1 && dots::takes::<T>();
+        if as_they_are { |rows, _| Rows::of(rows) } else { widened }
     }
 
-    /// Scores rows of a tile, from row `first` of its chunk on, against a panel and offers what beats the thresholds.
-    fn panel(&mut self, p: usize, tile: &Tile<'_>, first: usize, rows: &[u32]) {
+    /// Scores the rows of a tile against all panels, a piece after the other.
+    fn pieces<T: NoUninit>(&mut self, tile: &Tile<'_>, stored: &[T], widen: Widen<T>) {
+        let mut buffer = std::mem::take(&mut self.widened);
+        let (width, panels) = (self.args.corpus.width(), self.panels.len());
+        let step = width * fitting(if panels == 1 { WIDENED } else { PIECE }, width, ROWS);
+        // Memory is asked for the next piece, a part with each tile of each panel; where there is one panel, further ahead.
+        let ahead = if panels == 1 { AHEAD } else { step * size_of::<T>() };
+        for at in (0..stored.len()).step_by(step) {
+            let piece = &stored[at..][..step.min(stored.len() - at)];
+            let tiles = (piece.len() / width).div_ceil(ROWS) * panels;
+            let bytes: &[u8] = bytemuck::cast_slice(piece);
+            let mut parts = bytes.chunks(bytes.len().div_ceil(tiles));
+            let mut ask = || parts.next().into_iter().for_each(|p| prefetch_after(p, ahead));
+            let rows = widen(piece, &mut buffer);
+            for p in 0..panels {
+                self.panel(p, tile, tile.rows.start + at / width, rows, &mut ask);
+            }
+        }
+        self.widened = buffer;
+    }
+
+    /// Scores rows of a tile, from row `first` of its chunk on, against a panel and offers what beats the thresholds. `ask` is
+    /// called a few rows apart.
+    fn panel(
+        &mut self,
+        p: usize,
+        tile: &Tile<'_>,
+        first: usize,
+        rows: Rows<'_>,
+        ask: &mut impl FnMut(),
+    ) {
         let (args, panels) = (self.args, self.panels);
         let (panel, width) = (&panels[p], args.corpus.width());
-        let (count, row) = (rows.len() / width, tile.chunk.start + first);
+        let (count, row) = (rows.values() / width, tile.chunk.start + first);
         if args.search.filter.covers(panel.queries.clone(), row..row + count) {
             return;
         }
@@ -209,6 +256,7 @@ impl Scorer<'_> {
             squares,
             #[inline(always)]
             |at: usize, mut sums: Sums| {
+                ask();
                 match form {
                     Metric::Dot => sums.iter_mut().zip(&panel.scale).for_each(|(s, own)| *s *= own),
                     // Of scales far apart the smaller one comes first, or the product might overflow on the way.
@@ -242,18 +290,20 @@ impl Scorer<'_> {
     /// Offers the scores of `count` rows, from `row` on, to the queries of a panel.
     #[inline(never)]
     fn offer(&mut self, p: usize, row: usize, count: usize, scores: Sums) {
-        let queries = self.panels[p].queries.clone();
-        for (row, scores) in (row..row + count).zip(scores.chunks_exact(QUERIES)) {
-            for (lane, (q, &s)) in queries.clone().zip(scores).enumerate() {
-                let key = key(s);
-                if self.thresholds[p][lane] >= s
-                    || key == 0
-                    || self.args.search.filter.excludes(q, row)
-                {
-                    continue;
-                }
-                let selector = &mut self.found[q - self.first];
-                selector.push(entry(key, row as u32));
+        // Few are beaten, and which is not to be guessed: a bit for each.
+        let each = scores.iter().zip(&self.thresholds[p]).enumerate();
+        let kept = each.fold(0u32, |all, (i, (s, t))| all | u32::from(t >= s) << i);
+        let mut beaten = !kept & ((1 << (count * QUERIES)) - 1);
+        while beaten != 0 {
+            let i = beaten.trailing_zeros() as usize;
+            beaten &= beaten - 1;
+            let (row, lane) = (row + i / QUERIES, i % QUERIES);
+            let (q, key) = (self.panels[p].queries.start + lane, key(scores[i]));
+            if key == 0 || self.args.search.filter.excludes(q, row) {
+                continue;
+            }
+            let selector = &mut self.found[q - self.first];
+            if selector.push(entry(key, row as u32)) {
                 let threshold = score((selector.threshold() >> 32) as u32);
                 let lanes = self.thresholds[p].iter_mut().skip(lane).step_by(QUERIES);
                 lanes.for_each(|t| *t = threshold);
@@ -269,14 +319,8 @@ fn of_rows(numbers: &[f32], at: usize) -> Sums {
     std::array::from_fn(|i| rows[i / QUERIES])
 }
 
-/// Floats as they are.
-fn floats<'a, T: Float>(piece: &'a [T], decoded: &'a mut Vec<f32>) -> &'a [u32] {
-    match bytemuck::try_cast_slice(piece) {
-        Ok(rows) if T::DTYPE == DType::F32 => rows,
-        _ => {
-            decoded.resize(piece.len(), 0.0);
-            widen(piece, decoded);
-            bytemuck::cast_slice(decoded)
-        }
-    }
+fn widened<'a, T: Float>(rows: &[T], buffer: &'a mut Vec<f32>) -> Rows<'a> {
+    buffer.resize(rows.len(), 0.0);
+    widen(rows, buffer);
+    Rows::F32(buffer)
 }
