@@ -5,9 +5,14 @@ use std::sync::Arc;
 use half::{bf16, f16};
 
 use crate::device::cpu::CpuBuffer;
+use crate::device::threads::items::*;
 use crate::device::{Backend, Device, host};
 use crate::dtype::with_float;
+use crate::ops::math::narrow;
 use crate::{DType, Element, Error, Float, Result};
+
+/// Elements, or bytes, that a thread copies or rounds at a time.
+const TASK: usize = 256 << 10;
 
 /// A dense, row-major tensor on one device. Immutable once made; cloning shares the memory.
 #[derive(Clone)]
@@ -72,7 +77,8 @@ impl Tensor {
         let storage = match device.backend() {
             Backend::Cpu(cpu) => {
                 let mut buffer = cpu.alloc(bytes)?;
-                buffer.bytes_mut().copy_from_slice(data);
+                let parts = buffer.bytes_mut().par_chunks_mut(TASK).zip(data.par_chunks(TASK));
+                device.threads().for_each(bytes / 8, parts, |(to, from)| to.copy_from_slice(from));
                 Storage::Cpu(Arc::new(buffer))
             }
             #[cfg(feature = "cuda")]
@@ -97,16 +103,27 @@ impl Tensor {
         shape: &[usize],
         fill: impl FnOnce(&mut [T]) -> Result<()>,
     ) -> Result<Tensor> {
-        #[cfg(feature = "cuda")]
-        if let Backend::Cuda(gpu) = device.backend() {
-            let tensor = Tensor::cuda_uninit(device, T::DTYPE, shape)?;
-            let bytes = elements(shape)? * T::DTYPE.size();
-            gpu.upload_with(tensor.cuda(), bytes, |bytes| fill(bytemuck::cast_slice_mut(bytes)))?;
-            return Ok(tensor);
+        match device.backend() {
+            Backend::Cpu(_) => {
+                let mut done = Ok(());
+                let tensor = Tensor::cpu_with(device, shape, |to| done = fill(to))?;
+                done.map(|()| tensor)
+            }
+            #[cfg(feature = "cuda")]
+            Backend::Cuda(gpu) => {
+                let tensor = Tensor::cuda_uninit(device, T::DTYPE, shape)?;
+                let bytes = elements(shape)? * T::DTYPE.size();
+                let fill = |bytes: &mut [u8]| fill(bytemuck::cast_slice_mut(bytes));
+                gpu.upload_with(tensor.cuda(), bytes, fill)?;
+                Ok(tensor)
+            }
+            #[cfg(feature = "wgpu")]
+            Backend::Wgpu(_) => {
+                let mut data = host::filled(elements(shape)?, T::zeroed())?;
+                fill(&mut data)?;
+                Tensor::from_slice(device, shape, &data)
+            }
         }
-        let mut data = host::filled(elements(shape)?, T::zeroed())?;
-        fill(&mut data)?;
-        Tensor::from_slice(device, shape, &data)
     }
 
     /// A tensor of f32 values, rounded to `dtype` (a float) on the way.
@@ -118,16 +135,22 @@ impl Tensor {
     ) -> Result<Tensor> {
         match dtype {
             DType::F32 => Tensor::from_slice(device, shape, data),
-            DType::F16 => {
-                let data = host::collected(data.iter().map(|&x| f16::from_f32(x)))?;
-                Tensor::from_slice(device, shape, &data)
-            }
-            DType::BF16 => {
-                let data = host::collected(data.iter().map(|&x| bf16::from_f32(x)))?;
-                Tensor::from_slice(device, shape, &data)
-            }
+            DType::F16 => Tensor::rounded::<f16>(device, shape, data),
+            DType::BF16 => Tensor::rounded::<bf16>(device, shape, data),
             other => Err(Error::shape("tensor", "f32, f16 or bf16", other.name())),
         }
+    }
+
+    fn rounded<T: Float>(device: &Device, shape: &[usize], data: &[f32]) -> Result<Tensor> {
+        if elements(shape)? != data.len() {
+            let expected = format!("{} elements for shape {shape:?}", elements(shape)?);
+            return Err(Error::shape("tensor", expected, data.len().to_string()));
+        }
+        Tensor::filled(device, shape, |to: &mut [T]| {
+            let parts = to.par_chunks_mut(TASK).zip(data.par_chunks(TASK));
+            device.threads().for_each(data.len(), parts, |(to, from)| narrow(from, to));
+            Ok(())
+        })
     }
 
     /// A tensor of zeros.

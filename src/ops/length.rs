@@ -23,6 +23,7 @@ pub(crate) const PLAIN: RangeInclusive<i32> = -30..=30;
 pub(crate) const PLAIN_F16: RangeInclusive<i32> = -10..=15;
 
 /// The exponent of the power of two that a vector is divided by; 0 for a plain one, for zero and for one that is not finite.
+#[inline(always)]
 pub(crate) fn exponent(x: &[f32], plain: &RangeInclusive<i32>) -> i32 {
     // Magnitudes compare as integers do.
     let largest = x.iter().fold(0, |m: u32, v| m.max(v.to_bits() & 0x7fff_ffff));
@@ -35,6 +36,7 @@ pub(crate) fn exponent(x: &[f32], plain: &RangeInclusive<i32>) -> i32 {
 }
 
 /// Divides a vector by its power of two and gives the exponent.
+#[inline(always)]
 pub(crate) fn reduce(x: &mut [f32], plain: &RangeInclusive<i32>) -> i32 {
     let exponent = exponent(x, plain);
     if exponent != 0 {
@@ -48,9 +50,22 @@ pub(crate) fn scaled(x: f32, exponent: i32) -> f32 {
     (x as f64 * 2f64.powi(exponent)) as f32
 }
 
+/// Lanes of a sum of squares.
+const LANES: usize = 16;
+
 /// `1 / |x|` of a plain vector, or 0 where that is not a number an f32 holds; NaN if an element is. Summed in f64.
+#[inline(always)]
 pub(crate) fn inverse_length(x: &[f32]) -> f32 {
-    let squares: f64 = x.iter().map(|&v| v as f64 * v as f64).sum();
+    let (whole, rest) = x.as_chunks::<LANES>();
+    let mut sums = [0f64; LANES];
+    let mut add = |values: &[f32]| {
+        for (sum, &v) in sums.iter_mut().zip(values) {
+            *sum += f64::from(v) * f64::from(v);
+        }
+    };
+    whole.iter().for_each(|values| add(values));
+    add(rest);
+    let squares: f64 = sums.iter().sum();
     let inverse = (1.0 / squares.sqrt()) as f32;
     if inverse.is_infinite() { 0.0 } else { inverse }
 }

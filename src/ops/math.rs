@@ -64,6 +64,18 @@ fn widen_halves(simd: pulp::x86::V4, from: &[f16], to: &mut [f32]) {
     from_rest.convert_to_f32_slice(to_rest);
 }
 
+/// f32 rounded to nearest even.
+pub(crate) fn narrow<T: Float>(from: &[f32], to: &mut [T]) {
+    if T::DTYPE == DType::F16 {
+        let to: &mut [f16] = bytemuck::cast_slice_mut(to);
+        return to.convert_from_f32_slice(from);
+    }
+    vectorize(
+        #[inline(always)]
+        || to.iter_mut().zip(from).for_each(|(to, x)| *to = T::from_f32(*x)),
+    );
+}
+
 /// Lanes of a hand-written reduction: a sum of floats vectorises only if the order of additions is spelt out.
 pub(crate) const LANES: usize = 16;
 

@@ -96,7 +96,8 @@ impl BinaryIndex {
             Keep::Floats(dtype) => dtype,
             Keep::Codes | Keep::Int8 => DType::F32,
         };
-        finite::check("vectors", vectors, self.dim(), dtype, finite::rows(&fresh))?;
+        let (threads, place) = (self.device().threads(), finite::rows(&fresh));
+        finite::check(threads, "vectors", vectors, self.dim(), dtype, place)?;
         let mut codes = self.codes.clone();
         for part in vectors.chunks(self.group()) {
             codes.append_tensor(&self.encode(part)?)?;

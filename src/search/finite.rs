@@ -3,16 +3,26 @@
 use half::{bf16, f16};
 
 use super::store::File;
+use crate::device::threads::Threads;
+use crate::device::threads::items::*;
+use crate::ops::math::vectorize;
 use crate::{DType, Error, Result};
 
 /// Values that are looked at together.
 const BLOCK: usize = 1024;
+/// Values that a task looks at.
+const TASK: usize = 64 << 10;
 
 /// The place of the first of `values` whose magnitude is not below `bound`.
 fn first<T: Copy>(values: &[T], bound: u32, magnitude: impl Fn(T) -> u32) -> Option<usize> {
-    let block = values.chunks(BLOCK).position(|block| {
-        block.iter().fold(false, |beyond, &v| beyond | (magnitude(v) >= bound))
-    })?;
+    let block = vectorize(
+        #[inline(always)]
+        || {
+            values.chunks(BLOCK).position(|block| {
+                block.iter().fold(false, |beyond, &v| beyond | (magnitude(v) >= bound))
+            })
+        },
+    )?;
     let rest = values[block * BLOCK..].iter().position(|&v| magnitude(v) >= bound)?;
     Some(block * BLOCK + rest)
 }
@@ -27,6 +37,7 @@ pub(super) fn rows<S: AsRef<str>>(ids: &[S]) -> impl Fn(usize) -> String {
 /// # Errors
 /// [`Error::Argument`] if a value is NaN or infinite, or becomes infinite when it is rounded to `dtype`.
 pub(super) fn check(
+    threads: &Threads,
     what: &'static str,
     values: &[f32],
     dim: usize,
@@ -39,7 +50,11 @@ pub(super) fn check(
         DType::BF16 => (bf16::MAX.to_f32(), 0x7f7f_8000),
         _ => (f32::MAX, f32::INFINITY.to_bits()),
     };
-    match first(values, beyond, |v| v.to_bits() & 0x7fff_ffff) {
+    let parts = values.par_chunks(TASK);
+    let firsts = threads.map(values.len() / 4, parts.enumerate(), |(i, part)| {
+        Some(i * TASK + first(part, beyond, |v| v.to_bits() & 0x7fff_ffff)?)
+    });
+    match firsts.into_iter().flatten().next() {
         None => Ok(()),
         Some(at) => {
             let expected = format!("finite numbers, which in {dtype} go up to {largest:e}");
@@ -110,7 +125,7 @@ mod tests {
         // Beyond the first block, and not the first of its row.
         let mut values = vec![1.0f32; 4000];
         values[3001] = value;
-        match check("vectors", &values, 4, dtype, |row| format!("row {row}")) {
+        match check(Threads::shared(), "vectors", &values, 4, dtype, |row| format!("row {row}")) {
             Ok(()) => false,
             Err(e) => {
                 assert!(e.to_string().contains(" in row 750"), "{e}");
@@ -142,6 +157,6 @@ mod tests {
                 assert!(refused(f32::from_bits(nan), dtype));
             }
         }
-        assert!(check("vectors", &[], 4, DType::F16, |_| unreachable!()).is_ok());
+        assert!(check(Threads::shared(), "vectors", &[], 4, DType::F16, |_| unreachable!()).is_ok());
     }
 }

@@ -74,7 +74,8 @@ impl FlatIndex {
             ));
         }
         let fresh = self.ids.check(ids)?;
-        finite::check("vectors", vectors, self.dim(), self.dtype(), finite::rows(&fresh))?;
+        let (threads, place) = (self.device().threads(), finite::rows(&fresh));
+        finite::check(threads, "vectors", vectors, self.dim(), self.dtype(), place)?;
         self.corpus.append(vectors)?;
         self.ids.append(fresh);
         Ok(())

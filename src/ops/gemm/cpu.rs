@@ -319,15 +319,11 @@ impl Tiles<'_, '_> {
                     // A piece of what is read after this panel with each tile.
                     let ahead = row * after.len() / rows..(row + next) * after.len() / rows;
                     let (b, ahead) = (panel, &after[ahead]);
-                    match next {
-                        1 => tile::<S, 1, V>(simd, a, b, ahead, sums),
-                        2 => tile::<S, 2, V>(simd, a, b, ahead, sums),
-                        3 => tile::<S, 3, V>(simd, a, b, ahead, sums),
-                        4 => tile::<S, 4, V>(simd, a, b, ahead, sums),
-                        5 => tile::<S, 5, V>(simd, a, b, ahead, sums),
-                        7 if shape.rows > 6 => tile::<S, 7, V>(simd, a, b, ahead, sums),
-                        8 if shape.rows > 6 => tile::<S, 8, V>(simd, a, b, ahead, sums),
-                        _ => tile::<S, 6, V>(simd, a, b, ahead, sums),
+                    // The last panel may need fewer vectors.
+                    match columns.div_ceil(S::F32_LANES) {
+                        1 => tiles::<S, V, 1>(simd, next, a, b, ahead, sums),
+                        2 if V > 2 => tiles::<S, V, 2>(simd, next, a, b, ahead, sums),
+                        _ => tiles::<S, V, V>(simd, next, a, b, ahead, sums),
                     }
                     let last = start + depth == k;
                     for (i, sums) in sums.iter().enumerate().filter(|_| last) {
@@ -345,18 +341,42 @@ impl Tiles<'_, '_> {
     }
 }
 
-/// Adds the products of `R` rows with a panel, and has memory bring what is read `ahead` meanwhile.
+/// [`tile`] of so many `rows`.
 #[inline(always)]
-fn tile<S: Simd, const R: usize, const V: usize>(
+fn tiles<S: Simd, const V: usize, const U: usize>(
+    simd: S,
+    rows: usize,
+    a: &[f32],
+    panel: &[[S::f32s; V]],
+    ahead: &[f32],
+    out: &mut [[S::f32s; V]],
+) {
+    let most = Shape::of::<S>().rows;
+    match rows {
+        1 => tile::<S, 1, V, U>(simd, a, panel, ahead, out),
+        2 => tile::<S, 2, V, U>(simd, a, panel, ahead, out),
+        3 => tile::<S, 3, V, U>(simd, a, panel, ahead, out),
+        4 => tile::<S, 4, V, U>(simd, a, panel, ahead, out),
+        5 => tile::<S, 5, V, U>(simd, a, panel, ahead, out),
+        7 if most > 6 => tile::<S, 7, V, U>(simd, a, panel, ahead, out),
+        8 if most > 6 => tile::<S, 8, V, U>(simd, a, panel, ahead, out),
+        _ => tile::<S, 6, V, U>(simd, a, panel, ahead, out),
+    }
+}
+
+/// Adds the products of `R` rows with the first `U` of a panel's `V` vectors, and has memory bring what is read `ahead`
+/// meanwhile.
+#[inline(always)]
+fn tile<S: Simd, const R: usize, const V: usize, const U: usize>(
     simd: S,
     a: &[f32],
     panel: &[[S::f32s; V]],
     ahead: &[f32],
     out: &mut [[S::f32s; V]],
 ) {
-    let mut sums = [[simd.splat_f32s(0.0); V]; R];
+    let mut sums = [[simd.splat_f32s(0.0); U]; R];
     for (sums, out) in sums.iter_mut().zip(&*out) {
-        *sums = *out;
+        sums.copy_from_slice(&out[..U]);
     }
     let (a, a_rest) = a.as_chunks::<R>().0.as_chunks::<STEPS>();
     let (b, b_rest) = panel.as_chunks::<STEPS>();
@@ -377,21 +397,21 @@ fn tile<S: Simd, const R: usize, const V: usize>(
         sums = fused(simd, sums, a, b);
     }
     for (sums, out) in sums.iter().zip(out) {
-        *out = *sums;
+        out[..U].copy_from_slice(sums);
     }
 }
 
 /// One step over k.
 #[inline(always)]
-fn fused<S: Simd, const R: usize, const V: usize>(
+fn fused<S: Simd, const R: usize, const V: usize, const U: usize>(
     simd: S,
-    mut sums: [[S::f32s; V]; R],
+    mut sums: [[S::f32s; U]; R],
     a: &[f32; R],
     b: &[S::f32s; V],
-) -> [[S::f32s; V]; R] {
+) -> [[S::f32s; U]; R] {
     for i in 0..R {
         let x = simd.splat_f32s(a[i]);
-        for v in 0..V {
+        for v in 0..U {
             sums[i][v] = simd.mul_add_e_f32s(x, b[v], sums[i][v]);
         }
     }

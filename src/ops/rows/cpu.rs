@@ -8,7 +8,7 @@ use crate::device::threads::items::*;
 use crate::dtype::with_float;
 use crate::ops::int8;
 use crate::ops::length::{self, PLAIN};
-use crate::ops::math::widen;
+use crate::ops::math::{vectorize, widen};
 use crate::{DType, Element, Float, Result, Tensor};
 use half::{bf16, f16};
 
@@ -131,10 +131,13 @@ fn gathered_as<T: Element>(sources: &[&Tensor], width: usize, numbers: &Tensor) 
 /// A row's number, and the exponent of its power of two, by which it is divided.
 fn measure(row: &mut [f32], kind: Kind, plain: &RangeInclusive<i32>) -> (f32, i32) {
     match kind {
-        Kind::Length => {
-            let exponent = length::reduce(row, plain);
-            (length::inverse_length(row), exponent)
-        }
+        Kind::Length => vectorize(
+            #[inline(always)]
+            || {
+                let exponent = length::reduce(row, plain);
+                (length::inverse_length(row), exponent)
+            },
+        ),
         _ if row.iter().any(|v| v.is_nan()) => (f32::NAN, 0),
         Kind::Power => {
             let exponent = length::reduce(row, plain);

@@ -107,7 +107,7 @@ impl AdaptiveIndex {
         let (line, left) = match cheap {
             None => (None, None),
             Some(cheap) => {
-                cheap.check(queries, items)?;
+                cheap.check(device.threads(), queries, items)?;
                 let d = residual::cheap_scores(device, cheap.queries, cheap.items, cheap.dim)?;
                 let affine = Affine::fit(&d, scores.as_slice());
                 let line = Line { affine, queries: cheap.queries.to_vec() };
@@ -150,7 +150,7 @@ impl AdaptiveIndex {
             return Err(Error::argument("embeddings", "at least one in one dimension", got));
         }
         check_weight(weight)?;
-        residual::check("items", items, items.len() / dim, dim)?;
+        residual::check(device.threads(), "items", items, items.len() / dim, dim)?;
         let mut rows = Corpus::new(device, DType::F32, dim)?;
         rows.append(items)?;
         let ridge = ridge(weight * mean_square(items, dim), items, dim);
@@ -209,7 +209,7 @@ impl AdaptiveIndex {
                 "embeddings",
             ));
         }
-        residual::check("items", items, items.len() / self.dim, self.dim)?;
+        residual::check(self.device().threads(), "items", items, items.len() / self.dim, self.dim)?;
         self.rows.append(items)
     }
 
@@ -219,7 +219,7 @@ impl AdaptiveIndex {
 
     fn check_embeddings(&self, whose: &str, given: Option<&[f32]>, n: usize) -> Result<()> {
         match given {
-            Some(given) if self.dim > 0 => residual::check(whose, given, n, self.dim),
+            Some(given) if self.dim > 0 => residual::check(self.device().threads(), whose, given, n, self.dim),
             None if self.dim == 0 => Ok(()),
             Some(_) => {
                 let expected = "none, as the index has no cheap score";

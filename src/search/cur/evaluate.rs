@@ -111,7 +111,7 @@ pub fn evaluate(
         return Err(Error::argument("own_items", format!("one for each of {tests} queries"), got));
     }
     if let Some(cheap) = &evaluation.cheap {
-        cheap.check(scorer.queries(), items)?;
+        cheap.check(device.threads(), scorer.queries(), items)?;
     }
     let offline = Offline::default();
     let anchors = ScoreMatrix::compute(scorer, evaluation.anchor_queries, 0..items, &offline)?;

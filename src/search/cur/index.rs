@@ -117,7 +117,7 @@ impl CurIndex {
         let (queries, items) = (scores.queries(), scores.items());
         options.regularisation.check()?;
         if let Some(cheap) = &options.cheap {
-            cheap.check(queries, items)?;
+            cheap.check(device.threads(), queries, items)?;
         }
         let anchors = options.anchors.choose(items, scores.as_slice(), device)?;
         let (line, left) = match &options.cheap {
@@ -188,7 +188,8 @@ impl CurIndex {
         let corpus = &mut self.corpus;
         let check = |corpus: &Corpus, rows: &[f32]| {
             let place = |i: usize| format!("the vector of item {}", corpus.len() + i);
-            finite::check("scores", rows, corpus.dim(), corpus.dtype(), place)
+            let threads = corpus.device().threads();
+            finite::check(threads, "scores", rows, corpus.dim(), corpus.dtype(), place)
         };
         // Latent vectors with the items' embeddings before each.
         let mut beside = |corpus: &mut Corpus, latent: &[f32], width: usize| -> Result<()> {
@@ -306,7 +307,9 @@ impl CurIndex {
     fn check_embeddings(&self, whose: &str, given: Option<&[f32]>, n: usize) -> Result<()> {
         match (&self.line, given) {
             (None, None) => Ok(()),
-            (Some(line), Some(given)) => residual::check(whose, given, n, line.dim),
+            (Some(line), Some(given)) => {
+                residual::check(self.device().threads(), whose, given, n, line.dim)
+            }
             (line, _) => {
                 let expected = match line {
                     Some(line) => format!("embeddings of the {whose} in {} dimensions", line.dim),

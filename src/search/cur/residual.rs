@@ -1,6 +1,7 @@
 //! A cheap score D at hand: what CUR then has to explain is what D does not.
 
 use super::matrix::ScoreMatrix;
+use crate::device::threads::Threads;
 use crate::ops::gemm::{Epilogue, gemm};
 use crate::search::finite;
 use crate::{DType, Device, Error, Result, Tensor};
@@ -17,22 +18,29 @@ pub struct Cheap<'a> {
 }
 
 impl Cheap<'_> {
-    pub(super) fn check(&self, queries: usize, items: usize) -> Result<()> {
+    pub(super) fn check(&self, threads: &Threads, queries: usize, items: usize) -> Result<()> {
         if self.dim == 0 {
             return Err(Error::argument("dim of embeddings", "at least 1", "0"));
         }
-        check("anchor queries", self.queries, queries, self.dim)?;
-        check("items", self.items, items, self.dim)
+        check(threads, "anchor queries", self.queries, queries, self.dim)?;
+        check(threads, "items", self.items, items, self.dim)
     }
 }
 
 /// Checks embeddings \[n, dim\].
-pub(super) fn check(whose: &str, values: &[f32], n: usize, dim: usize) -> Result<()> {
+pub(super) fn check(
+    threads: &Threads,
+    whose: &str,
+    values: &[f32],
+    n: usize,
+    dim: usize,
+) -> Result<()> {
     if n.checked_mul(dim) != Some(values.len()) {
         let expected = format!("embeddings of {n} {whose} in {dim} dimensions");
         return Err(Error::shape("embeddings", expected, format!("{} values", values.len())));
     }
-    finite::check("embeddings", values, dim, DType::F32, |i| format!("vector {i} of the {whose}"))
+    let place = |i| format!("vector {i} of the {whose}");
+    finite::check(threads, "embeddings", values, dim, DType::F32, place)
 }
 
 /// `CE ≈ alpha · D + beta`, the least-squares line over all pairs of an anchor query and an item.

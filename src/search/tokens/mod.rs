@@ -85,9 +85,10 @@ impl TokenIndex {
         let fresh = self.ids.check(ids)?;
         // Rounded to how they are kept are vectors of length 1, which any type can hold.
         let place = places(&lengths, &fresh);
-        finite::check("values", values, self.dim(), DType::F32, place)?;
+        let threads = self.device().threads();
+        finite::check(threads, "values", values, self.dim(), DType::F32, place)?;
         let mut values = values.to_vec();
-        normalize(self.device().threads(), &mut values, self.dim());
+        normalize(threads, &mut values, self.dim());
         let raw = self.layout.encode(&values, &lengths)?;
         self.append(raw, fresh)
     }
