@@ -57,15 +57,22 @@ const LANES: usize = 16;
 #[inline(always)]
 pub(crate) fn inverse_length(x: &[f32]) -> f32 {
     let (whole, rest) = x.as_chunks::<LANES>();
+    let mut last = [0.0; LANES];
+    last.iter_mut().zip(rest).for_each(|(to, &v)| *to = v);
     let mut sums = [0f64; LANES];
-    let mut add = |values: &[f32]| {
+    for values in whole.iter().chain([&last]) {
         for (sum, &v) in sums.iter_mut().zip(values) {
             *sum += f64::from(v) * f64::from(v);
         }
-    };
-    whole.iter().for_each(|values| add(values));
-    add(rest);
-    let squares: f64 = sums.iter().sum();
+    }
+    let mut width = LANES;
+    while width > 1 {
+        width /= 2;
+        for i in 0..width {
+            sums[i] += sums[i + width];
+        }
+    }
+    let squares = sums[0];
     let inverse = (1.0 / squares.sqrt()) as f32;
     if inverse.is_infinite() { 0.0 } else { inverse }
 }

@@ -145,6 +145,29 @@ fn typed<A: Float, B: Float>(cpu: &CpuDevice, args: &Args<'_>) -> Result<Tensor>
     done.map(|()| y)
 }
 
+/// `rows bᵀ` for rows \[M, K\] that no tensor holds and `b` \[N, K\] f32.
+pub(super) fn of_rows(cpu: &CpuDevice, rows: &[f32], b: &Tensor) -> Result<Tensor> {
+    let (n, k) = (b.shape()[0], b.shape()[1]);
+    let m = rows.len() / k;
+    let (threads, cost) = (b.device().threads(), m * n * k / 16);
+    let finish = Finish {
+        n,
+        scale: 1.0,
+        bias: None,
+        activation: Activation::None,
+        residual: None,
+        first: 0,
+        repeat: m,
+    };
+    let product =
+        Product { a: rows, b: b.cpu::<f32>(), packed: false, k, threads, cost, finish };
+    let mut done = Ok(());
+    let y = Tensor::cpu_with(b.device(), &[m, n], |y: &mut [f32]| {
+        done = threads.run(cost, || product.run(cpu, y));
+    })?;
+    done.map(|()| y)
+}
+
 /// One product of matrices.
 struct Product<'a, A, B> {
     a: &'a [A],

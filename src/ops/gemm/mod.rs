@@ -168,6 +168,19 @@ struct Args<'a> {
     out: DType,
 }
 
+/// [`gemm`] of rows \[M, K\] that lie on the host with `b` \[N, K\] f32; neither is empty. The CPU reads them there.
+pub(crate) fn of_rows(rows: &[f32], b: &Tensor) -> Result<Tensor> {
+    match b.device().backend() {
+        Backend::Cpu(cpu) => cpu::of_rows(cpu, rows, b),
+        #[cfg(any(feature = "cuda", feature = "wgpu"))]
+        _ => {
+            let k = b.shape()[1];
+            let rows = Tensor::from_f32(b.device(), DType::F32, &[rows.len() / k, k], rows)?;
+            gemm(&rows, b, &Epilogue::default())
+        }
+    }
+}
+
 /// The product with the transpose of `b`: `activation(scale · a bᵀ + bias) + residual`.
 ///
 /// `a` \[M, K\] and `b` \[N, K\], as linear layers store their weights, give \[M, N\]. With `a` \[B, M, K\],

@@ -154,7 +154,7 @@ pub(super) fn measured(rows: &Tensor, kind: Kind, unusual: Option<bool>) -> Resu
         with_float!(rows.dtype(), T => {
             let each = rows.cpu::<T>().par_chunks(dim).zip(numbers);
             let init = || vec![0.0; dim];
-            rows.device().threads().for_each_init(2 * rows.len(), each, init, |row, (stored, to)| {
+            rows.device().threads().for_each_init(rows.len(), each, init, |row, (stored, to)| {
                 widen(stored, row);
                 let (number, exponent) = measure(row, kind, &PLAIN);
                 *to = number;

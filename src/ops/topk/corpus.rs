@@ -360,6 +360,19 @@ impl Corpus {
         Ok(())
     }
 
+    /// Whether each row from `first` on has a length, which tells that its values are finite: four bytes a row are read. Zeros have
+    /// none either.
+    pub(crate) fn have_lengths(&self, first: usize) -> Result<bool> {
+        for chunk in self.parts() {
+            let inverse = &chunk.beside.inverse;
+            let rows = first.saturating_sub(chunk.start).min(chunk.len())..chunk.len();
+            if numbers(inverse, rows)?.to_vec::<f32>()?.iter().any(|&inverse| !(inverse > 0.0)) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// Computes lengths and scaled copies from the rows as they are now: for a corpus of a buffer that its engine has
     /// [written to](Self#rows-that-an-engine-writes) since. Nothing is waited for.
     ///

@@ -216,14 +216,14 @@ impl CurIndex {
                 let u: Vec<f32> = self.inverse.iter().map(|&v| v as f32).collect();
                 let u = Tensor::from_f32(&device, DType::F32, &[anchors, self.queries], &u)?;
                 residual::product(left, &u, |e| {
-                    // The CPU's memory is the host's.
-                    let latent: Cow<'_, [f32]> = match e.as_slice() {
-                        Some(latent) => latent.into(),
-                        None => e.to_f32_vec()?.into(),
-                    };
-                    match dim {
-                        0 => check(corpus, &latent).and_then(|()| corpus.append_tensor(&e)),
-                        _ => beside(corpus, &latent, anchors),
+                    if dim > 0 {
+                        return beside(corpus, &e.to_f32_vec()?, anchors);
+                    }
+                    let before = corpus.clone();
+                    corpus.append_tensor(&e)?;
+                    match corpus.have_lengths(before.len())? {
+                        true => Ok(()),
+                        false => check(&before, &e.to_f32_vec()?),
                     }
                 })?;
             }

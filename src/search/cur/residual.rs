@@ -2,7 +2,7 @@
 
 use super::matrix::ScoreMatrix;
 use crate::device::threads::Threads;
-use crate::ops::gemm::{Epilogue, gemm};
+use crate::ops::gemm::of_rows;
 use crate::search::finite;
 use crate::{DType, Device, Error, Result, Tensor};
 
@@ -77,7 +77,7 @@ impl Affine {
 /// Bytes of rows on the device at a time. What comes of half of them is a chunk of a corpus by itself.
 pub(super) const WINDOW: usize = 128 << 20;
 
-/// `x Bᵀ` for `x` \[n, k\] on the host, in windows, by [`gemm`] on the device of `b` \[m, k\]: gives \[n, m\] to `take`,
+/// `x Bᵀ` for `x` \[n, k\] on the host, in windows, by [`gemm`](crate::ops::gemm::gemm) on the device of `b` \[m, k\]: gives \[n, m\] to `take`,
 /// window after window.
 pub(super) fn product(
     x: &[f32],
@@ -87,8 +87,7 @@ pub(super) fn product(
     let (m, k) = (b.shape()[0], b.shape()[1]);
     let rows = (WINDOW / 4 / (m + k)).max(1);
     for part in x.chunks(rows * k) {
-        let part = Tensor::from_f32(b.device(), DType::F32, &[part.len() / k, k], part)?;
-        take(gemm(&part, b, &Epilogue::default())?)?;
+        take(of_rows(part, b)?)?;
     }
     Ok(())
 }
