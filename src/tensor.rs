@@ -112,9 +112,7 @@ impl Tensor {
             #[cfg(feature = "cuda")]
             Backend::Cuda(gpu) => {
                 let tensor = Tensor::cuda_uninit(device, T::DTYPE, shape)?;
-                let bytes = elements(shape)? * T::DTYPE.size();
-                let fill = |bytes: &mut [u8]| fill(bytemuck::cast_slice_mut(bytes));
-                gpu.upload_with(tensor.cuda(), bytes, fill)?;
+                gpu.upload_with(tensor.cuda(), elements(shape)?, fill)?;
                 Ok(tensor)
             }
             #[cfg(feature = "wgpu")]
@@ -146,11 +144,19 @@ impl Tensor {
             let expected = format!("{} elements for shape {shape:?}", elements(shape)?);
             return Err(Error::shape("tensor", expected, data.len().to_string()));
         }
-        Tensor::filled(device, shape, |to: &mut [T]| {
+        let round = |to: &mut [T]| {
             let parts = to.par_chunks_mut(TASK).zip(data.par_chunks(TASK));
             device.threads().for_each(data.len(), parts, |(to, from)| narrow(from, to));
-            Ok(())
-        })
+        };
+        match device.backend() {
+            Backend::Cpu(_) => Tensor::cpu_with(device, shape, round),
+            #[cfg(any(feature = "cuda", feature = "wgpu"))]
+            _ => {
+                let mut rounded = host::filled(data.len(), T::zeroed())?;
+                round(&mut rounded);
+                Tensor::from_slice(device, shape, &rounded)
+            }
+        }
     }
 
     /// A tensor of zeros.

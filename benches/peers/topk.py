@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
-"""Times exact inner-product search: faiss IndexFlatIP, matmul + topk in PyTorch, and usearch's exact search where it is installed;
-of bytes usearch's, and faiss's scalar quantizer, whose queries are floats.
+"""Times exact inner-product search: faiss IndexFlatIP, matmul + topk in PyTorch, and, where they are installed, usearch's exact
+search and NumKong's products with PyTorch's topk; of bytes usearch's and NumKong's, and faiss's scalar quantizer, whose queries are
+floats.
 
     python topk.py [--threads N] [--runs 10]
 
@@ -9,6 +10,7 @@ index is not timed.
 """
 
 import argparse
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 
 from common import default_threads, measure, report, set_threads
@@ -39,6 +41,10 @@ def main() -> None:
         from usearch import index as usearch
     except ImportError:
         usearch = None
+    try:
+        import numkong
+    except ImportError:
+        numkong = None
     torch.set_num_threads(args.threads)
     faiss.omp_set_num_threads(args.threads)
     corpora: dict[tuple[int, int], tuple] = {}
@@ -65,6 +71,31 @@ def main() -> None:
 
         report("usearch", "topk", case, args.threads, measure(work, args.runs, warmup=2), version("usearch"))
 
+    pool = ThreadPoolExecutor(args.threads)
+
+    def form(vectors, queries, k, case, dtype):
+        """NumKong forms products and nothing else; it has no threads, but lets a caller's have rows each."""
+        if numkong is None:
+            return
+        rows, asked = numkong.Tensor(vectors), numkong.Tensor(queries)
+        if dtype in ("f16", "bf16"):
+            rows, asked = rows.astype(dtype), asked.astype(dtype)
+        packed = numkong.dots_pack(asked, dtype=dtype)
+        n, q = len(vectors), len(queries)
+        out = numkong.zeros((n, q), dtype=numkong.dots_packed(rows[:1], packed).dtype)
+        step = -(-n // args.threads)
+        scores = torch.from_numpy(np.asarray(out))
+
+        def part(i):
+            numkong.dots_packed(rows, packed, out=out, start_row=i * step, end_row=min(n, (i + 1) * step))
+
+        def work():
+            list(pool.map(part, range(args.threads)))
+            return torch.topk(scores, k, dim=0).indices.numpy()
+
+        seconds = measure(work, args.runs, warmup=2)
+        report("numkong", "topk", case, args.threads, seconds, version("numkong"))
+
     for n, d, q, k in CASES:
         rng = np.random.default_rng(n + d)
         if (n, d) not in corpora:
@@ -84,6 +115,7 @@ def main() -> None:
         same = (np.sort(found, axis=1) == np.sort(index.search(queries, k)[1], axis=1)).mean()
         assert same > 0.999, (case, same)
         look(vectors, queries, k, case)
+        form(vectors, queries, k, case, "f32")
 
     n, d, _, k = CASES[0]
     vectors, queries = unit(np.random.default_rng(n + d), n, d), unit(np.random.default_rng(64), 64, d)
@@ -95,6 +127,7 @@ def main() -> None:
             multiply(corpus_t, torch.from_numpy(queries[:q]).to(torch_type), k, case)
             if dtype == "f16":
                 look(vectors.astype(np.float16), queries[:q].astype(np.float16), k, case)
+            form(vectors, queries[:q], k, case, dtype)
 
     def quantized(x):
         return np.rint(127 * x / np.abs(x).max(axis=1, keepdims=True)).astype(np.int8)
@@ -107,6 +140,7 @@ def main() -> None:
         seconds = measure(lambda: index.search(queries[:q], k), args.runs, warmup=2)
         report("faiss", "topk", case, args.threads, seconds, faiss.__version__)
         look(quantized(vectors), quantized(queries[:q]), k, case)
+        form(quantized(vectors), quantized(queries[:q]), k, case, "int8")
 
 
 if __name__ == "__main__":

@@ -191,7 +191,8 @@ mod tests {
     #[test]
     fn buffers_start_on_a_cache_line_and_come_back() {
         let cpu = CpuDevice::new(None);
-        for bytes in [0, 1, 64, 65, POOLED_FROM - 1, POOLED_FROM, 1_000_003, MAPPED_FROM, 9_000_001] {
+        for bytes in [0, 1, 64, 65, POOLED_FROM - 1, POOLED_FROM, 1_000_003, MAPPED_FROM, 9_000_001]
+        {
             for _ in 0..3 {
                 let mut buffer = cpu.alloc(bytes).unwrap();
                 assert_eq!(buffer.bytes().as_ptr().addr() % LINE, 0, "{bytes}");

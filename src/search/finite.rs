@@ -157,6 +157,8 @@ mod tests {
                 assert!(refused(f32::from_bits(nan), dtype));
             }
         }
-        assert!(check(Threads::shared(), "vectors", &[], 4, DType::F16, |_| unreachable!()).is_ok());
+        assert!(
+            check(Threads::shared(), "vectors", &[], 4, DType::F16, |_| unreachable!()).is_ok()
+        );
     }
 }

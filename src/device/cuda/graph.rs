@@ -188,7 +188,7 @@ mod tests {
             assert_eq!(gpu.read_now(&buffer, 64).unwrap(), [7; 64]);
         };
         refused(&|| gpu.upload(&buffer, &[1; 64]));
-        refused(&|| gpu.upload_with(&buffer, 64, |_| Ok(())));
+        refused(&|| gpu.upload_with(&buffer, 16, |_: &mut [u32]| Ok(())));
         refused(&|| gpu.read_now(&buffer, 64).map(drop));
         refused(&|| pollster::block_on(gpu.read(&buffer, 64)).map(drop));
         refused(&|| pollster::block_on(gpu.done()));

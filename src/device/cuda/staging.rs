@@ -5,21 +5,22 @@ use cudarc::driver::sys;
 
 use super::pinned::Pinned;
 use super::{CudaBuffer, CudaDevice, HOST_COPY, graph};
-use crate::Result;
 use crate::device::{host, lock};
+use crate::{Element, Result};
 
 /// Pinned bytes that a device keeps for its next inputs.
 const KEPT: usize = 256 << 20;
 
 impl CudaDevice {
-    /// Has `fill` write the first `bytes` bytes of a buffer, on the host; they go up in the stream's order, for which nobody waits.
-    /// What `fill` is given holds arbitrary bytes.
-    pub(crate) fn upload_with(
+    /// Has `fill` write the first `count` elements of a buffer, on the host; they go up in the stream's order, for which nobody waits.
+    /// What `fill` is given is arbitrary.
+    pub(crate) fn upload_with<T: Element>(
         &self,
         buffer: &CudaBuffer,
-        bytes: usize,
-        fill: impl FnOnce(&mut [u8]) -> Result<()>,
+        count: usize,
+        fill: impl FnOnce(&mut [T]) -> Result<()>,
     ) -> Result<()> {
+        let bytes = count * size_of::<T>();
         self.fits(buffer, 0, bytes as u64)?;
         if bytes == 0 {
             return fill(&mut []);
@@ -33,11 +34,11 @@ impl CudaDevice {
         let found = found.map_or_else(|| Pinned::zeroed(&self.core, bytes), Ok);
         let Ok(mut staging) = found else {
             // Where no memory can be pinned any other will do.
-            let mut data = host::filled(bytes, 0u8)?;
+            let mut data = host::filled(count, T::zeroed())?;
             fill(&mut data)?;
-            return self.upload(buffer, &data);
+            return self.upload(buffer, bytemuck::cast_slice(&data));
         };
-        fill(&mut staging.as_mut_slice()[..bytes])?;
+        fill(bytemuck::cast_slice_mut(&mut staging.as_mut_slice()[..bytes]))?;
         self.core.bind()?;
         // SAFETY: both ranges are as long; the pinned memory stays until the event behind the copy has happened.
         unsafe {
@@ -67,28 +68,31 @@ mod tests {
         let Some(gpu) = device() else { return };
         let buffers: Vec<CudaBuffer> = (0..5).map(|_| gpu.alloc(1 << 20).unwrap()).collect();
         for (i, buffer) in buffers.iter().enumerate() {
-            let bytes = (1 << 20) - 1000 * i;
-            let fill = |to: &mut [u8]| {
-                assert_eq!(to.len(), bytes);
-                to.fill(i as u8 + 1);
+            let count = (1 << 18) - 250 * i;
+            let fill = |to: &mut [u32]| {
+                assert_eq!(to.len(), count);
+                to.fill(i as u32 + 1);
                 Ok(())
             };
-            gpu.upload_with(buffer, bytes, fill).unwrap();
+            gpu.upload_with(buffer, count, fill).unwrap();
         }
         for (i, buffer) in buffers.iter().enumerate() {
             let bytes = gpu.read_now(buffer, (1 << 20) - 1000 * i as u64).unwrap();
-            assert!(bytes.iter().all(|&b| b == i as u8 + 1), "buffer {i}");
+            let words = bytes.as_chunks::<4>().0;
+            assert!(words.iter().all(|&w| u32::from_le_bytes(w) == i as u32 + 1), "buffer {i}");
         }
-        gpu.upload_with(&buffers[0], 0, |to| {
+        // Empty slices of any type are aligned.
+        gpu.upload_with(&buffers[0], 0, |to: &mut [f32]| {
             assert!(to.is_empty());
             Ok(())
         })
         .unwrap();
         // A host that fails leaves the device as it was.
-        let error = gpu.upload_with(&buffers[0], 8, |_| Err(Error::argument("x", "a", "b")));
+        let error =
+            gpu.upload_with(&buffers[0], 2, |_: &mut [u32]| Err(Error::argument("x", "a", "b")));
         assert!(matches!(error, Err(Error::Argument { .. })));
-        assert_eq!(gpu.read_now(&buffers[0], 8).unwrap(), [1; 8]);
-        assert!(gpu.upload_with(&buffers[0], 1 << 21, |_| unreachable!()).is_err());
+        assert_eq!(gpu.read_now(&buffers[0], 8).unwrap(), [1, 0, 0, 0, 1, 0, 0, 0]);
+        assert!(gpu.upload_with(&buffers[0], 1 << 19, |_: &mut [u32]| unreachable!()).is_err());
         gpu.trim();
         assert!(lock(&gpu.staging).is_empty());
     }

@@ -159,8 +159,7 @@ pub(super) fn of_rows(cpu: &CpuDevice, rows: &[f32], b: &Tensor) -> Result<Tenso
         first: 0,
         repeat: m,
     };
-    let product =
-        Product { a: rows, b: b.cpu::<f32>(), packed: false, k, threads, cost, finish };
+    let product = Product { a: rows, b: b.cpu::<f32>(), packed: false, k, threads, cost, finish };
     let mut done = Ok(());
     let y = Tensor::cpu_with(b.device(), &[m, n], |y: &mut [f32]| {
         done = threads.run(cost, || product.run(cpu, y));

@@ -366,7 +366,8 @@ impl Corpus {
         for chunk in self.parts() {
             let inverse = &chunk.beside.inverse;
             let rows = first.saturating_sub(chunk.start).min(chunk.len())..chunk.len();
-            if numbers(inverse, rows)?.to_vec::<f32>()?.iter().any(|&inverse| !(inverse > 0.0)) {
+            let inverse = numbers(inverse, rows)?.to_vec::<f32>()?;
+            if !inverse.iter().all(|&inverse| inverse > 0.0) {
                 return Ok(false);
             }
         }

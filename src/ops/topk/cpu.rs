@@ -190,7 +190,9 @@ impl Worker<Tile<'_>> for Scorer<'_> {
         let values = tile.rows.start * width..tile.rows.end * width;
         let rows = tile.compared.rows;
         match args.corpus.storage() {
-            Storage::Int8 => self.pieces(tile, &rows.cpu::<u32>()[values], |rows, _| Rows::Int8(rows)),
+            Storage::Int8 => {
+                self.pieces(tile, &rows.cpu::<u32>()[values], |rows, _| Rows::Int8(rows))
+            }
             _ => with_float!(args.corpus.dtype(), T => {
                 self.pieces(tile, &rows.cpu::<T>()[values], self.widening::<T>());
             }),

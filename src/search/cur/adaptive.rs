@@ -219,7 +219,9 @@ impl AdaptiveIndex {
 
     fn check_embeddings(&self, whose: &str, given: Option<&[f32]>, n: usize) -> Result<()> {
         match given {
-            Some(given) if self.dim > 0 => residual::check(self.device().threads(), whose, given, n, self.dim),
+            Some(given) if self.dim > 0 => {
+                residual::check(self.device().threads(), whose, given, n, self.dim)
+            }
             None if self.dim == 0 => Ok(()),
             Some(_) => {
                 let expected = "none, as the index has no cheap score";
