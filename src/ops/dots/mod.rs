@@ -9,7 +9,7 @@ pub(crate) mod bytes;
 
 use pulp::{Simd, WithSimd};
 
-use super::math::unroll;
+use super::math::{unroll, widen};
 use crate::{DType, Float};
 
 /// Partial sums.
@@ -69,46 +69,51 @@ pub(crate) fn each<T: Float>(
     squares: bool,
     put: impl FnMut(usize, Sums),
 ) {
-    let arch = pulp::Arch::new();
-    match (group.count, squares) {
-        (1, false) => arch.dispatch(Scan::<_, _, 1, false> { group, rows, dim, put }),
-        (2, false) => arch.dispatch(Scan::<_, _, 2, false> { group, rows, dim, put }),
-        (_, false) => arch.dispatch(Scan::<_, _, QUERIES, false> { group, rows, dim, put }),
-        (1, true) => arch.dispatch(Scan::<_, _, 1, true> { group, rows, dim, put }),
-        (2, true) => arch.dispatch(Scan::<_, _, 2, true> { group, rows, dim, put }),
-        (_, true) => arch.dispatch(Scan::<_, _, QUERIES, true> { group, rows, dim, put }),
+    if T::DTYPE == DType::F32 {
+        let rows: &[f32] = bytemuck::cast_slice(rows);
+        return pulp::Arch::new().dispatch(Scan { group, rows, dim, squares, put });
     }
+    #[cfg(target_arch = "x86_64")]
+    if let Some(simd) = pulp::x86::V4::try_new() {
+        return Simd::vectorize(simd, Scan { group, rows, dim, squares, put });
+    }
+    let mut wide = vec![0.0; rows.len()];
+    widen(rows, &mut wide);
+    pulp::Arch::new().dispatch(Scan { group, rows: &wide, dim, squares, put });
 }
 
-/// [`each`] with `Q` queries.
-struct Scan<'a, T, F, const Q: usize, const SQUARES: bool> {
+/// What [`each`] does.
+struct Scan<'a, T, F> {
     group: &'a Group,
     rows: &'a [T],
     dim: usize,
+    squares: bool,
     put: F,
 }
 
-impl<T: Float, F: FnMut(usize, Sums), const Q: usize, const SQUARES: bool> WithSimd
-    for Scan<'_, T, F, Q, SQUARES>
-{
+impl<T: Float, F: FnMut(usize, Sums)> WithSimd for Scan<'_, T, F> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        // AVX2 has registers for half the accumulators.
-        match S::F32_LANES == 8 && Q == QUERIES {
-            true => self.tiles::<S, { QUERIES / 2 }>(simd),
-            false => self.tiles::<S, Q>(simd),
+        match (self.group.count, self.squares) {
+            (1, false) => self.tiles::<S, 1, 1, false>(simd),
+            (2, false) => self.tiles::<S, 2, 2, false>(simd),
+            (1, true) => self.tiles::<S, 1, 1, true>(simd),
+            (2, true) => self.tiles::<S, 2, 2, true>(simd),
+            // AVX2 has registers for half the accumulators.
+            (_, false) if S::F32_LANES == 8 => self.tiles::<S, 4, 2, false>(simd),
+            (_, true) if S::F32_LANES == 8 => self.tiles::<S, 4, 2, true>(simd),
+            (_, false) => self.tiles::<S, 4, 4, false>(simd),
+            (_, true) => self.tiles::<S, 4, 4, true>(simd),
         }
     }
 }
 
-impl<T: Float, F: FnMut(usize, Sums), const Q: usize, const SQUARES: bool>
-    Scan<'_, T, F, Q, SQUARES>
-{
-    /// With `V` queries at a time.
+impl<T: Float, F: FnMut(usize, Sums)> Scan<'_, T, F> {
+    /// With `Q` queries, `V` at a time.
     #[inline(always)]
-    fn tiles<S: Simd, const V: usize>(mut self, simd: S) {
+    fn tiles<S: Simd, const Q: usize, const V: usize, const SQUARES: bool>(mut self, simd: S) {
         let (dim, width) = (self.dim, self.group.width);
         let count = self.rows.len() / dim;
         let mut partial = [Line([0.0; LANES]); PAIRS];
@@ -144,7 +149,7 @@ impl<'a, T> Rows<'a, T> {
     }
 }
 
-/// The vector of number `part` of a line's values.
+/// The vector of number `part` of a line's values: f32, or with AVX-512 half of that.
 #[inline(always)]
 fn vector<S: Simd, T: Float>(simd: S, line: &[T; LANES], part: usize) -> S::f32s {
     if T::DTYPE == DType::F32 {
@@ -155,7 +160,7 @@ fn vector<S: Simd, T: Float>(simd: S, line: &[T; LANES], part: usize) -> S::f32s
     if let Some(simd) = x86::of(simd) {
         return bytemuck::cast(x86::widened(simd, line));
     }
-    S::as_simd_f32s(&line.map(T::to_f32)).0[part]
+    unreachable!("only AVX-512 is given {}", T::DTYPE)
 }
 
 /// [`vector`] of fewer values than a line's, the rest 0.
@@ -367,17 +372,22 @@ mod tests {
             found
         }
 
+        /// Rows of half the bits give what they give when they are widened before.
+        fn check_halves<T: Float>(&self, name: &str) {
+            let halves: Vec<T> = self.rows.iter().map(|&x| T::from_f32(x)).collect();
+            let rows = halves.iter().map(|x| x.to_f32()).collect();
+            let wide = Case { rows, queries: self.queries.clone(), ..*self };
+            let want = wide.bits(|g, put| each(g, &wide.rows, self.dim, self.squares, put));
+            let got = self.bits(|g, put| each(g, &halves, self.dim, self.squares, put));
+            assert_eq!(got, want, "{name}, {}", T::DTYPE);
+        }
+
         /// With the instructions of `simd`.
         fn with<S: Simd>(&self, simd: S) -> Vec<u32> {
             let Case { rows, dim, .. } = self;
             let dim = *dim;
-            self.bits(|group, put| match (group.count, self.squares) {
-                (1, false) => simd.vectorize(Scan::<_, _, 1, false> { group, rows, dim, put }),
-                (2, false) => simd.vectorize(Scan::<_, _, 2, false> { group, rows, dim, put }),
-                (_, false) => simd.vectorize(Scan::<_, _, 4, false> { group, rows, dim, put }),
-                (1, true) => simd.vectorize(Scan::<_, _, 1, true> { group, rows, dim, put }),
-                (2, true) => simd.vectorize(Scan::<_, _, 2, true> { group, rows, dim, put }),
-                (_, true) => simd.vectorize(Scan::<_, _, 4, true> { group, rows, dim, put }),
+            self.bits(|group, put| {
+                simd.vectorize(Scan { group, rows, dim, squares: self.squares, put })
             })
         }
     }
@@ -403,6 +413,8 @@ mod tests {
                     let best = case.bits(|g, put| each(g, &case.rows, dim, squares, put));
                     assert_eq!(best, want, "{name}");
                     assert_eq!(case.with(pulp::Scalar::new()), want, "{name}");
+                    case.check_halves::<half::f16>(&name);
+                    case.check_halves::<half::bf16>(&name);
                     #[cfg(target_arch = "x86_64")]
                     if let Some(simd) = pulp::x86::V3::try_new() {
                         assert_eq!(case.with(simd), want, "{name}");

@@ -99,7 +99,7 @@ pub(super) fn pack(b: &Tensor, [n, k]: [usize; 2]) -> Result<Tensor> {
             let space = || vec![0.0; k * width];
             b.device().threads().for_each_init(values.len(), panels, space, |panel, (i, to)| {
                 let rows = &values[i * width * k..n.min((i + 1) * width) * k];
-                arch.dispatch(pack::Panel { rows, k, width, to: panel });
+                pack_panel(rows, k, width, panel);
                 to.iter_mut().zip(&*panel).for_each(|(to, x)| *to = B::from_f32(*x));
             });
         })
@@ -192,17 +192,16 @@ impl<A: Float, B: Float> Product<'_, A, B> {
         if self.packed {
             return widen(&self.b[column * k..][..to.len()], to);
         }
-        let rows = &self.b[column * k..(column + width).min(n) * k];
-        Arch::new().dispatch(pack::Panel { rows, k, width, to });
+        pack_panel(&self.b[column * k..(column + width).min(n) * k], k, width, to);
     }
 
     /// Packs rows of A, parts of k side by side where `parallel`.
     fn rows(&self, cpu: &CpuDevice, rows: Range<usize>, parallel: bool) -> Result<CpuBuffer> {
-        let (k, arch) = (self.k, Arch::new());
-        let (count, depth) = (rows.len(), arch.dispatch(This).depth());
+        let k = self.k;
+        let (count, depth) = (rows.len(), Arch::new().dispatch(This).depth());
         let rows = &self.a[rows.start * k..rows.end * k];
         let mut packed = cpu.alloc(rows.len() * size_of::<f32>())?;
-        let part = |(i, to)| arch.dispatch(pack::Tiles { rows, k, start: i * depth, to });
+        let part = |(i, to): (usize, &mut [f32])| pack_tiles(rows, k, i * depth, to);
         let to = packed.as_mut_slice::<f32>();
         match parallel {
             true => {
@@ -289,6 +288,17 @@ impl<A: Float, B: Float> Product<'_, A, B> {
         }
         Ok(())
     }
+}
+
+// Compiled once for a type of rows, whatever they are multiplied by.
+#[inline(never)]
+fn pack_panel<T: Float>(rows: &[T], k: usize, width: usize, to: &mut [f32]) {
+    Arch::new().dispatch(pack::Panel { rows, k, width, to });
+}
+
+#[inline(never)]
+fn pack_tiles<T: Float>(rows: &[T], k: usize, start: usize, to: &mut [f32]) {
+    Arch::new().dispatch(pack::Tiles { rows, k, start, to });
 }
 
 /// Computes a part of the result, of at most [`ROWS`] rows, from what is packed of its rows and columns.
