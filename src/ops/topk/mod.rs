@@ -7,14 +7,14 @@
 //! int8, k 10: 15,537,344 bytes, 1.001; 40 queries, 20 000 x 384 in int8, k 10: 8,117,920 bytes, 1.046. With every other tile
 //! excluded, half as much. Scores are formed without bank conflicts.
 //!
-//! On two cores of an Intel Xeon (AVX-512), 100 000 x 384 unit vectors, k 10, median, beside the fastest of torch 2.15,
-//! usearch 2.26 and faiss 1.15 in the same run (`benches/results/intel-xeon-processor/2026-11-30-topk.md`):
+//! On two cores of an Intel Xeon (AVX-512 with VNNI), 100 000 x 384 unit vectors, k 10, median, beside the fastest of torch 2.15,
+//! NumKong 7.8, usearch 2.26 and faiss 1.15 in the same run (`benches/results/intel-xeon-processor/2026-11-30-topk.md`):
 //!
-//! | queries | f32 | f16 | bf16 |
-//! |---:|---:|---:|---:|
-//! | 1 | 6.03 ms (8.51 ms) | 3.11 ms (6.69 ms) | 3.26 ms (2.40 ms) |
-//! | 4 | 9.10 ms (15.1 ms) | 4.14 ms (11.4 ms) | 3.94 ms (9.38 ms) |
-//! | 64 | 28.0 ms (46.8 ms) | 27.9 ms (35.1 ms) | 30.8 ms (53.1 ms) |
+//! | queries | f32 | f16 | bf16 | int8 |
+//! |---:|---:|---:|---:|---:|
+//! | 1 | 3.77 ms (8.31 ms) | 1.87 ms (6.98 ms) | 2.00 ms (3.75 ms) | 899 µs (5.51 ms) |
+//! | 4 | 4.68 ms (16.3 ms) | 2.71 ms (10.1 ms) | 2.67 ms (10.0 ms) | 995 µs (9.26 ms) |
+//! | 64 | 22.9 ms (56.9 ms) | 25.9 ms (53.2 ms) | 24.9 ms (61.0 ms) | 11.2 ms (46.2 ms) |
 //!
 //! # int8
 //! A corpus of [`Storage::Int8`] keeps a row as signed bytes and one f32 scale: the largest magnitude over 127, each byte the
