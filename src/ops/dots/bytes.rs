@@ -4,7 +4,9 @@
 //! row's bytes, and 128 times the sum of a query's is taken off its sums.
 
 use super::{QUERIES, ROWS, Sums};
-use crate::ops::math::{unroll, vectorize};
+#[cfg(target_arch = "x86_64")]
+use crate::ops::math::unroll;
+use crate::ops::math::vectorize;
 
 /// Up to [`QUERIES`] queries, as the instructions there are take them.
 pub(crate) struct Group {

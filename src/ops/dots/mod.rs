@@ -160,7 +160,7 @@ fn vector<S: Simd, T: Float>(simd: S, line: &[T; LANES], part: usize) -> S::f32s
     if let Some(simd) = x86::of(simd) {
         return bytemuck::cast(x86::widened(simd, line));
     }
-    unreachable!("only AVX-512 is given {}", T::DTYPE)
+    unreachable!("{} is given to AVX-512 only, not to {simd:?}", T::DTYPE)
 }
 
 /// [`vector`] of fewer values than a line's, the rest 0.

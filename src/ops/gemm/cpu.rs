@@ -290,12 +290,13 @@ impl<A: Float, B: Float> Product<'_, A, B> {
     }
 }
 
-// Compiled once for a type of rows, whatever they are multiplied by.
+/// Packs rows of B. A function of its own, so that it is compiled once for each type.
 #[inline(never)]
 fn pack_panel<T: Float>(rows: &[T], k: usize, width: usize, to: &mut [f32]) {
     Arch::new().dispatch(pack::Panel { rows, k, width, to });
 }
 
+/// Packs rows of A; compiled once for each type too.
 #[inline(never)]
 fn pack_tiles<T: Float>(rows: &[T], k: usize, start: usize, to: &mut [f32]) {
     Arch::new().dispatch(pack::Tiles { rows, k, start, to });
@@ -373,7 +374,7 @@ impl Tiles<'_, '_> {
     }
 }
 
-/// [`tile`] of so many `rows`.
+/// [`tile`] for a number of rows that is known at run time.
 #[inline(always)]
 fn tiles<S: Simd, const V: usize, const U: usize>(
     simd: S,

@@ -168,7 +168,8 @@ struct Args<'a> {
     out: DType,
 }
 
-/// [`gemm`] of rows \[M, K\] that lie on the host with `b` \[N, K\] f32; neither is empty. The CPU reads them there.
+/// `rows bᵀ`, as [`gemm`] forms it, of `rows` \[M, K\] in host memory and `b` \[N, K\] f32, neither of them empty. The CPU does not
+/// copy the rows.
 pub(crate) fn of_rows(rows: &[f32], b: &Tensor) -> Result<Tensor> {
     match b.device().backend() {
         Backend::Cpu(cpu) => cpu::of_rows(cpu, rows, b),
