@@ -43,19 +43,23 @@ fn elements(shape: &[usize]) -> Result<usize> {
     Ok(shape.iter().product())
 }
 
+/// Refuses another number of elements than a shape has.
+fn check_count(shape: &[usize], count: usize) -> Result<()> {
+    let elements = elements(shape)?;
+    if elements != count {
+        let expected = format!("{elements} elements for shape {shape:?}");
+        return Err(Error::shape("tensor", expected, count.to_string()));
+    }
+    Ok(())
+}
+
 impl Tensor {
     /// Copies `data` to `device` as a tensor of `shape`.
     ///
     /// # Errors
     /// [`Error::Shape`] if the lengths differ, [`Error::OutOfMemory`] if the device is full.
     pub fn from_slice<T: Element>(device: &Device, shape: &[usize], data: &[T]) -> Result<Tensor> {
-        if elements(shape)? != data.len() {
-            return Err(Error::shape(
-                "tensor",
-                format!("{} elements for shape {shape:?}", elements(shape)?),
-                format!("{}", data.len()),
-            ));
-        }
+        check_count(shape, data.len())?;
         Self::from_bytes(device, T::DTYPE, shape, bytemuck::cast_slice(data))
     }
 
@@ -140,10 +144,7 @@ impl Tensor {
     }
 
     fn rounded<T: Float>(device: &Device, shape: &[usize], data: &[f32]) -> Result<Tensor> {
-        if elements(shape)? != data.len() {
-            let expected = format!("{} elements for shape {shape:?}", elements(shape)?);
-            return Err(Error::shape("tensor", expected, data.len().to_string()));
-        }
+        check_count(shape, data.len())?;
         let round = |to: &mut [T]| {
             let parts = to.par_chunks_mut(TASK).zip(data.par_chunks(TASK));
             device.threads().for_each(data.len(), parts, |(to, from)| narrow(from, to));

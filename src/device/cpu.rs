@@ -155,12 +155,11 @@ pub(crate) struct CpuBuffer {
 
 impl CpuBuffer {
     pub(crate) fn as_slice<T: Element>(&self) -> &[T] {
-        bytemuck::cast_slice(&self.bytes()[..self.bytes / size_of::<T>() * size_of::<T>()])
+        &bytemuck::cast_slice(self.memory.bytes())[..self.bytes / size_of::<T>()]
     }
 
     pub(crate) fn as_mut_slice<T: Element>(&mut self) -> &mut [T] {
-        let bytes = self.bytes / size_of::<T>() * size_of::<T>();
-        bytemuck::cast_slice_mut(&mut self.bytes_mut()[..bytes])
+        &mut bytemuck::cast_slice_mut(self.memory.bytes_mut())[..self.bytes / size_of::<T>()]
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {

@@ -13,6 +13,7 @@ use std::ops::RangeInclusive;
 
 use crate::device::threads::Threads;
 use crate::device::threads::items::*;
+use crate::ops::math::{LANES, folded};
 
 /// The exponents of plain vectors: products of two are within 2^-60 and 2^62, sums of 2^32 of them below 2^94, and both
 /// powers are normal numbers.
@@ -50,9 +51,6 @@ pub(crate) fn scaled(x: f32, exponent: i32) -> f32 {
     (x as f64 * 2f64.powi(exponent)) as f32
 }
 
-/// Lanes of a sum of squares.
-const LANES: usize = 16;
-
 /// `1 / |x|` of a plain vector, or 0 where that is not a number an f32 holds; NaN if an element is. Summed in f64.
 #[inline(always)]
 pub(crate) fn inverse_length(x: &[f32]) -> f32 {
@@ -65,15 +63,7 @@ pub(crate) fn inverse_length(x: &[f32]) -> f32 {
             *sum += f64::from(v) * f64::from(v);
         }
     }
-    let mut width = LANES;
-    while width > 1 {
-        width /= 2;
-        for i in 0..width {
-            sums[i] += sums[i + width];
-        }
-    }
-    let squares = sums[0];
-    let inverse = (1.0 / squares.sqrt()) as f32;
+    let inverse = (1.0 / folded(sums).sqrt()) as f32;
     if inverse.is_infinite() { 0.0 } else { inverse }
 }
 

@@ -93,14 +93,21 @@ pub(crate) fn sum_by<T: Copy>(xs: &[T], f: impl Fn(T) -> f32) -> f32 {
     for (a, &x) in acc.iter_mut().zip(rest) {
         *a += f(x);
     }
+    folded(acc)
+}
+
+/// The sum of partial sums: `i` and `i + 8` are added, then `i` and `i + 4`, and so on.
+#[inline(always)]
+pub(crate) fn folded<A: Copy + std::ops::AddAssign>(mut sums: [A; LANES]) -> A {
     let mut width = LANES;
     while width > 1 {
         width /= 2;
         for i in 0..width {
-            acc[i] += acc[i + width];
+            let other = sums[i + width];
+            sums[i] += other;
         }
     }
-    acc[0]
+    sums[0]
 }
 
 /// e^x within 2 ulp; 0 below -87.3, clamped to the largest finite result above 88.7; NaN stays NaN.

@@ -9,11 +9,9 @@ pub(crate) mod bytes;
 
 use pulp::{Simd, WithSimd};
 
-use super::math::{unroll, widen};
+use super::math::{LANES, folded, unroll, widen};
 use crate::{DType, Float};
 
-/// Partial sums.
-const LANES: usize = 16;
 /// Rows and queries of a tile.
 pub(crate) const ROWS: usize = 4;
 pub(crate) const QUERIES: usize = 4;
@@ -241,22 +239,9 @@ fn fold<S: Simd>(simd: S, partial: &[Line; PAIRS]) -> Sums {
         ));
     }
     let _ = simd;
-    folded(partial)
-}
-
-#[inline(always)]
-fn folded(partial: &[Line; PAIRS]) -> Sums {
     let mut all = [0.0; PAIRS];
     for (sum, Line(partial)) in all.iter_mut().zip(partial) {
-        let mut sums = *partial;
-        let mut width = LANES;
-        while width > 1 {
-            width /= 2;
-            for i in 0..width {
-                sums[i] += sums[i + width];
-            }
-        }
-        *sum = sums[0];
+        *sum = folded(*partial);
     }
     all
 }
@@ -348,7 +333,7 @@ mod tests {
             let (a, b) = if squares { (q - x, q - x) } else { (q, x) };
             sums[d % LANES] = a.mul_add(b, sums[d % LANES]);
         }
-        folded(&[Line(sums); PAIRS])[0]
+        folded(sums)
     }
 
     struct Case {

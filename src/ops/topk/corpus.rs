@@ -363,10 +363,9 @@ impl Corpus {
     /// Whether each row from `first` on has a length, which tells that its values are finite: four bytes a row are read. Zeros have
     /// none either.
     pub(crate) fn have_lengths(&self, first: usize) -> Result<bool> {
-        for chunk in self.parts() {
-            let inverse = &chunk.beside.inverse;
-            let rows = first.saturating_sub(chunk.start).min(chunk.len())..chunk.len();
-            let inverse = numbers(inverse, rows)?.to_vec::<f32>()?;
+        for chunk in self.parts().iter().filter(|c| first < c.start + c.len()) {
+            let rows = first.saturating_sub(chunk.start)..chunk.len();
+            let inverse = numbers(&chunk.beside.inverse, rows)?.to_vec::<f32>()?;
             if !inverse.iter().all(|&inverse| inverse > 0.0) {
                 return Ok(false);
             }

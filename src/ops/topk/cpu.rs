@@ -27,7 +27,7 @@ const TILE: usize = 512 << 10;
 /// Bytes of rows as f32 that all queries meet while they are in the first-level cache; where there is one group of queries,
 /// and so nothing to stay there for, rows are taken fewer at a time.
 const PIECE: usize = 24 << 10;
-const WIDENED: usize = 6 << 10;
+const STREAMED: usize = 6 << 10;
 
 pub(super) fn best(args: &Args<'_>, queries: Range<usize>, k: usize) -> Result<Best> {
     let chunks = args.corpus.parts().iter();
@@ -214,7 +214,7 @@ impl Scorer<'_> {
     fn pieces<T: NoUninit>(&mut self, tile: &Tile<'_>, stored: &[T], widen: Widen<T>) {
         let mut buffer = std::mem::take(&mut self.widened);
         let (width, panels) = (self.args.corpus.width(), self.panels.len());
-        let step = width * fitting(if panels == 1 { WIDENED } else { PIECE }, width, ROWS);
+        let step = width * fitting(if panels == 1 { STREAMED } else { PIECE }, width, ROWS);
         // Memory is asked for the next piece, a part with each tile of each panel; where there is one panel, further ahead.
         let ahead = if panels == 1 { AHEAD } else { step * size_of::<T>() };
         for at in (0..stored.len()).step_by(step) {

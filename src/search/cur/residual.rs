@@ -77,7 +77,7 @@ impl Affine {
 /// Bytes of rows on the device at a time. What comes of half of them is a chunk of a corpus by itself.
 pub(super) const WINDOW: usize = 128 << 20;
 
-/// `x Bᵀ` for `x` \[n, k\] on the host, in windows, by [`gemm`](crate::ops::gemm::gemm) on the device of `b` \[m, k\]: gives \[n, m\] to `take`,
+/// `x Bᵀ` for `x` \[n, k\] on the host, in windows, by [`of_rows`] on the device of `b` \[m, k\]: gives \[n, m\] to `take`,
 /// window after window.
 pub(super) fn product(
     x: &[f32],
