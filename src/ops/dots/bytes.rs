@@ -50,14 +50,20 @@ impl Group {
 
 /// Gives `put` the sums of each of `rows`, `width` words each, with each query of a group, [`ROWS`] rows at a time with the
 /// number of the first, as [`super::each`] does: as floats, rounded once.
-pub(crate) fn each(group: &Group, rows: &[u32], width: usize, mut put: impl FnMut(usize, Sums)) {
+pub(crate) fn each(
+    group: &Group,
+    rows: &[u32],
+    width: usize,
+    ahead: usize,
+    mut put: impl FnMut(usize, Sums),
+) {
     match (&group.queries, group.count) {
         #[cfg(target_arch = "x86_64")]
-        (Queries::Fours(fours), 1) => fours.each::<1>(rows, put),
+        (Queries::Fours(fours), 1) => fours.each::<1>(rows, ahead, put),
         #[cfg(target_arch = "x86_64")]
-        (Queries::Fours(fours), 2) => fours.each::<2>(rows, put),
+        (Queries::Fours(fours), 2) => fours.each::<2>(rows, ahead, put),
         #[cfg(target_arch = "x86_64")]
-        (Queries::Fours(fours), _) => fours.each::<QUERIES>(rows, put),
+        (Queries::Fours(fours), _) => fours.each::<QUERIES>(rows, ahead, put),
         (Queries::Twos(queries), count) => vectorize(
             #[inline(always)]
             || {
@@ -91,6 +97,7 @@ mod x86 {
 
     use super::super::x86::fold;
     use super::{QUERIES, ROWS, Sums, unroll};
+    use crate::device::cache::prefetch_after;
     use crate::device::simd::Vnni;
 
     /// Words of a register.
@@ -123,17 +130,28 @@ mod x86 {
             Fours { vnni, words, width, registers, excess: cast(excess) }
         }
 
-        pub(super) fn each<const Q: usize>(&self, rows: &[u32], put: impl FnMut(usize, Sums)) {
+        pub(super) fn each<const Q: usize>(
+            &self,
+            rows: &[u32],
+            ahead: usize,
+            put: impl FnMut(usize, Sums),
+        ) {
             // A processor with VNNI has the rest.
             let Some(simd) = V4::try_new() else { return };
             self.vnni.vectorize(
                 #[inline(always)]
-                || self.tiles::<Q>(simd, rows, put),
+                || self.tiles::<Q>(simd, rows, ahead, put),
             );
         }
 
         #[inline(always)]
-        fn tiles<const Q: usize>(&self, simd: V4, rows: &[u32], mut put: impl FnMut(usize, Sums)) {
+        fn tiles<const Q: usize>(
+            &self,
+            simd: V4,
+            rows: &[u32],
+            ahead: usize,
+            mut put: impl FnMut(usize, Sums),
+        ) {
             let count = rows.len() / self.width;
             let whole = self.width / WORDS;
             // Queries beyond Q are not read.
@@ -161,6 +179,9 @@ mod x86 {
                     };
                 }
                 for b in 0..whole {
+                    if ahead > 0 {
+                        unroll!(r in 0 1 2 3 => { prefetch_after(&x[r][b], ahead) });
+                    }
                     step!(b, r => cast(x[r][b]));
                 }
                 if whole < self.registers {
@@ -210,7 +231,7 @@ mod tests {
                 groups.push(Group::new(&qs, width));
                 for group in groups {
                     let mut seen = 0;
-                    each(&group, &xs, width, |first, sums| {
+                    each(&group, &xs, width, 0, |first, sums| {
                         assert_eq!(first, seen);
                         for (r, sums) in sums.chunks(QUERIES).take(rows - first).enumerate() {
                             let x: &[i8] =

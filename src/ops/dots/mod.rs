@@ -10,6 +10,7 @@ pub(crate) mod bytes;
 use pulp::{Simd, WithSimd};
 
 use super::math::{LANES, folded, unroll, widen};
+use crate::device::cache::prefetch_after;
 use crate::{DType, Float};
 
 /// Rows and queries of a tile.
@@ -27,9 +28,8 @@ struct Line([f32; LANES]);
 
 /// Up to [`QUERIES`] queries, padded with zeros to whole lines.
 pub(crate) struct Group {
+    /// The first line of each query, then the second of each, and so on.
     lines: Vec<Line>,
-    /// Lines of a query.
-    width: usize,
     /// The number of queries: 1, 2 or 4. Three are padded with zeros.
     count: usize,
 }
@@ -37,14 +37,16 @@ pub(crate) struct Group {
 impl Group {
     /// Of queries of `dim` values, one after the other.
     pub(crate) fn new(queries: &[f32], dim: usize) -> Group {
-        let (width, count) = (dim.div_ceil(LANES), queries.len() / dim);
+        let count = queries.len() / dim;
         debug_assert!((1..=QUERIES).contains(&count));
         let count = count.next_power_of_two();
-        let mut lines = vec![Line([0.0; LANES]); width * count];
-        for (to, query) in lines.chunks_exact_mut(width).zip(queries.chunks_exact(dim)) {
-            bytemuck::cast_slice_mut(to)[..dim].copy_from_slice(query);
+        let mut lines = vec![Line([0.0; LANES]); dim.div_ceil(LANES) * count];
+        for (q, query) in queries.chunks_exact(dim).enumerate() {
+            let to = lines.iter_mut().skip(q).step_by(count);
+            to.zip(query.chunks(LANES))
+                .for_each(|(to, part)| to.0[..part.len()].copy_from_slice(part));
         }
-        Group { lines, width, count }
+        Group { lines, count }
     }
 }
 
@@ -59,25 +61,27 @@ pub(crate) fn takes<T: Float>() -> bool {
 
 /// Gives `put` the sums of the products of each of `rows`, `dim` values each, with each query of a group, or of the squares of
 /// their differences, [`ROWS`] rows at a time with the number of the first. The last tile takes the last row several
-/// times. Values are widened to f32, exactly. `put` is compiled for the widest vectors if it is `#[inline(always)]`.
+/// times. Values are widened to f32, exactly. Where `ahead` is not 0, memory is asked for what lies so many bytes after the values
+/// that are read. `put` is compiled for the widest vectors if it is `#[inline(always)]`.
 pub(crate) fn each<T: Float>(
     group: &Group,
     rows: &[T],
     dim: usize,
     squares: bool,
+    ahead: usize,
     put: impl FnMut(usize, Sums),
 ) {
     if T::DTYPE == DType::F32 {
         let rows: &[f32] = bytemuck::cast_slice(rows);
-        return pulp::Arch::new().dispatch(Scan { group, rows, dim, squares, put });
+        return pulp::Arch::new().dispatch(Scan { group, rows, dim, squares, ahead, put });
     }
     #[cfg(target_arch = "x86_64")]
     if let Some(simd) = pulp::x86::V4::try_new() {
-        return Simd::vectorize(simd, Scan { group, rows, dim, squares, put });
+        return Simd::vectorize(simd, Scan { group, rows, dim, squares, ahead, put });
     }
     let mut wide = vec![0.0; rows.len()];
     widen(rows, &mut wide);
-    pulp::Arch::new().dispatch(Scan { group, rows: &wide, dim, squares, put });
+    pulp::Arch::new().dispatch(Scan { group, rows: &wide, dim, squares, ahead, put });
 }
 
 /// What [`each`] does.
@@ -86,6 +90,7 @@ struct Scan<'a, T, F> {
     rows: &'a [T],
     dim: usize,
     squares: bool,
+    ahead: usize,
     put: F,
 }
 
@@ -112,20 +117,27 @@ impl<T: Float, F: FnMut(usize, Sums)> Scan<'_, T, F> {
     /// With `Q` queries, `V` at a time.
     #[inline(always)]
     fn tiles<S: Simd, const Q: usize, const V: usize, const SQUARES: bool>(mut self, simd: S) {
-        let (dim, width) = (self.dim, self.group.width);
+        let dim = self.dim;
         let count = self.rows.len() / dim;
         let mut partial = [Line([0.0; LANES]); PAIRS];
         for first in (0..count).step_by(ROWS) {
             let rows = Rows {
                 all: self.rows,
                 dim,
+                ahead: self.ahead,
                 starts: [0, 1, 2, 3].map(|r| (first + r).min(count - 1) * dim),
             };
             for q in (0..Q).step_by(V) {
-                let queries = &self.group.lines[q * width..][..V * width];
+                let (queries, _) = self.group.lines.as_chunks::<Q>();
                 for part in 0..LANES / S::F32_LANES {
-                    let to = &mut partial[q..];
-                    partial_sums::<S, T, V, SQUARES>(simd, &rows, queries, part, to);
+                    partial_sums::<S, T, Q, V, SQUARES>(
+                        simd,
+                        &rows,
+                        queries,
+                        q,
+                        part,
+                        &mut partial,
+                    );
                 }
             }
             (self.put)(first, fold(simd, &partial));
@@ -137,6 +149,7 @@ impl<T: Float, F: FnMut(usize, Sums)> Scan<'_, T, F> {
 struct Rows<'a, T> {
     all: &'a [T],
     dim: usize,
+    ahead: usize,
     starts: [usize; ROWS],
 }
 
@@ -173,22 +186,20 @@ fn partial_vector<S: Simd, T: Float>(simd: S, rest: &[T], part: usize) -> S::f32
     vector(simd, &line, part)
 }
 
-/// As many partial sums as a vector has lanes, the vector of number `part`, of [`ROWS`] rows with `V` queries, to each
-/// [`QUERIES`] lines of `to`.
+/// As many partial sums as a vector has lanes, the vector of number `part`, of [`ROWS`] rows with `V` of `Q` queries, from
+/// `first` on.
 #[inline(always)]
-fn partial_sums<S: Simd, T: Float, const V: usize, const SQUARES: bool>(
+fn partial_sums<S: Simd, T: Float, const Q: usize, const V: usize, const SQUARES: bool>(
     simd: S,
     rows: &Rows<'_, T>,
-    queries: &[Line],
+    queries: &[[Line; Q]],
+    first: usize,
     part: usize,
-    to: &mut [Line],
+    to: &mut [Line; PAIRS],
 ) {
-    let (whole, width) = (rows.dim / LANES, queries.len() / V);
+    let (whole, ahead) = (rows.dim / LANES, rows.ahead);
     let (x0, x1, x2, x3) = (rows.row(0), rows.row(1), rows.row(2), rows.row(3));
     let x = [&x0.0[..whole], &x1.0[..whole], &x2.0[..whole], &x3.0[..whole]];
-    // Queries beyond V are not read.
-    let q = |v: usize| &queries[v.min(V - 1) * width..][..width];
-    let q = [q(0), q(1), q(2), q(3)];
     let mut sums = [[simd.splat_f32s(0.0); V]; ROWS];
     // Unrolled in the source: only accumulators with constant indices are sure to live in registers.
     macro_rules! step {
@@ -197,7 +208,7 @@ fn partial_sums<S: Simd, T: Float, const V: usize, const SQUARES: bool>(
                 let x = $x;
                 unroll!(v in 0 1 2 3 => {
                     if v < V {
-                        let q = S::as_simd_f32s(&q[v][$b].0).0[part];
+                        let q = S::as_simd_f32s(&queries[$b][first + v].0).0[part];
                         sums[$r][v] = if SQUARES {
                             let difference = simd.sub_f32s(q, x);
                             simd.mul_add_f32s(difference, difference, sums[$r][v])
@@ -210,16 +221,20 @@ fn partial_sums<S: Simd, T: Float, const V: usize, const SQUARES: bool>(
         };
     }
     for b in 0..whole {
+        // Once for each line of memory.
+        if ahead > 0 && first == 0 && part == 0 && b % (size_of::<f32>() / size_of::<T>()) == 0 {
+            unroll!(r in 0 1 2 3 => { prefetch_after(&x[r][b], ahead) });
+        }
         step!(b, r => vector(simd, &x[r][b], part));
     }
-    if whole < width {
+    if whole < queries.len() {
         let rest = [x0.1, x1.1, x2.1, x3.1];
         step!(whole, r => partial_vector(simd, rest[r], part));
     }
     unroll!(r in 0 1 2 3 => {
         unroll!(v in 0 1 2 3 => {
             if v < V {
-                S::as_mut_simd_f32s(&mut to[QUERIES * r + v].0).0[part] = sums[r][v];
+                S::as_mut_simd_f32s(&mut to[QUERIES * r + first + v].0).0[part] = sums[r][v];
             }
         });
     });
@@ -362,8 +377,8 @@ mod tests {
             let halves: Vec<T> = self.rows.iter().map(|&x| T::from_f32(x)).collect();
             let rows = halves.iter().map(|x| x.to_f32()).collect();
             let wide = Case { rows, queries: self.queries.clone(), ..*self };
-            let want = wide.bits(|g, put| each(g, &wide.rows, self.dim, self.squares, put));
-            let got = self.bits(|g, put| each(g, &halves, self.dim, self.squares, put));
+            let want = wide.bits(|g, put| each(g, &wide.rows, self.dim, self.squares, 0, put));
+            let got = self.bits(|g, put| each(g, &halves, self.dim, self.squares, 0, put));
             assert_eq!(got, want, "{name}, {}", T::DTYPE);
         }
 
@@ -372,7 +387,7 @@ mod tests {
             let Case { rows, dim, .. } = self;
             let dim = *dim;
             self.bits(|group, put| {
-                simd.vectorize(Scan { group, rows, dim, squares: self.squares, put })
+                simd.vectorize(Scan { group, rows, dim, squares: self.squares, ahead: 0, put })
             })
         }
     }
@@ -395,7 +410,7 @@ mod tests {
                         })
                         .collect();
                     let name = format!("{n} rows of {dim}, {count} queries, squares {squares}");
-                    let best = case.bits(|g, put| each(g, &case.rows, dim, squares, put));
+                    let best = case.bits(|g, put| each(g, &case.rows, dim, squares, 0, put));
                     assert_eq!(best, want, "{name}");
                     assert_eq!(case.with(pulp::Scalar::new()), want, "{name}");
                     case.check_halves::<half::f16>(&name);

@@ -12,7 +12,7 @@ use half::{bf16, f16};
 use super::corpus::{Chunk, Compared};
 use super::prepare::prepare;
 use super::{Args, Metric, Storage};
-use crate::device::cache::{AHEAD, prefetch_after};
+use crate::device::cache::prefetch_after;
 use crate::dtype::with_float;
 use crate::ops::dots::{self, QUERIES, ROWS, Sums, bytes};
 use crate::ops::math::{fitting, widen};
@@ -24,10 +24,10 @@ use crate::{DType, Float, Result, Tensor};
 
 /// Bytes of a tile of the corpus as f32, which a worker draws at a time.
 const TILE: usize = 512 << 10;
-/// Bytes of rows as f32 that all queries meet while they are in the first-level cache; where there is one group of queries,
-/// and so nothing to stay there for, rows are taken fewer at a time.
+/// Bytes of rows as f32 that all queries meet while they are in the first-level cache.
 const PIECE: usize = 24 << 10;
-const STREAMED: usize = 6 << 10;
+/// How many bytes ahead one group of queries asks memory for rows, as measured.
+const AHEAD: usize = 32 << 10;
 
 pub(super) fn best(args: &Args<'_>, queries: Range<usize>, k: usize) -> Result<Best> {
     let chunks = args.corpus.parts().iter();
@@ -98,14 +98,25 @@ impl<'a> Rows<'a> {
 impl Group {
     /// Gives `put` the sums of each of `rows` with each query.
     #[inline(always)]
-    fn each(&self, rows: Rows<'_>, width: usize, squares: bool, put: impl FnMut(usize, Sums)) {
+    fn each(
+        &self,
+        rows: Rows<'_>,
+        width: usize,
+        squares: bool,
+        ahead: usize,
+        put: impl FnMut(usize, Sums),
+    ) {
         match (self, rows) {
-            (Group::Floats(group), Rows::F32(rows)) => dots::each(group, rows, width, squares, put),
-            (Group::Floats(group), Rows::F16(rows)) => dots::each(group, rows, width, squares, put),
-            (Group::Floats(group), Rows::Bf16(rows)) => {
-                dots::each(group, rows, width, squares, put)
+            (Group::Floats(group), Rows::F32(rows)) => {
+                dots::each(group, rows, width, squares, ahead, put)
             }
-            (Group::Bytes(group), Rows::Int8(rows)) => bytes::each(group, rows, width, put),
+            (Group::Floats(group), Rows::F16(rows)) => {
+                dots::each(group, rows, width, squares, ahead, put)
+            }
+            (Group::Floats(group), Rows::Bf16(rows)) => {
+                dots::each(group, rows, width, squares, ahead, put)
+            }
+            (Group::Bytes(group), Rows::Int8(rows)) => bytes::each(group, rows, width, ahead, put),
             _ => unreachable!("queries are prepared for the corpus"),
         }
     }
@@ -189,56 +200,69 @@ impl Worker<Tile<'_>> for Scorer<'_> {
         let width = args.corpus.width();
         let values = tile.rows.start * width..tile.rows.end * width;
         let rows = tile.compared.rows;
+        let alone = self.panels.len() == 1;
         match args.corpus.storage() {
             Storage::Int8 => {
-                self.pieces(tile, &rows.cpu::<u32>()[values], |rows, _| Rows::Int8(rows))
+                let pass = Pass { widen: |rows, _| Rows::Int8(rows), streamed: alone };
+                self.pieces(tile, &rows.cpu::<u32>()[values], pass);
             }
             _ => with_float!(args.corpus.dtype(), T => {
-                self.pieces(tile, &rows.cpu::<T>()[values], self.widening::<T>());
+                self.pieces(tile, &rows.cpu::<T>()[values], Pass::floats(alone));
             }),
         }
     }
 }
 
-/// Gives rows as they are scored, maybe in a buffer.
-type Widen<T> = for<'a> fn(&'a [T], &'a mut Vec<f32>) -> Rows<'a>;
+/// How panels meet rows.
+struct Pass<T> {
+    /// Gives rows as they are scored, maybe in a buffer.
+    widen: for<'a> fn(&'a [T], &'a mut Vec<f32>) -> Rows<'a>,
+    /// One panel meets rows as they come from memory, which it asks on the way; several ask for a piece ahead.
+    streamed: bool,
+}
+
+impl<T: Float> Pass<T> {
+    /// Rows that several panels meet are widened once.
+    fn floats(alone: bool) -> Pass<T> {
+        let streamed = alone && dots::takes::<T>();
+        let as_they_are = streamed || T::DTYPE == DType::F32;
+        Pass { widen: if as_they_are { |rows, _| Rows::of(rows) } else { widened }, streamed }
+    }
+}
 
 impl Scorer<'_> {
-    /// Rows that several panels meet are widened once.
-    fn widening<T: Float>(&self) -> Widen<T> {
-        let as_they_are = T::DTYPE == DType::F32 || self.panels.len() == 1 && dots::takes::<T>();
-        if as_they_are { |rows, _| Rows::of(rows) } else { widened }
-    }
-
     /// Scores the rows of a tile against all panels, a piece after the other.
-    fn pieces<T: NoUninit>(&mut self, tile: &Tile<'_>, stored: &[T], widen: Widen<T>) {
+    fn pieces<T: NoUninit>(&mut self, tile: &Tile<'_>, stored: &[T], pass: Pass<T>) {
+        let Pass { widen, streamed } = pass;
         let mut buffer = std::mem::take(&mut self.widened);
         let (width, panels) = (self.args.corpus.width(), self.panels.len());
-        let step = width * fitting(if panels == 1 { STREAMED } else { PIECE }, width, ROWS);
-        // Memory is asked for the next piece, a part with each tile of each panel; where there is one panel, further ahead.
-        let ahead = if panels == 1 { AHEAD } else { step * size_of::<T>() };
+        let step = width * fitting(PIECE, width, ROWS);
+        let bytes = step * size_of::<T>();
         for at in (0..stored.len()).step_by(step) {
             let piece = &stored[at..][..step.min(stored.len() - at)];
+            // Of the next piece, a part with each tile of each panel.
             let tiles = (piece.len() / width).div_ceil(ROWS) * panels;
-            let bytes: &[u8] = bytemuck::cast_slice(piece);
-            let mut parts = bytes.chunks(bytes.len().div_ceil(tiles));
-            let mut ask = || parts.next().into_iter().for_each(|p| prefetch_after(p, ahead));
+            let asked: &[u8] = if streamed { &[] } else { bytemuck::cast_slice(piece) };
+            let mut parts = asked.chunks(bytes.div_ceil(tiles));
+            let mut ask = || parts.next().into_iter().for_each(|p| prefetch_after(p, bytes));
+            let ahead = if streamed { AHEAD } else { 0 };
             let rows = widen(piece, &mut buffer);
             for p in 0..panels {
-                self.panel(p, tile, tile.rows.start + at / width, rows, &mut ask);
+                self.panel(p, tile, tile.rows.start + at / width, rows, ahead, &mut ask);
             }
         }
         self.widened = buffer;
     }
 
     /// Scores rows of a tile, from row `first` of its chunk on, against a panel and offers what beats the thresholds. `ask` is
-    /// called a few rows apart.
+    /// called a few rows apart; `ahead` is as [`dots::each`] takes it.
     fn panel(
         &mut self,
         p: usize,
         tile: &Tile<'_>,
         first: usize,
         rows: Rows<'_>,
+        ahead: usize,
         ask: &mut impl FnMut(),
     ) {
         let (args, panels) = (self.args, self.panels);
@@ -256,6 +280,7 @@ impl Scorer<'_> {
             rows,
             width,
             squares,
+            ahead,
             #[inline(always)]
             |at: usize, mut sums: Sums| {
                 ask();
