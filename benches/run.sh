@@ -2,7 +2,7 @@
 # What a machine with a GPU says about nearkin. `cargo xtask bundle` packs this script with everything it needs but the
 # GPU's driver, glibc and, for the peers, Python with torch and transformers.
 #
-#     ./run.sh [--small] [--emulator] [--suite NAME] [--jobs N] [--seconds N] [--only FAMILIES] [--case PART] [--limit N] [--results FOLDER] [--python PROGRAM]
+#     ./run.sh [--small] [--emulator] [--suite NAME] [--some] [--jobs N] [--seconds N] [--only FAMILIES] [--case PART] [--limit N] [--results FOLDER] [--python PROGRAM]
 #
 # It runs the whole suite on CUDA and on Vulkan, writes the outputs of every operation with the emulator and with the
 # GPU and compares them bit for bit, and times every operation beside its peers. All that is written goes to one folder:
@@ -17,18 +17,19 @@
 #
 # --small cuts the benchmarks to sizes that mean nothing but end soon, and leaves out tests that take an emulator or a
 # software adapter minutes; --emulator puts the emulator in the place of the driver: together they are the rehearsal.
-# --suite runs only this binary of the suite; --jobs runs so many of its binaries at once. --only names the families that are
+# --suite runs only this binary of the suite; --some writes the outputs of some cases only; --jobs runs so many of its binaries at once. --only names the families that are
 # timed, --case a part of their cases' names; --seconds is the measured time of a case, --limit the time that a step may take.
 set -uo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 small= emulator= suite=* python=${PYTHON:-python3} results=$here/results limit=3600 jobs=1 seconds=1 part=
-families=
+families= write=(write)
 while [ $# -gt 0 ]; do
     case $1 in
         --small) small=--small ;;
         --emulator) emulator=1 ;;
         --suite) suite=${2:?--suite needs a name} && shift ;;
+        --some) write=(write --some) ;;
         --jobs) jobs=${2:?--jobs needs a number} && shift ;;
         --seconds) seconds=${2:?--seconds needs a number} && shift ;;
         --only) families=${2:?--only needs families} && shift ;;
@@ -36,7 +37,7 @@ while [ $# -gt 0 ]; do
         --limit) limit=${2:?--limit needs a number of seconds} && shift ;;
         --results) results=${2:?--results needs a folder} && shift ;;
         --python) python=${2:?--python needs a program} && shift ;;
-        *) echo "run.sh: unknown option '$1'; there are --small, --emulator, --suite, --jobs, --seconds, --only, --case, --limit, --results and --python" >&2 && exit 2 ;;
+        *) echo "run.sh: unknown option '$1'; there are --small, --emulator, --suite, --some, --jobs, --seconds, --only, --case, --limit, --results and --python" >&2 && exit 2 ;;
     esac
     shift
 done
@@ -169,15 +170,15 @@ fi
 outputs=$results/outputs reference=emulator
 architecture=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | head -n 1 | tr -d .)
 room
-step outputs/emulator "${emulated[@]}" "$here/bin/outputs" write cuda "$outputs/emulator.safetensors" &
+step outputs/emulator "${emulated[@]}" "$here/bin/outputs" "${write[@]}" cuda "$outputs/emulator.safetensors" &
 if [ "$architecture" = 90 ] && [ -z "$emulator" ]; then
     reference=emulator-90
     room
     step outputs/$reference "${emulated[@]}" PTX_EMULATOR_DEVICES=sm_90 \
-        "$here/bin/outputs" write cuda "$outputs/$reference.safetensors" &
+        "$here/bin/outputs" "${write[@]}" cuda "$outputs/$reference.safetensors" &
 fi
 room
-step outputs/gpu "${cuda[@]}" "$here/bin/outputs" write cuda "$outputs/gpu.safetensors" &
+step outputs/gpu "${cuda[@]}" "$here/bin/outputs" "${write[@]}" cuda "$outputs/gpu.safetensors" &
 wait
 out=outputs/compared.md step outputs/compare \
     "$here/bin/outputs" compare "$outputs/$reference.safetensors" "$outputs/gpu.safetensors"

@@ -159,14 +159,14 @@ fn neither_batch_nor_chunks_nor_k_change_a_bit() {
         let stored = [(77, DType::F32), (128, DType::F16), (64, DType::BF16)];
         for ((dim, dtype), (metric, _)) in stored.into_iter().zip(METRICS) {
             let mut rng = Rng(11);
-            let n = 3001;
+            let n = 1601;
             let rows = rng.normals(n * dim);
             let queries = rng.normals(70 * dim);
             let bias = Tensor::from_slice(device, &[n], &rng.normals(n)).unwrap();
             let whole = corpus(device, dtype, dim, &[&rows]);
             let mut parts = Vec::new();
             let mut rest = &rows[..];
-            for n in [1501, 900, 400, 131, 64] {
+            for n in [701, 500, 200, 131, 64] {
                 let (part, more) = rest.split_at(n * dim);
                 parts.push(part);
                 rest = more;

@@ -17,7 +17,7 @@ use crate::command::{
 };
 use crate::python::Python;
 use crate::results::{self, Results};
-use crate::test::duration;
+use crate::test::{UNIT_TESTS, duration};
 use crate::{Result, model};
 
 /// Bytes that the archive may have.
@@ -45,7 +45,8 @@ pub fn run(rehearse: bool) -> Result {
         return Err("the bundle holds binaries for Linux on x86-64 and is made there".into());
     }
     let start = Instant::now();
-    let folder = gather(&["--profile", "bundle", "-p", "nearkin", "-p", "ptx-emulator"])?;
+    let how = ["--profile", "bundle", "-p", "nearkin", "-p", "ptx-emulator"];
+    let folder = gather(&how, None)?;
     let archive = pack(&folder)?;
     println!("packed in {}", duration(start.elapsed()));
     if rehearse {
@@ -65,15 +66,16 @@ pub fn run(rehearse: bool) -> Result {
 pub const IS_SUPPORTED: bool = cfg!(all(target_os = "linux", target_arch = "x86_64"));
 
 /// Gathers what the archive would hold, as the tests are built, and runs it at small sizes with the emulator as the GPU.
-/// The suite is left to those who ran it just now, but for one binary of it.
+/// The suite is left to those who ran it just now, but for one binary of it, and of the outputs' cases there are some.
 pub fn rehearse_unpacked() -> Result {
-    let folder = gather(&["--workspace", "--all-features"])?;
-    let wrote = run_emulated(&folder, &["--suite", "device"])?;
+    let folder = gather(&["--workspace", "--all-features"], Some("--some"))?;
+    let wrote = run_emulated(&folder, &["--suite", "device", "--some"])?;
     results::report(&wrote)
 }
 
-/// Builds everything and gives a folder of what the archive is to hold.
-fn gather(how: &[&str]) -> Result<PathBuf> {
+/// Builds everything and gives a folder of what the archive is to hold. `some` is what `outputs write` takes for some of its
+/// cases.
+fn gather(how: &[&str], some: Option<&str>) -> Result<PathBuf> {
     let model = model::fetch()?;
     let folder = target()?.join("bundled").join(NAME);
     clear(&folder)?;
@@ -82,9 +84,12 @@ fn gather(how: &[&str]) -> Result<PathBuf> {
     build.args(how).args(["--lib", "--bin", "nearkin", "--example", "outputs", "--bench", "gpu"]);
     let built = artifacts(build)?;
     let mut tests = cargo(["test", "--no-run"]);
-    tests.args(how).arg("--lib");
+    tests.args(how);
     TESTS.iter().for_each(|name| _ = tests.args(["--test", name]));
     let tested = artifacts(tests)?;
+    let mut unit = cargo(["test", "--no-run"]);
+    unit.args(how).args(UNIT_TESTS);
+    let units = artifacts(unit)?;
     let find = |all: &BTreeMap<String, PathBuf>, name: &str| {
         all.get(name).cloned().ok_or(format!("cargo built no '{name}'"))
     };
@@ -94,7 +99,7 @@ fn gather(how: &[&str]) -> Result<PathBuf> {
     for name in TESTS {
         copy(&find(&tested, name)?, &folder.join("suite").join(name))?;
     }
-    copy(&find(&tested, "nearkin-lib")?, &folder.join("suite").join("unit"))?;
+    copy(&find(&units, "nearkin-lib")?, &folder.join("suite").join("unit"))?;
     for name in ["libcuda.so", "libcuda.so.1"] {
         copy(&find(&built, "libptx_emulator.so")?, &folder.join("emulator").join(name))?;
     }
@@ -123,7 +128,7 @@ fn gather(how: &[&str]) -> Result<PathBuf> {
     // What the emulator gives here, so that it is known whether it gives the same elsewhere.
     let outputs = folder.join("outputs");
     let mut emulated = program(folder.join("bin").join("outputs"));
-    emulated.args(["write", "cuda"]).arg(&outputs);
+    emulated.arg("write").args(some).arg("cuda").arg(&outputs);
     emulated.env("LD_LIBRARY_PATH", folder.join("emulator")).env("NEARKIN_ROOT", &folder);
     println!("{}", output(emulated)?.lines().next().unwrap_or_default());
     let bytes = std::fs::read(&outputs).map_err(|e| at(&outputs, e))?;

@@ -8,6 +8,9 @@ use crate::command::{cargo, run as run_command, succeeds};
 use crate::resources::Scope;
 use crate::{Result, bundle, emulator, kernels, model, ptxas, vulkan};
 
+/// The unit tests, which wait for little: to optimise the crate a second time for them would take longer.
+pub const UNIT_TESTS: [&str; 3] = ["--lib", "--config", "profile.dev.package.nearkin.opt-level=0"];
+
 pub fn has_nextest() -> bool {
     static FOUND: OnceLock<bool> = OnceLock::new();
     *FOUND.get_or_init(|| succeeds(cargo(["nextest", "--version"])))
@@ -78,15 +81,18 @@ pub fn run(gpu: bool) -> Result {
         }
         command
     };
+    let others = ["--bins", "--test", "*"];
     if has_nextest() {
+        let nextest = || with(cargo(["nextest", "run"]), &everything);
+        steps.run("unit tests", test(with(nextest(), &UNIT_TESTS)))?;
         // The step `kernels` has run the tests of the contract.
-        let others = ["-E", "not binary_id(nearkin::contract)"];
-        let tests = with(with(cargo(["nextest", "run"]), &everything), &others);
-        steps.run("tests", test(tests))?;
+        let but = ["-E", "not binary_id(nearkin::contract)"];
+        steps.run("tests", test(with(with(nextest(), &others), &but)))?;
     } else {
         println!("cargo-nextest is not installed: cargo test runs the tests, one binary at a time");
-        let targets = ["--lib", "--bins", "--tests"];
-        steps.run("tests", test(with(with(cargo(["test"]), &everything), &targets)))?;
+        let tests = || with(cargo(["test"]), &everything);
+        steps.run("unit tests", test(with(tests(), &UNIT_TESTS)))?;
+        steps.run("tests", test(with(tests(), &others)))?;
     }
     let doctests = ["test", "--doc", "-p", "nearkin", "-p", "ptx-emulator", "--all-features"];
     steps.run("documentation tests", test(cargo(doctests)))?;
