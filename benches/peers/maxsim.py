@@ -71,7 +71,8 @@ def main() -> None:
             off = np.abs(lq - np.array(work()) - found).max()
             print(f"maxsim.py: numkong's scores are within {off:.3g}, {case} {dtype}", file=sys.stderr)
             seconds = measure(work, args.runs, warmup=2)
-            report("numkong", f"maxsim {dtype}", case, 1, seconds, version("numkong"))
+            ours = case if dtype == "f32" else f"{dtype}_{case}"
+            report("numkong", "maxsim", ours, 1, seconds, version("numkong"))
         if maxsim_cpu is not None:
             work = lambda: [maxsim_cpu.maxsim_scores(one, documents) for one in queries]  # noqa: E731
             if not np.allclose(np.stack(work()), found, rtol=1e-4, atol=1e-3):

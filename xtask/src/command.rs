@@ -32,26 +32,11 @@ pub fn program(name: impl AsRef<OsStr>) -> Command {
     command
 }
 
-/// The cargo that runs us. Where nobody has compiled the crate incrementally, neither do we: in 256 parts instead of 16,
-/// each with its own copy of what is inlined, a first build takes longer. `CARGO_INCREMENTAL` decides where it is set.
+/// The cargo that runs us.
 pub fn cargo<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Command {
     let mut command = program(std::env::var_os("CARGO").unwrap_or("cargo".into()));
     command.args(args);
-    if std::env::var_os("CARGO_INCREMENTAL").is_none() && !is_incremental() {
-        command.env("CARGO_INCREMENTAL", "0");
-    }
     command
-}
-
-/// Whether the target folder that we were built in has incremental parts of the crate.
-fn is_incremental() -> bool {
-    static FOUND: OnceLock<bool> = OnceLock::new();
-    *FOUND.get_or_init(|| {
-        let program = std::env::current_exe().ok();
-        let folder = program.as_ref().and_then(|p| p.parent()).map(|p| p.join("incremental"));
-        let mut entries = folder.and_then(|f| std::fs::read_dir(f).ok()).into_iter().flatten();
-        entries.any(|e| e.is_ok_and(|e| e.file_name().to_string_lossy().starts_with("nearkin-")))
-    })
 }
 
 /// The command as one would type it.

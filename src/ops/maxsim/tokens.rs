@@ -453,14 +453,19 @@ impl Tokens {
         if let Some((codec, codes)) = self.codec() {
             return decode_rows(codec, codes, tokens, rounded, to);
         }
+        decode(self.storage, self.stored(tokens), to);
+    }
+
+    /// The bytes of tokens on the CPU, which are not compressed.
+    pub(crate) fn stored(&self, tokens: std::ops::Range<usize>) -> &[u8] {
         let width = self.storage.width(self.dim) * self.storage.dtype().size();
-        let bytes = match self.storage {
+        let bytes: &[u8] = match self.storage {
             Storage::F32 => bytemuck::cast_slice(self.vectors.cpu::<f32>()),
             Storage::F16 => bytemuck::cast_slice(self.vectors.cpu::<f16>()),
             Storage::BF16 => bytemuck::cast_slice(self.vectors.cpu::<bf16>()),
             Storage::Int8 | Storage::Binary => bytemuck::cast_slice(self.vectors.cpu::<u32>()),
         };
-        decode(self.storage, &bytes[tokens.start * width..tokens.end * width], to);
+        &bytes[tokens.start * width..tokens.end * width]
     }
 }
 

@@ -13,7 +13,6 @@ use std::ops::Range;
 
 use self::products::{Into, Kind, Panel, Products};
 use super::{Args, Best, Computed, Pairs, Side, Storage, Tokens, Want};
-use crate::device::cache::fetch;
 use crate::device::threads::items::*;
 use crate::ops::math::{PIECE, exp, fitting, vectorize};
 use crate::{Result, Tensor};
@@ -294,20 +293,26 @@ impl<'a> Scorer<'a> {
         let maxima = args.how.best == Best::Max && args.want == Want::Queries;
         let step = fitting(PIECE, words, BLOCK);
         for (i, rows) in rows.chunks(step * words).enumerate() {
-            fetch(rows);
             let count = rows.len() / words;
             let start = tile.start + i * step;
             let scale = tokens.inners(start..start + count, padding);
+            // With the first panel memory is asked for the piece that follows, whichever document's it is.
+            let follow = [start + count, start + 2 * count].map(|at| at.min(tokens.total()));
+            let mut next: &[u8] = match tokens.codec() {
+                None => tokens.stored(follow[0]..follow[1]),
+                Some(_) => &[],
+            };
             for panel in &self.queries.panels[panels.clone()] {
+                let next = std::mem::take(&mut next);
                 if maxima {
                     let largest = &mut self.lanes.largest[panel.lane..panel.lane + panel.width];
                     let into = Into::Maxima { largest, scale };
-                    kind.run(Products { panel, rows, dim, words, into });
+                    kind.run(Products { panel, rows, dim, words, next, into });
                     continue;
                 }
                 self.products.resize(count * panel.width, 0.0);
                 let into = Into::All(&mut self.products);
-                kind.run(Products { panel, rows, dim, words, into });
+                kind.run(Products { panel, rows, dim, words, next, into });
                 self.update(panel, start..start + count, first + i * step);
             }
         }

@@ -4,6 +4,7 @@
 //! document's word is broadcast: a product is one chain over the words, and sums stay in registers.
 
 use std::ops::Range;
+use std::slice::Chunks;
 
 use pulp::{Simd, WithSimd};
 
@@ -12,6 +13,7 @@ use super::units::x86::{Counts, Fours, Lookups, Twos};
 use super::units::{Bits, Floats, Unit};
 use super::{BLOCK, Side, Storage, Tokens};
 use crate::DType;
+use crate::device::cache::{LINE, prefetch};
 use crate::ops::math::unroll;
 #[cfg(target_arch = "x86_64")]
 use crate::ops::math::vectorize;
@@ -266,6 +268,8 @@ pub(super) struct Products<'a> {
     pub(super) rows: &'a [u32],
     pub(super) dim: usize,
     pub(super) words: usize,
+    /// What memory is asked for meanwhile.
+    pub(super) next: &'a [u8],
     pub(super) into: Into<'a>,
 }
 
@@ -287,7 +291,8 @@ impl Task for Products<'_> {
 impl Products<'_> {
     #[inline(always)]
     fn blocks<U: Unit, const V: usize, const R: usize>(self, unit: U) {
-        let Products { panel, rows, dim, words, into } = self;
+        let Products { panel, rows, dim, words, next, into } = self;
+        let mut next = next.chunks(LINE * size_of::<f32>());
         let simd = unit.simd();
         let queries = &U::vectors(&panel.data).as_chunks::<V>().0[..words];
         let start = U::vectors(&panel.start).as_chunks::<V>().0[0];
@@ -303,7 +308,7 @@ impl Products<'_> {
                 let largest = &mut largest.as_chunks_mut::<V>().0[0];
                 let mut most = *largest;
                 for first in (0..count).step_by(R) {
-                    let sums = products::<U, V, R>(unit, queries, start, block(first));
+                    let sums = products::<U, V, R>(unit, queries, start, block(first), &mut next);
                     for (r, sums) in sums.into_iter().enumerate() {
                         let scale = scale.map(|scale| simd.splat_f32s(scale[row(first, r)]));
                         for (most, sum) in most.iter_mut().zip(sums) {
@@ -318,7 +323,7 @@ impl Products<'_> {
             Into::All(all) => {
                 let all = U::Simd::as_mut_simd_f32s(all).0.as_chunks_mut::<V>().0;
                 for first in (0..count).step_by(R) {
-                    let sums = products::<U, V, R>(unit, queries, start, block(first));
+                    let sums = products::<U, V, R>(unit, queries, start, block(first), &mut next);
                     for (to, sums) in all[first..].iter_mut().zip(sums) {
                         *to = sums.map(
                             #[inline(always)]
@@ -331,16 +336,21 @@ impl Products<'_> {
     }
 }
 
-/// `V` vectors of query tokens by `R` document tokens, accumulated in registers over all words.
+/// `V` vectors of query tokens by `R` document tokens, accumulated in registers over all words. With each word memory is asked for a
+/// line of `next`.
 #[inline(always)]
 fn products<U: Unit, const V: usize, const R: usize>(
     unit: U,
     panel: &[[U::Vector; V]],
     start: [U::Vector; V],
     rows: [&[u32]; R],
+    next: &mut Chunks<'_, u8>,
 ) -> [[U::Vector; V]; R] {
     let mut sums = [start; R];
     for (w, queries) in panel.iter().enumerate() {
+        if let Some(line) = next.next() {
+            prefetch(line);
+        }
         // Unrolled in the source: only accumulators with constant indices are sure to live in registers.
         unroll!(r in 0 1 2 3 4 5 6 7 8 9 10 11 => {
             if r < R {
@@ -403,10 +413,17 @@ mod tests {
                 let panel = Panel::new(kind, queries, of.clone(), false, width, 0);
                 let mut found = vec![0.0; count * width];
                 let (panel, rows) = (&panel, &rows[..]);
-                kind.run(Products { panel, rows, dim, words, into: Into::All(&mut found) });
+                kind.run(Products {
+                    panel,
+                    rows,
+                    dim,
+                    words,
+                    next: &[],
+                    into: Into::All(&mut found),
+                });
                 let mut largest = vec![f32::NEG_INFINITY; width];
                 let into = Into::Maxima { largest: &mut largest, scale: Some(&scale) };
-                kind.run(Products { panel, rows, dim, words, into });
+                kind.run(Products { panel, rows, dim, words, next: &[], into });
                 for q in of {
                     let query = queries.words(q..q + 1);
                     let want = |d: usize| naive(storage, query, documents.words(d..d + 1)) as f32;
