@@ -3,6 +3,38 @@
 /// f32 in a cache line.
 pub(crate) const LINE: usize = 16;
 
+/// Values on a cache line.
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C, align(64))]
+pub(crate) struct Line(pub(crate) [f32; LINE]);
+
+/// Memory that starts on a cache line, so that no vector straddles two.
+#[derive(Default)]
+pub(crate) struct Lines(Vec<Line>);
+
+impl Lines {
+    /// Zeros for `len` values of 32 bits.
+    pub(crate) fn new(len: usize) -> Lines {
+        let mut lines = Lines::default();
+        lines.resize(len);
+        lines
+    }
+
+    pub(crate) fn resize(&mut self, len: usize) {
+        self.0.resize(len.div_ceil(LINE), Line([0.0; LINE]));
+    }
+
+    #[inline(always)]
+    pub(crate) fn as_slice<T: bytemuck::Pod>(&self) -> &[T] {
+        bytemuck::cast_slice(&self.0)
+    }
+
+    #[inline(always)]
+    pub(crate) fn as_mut_slice<T: bytemuck::Pod>(&mut self) -> &mut [T] {
+        bytemuck::cast_slice_mut(&mut self.0)
+    }
+}
+
 /// Brings values into the cache in the order in which they lie, of which processors read ahead; read from memory in the
 /// order of a register tile, a few rows at a time, they take twice as long.
 #[inline(always)]

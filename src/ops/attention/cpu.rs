@@ -14,6 +14,7 @@ use pulp::{Simd, WithSimd};
 
 use super::panel::{Panel, ROWS, Tile};
 use super::{Args, Part, seen};
+use crate::device::cache::Lines;
 use crate::device::threads::items::*;
 use crate::{Result, Tensor};
 
@@ -64,30 +65,6 @@ pub(crate) fn attention(args: &Args<'_>) -> Result<Tensor> {
         );
     };
     Tensor::cpu_with(device, &shape, |out: &mut [f32]| threads.run(cost, || attend(out)))
-}
-
-/// Memory that starts on a cache line, so that no vector straddles two.
-struct Lines(Vec<Line>);
-
-#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
-#[repr(C, align(64))]
-struct Line([f32; 16]);
-
-impl Lines {
-    fn new(len: usize) -> Lines {
-        Lines(vec![Line([0.0; 16]); len.div_ceil(16)])
-    }
-
-    /// The memory as panel rows.
-    #[inline(always)]
-    fn panels<S: Simd>(&mut self) -> &mut [Panel<S>] {
-        bytemuck::cast_slice_mut(&mut self.0)
-    }
-
-    #[inline(always)]
-    fn floats(&mut self) -> &mut [f32] {
-        bytemuck::cast_slice_mut(&mut self.0)
-    }
 }
 
 /// What a task needs besides its inputs; reused by the tasks of a thread.
@@ -160,7 +137,7 @@ fn block<S: Simd, const R: usize>(simd: S, run: Run<'_, '_>) {
     let seen = |i: usize| seen(args.mask, i, q_rows.len(), kv_rows.len());
     let Scratch { q, o, top, sum, k, v, s, bias, middle, reach } = scratch;
     for head in 0..heads {
-        for (p, q) in q.panels::<S>().chunks_exact_mut(padded).enumerate() {
+        for (p, q) in q.as_mut_slice::<Panel<S>>().chunks_exact_mut(padded).enumerate() {
             let rows = queries.saturating_sub(p * lanes).min(lanes);
             if rows == 0 {
                 break;
@@ -174,16 +151,16 @@ fn block<S: Simd, const R: usize>(simd: S, run: Run<'_, '_>) {
             }
         }
         let panels = queries.div_ceil(lanes);
-        o.floats()[..panels * lanes * padded].fill(0.0);
-        top.floats()[..panels * lanes].fill(f32::NEG_INFINITY);
-        sum.floats()[..panels * lanes].fill(0.0);
+        o.as_mut_slice::<f32>()[..panels * lanes * padded].fill(0.0);
+        top.as_mut_slice::<f32>()[..panels * lanes].fill(f32::NEG_INFINITY);
+        sum.as_mut_slice::<f32>()[..panels * lanes].fill(0.0);
         let (earliest, kv_head) = (seen(first).start, head / args.how.group());
         for tile in (earliest / KEYS * KEYS..seen(first + queries - 1).end).step_by(KEYS) {
             let start = kv_rows.start + tile;
             let rows = start..kv_rows.end.min(start + KEYS);
-            copy_rows(args.k, kv_head * dim, dim, rows.clone(), k.floats(), dim);
-            copy_rows(args.v, kv_head * dim, dim, rows.clone(), v.floats(), padded);
-            let (q, o) = (q.panels::<S>(), o.panels::<S>());
+            copy_rows(args.k, kv_head * dim, dim, rows.clone(), k.as_mut_slice::<f32>(), dim);
+            copy_rows(args.v, kv_head * dim, dim, rows.clone(), v.as_mut_slice::<f32>(), padded);
+            let (q, o) = (q.as_mut_slice::<Panel<S>>(), o.as_mut_slice::<Panel<S>>());
             for (p, (q, o)) in q.chunks_exact(padded).zip(o.chunks_exact_mut(padded)).enumerate() {
                 let i = p * lanes;
                 if i >= queries {
@@ -198,7 +175,9 @@ fn block<S: Simd, const R: usize>(simd: S, run: Run<'_, '_>) {
                 }
                 let masked = start.end < tile + keys || end.start > tile;
                 if masked {
-                    let lanes = middle.floats()[..lanes].iter_mut().zip(reach.floats());
+                    let lanes = middle.as_mut_slice::<f32>()[..lanes]
+                        .iter_mut()
+                        .zip(reach.as_mut_slice::<f32>());
                     for (lane, (middle, reach)) in lanes.enumerate() {
                         let seen = seen(first + i + lane);
                         let within = |j: usize| j.saturating_sub(tile).min(keys) as f32;
@@ -208,16 +187,26 @@ fn block<S: Simd, const R: usize>(simd: S, run: Run<'_, '_>) {
                 }
                 let first_query = (first + i) as isize - tile as isize;
                 let bias = args.how.bias.map(|table| {
-                    let bias = &mut bias.floats()[..keys + lanes - 1];
+                    let bias = &mut bias.as_mut_slice::<f32>()[..keys + lanes - 1];
                     expand_bias(args, table, head, first_query, keys, bias);
                     &*bias
                 });
-                let sees = masked.then_some([middle.panels::<S>()[0], reach.panels::<S>()[0]]);
-                let s = s.panels::<S>();
-                let top = &mut top.panels::<S>()[p];
-                let sum = &mut sum.panels::<S>()[p];
+                let sees = masked.then_some([
+                    middle.as_mut_slice::<Panel<S>>()[0],
+                    reach.as_mut_slice::<Panel<S>>()[0],
+                ]);
+                let s = s.as_mut_slice::<Panel<S>>();
+                let top = &mut top.as_mut_slice::<Panel<S>>()[p];
+                let sum = &mut sum.as_mut_slice::<Panel<S>>()[p];
                 let one = rest <= S::F32_LANES;
-                let tile = Tile { k: k.floats(), v: v.floats(), keys, dim, bias, sees };
+                let tile = Tile {
+                    k: k.as_mut_slice::<f32>(),
+                    v: v.as_mut_slice::<f32>(),
+                    keys,
+                    dim,
+                    bias,
+                    sees,
+                };
                 if one {
                     tile.apply::<S, R, 1>(simd, q, o, top, sum, s);
                 } else {
@@ -225,12 +214,12 @@ fn block<S: Simd, const R: usize>(simd: S, run: Run<'_, '_>) {
                 }
             }
         }
-        for (p, o) in o.panels::<S>().chunks_exact(padded).take(panels).enumerate() {
+        for (p, o) in o.as_mut_slice::<Panel<S>>().chunks_exact(padded).take(panels).enumerate() {
             let rows = (queries - p * lanes).min(lanes);
             let out = &mut out[p * lanes * heads * dim..][..rows * heads * dim];
             let columns =
                 out.chunks_exact_mut(heads * dim).map(|row| &mut row[head * dim..][..dim]);
-            let sums = bytemuck::cast_slice(&sum.panels::<S>()[p..=p]);
+            let sums = bytemuck::cast_slice(&sum.as_mut_slice::<Panel<S>>()[p..=p]);
             write(columns, bytemuck::cast_slice(o), sums, lanes);
         }
     }

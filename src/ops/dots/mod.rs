@@ -10,7 +10,7 @@ pub(crate) mod bytes;
 use pulp::{Simd, WithSimd};
 
 use super::math::{LANES, folded, unroll, widen};
-use crate::device::cache::prefetch_after;
+use crate::device::cache::{Line, prefetch_after};
 use crate::{DType, Float};
 
 /// Rows and queries of a tile.
@@ -20,11 +20,6 @@ const PAIRS: usize = ROWS * QUERIES;
 
 /// The sums of a tile: row `r` with query `q` at `QUERIES * r + q`.
 pub(crate) type Sums = [f32; PAIRS];
-
-/// Values that are added to partial sums together, on a cache line.
-#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
-#[repr(C, align(64))]
-struct Line([f32; LANES]);
 
 /// Up to [`QUERIES`] queries, padded with zeros to whole lines.
 pub(crate) struct Group {

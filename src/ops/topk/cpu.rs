@@ -12,7 +12,7 @@ use half::{bf16, f16};
 use super::corpus::{Chunk, Compared};
 use super::prepare::prepare;
 use super::{Args, Metric, Storage};
-use crate::device::cache::prefetch_after;
+use crate::device::cache::{Lines, prefetch_after};
 use crate::dtype::with_float;
 use crate::ops::dots::{self, QUERIES, ROWS, Sums, bytes};
 use crate::ops::math::{fitting, widen};
@@ -167,7 +167,7 @@ struct Scorer<'a> {
     /// For each panel and sum the score to exceed: NaN while any score may enter, infinity where there is no query.
     thresholds: Vec<Sums>,
     /// Rows as f32.
-    widened: Vec<f32>,
+    widened: Lines,
 }
 
 impl<'a> Scorer<'a> {
@@ -180,7 +180,7 @@ impl<'a> Scorer<'a> {
             first: queries.start,
             found: vec![Selector::new(k, args.floor); queries.len()],
             thresholds: panels.iter().map(threshold).collect(),
-            widened: Vec::new(),
+            widened: Lines::default(),
         }
     }
 }
@@ -216,7 +216,7 @@ impl Worker<Tile<'_>> for Scorer<'_> {
 /// How panels meet rows.
 struct Pass<T> {
     /// Gives rows as they are scored, maybe in a buffer.
-    widen: for<'a> fn(&'a [T], &'a mut Vec<f32>) -> Rows<'a>,
+    widen: for<'a> fn(&'a [T], &'a mut Lines) -> Rows<'a>,
     /// One panel meets rows as they come from memory, which it asks on the way; several ask for a piece ahead.
     streamed: bool,
 }
@@ -346,8 +346,9 @@ fn of_rows(numbers: &[f32], at: usize) -> Sums {
     std::array::from_fn(|i| rows[i / QUERIES])
 }
 
-fn widened<'a, T: Float>(rows: &[T], buffer: &'a mut Vec<f32>) -> Rows<'a> {
-    buffer.resize(rows.len(), 0.0);
-    widen(rows, buffer);
-    Rows::F32(buffer)
+fn widened<'a, T: Float>(rows: &[T], buffer: &'a mut Lines) -> Rows<'a> {
+    buffer.resize(rows.len());
+    let to = &mut buffer.as_mut_slice()[..rows.len()];
+    widen(rows, to);
+    Rows::F32(to)
 }

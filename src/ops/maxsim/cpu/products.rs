@@ -13,7 +13,7 @@ use super::units::x86::{Counts, Fours, Lookups, Twos};
 use super::units::{Bits, Floats, Unit};
 use super::{BLOCK, Side, Storage, Tokens};
 use crate::DType;
-use crate::device::cache::{LINE, prefetch};
+use crate::device::cache::{LINE, Lines, prefetch};
 use crate::ops::math::unroll;
 #[cfg(target_arch = "x86_64")]
 use crate::ops::math::vectorize;
@@ -215,7 +215,7 @@ pub(super) struct Panel {
     /// The tokens, numbered among all queries'.
     pub(super) tokens: Range<usize>,
     pub(super) width: usize,
-    data: Vec<u32>,
+    data: Lines,
     /// What lanes' sums start with.
     start: Vec<u32>,
     /// Scales; NaN in lanes without a token, which are then no document token's best.
@@ -239,14 +239,15 @@ impl Panel {
         kind.lay(queries, tokens.clone(), Side::Queries, queries.storage().dtype(), &mut rows);
         let mut panel = Panel {
             width,
-            data: vec![0; words * width],
+            data: Lines::new(words * width),
             start: vec![0; width],
             scale: vec![f32::NAN; width],
             lane,
             tokens,
         };
         for (lane, row) in rows.chunks_exact(words).enumerate() {
-            row.iter().enumerate().for_each(|(w, word)| panel.data[w * width + lane] = *word);
+            let to = panel.data.as_mut_slice().iter_mut().skip(lane).step_by(width);
+            to.zip(row).for_each(|(to, word)| *to = *word);
             panel.start[lane] = kind.start(row);
             panel.scale[lane] = queries.inner(panel.tokens.start + lane, padding);
         }
@@ -294,7 +295,7 @@ impl Products<'_> {
         let Products { panel, rows, dim, words, next, into } = self;
         let mut next = next.chunks(LINE * size_of::<f32>());
         let simd = unit.simd();
-        let queries = &U::vectors(&panel.data).as_chunks::<V>().0[..words];
+        let queries = &U::vectors(panel.data.as_slice()).as_chunks::<V>().0[..words];
         let start = U::vectors(&panel.start).as_chunks::<V>().0[0];
         let count = rows.len() / words;
         // A last block takes its last row several times.
