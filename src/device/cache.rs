@@ -38,7 +38,7 @@ impl Lines {
 /// Brings values into the cache in the order in which they lie, of which processors read ahead; read from memory in the
 /// order of a register tile, a few rows at a time, they take twice as long.
 #[inline(always)]
-fn fetch<T: bytemuck::NoUninit>(values: &[T]) {
+pub(crate) fn fetch<T: bytemuck::NoUninit>(values: &[T]) {
     let lines = lines(values).map(|line| bytemuck::bytes_of(&line[0])[0]);
     std::hint::black_box(lines.fold(0, |all, bits| all | bits));
 }

@@ -13,6 +13,7 @@ use std::ops::Range;
 
 use self::products::{Into, Kind, Panel, Products};
 use super::{Args, Best, Computed, Pairs, Side, Storage, Tokens, Want};
+use crate::device::cache::fetch;
 use crate::device::threads::items::*;
 use crate::ops::math::{PIECE, exp, fitting, vectorize};
 use crate::{Result, Tensor};
@@ -291,13 +292,19 @@ impl<'a> Scorer<'a> {
             &buffer[..tile.len() * words]
         });
         let maxima = args.how.best == Best::Max && args.want == Want::Queries;
+        // Where all documents are compared, the next one lies behind this.
+        let in_order = matches!(args.pairs, Pairs::All(_));
+        let end = if in_order { tokens.total() } else { tokens.offsets().range(document).end };
         let step = fitting(PIECE, words, BLOCK);
         for (i, rows) in rows.chunks(step * words).enumerate() {
+            if !in_order && first + i == 0 {
+                fetch(rows);
+            }
             let count = rows.len() / words;
             let start = tile.start + i * step;
             let scale = tokens.inners(start..start + count, padding);
-            // With the first panel memory is asked for the piece that follows, whichever document's it is.
-            let follow = [start + count, start + 2 * count].map(|at| at.min(tokens.total()));
+            // With the first panel memory is asked for the piece that follows.
+            let follow = [start + count, start + 2 * count].map(|at| at.min(end));
             let mut next: &[u8] = match tokens.codec() {
                 None => tokens.stored(follow[0]..follow[1]),
                 Some(_) => &[],
