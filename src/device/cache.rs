@@ -58,9 +58,6 @@ pub(crate) fn prefetch<T: bytemuck::NoUninit>(values: &[T]) {
     }
 }
 
-/// How many bytes ahead a loop that reads at the speed of memory should ask, as measured.
-pub(crate) const AHEAD: usize = 8 << 10;
-
 /// Asks memory for what lies `bytes` bytes after each of the values. The address may be outside the slice: a hint faults
 /// nowhere. On processors whose hints are not in stable Rust this does nothing.
 #[inline(always)]

@@ -4,6 +4,7 @@
 //! row's bytes, and 128 times the sum of a query's is taken off its sums.
 
 use super::{QUERIES, ROWS, Sums};
+use crate::device::cache::prefetch_after;
 #[cfg(target_arch = "x86_64")]
 use crate::ops::math::unroll;
 use crate::ops::math::vectorize;
@@ -72,6 +73,9 @@ pub(crate) fn each(
                 for (tile, rows) in rows {
                     let mut sums = [0.0; ROWS * QUERIES];
                     for (r, row) in rows.chunks_exact(4 * width).enumerate() {
+                        if ahead > 0 {
+                            prefetch_after(row, ahead);
+                        }
                         let all = queries.chunks_exact(4 * width).take(count);
                         for (sum, query) in sums[QUERIES * r..].iter_mut().zip(all) {
                             *sum = dot(row, query) as f32;
@@ -96,8 +100,7 @@ mod x86 {
     use pulp::{Simd, cast, f32x16, i32x16, u32x16};
 
     use super::super::x86::fold;
-    use super::{QUERIES, ROWS, Sums, unroll};
-    use crate::device::cache::prefetch_after;
+    use super::{QUERIES, ROWS, Sums, prefetch_after, unroll};
     use crate::device::simd::Vnni;
 
     /// Words of a register.

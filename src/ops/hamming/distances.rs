@@ -131,12 +131,14 @@ mod x86 {
     use pulp::{NullaryFnOnce, Simd, u32x16};
 
     use super::{BLOCK, Block};
-    use crate::device::cache::{AHEAD, prefetch_after};
+    use crate::device::cache::prefetch_after;
     use crate::device::simd::{Popcnt, count_bytes};
 
     /// Codes in a register of AVX2, and registers that 32 codes take.
     const LANES: usize = 8;
     const REGISTERS: usize = BLOCK / LANES;
+    /// How many bytes ahead memory is asked for codes, as measured.
+    const AHEAD: usize = 8 << 10;
 
     /// Lays eight rows and four words at a time: rows `i` and `i + 4` share a register, and words are exchanged within halves.
     pub(super) struct Lay<'a> {
