@@ -57,8 +57,9 @@ type Cases = fn(&str, &mut Outputs) -> nearkin::Result<()>;
 /// Results by the name of their case, which starts with the family's.
 #[derive(Default)]
 struct Outputs {
-    /// One of so many cases is run.
+    /// Every `step`-th case runs.
     step: usize,
+    /// Cases so far.
     asked: usize,
     family: &'static str,
     values: BTreeMap<String, Vec<f32>>,

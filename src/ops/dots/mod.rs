@@ -56,8 +56,8 @@ pub(crate) fn takes<T: Float>() -> bool {
 
 /// Gives `put` the sums of the products of each of `rows`, `dim` values each, with each query of a group, or of the squares of
 /// their differences, [`ROWS`] rows at a time with the number of the first. The last tile takes the last row several
-/// times. Values are widened to f32, exactly. Where `ahead` is not 0, memory is asked for what lies so many bytes after the values
-/// that are read. `put` is compiled for the widest vectors if it is `#[inline(always)]`.
+/// times. Values are widened to f32, exactly. If `ahead` is not 0, the loop prefetches the memory `ahead` bytes after each value it
+/// reads. `put` is compiled for the widest vectors if it is `#[inline(always)]`.
 pub(crate) fn each<T: Float>(
     group: &Group,
     rows: &[T],

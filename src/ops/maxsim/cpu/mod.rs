@@ -292,7 +292,7 @@ impl<'a> Scorer<'a> {
             &buffer[..tile.len() * words]
         });
         let maxima = args.how.best == Best::Max && args.want == Want::Queries;
-        // Where all documents are compared, the next one lies behind this.
+        // If all documents are compared, the next document follows this one in memory.
         let in_order = matches!(args.pairs, Pairs::All(_));
         let end = if in_order { tokens.total() } else { tokens.offsets().range(document).end };
         let step = fitting(PIECE, words, BLOCK);
