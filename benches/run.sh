@@ -17,8 +17,9 @@
 #
 # --small cuts the benchmarks to sizes that mean nothing but end soon, and leaves out tests that take an emulator or a
 # software adapter minutes; --emulator puts the emulator in the place of the driver: together they are the rehearsal.
-# --suite runs only this binary of the suite; --some writes the outputs of some cases only; --jobs runs so many of its binaries at once. --only names the families that are
-# timed, --case a part of their cases' names; --seconds is the measured time of a case, --limit the time that a step may take.
+# --suite runs only this binary of the suite; --some writes the outputs of some cases only; --jobs runs so many of its
+# binaries at once, and with --emulator families. --only names the families that are timed, --case a part of their cases'
+# names; --seconds is the measured time of a case, --limit the time that a step may take.
 set -uo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -186,12 +187,22 @@ as_built=false
 (cd "$results/outputs" && sha256sum --status -c "$here/emulator.sha256") && as_built=true
 
 # A family's peers come right after it, on a GPU as warm as it was.
-for family in $families; do
-    how=($small --seconds "$seconds" --only "$family" --case "$part")
-    out=bench/nearkin.jsonl step "bench/nearkin-$family" "${cuda[@]}" "$here/bin/gpu" "${how[@]}"
-    out=bench/peers.jsonl step "bench/peers-$family" \
+measure() {
+    local how=($small --seconds "$seconds" --only "$1" --case "$part")
+    out=bench/nearkin.jsonl step "bench/nearkin-$1" "${cuda[@]}" "$here/bin/gpu" "${how[@]}"
+    out=bench/peers.jsonl step "bench/peers-$1" \
         "$python" "$here/peers/gpu.py" "${how[@]}" --model "$NEARKIN_MINILM"
+}
+for family in $families; do
+    # Of an emulator the times mean nothing.
+    if [ -n "$emulator" ]; then
+        room
+        measure "$family" &
+    else
+        measure "$family"
+    fi
 done
+wait
 describe >"$results/machine.json"
 
 failed=$(grep -c '"status":[^0]' "$results/steps.jsonl")

@@ -1,7 +1,7 @@
 //! What every operation gives on a device, at fixed shapes and seeds, and where two devices differ.
 //!
 //!     outputs write <device> <file>           runs every case on the device and writes the results as safetensors
-//!     outputs write --some <device> <file>    the same with every seventh case, for a rehearsal
+//!     outputs write --some <device> <file>    the same with few cases of each operation, for a rehearsal
 //!     outputs compare <file> <file>           a table of the cases; fails where they are further apart than is right
 //!
 //! `cargo xtask bundle` packs it: on a machine with a GPU one file is written with the emulator in the driver's place
@@ -30,7 +30,7 @@ use nearkin::ops::norm::{l2_normalize, layer_norm, rms_norm};
 use nearkin::ops::pool::{Pooling, pool};
 use nearkin::ops::residual::{Codec, Codes};
 use nearkin::ops::rope::{QkNorm, Rotary, rope};
-use nearkin::ops::topk::{Bitmap, Corpus, Filter, Metric, Rows, Search, topk};
+use nearkin::ops::topk::{Bitmap, Corpus, Filter, Hits, Metric, Rows, Search, topk};
 use nearkin::{DType, Device, Error, Offsets, Tensor};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
@@ -57,9 +57,9 @@ type Cases = fn(&str, &mut Outputs) -> nearkin::Result<()>;
 /// Results by the name of their case, which starts with the family's.
 #[derive(Default)]
 struct Outputs {
-    /// Every `step`-th case runs.
+    /// Of a family's cases the first one runs, and every `step`-th behind it.
     step: usize,
-    /// Cases so far.
+    /// Cases of the family so far.
     asked: usize,
     family: &'static str,
     values: BTreeMap<String, Vec<f32>>,
@@ -67,6 +67,15 @@ struct Outputs {
 }
 
 impl Outputs {
+    /// Whether one of the next `count` cases runs. If none does they are passed over, and need no inputs.
+    fn wants(&mut self, count: usize) -> bool {
+        let wants = self.asked.next_multiple_of(self.step) < self.asked + count;
+        if !wants {
+            self.asked += count;
+        }
+        wants
+    }
+
     /// Takes what a case gives, or notes that the device does not support it.
     fn put(
         &mut self,
@@ -75,7 +84,7 @@ impl Outputs {
     ) -> nearkin::Result<()> {
         let name = format!("{}/{case}", self.family);
         self.asked += 1;
-        if !self.asked.is_multiple_of(self.step) {
+        if !(self.asked - 1).is_multiple_of(self.step) {
             return Ok(());
         }
         match run() {
@@ -92,7 +101,7 @@ fn main() -> ExitCode {
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     let result = match words[..] {
         ["write", device, file] => write(1, device, Path::new(file)),
-        ["write", "--some", device, file] => write(7, device, Path::new(file)),
+        ["write", "--some", device, file] => write(41, device, Path::new(file)),
         ["compare", a, b] => compare(Path::new(a), Path::new(b)).map_err(Into::into),
         _ => {
             Err("usage: outputs write [--some] <device> <file> | outputs compare <file> <file>"
@@ -111,7 +120,7 @@ fn main() -> ExitCode {
 fn write(step: usize, device: &str, file: &Path) -> Result<(), Box<dyn std::error::Error>> {
     let mut outputs = Outputs { step, ..Default::default() };
     for (family, _, cases) in FAMILIES {
-        outputs.family = family;
+        (outputs.family, outputs.asked) = (family, 0);
         cases(device, &mut outputs).map_err(|e| format!("{family}: {e}"))?;
     }
     println!("{} cases on {}", outputs.values.len(), Device::by_name(device)?.name());
@@ -203,6 +212,9 @@ fn norms(device: &str, out: &mut Outputs) -> nearkin::Result<()> {
     let device = Device::by_name(device)?;
     for dtype in FLOATS {
         for (rows, width) in [(67, 384), (17, 2057), (273, 33)] {
+            if !out.wants(3) {
+                continue;
+            }
             let x = normals(&device, dtype, &[rows, width], 1)?;
             let r = normals(&device, dtype, &[rows, width], 2)?;
             let w = normals(&device, DType::F32, &[width], 3)?;
@@ -227,6 +239,9 @@ fn embeds(device: &str, out: &mut Outputs) -> nearkin::Result<()> {
     let mut rows = |n: usize| (0..tokens).map(|_| rng.below(n) as u32).collect::<Vec<_>>();
     let (words, positions, types) = (rows(700), rows(512), rows(2));
     for dtype in FLOATS {
+        if !out.wants(4) {
+            continue;
+        }
         let words_table = normals(&device, dtype, &[700, width], 4)?;
         let position_table = normals(&device, dtype, &[512, width], 5)?;
         let type_table = normals(&device, dtype, &[2, width], 6)?;
@@ -275,6 +290,9 @@ fn gemms(device: &str, out: &mut Outputs) -> nearkin::Result<()> {
                 continue;
             }
             for (m, k, n) in [(1, 384, 1536), (67, 257, 130), (192, 384, 257), (5, 0, 3)] {
+                if !out.wants(3) {
+                    continue;
+                }
                 let x = normals(&device, a, &[m, k], 1)?;
                 let data = Rng(2).normals(n * k);
                 // Results of the order of 1, whatever k.
@@ -342,6 +360,9 @@ fn attentions(device: &str, out: &mut Outputs) -> nearkin::Result<()> {
         let lengths = [77, 1, 0, 130];
         let offsets = Offsets::from_lengths(&device, &lengths)?;
         for (heads, dim) in [(3, 32), (2, 64), (1, 128), (3, 20)] {
+            if !out.wants(4) {
+                continue;
+            }
             let qkv = normals(&device, DType::F32, &[offsets.total(), 3 * heads * dim], 1)?;
             let bias = normals(&device, DType::F32, &[heads, 63], 2)?;
             let part = |i: usize| Heads { tensor: &qkv, start: i * heads * dim };
@@ -367,32 +388,34 @@ fn searches(device: &str, out: &mut Outputs) -> nearkin::Result<()> {
     let bitmap = Bitmap::from_fn(2500, |row| row % 7 == 3 || (512..1024).contains(&row));
     for storage in [Storage::F32, Storage::F16, Storage::BF16, Storage::Int8] {
         for (queries, dim, k) in [(1, 384, 10), (5, 65, 32), (70, 64, 10), (2, 64, 600)] {
-            let rows = normals(&device, DType::F32, &[2500, dim], 1)?;
-            let corpus = Corpus::from_tensor(&rows)?.to_storage(storage)?;
-            let asked = normals(&device, DType::F32, &[queries, dim], 2)?;
             let metrics = [Metric::Dot, Metric::Cosine, Metric::L2];
             // Distances are not formed of bytes.
             let count = if storage == Storage::Int8 { 2 } else { 3 };
+            if !out.wants(2 * count) {
+                continue;
+            }
+            let rows = normals(&device, DType::F32, &[2500, dim], 1)?;
+            let corpus = Corpus::from_tensor(&rows)?.to_storage(storage)?;
+            let asked = normals(&device, DType::F32, &[queries, dim], 2)?;
             for metric in metrics.into_iter().take(count) {
                 let some = Filter::Shared(Rows::Exclude(&bitmap));
                 for (name, filter) in [("", Filter::All), ("_some", some)] {
                     let search = Search { filter, ..Search::new(k) };
                     let at = format!("{metric:?}{name}_{storage}_q{queries}_d{dim}_k{k}");
-                    let at = at.to_lowercase();
-                    let mut rows = Vec::new();
-                    out.put(format!("{at}_scores"), || {
-                        let hits = topk(&asked, &corpus, metric, &search)?;
-                        rows = hits.iter().flat_map(|(rows, _)| rows).map(|&r| r as f32).collect();
-                        Ok(hits.iter().flat_map(|(_, scores)| scores).copied().collect())
+                    out.put(at.to_lowercase(), || {
+                        Ok(found(&topk(&asked, &corpus, metric, &search)?))
                     })?;
-                    if !rows.is_empty() {
-                        out.put(format!("{at}_rows"), || Ok(rows))?;
-                    }
                 }
             }
         }
     }
     Ok(())
+}
+
+/// Each hit's row and score.
+fn found(hits: &Hits) -> Vec<f32> {
+    let found = hits.iter().flat_map(|(rows, scores)| rows.iter().zip(scores));
+    found.flat_map(|(&row, &score)| [row as f32, score]).collect()
 }
 
 fn interactions(device: &str, out: &mut Outputs) -> nearkin::Result<()> {
@@ -419,12 +442,10 @@ fn interactions(device: &str, out: &mut Outputs) -> nearkin::Result<()> {
             })?;
         }
         out.put(put("search"), || {
-            let hits = search(&q, std::slice::from_ref(&d), &MaxSim::colbert(), &Search::new(4))?;
-            let found = hits.iter().flat_map(|(rows, scores)| rows.iter().zip(scores));
-            Ok(found.flat_map(|(&row, &score)| [row as f32, score]).collect())
+            let documents = std::slice::from_ref(&d);
+            Ok(found(&search(&q, documents, &MaxSim::colbert(), &Search::new(4))?))
         })?;
-        let found = align(&q, &d, &lists);
-        out.put(put("align"), || found?.maxima.to_vec())?;
+        out.put(put("align"), || align(&q, &d, &lists)?.maxima.to_vec())?;
     }
     let mut rng = Rng(5);
     for (storage, bits) in [(Storage::F32, 1), (Storage::F16, 2), (Storage::BF16, 4)] {
@@ -451,6 +472,9 @@ fn codes(device: &str, out: &mut Outputs) -> nearkin::Result<()> {
     };
     let bitmap = Bitmap::from_fn(1500, |row| row % 7 == 3 || (512..1024).contains(&row));
     for (dim, bits, queries, k) in [(96, 96, 1, 10), (65, 256, 5, 32), (384, 1024, 40, 10)] {
+        if !out.wants(5) {
+            continue;
+        }
         let planes = whole(&[bits, dim], 3)?.to_f32_vec()?;
         let hasher = Hasher::new(&device, dim, Some(&planes), &vec![1.0; bits])?;
         let rows = whole(&[1500, dim], 1)?;
@@ -467,9 +491,8 @@ fn codes(device: &str, out: &mut Outputs) -> nearkin::Result<()> {
             let some = Filter::Shared(Rows::Exclude(&bitmap));
             for (name, filter) in [("", Filter::All), ("_some", some)] {
                 let at = format!("{kind}{name}_{at}_q{queries}_k{k}");
-                let hits = topk(asked, &corpus, &Search { filter, ..Search::new(k) })?;
-                let found = hits.iter().flat_map(|(rows, scores)| rows.iter().zip(scores));
-                out.put(at, || Ok(found.flat_map(|(&row, &score)| [row as f32, score]).collect()))?;
+                let search = Search { filter, ..Search::new(k) };
+                out.put(at, || Ok(found(&topk(asked, &corpus, &search)?)))?;
             }
         }
     }

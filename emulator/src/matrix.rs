@@ -155,13 +155,20 @@ pub fn multiply_f32(
     };
     for (row, totals) in a.iter().zip(c.iter_mut()).take(shape.m) {
         let row = &row[..shape.k];
-        for (j, total) in totals.iter_mut().enumerate() {
+        // All columns at once.
+        let mut in_turn = *totals;
+        for (&x, column) in row.iter().zip(&b) {
+            for (sum, &y) in in_turn.iter_mut().zip(column) {
+                *sum += x * y;
+            }
+        }
+        for (j, (total, in_turn)) in totals.iter_mut().zip(in_turn).enumerate() {
             let products = row.iter().zip(&b).map(|(&x, column)| (x, column[j]));
             let cut = match sums {
-                Sums::Hopper => cut_sum(*total, products.clone()),
+                Sums::Hopper => cut_sum(*total, products),
                 Sums::InTurn => None,
             };
-            *total = cut.unwrap_or_else(|| products.fold(*total, |sum, (x, y)| sum + x * y));
+            *total = cut.unwrap_or(in_turn);
             // Every NaN is the canonical one.
             if total.is_nan() {
                 *total = f32::from_bits(0x7FFF_FFFF);

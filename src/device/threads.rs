@@ -4,11 +4,11 @@
 //! No lock is held inside [`Threads::run`] while a loop is in it: a thread that waits for the rest of a loop takes up other
 //! work of the same threads, which may want the same lock.
 
-use std::sync::{Arc, LazyLock, OnceLock};
+use std::sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError};
 
 use rayon::ThreadPool;
-use rayon::iter::ParallelIterator;
 use rayon::iter::plumbing::{Producer, ProducerCallback};
+use rayon::iter::{IntoParallelIterator, ParallelIterator};
 use rayon::slice::ParallelSliceMut;
 
 use super::DeviceOptions;
@@ -27,6 +27,8 @@ use items::IndexedParallelIterator as Items;
 /// Nanoseconds of work that are done where they are asked for: other threads take tens of microseconds to wake, and the
 /// caller as many to be woken.
 const SMALL: usize = 150_000;
+/// Parts that a loop is cut in for each thread, as they do not take equally long.
+const PARTS: usize = 16;
 
 /// Threads that are started when there is work for them. Cloning gives the same threads.
 #[derive(Clone)]
@@ -63,6 +65,13 @@ impl Threads {
         if nanoseconds < SMALL || self.inside().is_some() {
             return work();
         }
+        let (mut work, mut result) = (Some(work), None);
+        self.wait_for(&mut || result = work.take().map(|work| work()));
+        result.expect("the work was done")
+    }
+
+    /// Does the work on the threads, where there are some.
+    fn wait_for(&self, work: &mut (dyn FnMut() + Send)) {
         match self.pool() {
             None => work(),
             Some(pool) if rayon::current_thread_index().is_none() => pool.install(work),
@@ -93,15 +102,10 @@ impl Threads {
         init: impl Fn() -> S + Send + Sync,
         f: impl Fn(&mut S, I::Item) + Send + Sync,
     ) {
-        self.divide(
-            nanoseconds,
-            items,
-            |items| items.for_each_init(&init, &f),
-            |items| {
-                let mut state = init();
-                in_order(items, |item| f(&mut state, item));
-            },
-        );
+        self.divide(nanoseconds, items, &|items| {
+            let mut state = init();
+            items.for_each(|item| f(&mut state, item));
+        });
     }
 
     /// `f` of each item, in their order.
@@ -122,16 +126,14 @@ impl Threads {
         init: impl Fn() -> S + Send + Sync,
         f: impl Fn(&mut S, I::Item) -> R + Send + Sync,
     ) -> Vec<R> {
-        self.divide(
-            nanoseconds,
-            items,
-            |items| items.map_init(&init, &f).collect(),
-            |items| {
-                let (mut state, mut all) = (init(), Vec::with_capacity(items.len()));
-                in_order(items, |item| all.push(f(&mut state, item)));
-                all
-            },
-        )
+        let mut parts = self.divide(nanoseconds, items, &|items| {
+            let mut state = init();
+            items.map(|item| f(&mut state, item)).collect::<Vec<R>>()
+        });
+        match &mut parts[..] {
+            [all] => std::mem::take(all),
+            _ => parts.into_iter().flatten().collect(),
+        }
     }
 
     /// Sorts numbers.
@@ -145,20 +147,21 @@ impl Threads {
         });
     }
 
-    /// Runs a loop on the threads, or here: what is one item needs no other thread.
+    /// Cuts a loop and gives what `part` makes of the items of each part, in order. What is one item needs no other thread.
     fn divide<I: Items, R: Send>(
         &self,
         nanoseconds: usize,
         items: I,
-        there: impl FnOnce(I) -> R + Send,
-        here: impl FnOnce(I) -> R + Send,
-    ) -> R {
-        if items.len() < 2 {
-            return here(items);
+        part: &(dyn Fn(&mut dyn Iterator<Item = I::Item>) -> R + Sync),
+    ) -> Vec<R> {
+        let len = items.len();
+        if len < 2 {
+            return items.with_producer(Parts { count: 1, len, part });
         }
-        self.run(nanoseconds, || match self.inside() {
-            Some(_) => there(items),
-            None => here(items),
+        self.run(nanoseconds, || {
+            let threads = self.inside().map(ThreadPool::current_num_threads);
+            let count = threads.map_or(1, |threads| len.min(threads * PARTS));
+            items.with_producer(Parts { count, len, part })
         })
     }
 
@@ -202,34 +205,60 @@ impl std::fmt::Debug for Threads {
 /// Runs `work` in a pool for a thread of another pool. To wait by means of rayon, such a thread would take up other work of
 /// its own pool, on top of this call: that is the caller's work, which may wait for a lock that this call is made under.
 /// So a new thread does the waiting, which costs some tens of microseconds.
-fn apart<R: Send>(pool: &ThreadPool, work: impl FnOnce() -> R + Send) -> R {
-    let mut work = Some(work);
-    let take = &mut work;
+fn apart(pool: &ThreadPool, work: &mut (dyn FnMut() + Send)) {
     let done = std::thread::scope(|scope| {
-        let wait = || take.take().map(|work| pool.install(work));
+        let wait = || pool.install(&mut *work);
         let thread =
             std::thread::Builder::new().name("nearkin".into()).spawn_scoped(scope, wait)?;
         Ok::<_, std::io::Error>(thread.join())
     });
-    match (done, work) {
-        (Ok(Ok(Some(result))), _) => result,
-        (Ok(Err(panic)), _) => std::panic::resume_unwind(panic),
+    match done {
+        Ok(Ok(())) => {}
+        Ok(Err(panic)) => std::panic::resume_unwind(panic),
         // The system gives no thread: the work is done here.
-        (_, Some(work)) => work(),
-        (_, None) => unreachable!("the thread took the work and gave nothing"),
+        Err(_) => work(),
     }
 }
 
-/// Calls `f` with each item, in order, on this thread.
-fn in_order<I: Items>(items: I, f: impl FnMut(I::Item)) {
-    struct Each<F>(F);
-    impl<T, F: FnMut(T)> ProducerCallback<T> for Each<F> {
-        type Output = ();
-        fn callback<P: Producer<Item = T>>(self, producer: P) {
-            producer.into_iter().for_each(self.0);
+/// A loop of `len` items that is cut in `count` parts. Of what is compiled for each loop there is little: neither the
+/// threads nor what they wait with know the types of its items.
+struct Parts<'a, T, R> {
+    count: usize,
+    len: usize,
+    part: &'a (dyn Fn(&mut dyn Iterator<Item = T>) -> R + Sync),
+}
+
+impl<T, R: Send> ProducerCallback<T> for Parts<'_, T, R> {
+    type Output = Vec<R>;
+
+    fn callback<P: Producer<Item = T>>(self, producer: P) -> Vec<R> {
+        let Parts { count, len, part } = self;
+        if count == 1 {
+            return vec![part(&mut producer.into_iter())];
         }
+        let (mut parts, mut rest) = (Vec::with_capacity(count), producer);
+        for i in 0..count - 1 {
+            let (first, others) = rest.split_at((i + 1) * len / count - i * len / count);
+            parts.push(Mutex::new((Some(first), None)));
+            rest = others;
+        }
+        parts.push(Mutex::new((Some(rest), None)));
+        in_parallel(count, &|i| {
+            let mut slot = parts[i].lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(items) = slot.0.take() {
+                slot.1 = Some(part(&mut items.into_iter()));
+            }
+        });
+        let results = parts
+            .into_iter()
+            .filter_map(|slot| slot.into_inner().unwrap_or_else(PoisonError::into_inner).1);
+        results.collect()
     }
-    items.with_producer(Each(f));
+}
+
+/// Calls `f` with each number below `count`, on the threads that this is one of.
+fn in_parallel(count: usize, f: &(dyn Fn(usize) + Sync)) {
+    (0..count).into_par_iter().with_max_len(1).for_each(f);
 }
 
 #[cfg(test)]

@@ -8,8 +8,14 @@ use crate::command::{cargo, run as run_command, succeeds};
 use crate::resources::Scope;
 use crate::{Result, bundle, emulator, kernels, model, ptxas, vulkan};
 
-/// The unit tests, which wait for little: to optimise the crate a second time for them would take longer.
-pub const UNIT_TESTS: [&str; 3] = ["--lib", "--config", "profile.dev.package.nearkin.opt-level=0"];
+/// The unit tests, which wait for little: to optimise the crates a second time for them would take longer.
+pub const UNIT_TESTS: [&str; 5] = [
+    "--lib",
+    "--config",
+    "profile.dev.package.nearkin.opt-level=0",
+    "--config",
+    "profile.dev.package.ptx-emulator.opt-level=0",
+];
 
 pub fn has_nextest() -> bool {
     static FOUND: OnceLock<bool> = OnceLock::new();

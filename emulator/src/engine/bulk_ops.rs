@@ -8,12 +8,12 @@ use std::sync::Arc;
 
 use super::block::Context;
 use super::cluster::{Message, Sent};
-use super::memory_ops::{PARAM_WINDOW, SHARED_WINDOW, lanes_of};
+use super::memory_ops::{PARAM_WINDOW, SHARED_WINDOW};
 use super::warp::{Awaited, Fault, NO_WAIT, Next, Outcome, Warp};
 use crate::isa::bulk::{Arrive, Load, Op, Reach, Source, Store, Wait};
 use crate::isa::scope::Address;
 use crate::lanes::Slot;
-use crate::memory::{Knowledge, Order, Request, Who};
+use crate::memory::{Knowledge, Order, Request, Who, lanes};
 use crate::report::Check;
 use crate::tensor_map::{BYTES, RANK, Row, TensorMap};
 
@@ -33,7 +33,7 @@ impl Warp {
                 let addresses = self.shared_addresses(address, *reach);
                 self.touch(cx, &addresses, active, true, pc)?;
                 let counts = *self.registers.get::<u32>(*count);
-                for lane in lanes_of(active) {
+                for lane in lanes(active) {
                     let done = cx.shared.mbarriers.init(addresses[lane], counts[lane]);
                     done.map_err(|what| Fault::new(Check::Barrier, 1 << lane, pc, what))?;
                 }
@@ -41,7 +41,7 @@ impl Warp {
             Op::Invalidate { address, reach } => {
                 let addresses = self.shared_addresses(address, *reach);
                 self.touch(cx, &addresses, active, false, pc)?;
-                for lane in lanes_of(active) {
+                for lane in lanes(active) {
                     let done = cx.shared.mbarriers.invalidate(addresses[lane]);
                     done.map_err(|what| Fault::new(Check::Barrier, 1 << lane, pc, what))?;
                 }
@@ -50,7 +50,7 @@ impl Warp {
             Op::ExpectBytes { address, reach, bytes } => {
                 let addresses = self.shared_addresses(address, *reach);
                 let bytes = *self.registers.get::<u32>(*bytes);
-                for lane in lanes_of(active) {
+                for lane in lanes(active) {
                     let (rank, inside) = of_cluster(cx, addresses[lane]);
                     if rank != cx.gathering.rank {
                         let what = "bytes are announced only at mbarriers of the own block here";
@@ -68,8 +68,7 @@ impl Warp {
             Op::CommitGroup | Op::WaitGroup { .. } => {}
             Op::Map { d, a, rank } => {
                 let ranks = *self.registers.get::<u32>(*rank);
-                if let Some(lane) = lanes_of(active).find(|&lane| ranks[lane] >= cx.gathering.size)
-                {
+                if let Some(lane) = lanes(active).find(|&lane| ranks[lane] >= cx.gathering.size) {
                     let what = format!(
                         "rank {} in a cluster of {} blocks",
                         ranks[lane], cx.gathering.size
@@ -157,7 +156,7 @@ impl Warp {
             false => cx.clocks.snapshot(self.index),
         });
         let mut states = [0u64; 32];
-        for lane in lanes_of(active) {
+        for lane in lanes(active) {
             let (to, barrier) = of_cluster(cx, addresses[lane]);
             let count = counts.map_or(1, |counts| counts[lane]);
             let bytes = bytes.map(|bytes| bytes[lane]);
@@ -217,7 +216,7 @@ impl Warp {
         };
         let mut over = 0u32;
         let mut last = None;
-        for lane in lanes_of(active) {
+        for lane in lanes(active) {
             let asked = (addresses[lane], phases[lane]);
             if let Some((before, is_over)) = last
                 && before == asked
@@ -240,14 +239,14 @@ impl Warp {
         let tried = |lane: usize| (pc, addresses[lane], phases[lane]);
         if over == 0 {
             // The first try fails, as it may: who does not try again is found out. The second lasts.
-            let again = lanes_of(active).all(|lane| self.failed[lane] == tried(lane));
+            let again = lanes(active).all(|lane| self.failed[lane] == tried(lane));
             if again && self.expired & active != active {
                 let first = active.trailing_zeros() as usize;
                 return Ok(Next::Park(Awaited::Mbarrier(addresses[first] as u32)));
             }
             self.expired &= !active;
         }
-        for lane in lanes_of(active) {
+        for lane in lanes(active) {
             self.failed[lane] = if over >> lane & 1 == 1 { NO_WAIT } else { tried(lane) };
         }
         self.lanes(active).put_predicate(op.p, over);
@@ -261,7 +260,7 @@ impl Warp {
         let known = Arc::new(cx.clocks.snapshot(self.index));
         let rank = cx.gathering.rank;
         let who = Who { block: cx.block, warp: self.index };
-        for lane in lanes_of(active) {
+        for lane in lanes(active) {
             let fault = |check, what: String| Fault::new(check, 1 << lane, pc, what);
             let side = self.side(cx, &op.from, lane, pc)?;
             let (at, start) = of_cluster(cx, to[lane]);
@@ -297,7 +296,7 @@ impl Warp {
             let read = cx.global.load_bulk((who, lane as u32), &side.rows, &cx.clocks, &mut bytes);
             read.map_err(|violation| Fault::memory(pc, violation))?;
             let bytes = Arc::new(bytes);
-            for to in lanes_of(mask) {
+            for to in lanes(mask) {
                 let what = Sent::Bytes { start, bytes: bytes.clone(), span: side.span, barrier };
                 self.send(cx, to as u32, what, &known, lane, pc)?;
             }
@@ -308,7 +307,7 @@ impl Warp {
     fn bulk_store(&mut self, cx: &mut Context, op: &Store, active: u32, pc: u32) -> Outcome<()> {
         let from = self.shared_addresses(&op.from, Reach::Block);
         let who = Who { block: cx.block, warp: self.index };
-        for lane in lanes_of(active) {
+        for lane in lanes(active) {
             let side = self.side(cx, &op.to, lane, pc)?;
             let start = from[lane];
             if !start.is_multiple_of(side.align) {

@@ -7,7 +7,7 @@ use super::block::{Block, Context};
 use super::launch::Launch;
 use super::warp::{Fault, Outcome};
 use crate::counts::Counts;
-use crate::memory::{Global, Knowledge, Landing};
+use crate::memory::{Global, Knowledge, Landing, lanes};
 use crate::report::{Check, Report};
 
 /// How often waits for mbarriers may end without success, while nothing else happens, before that is a deadlock.
@@ -60,7 +60,7 @@ impl Gathering {
             ));
         }
         self.arrived[warp] |= mask;
-        for lane in super::memory_ops::lanes_of(mask) {
+        for lane in lanes(mask) {
             self.turns[warp][lane] = self.turn + 1;
         }
         if let Some(told) = told {
@@ -72,10 +72,9 @@ impl Gathering {
     /// Whether the barrier has opened for threads that arrived; an error if one has not.
     pub fn is_open(&self, warp: u32, mask: u32) -> Result<bool, u32> {
         let turns = &self.turns[warp as usize];
-        let mut lanes = super::memory_ops::lanes_of(mask);
-        match lanes.find(|&lane| turns[lane] == 0) {
+        match lanes(mask).find(|&lane| turns[lane] == 0) {
             Some(lane) => Err(1 << lane),
-            None => Ok(super::memory_ops::lanes_of(mask).all(|lane| turns[lane] <= self.turn)),
+            None => Ok(lanes(mask).all(|lane| turns[lane] <= self.turn)),
         }
     }
 }

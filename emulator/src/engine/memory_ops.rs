@@ -6,7 +6,7 @@ use crate::isa::atomic::{self, Action};
 use crate::isa::memory::{Access, CopyAsync, Op, Space, Target};
 use crate::isa::scope::{Address, Place};
 use crate::lanes::{Condition, Lanes};
-use crate::memory::{Order, Request, Violation, ViolationKind, Who};
+use crate::memory::{Order, Request, Violation, ViolationKind, Who, lanes};
 use crate::num::half::{self, Bf16, F16, Half};
 use crate::report::Check;
 
@@ -43,11 +43,6 @@ fn window(space: Space) -> u64 {
         // Global and constant addresses are generic ones.
         Space::Global | Space::Const | Space::Generic => 0,
     }
-}
-
-/// The lanes of a mask.
-pub(super) fn lanes_of(mask: u32) -> impl Iterator<Item = usize> {
-    (0..32).filter(move |lane| mask >> lane & 1 == 1)
 }
 
 impl Warp {
@@ -96,7 +91,7 @@ impl Warp {
             }
             Op::IsSpace { p, a, space } => {
                 let addresses = self.registers.get::<u64>(*a);
-                let holds = lanes_of(active).filter(|&lane| {
+                let holds = lanes(active).filter(|&lane| {
                     let found = resolve(addresses[lane]).0;
                     let is_const = || {
                         let found = cx.launch.memory.lookup(addresses[lane]);
@@ -201,12 +196,12 @@ impl Warp {
         }
         if let Some(Place::Predicate(predicate)) = copy.ignore {
             let condition = Condition { predicate, negated: copy.ignore_negated };
-            for lane in lanes_of(self.registers.condition(condition)) {
+            for lane in lanes(self.registers.condition(condition)) {
                 sizes[lane] = 0;
             }
         }
         let with = |test: &dyn Fn(u32) -> bool| {
-            lanes_of(active)
+            lanes(active)
                 .filter(|&lane| test(sizes[lane]))
                 .fold(0u32, |mask, lane| mask | 1 << lane)
         };
@@ -249,7 +244,7 @@ impl Warp {
         let who = Who { block: cx.block, warp: self.index };
         let (mut shared, mut global) = (0u32, 0u32);
         let mut inside = addresses;
-        for lane in lanes_of(active) {
+        for lane in lanes(active) {
             let (space, address) = match op.space {
                 Space::Generic => resolve(addresses[lane]),
                 space => (space, addresses[lane]),
@@ -377,7 +372,7 @@ impl Fetch {
         let mut whole = [0u128; 32];
         for (space, mask, addresses) in split(active, addresses) {
             self.load_from(cx, space, mask, &addresses)?;
-            for lane in lanes_of(mask) {
+            for lane in lanes(mask) {
                 whole[lane] = cx.data[lane];
             }
         }
@@ -461,7 +456,7 @@ impl Fetch {
 fn split(active: u32, addresses: &[u64; 32]) -> impl Iterator<Item = (Space, u32, [u64; 32])> {
     let mut masks = [0u32; 4];
     let mut inside = *addresses;
-    for lane in lanes_of(active) {
+    for lane in lanes(active) {
         let (space, address) = resolve(addresses[lane]);
         inside[lane] = address;
         masks[order_of(space)] |= 1 << lane;
@@ -482,7 +477,7 @@ fn order_of(space: Space) -> usize {
 
 /// Loads from the parameter block.
 fn load_params(params: &[u8], request: &Request, out: &mut [u128; 32]) -> Result<(), Violation> {
-    for lane in lanes_of(request.mask) {
+    for lane in lanes(request.mask) {
         let (address, bytes) = (request.addresses[lane], request.bytes as usize);
         let violation = |kind, what: String| Violation {
             kind,

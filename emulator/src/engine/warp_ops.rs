@@ -1,10 +1,9 @@
 //! Shuffles, votes and barriers.
 
 use super::block::{Arrival, Context};
-use super::memory_ops::lanes_of;
 use super::warp::{Fault, Next, Outcome, Warp};
 use crate::isa::warp::{Op, Reduce, Shuffle, Vote};
-use crate::memory::Who;
+use crate::memory::{Who, lanes};
 use crate::report::Check;
 
 /// Threads at one of the instructions at which a warp meets.
@@ -90,7 +89,7 @@ impl Warp {
             if team & !here != 0 {
                 continue;
             }
-            if let Some(lane) = lanes_of(team).find(|&lane| inputs.members[lane] != mask) {
+            if let Some(lane) = lanes(team).find(|&lane| inputs.members[lane] != mask) {
                 let other = inputs.members[lane];
                 let what =
                     format!("threads {first} and {lane} name {mask:#010x} and {other:#010x}");
@@ -176,7 +175,7 @@ impl Warp {
         let uniform = |name: &str, slot| {
             let values = self.registers.get::<u32>(slot);
             let value = values[first];
-            match lanes_of(active).find(|&lane| values[lane] != value) {
+            match lanes(active).find(|&lane| values[lane] != value) {
                 None => Ok(value),
                 Some(lane) => {
                     let other = values[lane];
@@ -232,7 +231,7 @@ fn together(op: &Op, inputs: &Inputs, team: u32) -> Result<Outputs, (usize, Stri
         }
         Op::Match { all, .. } => {
             let same = |lane: usize| {
-                let equal = lanes_of(team).filter(|&other| inputs.a[other] == inputs.a[lane]);
+                let equal = lanes(team).filter(|&other| inputs.a[other] == inputs.a[lane]);
                 equal.fold(0u32, |mask, other| mask | 1 << other)
             };
             let agree = same(team.trailing_zeros() as usize) == team;
@@ -244,7 +243,7 @@ fn together(op: &Op, inputs: &Inputs, team: u32) -> Result<Outputs, (usize, Stri
             Outputs { d, p: ones(agree) }
         }
         Op::Redux { mode, signed, .. } => {
-            let all = lanes_of(team).map(|lane| inputs.a[lane] as u32);
+            let all = lanes(team).map(|lane| inputs.a[lane] as u32);
             let result = match (mode, signed) {
                 (Reduce::And, _) => all.fold(u32::MAX, |x, y| x & y),
                 (Reduce::Or, _) => all.fold(0, |x, y| x | y),
@@ -268,7 +267,7 @@ fn together(op: &Op, inputs: &Inputs, team: u32) -> Result<Outputs, (usize, Stri
 /// `shfl.sync`: for each lane the value and whether its source lane is in range.
 fn shuffle(mode: Shuffle, inputs: &Inputs, team: u32) -> Result<Outputs, (usize, String)> {
     let (mut d, mut p) = ([0; 32], 0u32);
-    for lane in lanes_of(team) {
+    for lane in lanes(team) {
         let (b, c) = (inputs.b[lane], inputs.c[lane]);
         let (index, clamp, segment) = (b & 31, c & 31, c >> 8 & 31);
         let here = lane as u32;

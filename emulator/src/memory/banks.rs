@@ -1,5 +1,7 @@
 //! How many passes a shared-memory access takes: 32 banks, 4 bytes wide.
 
+use super::lanes;
+
 /// The passes of one access, and the fewest that so many distinct words could take.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Wavefronts {
@@ -7,57 +9,67 @@ pub struct Wavefronts {
     pub ideal: u32,
 }
 
-/// Counts the passes of a warp's access of `bytes` a lane.
+/// Counts the passes of a warp's access of `bytes` a lane, at addresses that are multiples of `bytes`.
 ///
 /// Lanes with 8 bytes are served in halves of the warp, lanes with 16 bytes in quarters. Within a pass, a bank delivers
 /// one word, to as many lanes as want it.
 pub fn wavefronts(mask: u32, addresses: &[u64; 32], bytes: u32) -> Wavefronts {
-    let words = u64::from(bytes.div_ceil(4));
-    let lanes = 32 / words as usize;
+    match bytes {
+        16 => of_words::<4>(mask, addresses),
+        8 => of_words::<2>(mask, addresses),
+        _ => of_words::<1>(mask, addresses),
+    }
+}
+
+/// Of `N` words a lane. As addresses are aligned, two lanes share all of their banks or none: the words of a lane count as
+/// one that is `N` times as wide.
+fn of_words<const N: usize>(mask: u32, addresses: &[u64; 32]) -> Wavefronts {
     let mut all = Wavefronts::default();
-    for first in (0..32).step_by(lanes) {
-        let phase = mask & (u32::MAX >> (32 - lanes)) << first;
+    for first in (0..32).step_by(32 / N) {
+        let phase = mask & (u32::MAX >> (32 - 32 / N)) << first;
         if phase != 0 {
-            let (taken, distinct) = one_phase(phase, addresses, words);
+            let (taken, distinct) = one_phase::<N>(phase, addresses);
             all.taken += taken;
-            all.ideal += distinct.div_ceil(32);
+            all.ideal += (distinct * N as u32).div_ceil(32);
         }
     }
     all
 }
 
 /// Passes, and distinct words.
-fn one_phase(mask: u32, addresses: &[u64; 32], words: u64) -> (u32, u32) {
+#[inline]
+fn one_phase<const N: usize>(mask: u32, addresses: &[u64; 32]) -> (u32, u32) {
     // Most often no bank is asked for two words.
     let (mut held, mut used) = ([0u64; 32], 0u32);
-    let mut left = mask;
-    while left != 0 {
-        let start = addresses[left.trailing_zeros() as usize] / 4;
-        left &= left - 1;
-        for word in start..start + words {
-            let bank = (word % 32) as usize;
-            if used >> bank & 1 == 1 && held[bank] != word {
-                return with_conflicts(mask, addresses, words);
-            }
-            held[bank] = word;
-            used |= 1 << bank;
+    for lane in lanes(mask) {
+        let (word, bank) = place::<N>(addresses[lane]);
+        if used >> bank & 1 == 1 && held[bank] != word {
+            return with_conflicts::<N>(mask, addresses);
         }
+        held[bank] = word;
+        used |= 1 << bank;
     }
     (1, used.count_ones())
 }
 
-fn with_conflicts(mask: u32, addresses: &[u64; 32], words: u64) -> (u32, u32) {
-    // A phase has at most 32 words.
-    let mut seen = [0u64; 32];
-    let (mut count, mut depth) = (0, [0u32; 32]);
-    for (_, address) in addresses.iter().enumerate().filter(|(lane, _)| mask >> lane & 1 == 1) {
-        for word in address / 4..address / 4 + words {
-            if !seen[..count].contains(&word) {
-                seen[count] = word;
-                count += 1;
-                depth[(word % 32) as usize] += 1;
-            }
+fn with_conflicts<const N: usize>(mask: u32, addresses: &[u64; 32]) -> (u32, u32) {
+    // The words of each bank, one lane at most for each.
+    let (mut words, mut depth) = ([[0u64; 32]; 32], [0usize; 32]);
+    for lane in lanes(mask) {
+        let (word, bank) = place::<N>(addresses[lane]);
+        let (words, depth) = (&mut words[bank], &mut depth[bank]);
+        if !words[..*depth].contains(&word) {
+            words[*depth] = word;
+            *depth += 1;
         }
     }
-    (depth.into_iter().max().unwrap_or(0), count as u32)
+    let (most, distinct) = (depth.iter().max(), depth.iter().sum::<usize>());
+    (most.map_or(0, |&most| most as u32), distinct as u32)
+}
+
+/// The word of `N` times 4 bytes at an address, and its bank.
+#[inline]
+fn place<const N: usize>(address: u64) -> (u64, usize) {
+    let word = address / (4 * N as u64);
+    (word, word as usize % (32 / N))
 }

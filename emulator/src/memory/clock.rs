@@ -168,6 +168,14 @@ impl Clocks {
         self.known[warp as usize][warp as usize]
     }
 
+    /// Each warp's clock up to which every thread of `warp` knows what it did.
+    #[inline]
+    pub fn known_to_all(&self, warp: u32) -> Vector {
+        let mut known = self.known[warp as usize];
+        known[warp as usize] = self.within[warp as usize].all;
+        known
+    }
+
     /// Whether a lane of `warp` knows of an access that a lane of `other` stamped.
     #[inline]
     pub fn knows(&self, (warp, lane): (u32, usize), (other, of): (u32, usize), stamp: u32) -> bool {

@@ -8,7 +8,7 @@ use super::clock::Clocks;
 use super::device::{Allocation, Kind, View, outside};
 use super::flags::Flags;
 use super::raw::Bytes;
-use super::{Checks, Data, GlobalCounts, Order, Request, Violation, ViolationKind, Who};
+use super::{Checks, Data, GlobalCounts, Order, Request, Violation, ViolationKind, Who, lanes};
 use crate::isa::warp::FenceScope;
 use crate::tensor_map::Row;
 
@@ -792,10 +792,4 @@ fn agrees(r: &Request, lane: usize, earlier: Tag, data: Option<&Data>) -> bool {
 
 fn violation(r: &Request, lane: usize, kind: ViolationKind, what: String) -> Violation {
     Violation { kind, lane: lane as u32, address: r.addresses[lane], bytes: r.bytes, what }
-}
-
-fn lanes(mask: u32) -> impl Iterator<Item = usize> {
-    std::iter::successors(Some(mask), |&left| Some(left & left.wrapping_sub(1)))
-        .take_while(|&left| left != 0)
-        .map(|left| left.trailing_zeros() as usize)
 }

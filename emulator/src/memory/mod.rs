@@ -104,3 +104,11 @@ pub enum ViolationKind {
     /// The bytes of an asynchronous copy were touched before its wait.
     UnwaitedCopy,
 }
+
+/// The lanes of a mask.
+#[inline]
+pub fn lanes(mask: u32) -> impl Iterator<Item = usize> {
+    std::iter::successors(Some(mask), |&left| Some(left & left.wrapping_sub(1)))
+        .take_while(|&left| left != 0)
+        .map(|left| left.trailing_zeros() as usize)
+}

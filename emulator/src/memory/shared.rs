@@ -4,11 +4,11 @@
 //! of it is exact. Races are found with vector clocks: an access is ordered behind an earlier one when its warp knows of it.
 
 use super::banks::wavefronts;
-use super::clock::Clocks;
+use super::clock::{Clocks, Vector};
 use super::copies::Copies;
 use super::knowledge::Knowledge;
 use super::mbarrier::Mbarriers;
-use super::{Checks, Data, Order, Request, SharedCounts, Violation, ViolationKind, Who};
+use super::{Checks, Data, Order, Request, SharedCounts, Violation, ViolationKind, Who, lanes};
 
 /// What is known of a granule.
 #[derive(Debug, Clone, Copy, Default)]
@@ -191,9 +191,23 @@ impl Shared {
             }
         }
         let me = Me::of(r, clocks);
+        let mut places = Places::default();
         for lane in lanes(r.mask) {
-            self.reads(r, lane, &me, true).map_err(|problem| self.report(r, lane, &problem))?;
-            out[lane] = self.bits(r.addresses[lane], r.bytes);
+            let address = r.addresses[lane];
+            let place = places.at(address, r.bytes);
+            match place {
+                Place::Read(by) if *by == address => {
+                    self.cells_of(r, lane).for_each(|index| self.cells[index].read.lane = SEVERAL);
+                    *place = Place::ReadBySeveral(address);
+                }
+                Place::ReadBySeveral(by) if *by == address => {}
+                _ => {
+                    let read = self.reads(r, lane, &me, true);
+                    let is_free = read.map_err(|problem| self.report(r, lane, &problem))?;
+                    *place = if is_free { Place::Read(address) } else { Place::Unknown };
+                }
+            }
+            out[lane] = self.bits(address, r.bytes);
         }
         Ok(())
     }
@@ -303,7 +317,7 @@ impl Shared {
         let me = Me::of(r, clocks);
         for lane in lanes(r.mask) {
             self.reads(r, lane, &me, true)
-                .and_then(|()| self.fenced(r, lane, &me))
+                .and_then(|_| self.fenced(r, lane, &me))
                 .map_err(|problem| self.report(r, lane, &problem))?;
             out[lane] = self.bits(r.addresses[lane], r.bytes);
             let warp = GROUPS + r.who.warp as u8;
@@ -329,7 +343,7 @@ impl Shared {
         for lane in lanes(r.mask) {
             match is_init {
                 true => self.writes(r, lane, &me, None),
-                false => self.reads(r, lane, &me, false),
+                false => self.reads(r, lane, &me, false).map(drop),
             }
             .map_err(|problem| self.report(r, lane, &problem))?;
             if is_init {
@@ -490,7 +504,7 @@ impl Shared {
             self.check_range(&r)?;
             let me = Me::of(&r, clocks);
             self.reads(&r, lane as usize, &me, true)
-                .and_then(|()| self.fenced(&r, lane as usize, &me))
+                .and_then(|_| self.fenced(&r, lane as usize, &me))
                 .map_err(|problem| self.report(&r, lane as usize, &problem))?;
             let at = at as usize;
             values.copy_from_slice(&self.bytes[at..at + values.len()]);
@@ -524,10 +538,12 @@ impl Shared {
         start >> self.granule..((start + r.bytes as usize - 1) >> self.granule) + 1
     }
 
-    /// Checks and notes a read. An atomic's read is noted with its write.
+    /// Checks and notes a read. An atomic's read is noted with its write. Gives whether every other lane of the warp may read
+    /// the same.
     #[inline]
-    fn reads(&mut self, r: &Request, lane: usize, me: &Me, note: bool) -> Result<(), Problem> {
+    fn reads(&mut self, r: &Request, lane: usize, me: &Me, note: bool) -> Result<bool, Problem> {
         let (generation, checks) = (self.generation, self.checks);
+        let mut is_free = true;
         for index in self.cells_of(r, lane) {
             let cell = &mut self.cells[index];
             if cell.generation != generation {
@@ -540,12 +556,15 @@ impl Shared {
                 if checks.uninitialized {
                     return Err(Problem::Uninitialized { index });
                 }
-            } else if checks.races && me.conflicts(&cell.write, lane, &self.bulk) {
-                return Err(Problem::Race {
-                    index,
-                    earlier: cell.write,
-                    ways: ["read", "written"],
-                });
+            } else if checks.races && !me.all_know(&cell.write) {
+                is_free = false;
+                if me.conflicts(&cell.write, lane, &self.bulk) {
+                    return Err(Problem::Race {
+                        index,
+                        earlier: cell.write,
+                        ways: ["read", "written"],
+                    });
+                }
             }
             if note {
                 if cell.phase != me.phase {
@@ -558,7 +577,7 @@ impl Shared {
                 cell.read = Stamp { clock: me.now, warp: me.warp as u8, lane, strong: me.strong };
             }
         }
-        Ok(())
+        Ok(is_free)
     }
 
     /// Who wrote what `wgmma` reads has fenced between proxies since, and the reader was told.
@@ -595,7 +614,8 @@ impl Shared {
                 return Err(Problem::InFlight { index, by: cell.write });
             }
             if checks.races {
-                if me.conflicts(&cell.write, lane, &self.bulk)
+                if !me.all_know(&cell.write)
+                    && me.conflicts(&cell.write, lane, &self.bulk)
                     && !agrees(r, lane, &cell.write, data)
                 {
                     return Err(Problem::Race {
@@ -604,7 +624,7 @@ impl Shared {
                         ways: ["written", "written"],
                     });
                 }
-                if me.conflicts(&cell.read, lane, &self.bulk) {
+                if !me.all_know(&cell.read) && me.conflicts(&cell.read, lane, &self.bulk) {
                     return Err(Problem::Race {
                         index,
                         earlier: cell.read,
@@ -726,6 +746,8 @@ struct Me<'a> {
     now: u32,
     phase: u32,
     strong: bool,
+    /// Clocks of warps up to which all of its threads know what happened.
+    known: Vector,
     clocks: &'a Clocks,
 }
 
@@ -738,12 +760,19 @@ impl Me<'_> {
             now: clocks.now(warp),
             phase: clocks.phase(),
             strong: r.order != Order::Weak,
+            known: clocks.known_to_all(warp),
             clocks,
         }
     }
 
-    /// Whether an earlier access is neither this thread's nor ordered before it.
+    /// Whether an earlier access is ordered before whatever a thread of the warp does: so it most often is.
     #[inline]
+    fn all_know(&self, earlier: &Stamp) -> bool {
+        let warp = usize::from(earlier.warp);
+        self.known.get(warp).is_some_and(|&clock| earlier.clock <= clock)
+    }
+
+    /// Whether an earlier access is neither this thread's nor ordered before it.
     fn conflicts(&self, earlier: &Stamp, lane: usize, bulk: &[Bulk]) -> bool {
         let same_thread = u32::from(earlier.warp) == self.warp && usize::from(earlier.lane) == lane;
         if earlier.clock == 0 || same_thread || self.strong && earlier.strong {
@@ -755,6 +784,25 @@ impl Me<'_> {
         }
         let other = (u32::from(earlier.warp), usize::from(earlier.lane));
         !self.clocks.knows((self.warp, lane), other, earlier.clock)
+    }
+}
+
+/// What lanes of one load have read, by the last bits of its number. Later ones that read the same need no check.
+#[derive(Default)]
+struct Places([Place; 32]);
+
+#[derive(Default, Clone, Copy)]
+enum Place {
+    #[default]
+    Unknown,
+    /// One lane did, at this address, and every other may.
+    Read(u64),
+    ReadBySeveral(u64),
+}
+
+impl Places {
+    fn at(&mut self, address: u64, bytes: u32) -> &mut Place {
+        &mut self.0[(address >> bytes.trailing_zeros()) as usize % 32]
     }
 }
 
@@ -799,10 +847,4 @@ fn landed(
         cell.pending = false;
         cell.write = Stamp { clock, warp: warp as u8, lane: lane as u8, strong: false };
     }
-}
-
-fn lanes(mask: u32) -> impl Iterator<Item = usize> {
-    std::iter::successors(Some(mask), |&left| Some(left & left.wrapping_sub(1)))
-        .take_while(|&left| left != 0)
-        .map(|left| left.trailing_zeros() as usize)
 }

@@ -42,7 +42,7 @@ pub(crate) fn best<T: Sync, W: Worker<T>>(
     };
     threads.run(cost, || {
         let workers = threads.count().min(tiles.len());
-        let found = threads.map(cost, (0..workers).into_par_iter().with_max_len(1), work);
+        let found = threads.map(cost, (0..workers).into_par_iter(), work);
         let [first, others @ ..] = &found[..] else {
             return Best::Host(vec![Vec::new(); queries]);
         };
