@@ -94,17 +94,17 @@ impl Threads {
         self.for_each_init(nanoseconds, items, || (), |(), item| f(item));
     }
 
-    /// The same with something that calls of a thread take from each other, such as memory.
-    pub(crate) fn for_each_init<I: Items, S>(
+    /// The same with something that calls take from each other, such as memory.
+    pub(crate) fn for_each_init<I: Items, S: Send>(
         &self,
         nanoseconds: usize,
         items: I,
         init: impl Fn() -> S + Send + Sync,
         f: impl Fn(&mut S, I::Item) + Send + Sync,
     ) {
+        let states = States::default();
         self.divide(nanoseconds, items, &|items| {
-            let mut state = init();
-            items.for_each(|item| f(&mut state, item));
+            states.lend(&init, |state| items.for_each(|item| f(state, item)));
         });
     }
 
@@ -118,17 +118,17 @@ impl Threads {
         self.map_init(nanoseconds, items, || (), |(), item| f(item))
     }
 
-    /// The same with something that calls of a thread take from each other.
-    pub(crate) fn map_init<I: Items, S, R: Send>(
+    /// The same with something that calls take from each other.
+    pub(crate) fn map_init<I: Items, S: Send, R: Send>(
         &self,
         nanoseconds: usize,
         items: I,
         init: impl Fn() -> S + Send + Sync,
         f: impl Fn(&mut S, I::Item) -> R + Send + Sync,
     ) -> Vec<R> {
+        let states = States::default();
         let mut parts = self.divide(nanoseconds, items, &|items| {
-            let mut state = init();
-            items.map(|item| f(&mut state, item)).collect::<Vec<R>>()
+            states.lend(&init, |state| items.map(|item| f(state, item)).collect::<Vec<R>>())
         });
         match &mut parts[..] {
             [all] => std::mem::take(all),
@@ -253,6 +253,26 @@ impl<T, R: Send> ProducerCallback<T> for Parts<'_, T, R> {
             .into_iter()
             .filter_map(|slot| slot.into_inner().unwrap_or_else(PoisonError::into_inner).1);
         results.collect()
+    }
+}
+
+/// What parts of a loop take from each other: as many as run at once.
+struct States<S>(Mutex<Vec<S>>);
+
+impl<S> Default for States<S> {
+    fn default() -> States<S> {
+        States(Mutex::new(Vec::new()))
+    }
+}
+
+impl<S> States<S> {
+    fn lend<R>(&self, init: impl Fn() -> S, f: impl FnOnce(&mut S) -> R) -> R {
+        let free = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let idle = free().pop();
+        let mut state = idle.unwrap_or_else(init);
+        let result = f(&mut state);
+        free().push(state);
+        result
     }
 }
 
