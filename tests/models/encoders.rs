@@ -432,9 +432,10 @@ fn dual_encoders_match_transformers() {
 #[test]
 fn dual_encoders_of_full_size_match_transformers() {
     let (cpu, options) = (Device::cpu(), EmbedOptions::default());
-    let all = ["full-clip", "full-blip", "full-chinese-clip", "full-coca", "full-siglip"];
+    // The first of them scores pairs too.
+    let all = ["full-blip", "full-clip", "full-chinese-clip", "full-coca", "full-siglip"];
     // Gigabytes of weights are drawn and read.
-    for name in &all[..if exhaustive() { all.len() } else { 2 }] {
+    for name in &all[..if exhaustive() { all.len() } else { 1 }] {
         let golden = Golden::open(name);
         let [height, width]: [usize; 2] =
             serde_json::from_value(golden.info["size"].clone()).unwrap();
