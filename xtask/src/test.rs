@@ -22,11 +22,6 @@ pub fn has_nextest() -> bool {
     *FOUND.get_or_init(|| succeeds(cargo(["nextest", "--version"])))
 }
 
-/// Whether slow forms are wanted, as CI wants them every night.
-fn is_exhaustive() -> bool {
-    std::env::var_os("NEARKIN_EXHAUSTIVE").is_some_and(|value| value == "1")
-}
-
 /// With `gpu` CUDA is what the machine has, else the emulator where that can take its place.
 pub fn run(gpu: bool) -> Result {
     let mut steps = Steps { started: Instant::now(), passed: 0 };
@@ -57,10 +52,10 @@ pub fn run(gpu: bool) -> Result {
         ("wgpu only", "wgpu"),
         ("images only", "images"),
     ] {
-        let clippy = cargo(["clippy", "-p", "nearkin", "--lib", "--no-default-features"]);
-        let tests: &[&str] = if is_exhaustive() { &["--tests"] } else { &[] };
+        // The tests' dependencies ask for the features that all together have: without them everything is checked anew.
+        let clippy = ["clippy", "-p", "nearkin", "--lib", "--tests", "--no-default-features"];
         let with_features = ["--features", features, "--", "-D", "warnings"];
-        steps.run(&format!("clippy, {name}"), with(with(clippy, tests), &with_features))?;
+        steps.run(&format!("clippy, {name}"), with(cargo(clippy), &with_features))?;
     }
     let mut doc =
         cargo(["doc", "--no-deps", "-p", "nearkin", "-p", "ptx-emulator", "--all-features"]);
