@@ -57,7 +57,7 @@ type Cases = fn(&str, &mut Outputs) -> nearkin::Result<()>;
 /// Results by the name of their case, which starts with the family's.
 #[derive(Default)]
 struct Outputs {
-    /// Of a family's cases the first one runs, and every `step`-th behind it.
+    /// The first case of a family runs, then every `step`-th.
     step: usize,
     /// Cases of the family so far.
     asked: usize,

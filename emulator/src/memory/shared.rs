@@ -765,7 +765,7 @@ impl Me<'_> {
         }
     }
 
-    /// Whether an earlier access is ordered before whatever a thread of the warp does: so it most often is.
+    /// Whether every thread of the warp knows of an earlier access. It most often is so.
     #[inline]
     fn all_know(&self, earlier: &Stamp) -> bool {
         let warp = usize::from(earlier.warp);
@@ -787,7 +787,7 @@ impl Me<'_> {
     }
 }
 
-/// What lanes of one load have read, by the last bits of its number. Later ones that read the same need no check.
+/// What lanes of one load have read, by the last bits of the address. Later lanes that read the same need no check.
 #[derive(Default)]
 struct Places([Place; 32]);
 
