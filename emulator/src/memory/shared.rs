@@ -556,8 +556,8 @@ impl Shared {
                 if checks.uninitialized {
                     return Err(Problem::Uninitialized { index });
                 }
-            } else if checks.races && !me.all_know(&cell.write) {
-                is_free = false;
+            } else if checks.races {
+                is_free &= me.all_know(&cell.write);
                 if me.conflicts(&cell.write, lane, &self.bulk) {
                     return Err(Problem::Race {
                         index,
@@ -614,8 +614,7 @@ impl Shared {
                 return Err(Problem::InFlight { index, by: cell.write });
             }
             if checks.races {
-                if !me.all_know(&cell.write)
-                    && me.conflicts(&cell.write, lane, &self.bulk)
+                if me.conflicts(&cell.write, lane, &self.bulk)
                     && !agrees(r, lane, &cell.write, data)
                 {
                     return Err(Problem::Race {
@@ -624,7 +623,7 @@ impl Shared {
                         ways: ["written", "written"],
                     });
                 }
-                if !me.all_know(&cell.read) && me.conflicts(&cell.read, lane, &self.bulk) {
+                if me.conflicts(&cell.read, lane, &self.bulk) {
                     return Err(Problem::Race {
                         index,
                         earlier: cell.read,
@@ -773,9 +772,15 @@ impl Me<'_> {
     }
 
     /// Whether an earlier access is neither this thread's nor ordered before it.
+    #[inline]
     fn conflicts(&self, earlier: &Stamp, lane: usize, bulk: &[Bulk]) -> bool {
+        !self.all_know(earlier) && self.conflicts_with_thread(earlier, lane, bulk)
+    }
+
+    /// The same where not every thread of the warp knows of it.
+    fn conflicts_with_thread(&self, earlier: &Stamp, lane: usize, bulk: &[Bulk]) -> bool {
         let same_thread = u32::from(earlier.warp) == self.warp && usize::from(earlier.lane) == lane;
-        if earlier.clock == 0 || same_thread || self.strong && earlier.strong {
+        if same_thread || self.strong && earlier.strong {
             return false;
         }
         if earlier.warp >= GROUPS {

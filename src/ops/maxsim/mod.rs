@@ -88,12 +88,12 @@
 //! | f16, 32 tokens by 1000 of 300 | 53 µs | 35 µs | 79 µs |
 //! | 32 tokens by 100 000 of 128 behind a codec of 2 bits | 2.66 ms | | 276 ms |
 //!
-//! On two cores of an Intel Xeon (AVX-512 with VNNI and VPOPCNTDQ), where maxsim-cpu takes 33.5 ms for f32 and PyTorch 34.1 ms
+//! On two cores of an Intel Xeon (AVX-512 with VNNI and VPOPCNTDQ), where maxsim-cpu takes 38.1 ms for f32 and PyTorch 33.6 ms
 //! (`benches/results/intel-xeon-processor/2026-11-30-maxsim.md`):
 //!
 //! | 32 tokens by 1000 of 300, stored as | f32 | f16 | bf16 | int8 | binary | 2 bits behind a codec | f32, both sides |
 //! |---|---:|---:|---:|---:|---:|---:|---:|
-//! | time | 23.5 ms | 16.3 ms | 19.4 ms | 4.85 ms | 1.49 ms | 31.6 ms | 27.5 ms |
+//! | time | 13.0 ms | 13.8 ms | 13.5 ms | 4.23 ms | 1.49 ms | 33.2 ms | 17.1 ms |
 //!
 //! Limits: the dimension is a multiple of 8 (binary: 32) up to 1024; both sides are stored alike ([`Tokens::to_storage`]
 //! converts), or documents are compressed; fewer than 2^32 scores a call. A tile never spans two documents, so that documents

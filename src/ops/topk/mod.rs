@@ -12,9 +12,9 @@
 //!
 //! | queries | f32 | f16 | bf16 | int8 |
 //! |---:|---:|---:|---:|---:|
-//! | 1 | 3.77 ms (8.31 ms) | 1.87 ms (6.98 ms) | 2.00 ms (3.75 ms) | 899 µs (5.51 ms) |
-//! | 4 | 4.68 ms (16.3 ms) | 2.71 ms (10.1 ms) | 2.67 ms (10.0 ms) | 995 µs (9.26 ms) |
-//! | 64 | 22.9 ms (56.9 ms) | 25.9 ms (53.2 ms) | 24.9 ms (61.0 ms) | 11.2 ms (46.2 ms) |
+//! | 1 | 3.63 ms (6.33 ms) | 1.73 ms (5.86 ms) | 1.74 ms (3.73 ms) | 879 µs (1.95 ms) |
+//! | 4 | 4.20 ms (14.7 ms) | 2.31 ms (9.88 ms) | 2.20 ms (9.34 ms) | 981 µs (3.23 ms) |
+//! | 64 | 22.8 ms (31.8 ms) | 23.2 ms (33.9 ms) | 22.4 ms (50.1 ms) | 12.0 ms (42.0 ms) |
 //!
 //! # int8
 //! A corpus of [`Storage::Int8`] keeps a row as signed bytes and one f32 scale: the largest magnitude over 127, each byte the
