@@ -216,7 +216,7 @@ impl Gpu {
         shape: &Shape,
         args: &[Arg],
     ) -> Result<Counts, Error> {
-        let Outcome { counts, report } = self.try_launch(module, kernel, shape, args)?;
+        let Outcome { counts, report, .. } = self.try_launch(module, kernel, shape, args)?;
         match report {
             None => Ok(counts),
             Some(report) => Err(Error::Report(Box::new(report))),

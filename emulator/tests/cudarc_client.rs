@@ -15,6 +15,7 @@ use cudarc::driver::{
 };
 use cudarc::nvrtc::Ptx;
 use ptx_emulator::client::{Emulator, Fault, Operation};
+use ptx_emulator::driver::survey::{End, Entry, Surveyed};
 use ptx_emulator::report::Check;
 
 const KERNELS: &str = include_str!("driver/kernels.ptx");
@@ -629,4 +630,82 @@ fn logs_and_counts_go_to_files() {
     for path in [log, counts] {
         std::fs::remove_file(path).unwrap();
     }
+}
+
+/// The entries of a survey, and its launches among them.
+fn surveyed(folder: &std::path::Path) -> (Vec<Entry>, Vec<Surveyed>) {
+    let text = std::fs::read_to_string(folder.join("survey.jsonl")).unwrap();
+    let entries: Vec<Entry> = text.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    let launches = entries.iter().filter_map(|entry| match entry {
+        Entry::Launch(launch) => Some((**launch).clone()),
+        _ => None,
+    });
+    let launches = launches.collect();
+    (entries, launches)
+}
+
+#[test]
+fn a_survey_executes_some_blocks_and_no_launch_twice() {
+    let name = "a_survey_executes_some_blocks_and_no_launch_twice";
+    let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("survey");
+    let (blocks, n) = (100u32, 100 * 32u32);
+    if common::is_child(name) {
+        let context = CudaContext::new(0).unwrap();
+        let stream = context.default_stream();
+        let axpy = function(&context, "axpy");
+        let x = stream.clone_htod(&vec![1u32; n as usize]).unwrap();
+        let mut y = stream.clone_htod(&vec![0u32; n as usize]).unwrap();
+        let mut z = stream.clone_htod(&vec![0u32; n as usize]).unwrap();
+        let event = context.new_event(None).unwrap();
+        event.record(&stream).unwrap();
+        // The second differs in an address only, the third in a number; the last is small enough for all of its blocks.
+        for (is_first, n, blocks) in
+            [(true, n, blocks), (false, n, blocks), (false, n - 1, blocks), (false, 32, 2)]
+        {
+            let out = if is_first { &mut y } else { &mut z };
+            // SAFETY: the arguments are those of the kernel.
+            unsafe {
+                let mut launch = stream.launch_builder(&axpy);
+                launch.arg(out).arg(&x).arg(&2_u32).arg(&n);
+                launch.launch(config(blocks, 32)).unwrap();
+            }
+        }
+        event.record(&stream).unwrap();
+        let written = stream.clone_dtoh(&y).unwrap().iter().filter(|&&y| y == 2).count();
+        assert_eq!(written, 5 * 32, "of five blocks");
+        assert!(stream.clone_dtoh(&z).unwrap()[64..].contains(&2));
+        return;
+    }
+    // A block issues 18 instructions: there is room for four more than the first.
+    let settings =
+        [("SURVEY", folder.to_str().unwrap()), ("SAMPLE", "80"), ("CHECKS", "+uninitialized")];
+    let output = common::run(name, &settings);
+    assert!(output.status.success(), "{}", common::text(&output.stderr));
+    let (entries, launches) = surveyed(&folder);
+    assert_eq!(launches.len(), 3);
+    let [some, _, all] = &launches[..] else { unreachable!("three were counted") };
+    assert_eq!((some.kernel.as_str(), some.grid, some.block), ("axpy", [100, 1, 1], [32, 1, 1]));
+    assert_eq!((some.counts.blocks, some.first.blocks), (5, 1));
+    assert_eq!(some.counts.warp_instructions, 5 * some.first.warp_instructions);
+    assert_eq!(some.counts.global.stores.sectors, 5 * 4);
+    assert_eq!(some.memory, [4 * u64::from(n); 2]);
+    // Each line as often as there are blocks, and together what was issued.
+    assert!(some.lines.values().all(|&times| times == 5 || times == 0), "{:?}", some.lines);
+    assert_eq!(some.lines.values().sum::<u64>(), some.counts.warp_instructions);
+    let (longest, per_block) = (some.balance.longest_warp, some.first.warp_instructions);
+    assert_eq!((longest, some.balance.longest_block), (per_block, per_block), "a warp a block");
+    assert_eq!(some.balance.longest_warps, 5 * per_block);
+    assert_eq!(
+        std::fs::read_to_string(folder.join(format!("{}.ptx", some.text))).unwrap(),
+        KERNELS
+    );
+    assert_eq!((all.counts.blocks, all.grid), (2, [2, 1, 1]));
+    let order: Vec<&Entry> = entries.iter().filter(|entry| !matches!(entry, Entry::Wait)).collect();
+    let bytes = 4 * u64::from(n);
+    let up = Entry::Copy { bytes, from: End::Host, to: End::Device };
+    assert_eq!(order[..3], [&up, &up, &up]);
+    assert!(matches!(order[3], Entry::Record(_)) && matches!(order[4], Entry::Launch(_)));
+    assert_eq!(order[5], &Entry::Again(0));
+    assert_eq!(order[8], order[3]);
+    assert_eq!(order[9], &Entry::Copy { bytes, from: End::Device, to: End::Host });
 }

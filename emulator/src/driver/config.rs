@@ -7,6 +7,7 @@ use std::str::FromStr;
 
 use super::arch::Arch;
 use super::faults::Fault;
+use super::survey;
 use crate::engine::Options;
 use crate::memory::Checks;
 
@@ -21,6 +22,7 @@ pub struct Config {
     pub log: Log,
     /// JSON lines, one a launch.
     pub counts: Option<String>,
+    pub survey: Option<survey::Settings>,
     pub faults: Vec<Fault>,
     pub leaks: Leaks,
 }
@@ -43,6 +45,9 @@ pub enum Leaks {
     Fail,
 }
 
+/// Warp instructions of a surveyed launch that are executed, unless `PTX_EMULATOR_SAMPLE` says another number.
+const SAMPLE: u64 = 20_000_000;
+
 impl Config {
     /// Reads the settings through `get`, which gives a variable's value.
     ///
@@ -64,10 +69,17 @@ impl Config {
             None => 16 << 30,
         };
         let defaults = Options::default();
+        let sample = number(&get, "PTX_EMULATOR_SAMPLE", SAMPLE)?;
+        let survey = get("PTX_EMULATOR_SURVEY").map(|folder| survey::Settings { folder, sample });
         let options = Options {
+            sample: survey.as_ref().map(|survey| survey.sample),
             threads: number(&get, "PTX_EMULATOR_THREADS", defaults.threads)?,
             budget: number(&get, "PTX_EMULATOR_BUDGET", defaults.budget)?,
-            checks: checks(&get("PTX_EMULATOR_CHECKS").unwrap_or_default())?,
+            // Where blocks are left out, others read what they would have written.
+            checks: match survey {
+                None => checks(&get("PTX_EMULATOR_CHECKS").unwrap_or_default())?,
+                Some(_) => Checks { races: false, uninitialized: false },
+            },
             ..defaults
         };
         let log = match get("PTX_EMULATOR_LOG").as_deref() {
@@ -84,7 +96,7 @@ impl Config {
         let faults = Fault::list(&get("PTX_EMULATOR_FAULTS").unwrap_or_default())
             .map_err(|what| format!("PTX_EMULATOR_FAULTS: {what}"))?;
         let counts = get("PTX_EMULATOR_COUNTS");
-        Ok(Config { devices, memory, options, log, counts, faults, leaks })
+        Ok(Config { devices, memory, options, log, counts, survey, faults, leaks })
     }
 }
 

@@ -53,7 +53,7 @@ impl Copy {
         Copy { to: side(to), from: side(from), width: bytes, height: 1, depth: 1 }
     }
 
-    fn bytes(&self) -> u64 {
+    pub fn bytes(&self) -> u64 {
         self.width.saturating_mul(self.height).saturating_mul(self.depth)
     }
 
@@ -78,6 +78,12 @@ pub struct Fill {
     pub size: u32,
     pub width: u64,
     pub height: u64,
+}
+
+impl Fill {
+    pub fn bytes(&self) -> u64 {
+        self.width.saturating_mul(self.height).saturating_mul(u64::from(self.size))
+    }
 }
 
 /// `CUmemorytype`.

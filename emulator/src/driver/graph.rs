@@ -6,6 +6,7 @@ use super::abi::Handle;
 use super::error::{Error, Result};
 use super::memory;
 use super::state::{Call, Driver, State};
+use super::survey::Entry;
 use super::work::Work;
 
 /// A graph under construction.
@@ -389,7 +390,9 @@ impl Call {
             }
             return state.capture_work(capture, stream, Work::Child(graph)).map(drop);
         }
-        for step in steps.iter().filter(|step| step.is_enabled) {
+        let steps: Vec<&Step> = steps.iter().filter(|step| step.is_enabled).collect();
+        self.note(&Entry::Graph(steps.len()));
+        for step in steps {
             self.run(stream, &step.work)?;
         }
         Ok(())

@@ -19,6 +19,8 @@
 //! | `PTX_EMULATOR_CHECKS` | checks to turn off: `-races,-uninitialized` |
 //! | `PTX_EMULATOR_LOG` | where reports go: `stderr` (default), `off` or a path |
 //! | `PTX_EMULATOR_COUNTS` | a file that gets a JSON line for each launch |
+//! | `PTX_EMULATOR_SURVEY` | a folder that gets what the device is made to do: see [`survey`] |
+//! | `PTX_EMULATOR_SAMPLE` | warp instructions of a surveyed launch that are executed; default 20 million |
 //! | `PTX_EMULATOR_THREADS` | host threads of a launch; default all |
 //! | `PTX_EMULATOR_BUDGET` | warp instructions of a launch before it is ended |
 //! | `PTX_EMULATOR_FAULTS` | faults to come: see [`faults`] |
@@ -45,6 +47,7 @@ mod pool;
 mod record;
 mod state;
 mod stream;
+pub mod survey;
 mod tensor;
 mod work;
 

@@ -21,6 +21,7 @@ use super::module::{Function, Library, Module};
 use super::pool::Pool;
 use super::record::Record;
 use super::stream::{Event, Stream};
+use super::survey::{Entry, Survey};
 use super::{MOST_DEVICES, control, lock};
 use crate::client::Leak;
 use crate::engine::Options;
@@ -35,6 +36,7 @@ pub struct Driver {
     pub devices: Vec<Arc<Device>>,
     pub faults: Faults,
     pub record: Record,
+    pub survey: Option<Survey>,
     pub leaks: Leaks,
     state: Mutex<State>,
 }
@@ -144,6 +146,7 @@ impl Driver {
     /// What cannot be done, for a person.
     pub fn new(config: Config) -> std::result::Result<Driver, String> {
         let record = Record::new(&config)?;
+        let survey = config.survey.as_ref().map(Survey::new).transpose()?;
         let device = |(ordinal, &arch): (usize, &Arch)| {
             let base = BASE - ((ordinal as u64) << 40);
             Arc::new(Device {
@@ -164,7 +167,14 @@ impl Driver {
             state.primaries.push(Primary::new(pool));
         }
         let faults = Faults::new(config.faults);
-        Ok(Driver { devices, faults, record, leaks: config.leaks, state: Mutex::new(state) })
+        Ok(Driver {
+            devices,
+            faults,
+            record,
+            survey,
+            leaks: config.leaks,
+            state: Mutex::new(state),
+        })
     }
 
     pub fn state(&self) -> MutexGuard<'_, State> {
@@ -207,6 +217,13 @@ impl Call {
         &self.driver.devices[self.device]
     }
 
+    /// Notes something in the survey, if there is one.
+    pub fn note(&self, entry: &Entry) {
+        if let Some(survey) = &self.driver.survey {
+            survey.note(entry);
+        }
+    }
+
     pub fn state(&self) -> MutexGuard<'static, State> {
         self.driver.state()
     }
@@ -224,6 +241,7 @@ impl Call {
     /// # Errors
     /// There is one.
     pub fn wait(&self) -> Result {
+        self.note(&Entry::Wait);
         let mut state = self.state();
         let context = state.context(self.context)?;
         if let Some(fault) = &mut context.fault {

@@ -8,6 +8,7 @@ use super::error::{Error, Result};
 use super::faults::Operation;
 use super::launch::Launch;
 use super::state::{Call, Device};
+use super::survey::{End, Entry};
 
 /// A piece of work: what is enqueued in a stream, and the node of a graph.
 #[derive(Clone)]
@@ -81,6 +82,18 @@ impl Call {
         !self.driver.devices.iter().any(is_pinned)
     }
 
+    /// A copy, for a survey.
+    fn entry_of(&self, copy: &Copy) -> Entry {
+        let end = |side: &Side| match side.place {
+            Place::Device { .. } => End::Device,
+            Place::Host(host) if self.device().memory.lookup(host.address()).is_some() => {
+                End::Pinned
+            }
+            Place::Host(_) => End::Host,
+        };
+        Entry::Copy { bytes: copy.bytes(), from: end(&copy.from), to: end(&copy.to) }
+    }
+
     /// Executes work in a stream that is not capturing. In a context with a fault, nothing is executed.
     pub fn run(&self, stream: Handle, work: &Work) -> Result {
         let call = {
@@ -99,8 +112,14 @@ impl Call {
             Work::Launch(launch) => {
                 OVERHEAD + call.injected(Operation::Launch, || call.launch(launch))?
             }
-            Work::Copy(copy) => OVERHEAD + call.injected(Operation::Copy, || call.copy(copy))?,
-            Work::Fill(fill) => OVERHEAD + call.injected(Operation::Copy, || call.fill(fill))?,
+            Work::Copy(copy) => {
+                call.note(&call.entry_of(copy));
+                OVERHEAD + call.injected(Operation::Copy, || call.copy(copy))?
+            }
+            Work::Fill(fill) => {
+                call.note(&Entry::Fill { bytes: fill.bytes() });
+                OVERHEAD + call.injected(Operation::Copy, || call.fill(fill))?
+            }
             Work::Host(callback) => {
                 callback.call(0);
                 0
@@ -112,7 +131,10 @@ impl Call {
                 0
             }
             Work::Empty | Work::Allocate { .. } | Work::Free { .. } => 0,
-            Work::Record(event) => return call.state().record(*event, stream),
+            Work::Record(event) => {
+                call.note(&Entry::Record(*event));
+                return call.state().record(*event, stream);
+            }
             Work::Wait(event) => return call.state().wait(stream, *event),
         };
         call.state().advance(stream, cost)

@@ -1,7 +1,7 @@
 //! One block: its warps, its barriers and its shared memory, executed on one host thread.
 
 use super::cluster::{Gathering, Message};
-use super::launch::{Launch, Options};
+use super::launch::{Balance, Launch, Options};
 use super::program::Kernel;
 use super::warp::{Fault, Status, Wait, Warp};
 use crate::counts::Counts;
@@ -33,6 +33,8 @@ pub(super) struct Context<'a> {
     pub live_threads: u32,
     pub threads: u32,
     pub counts: Counts,
+    /// How often each instruction was issued, where that is asked for.
+    pub executions: Vec<u64>,
     /// The block's place in its cluster, and the barrier of the cluster.
     pub gathering: Gathering,
     /// For other blocks of the cluster.
@@ -86,10 +88,13 @@ pub(super) struct Arrival {
 
 impl Context<'_> {
     #[inline]
-    pub fn count(&mut self, class: Class, active: u32) {
+    pub fn count(&mut self, class: Class, pc: u32, active: u32) {
         let issued = &mut self.counts.classes[class];
         issued.warps += 1;
         issued.threads += u64::from(active.count_ones());
+        if let Some(times) = self.executions.get_mut(pc as usize) {
+            *times += 1;
+        }
     }
 
     /// Changes whenever parked threads may go on.
@@ -157,6 +162,8 @@ pub(super) struct Block<'a> {
     pub(super) warps: Vec<Warp>,
     /// Warps that have not ended.
     running: u32,
+    /// Of the blocks that ended.
+    pub balance: Balance,
 }
 
 impl<'a> Block<'a> {
@@ -188,10 +195,15 @@ impl<'a> Block<'a> {
                 live_threads: 0,
                 threads,
                 counts: Counts::default(),
+                executions: match launch.options.sample {
+                    Some(_) => vec![0; kernel.instructions.len()],
+                    None => Vec::new(),
+                },
                 data: Box::new([0; 32]),
             },
             warps,
             running: 0,
+            balance: Balance::default(),
         };
         block.fill_presets(true);
         block
@@ -312,6 +324,9 @@ impl<'a> Block<'a> {
                 Ok(Status::Done) => {
                     self.running -= 1;
                     progress = true;
+                    if self.running == 0 {
+                        self.balance.block(self.warps.iter().map(|warp| warp.issued));
+                    }
                 }
                 Ok(Status::AtBarrier | Status::Interrupted) => {}
                 Err(fault) => return Err(self.report(index, &fault)),

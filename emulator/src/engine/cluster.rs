@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::block::{Block, Context};
-use super::launch::Launch;
+use super::launch::{Balance, Launch};
 use super::warp::{Fault, Outcome};
 use crate::counts::Counts;
 use crate::memory::{Global, Knowledge, Landing, lanes};
@@ -150,6 +150,26 @@ impl<'a> Cluster<'a> {
         let mut all = Counts::default();
         for block in &mut self.blocks {
             all += &block.take_counts();
+        }
+        all
+    }
+
+    /// Adds how often its blocks issued each instruction.
+    pub fn add_executions(&mut self, all: &mut Vec<u64>) {
+        for block in &mut self.blocks {
+            let executions = &mut block.cx.executions;
+            all.resize(all.len().max(executions.len()), 0);
+            for (sum, times) in all.iter_mut().zip(executions) {
+                *sum += std::mem::take(times);
+            }
+        }
+    }
+
+    /// How its blocks' instructions lay on warps since the last time.
+    pub fn take_balance(&mut self) -> Balance {
+        let mut all = Balance::default();
+        for block in &mut self.blocks {
+            all += std::mem::take(&mut block.balance);
         }
         all
     }

@@ -1,13 +1,16 @@
 //! A launch: its blocks over host threads, its counts, and the first rule it breaks.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+
+use serde::{Deserialize, Serialize};
 
 use super::cluster::Cluster;
 use super::program::{Kernel, Program};
 use super::trace::Trace;
 use crate::counts::Counts;
+use crate::matrix::Sums;
 use crate::memory::{AllocError, Checks, Global, Kind, Memory, Tracking};
 use crate::report::{Check, Report};
 use crate::syntax::ast::Space;
@@ -114,6 +117,17 @@ pub struct Options {
     pub resident_blocks: u32,
     /// Is told of every instruction.
     pub trace: Option<Arc<dyn Trace>>,
+    /// Of a launch that would issue more instructions than this, one a warp, only some blocks are executed, spread evenly
+    /// over the grid: enough to tell what all of them would count, too few for the launch's results. How often each
+    /// line of the text was issued is counted, too.
+    pub sample: Option<u64>,
+}
+
+impl Options {
+    /// How products are added. Of a launch that is sampled only the counts are of use, which a last bit hardly changes.
+    pub(super) fn sums(&self, own: Sums) -> Sums {
+        if self.sample.is_some() { Sums::InTurn } else { own }
+    }
 }
 
 impl Default for Options {
@@ -125,6 +139,7 @@ impl Default for Options {
             sm_count: 16,
             resident_blocks: 256,
             trace: None,
+            sample: None,
         }
     }
 }
@@ -158,15 +173,52 @@ pub struct Outcome {
     pub counts: Counts,
     /// The first rule that was broken: by the lowest block, if several were.
     pub report: Option<Report>,
+    /// What is known with [`Options::sample`].
+    pub sample: Option<Sample>,
+}
+
+/// More of a launch of which a part may have been executed.
+#[derive(Debug, Default)]
+pub struct Sample {
+    /// What the first cluster of blocks that was executed counted.
+    pub first: Counts,
+    /// Lines of the text, with how often their instructions were issued by the blocks that were executed.
+    pub lines: BTreeMap<u32, u64>,
+    pub balance: Balance,
+}
+
+/// How evenly instructions lie on warps and blocks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Balance {
+    /// The most that a warp issued, and that a block issued.
+    pub longest_warp: u64,
+    pub longest_block: u64,
+    /// Of each block the most that one of its warps issued, summed.
+    pub longest_warps: u64,
+}
+
+impl Balance {
+    /// Adds a block whose warps issued so much each.
+    pub(super) fn block(&mut self, warps: impl Iterator<Item = u64> + Clone) {
+        let longest = warps.clone().max().unwrap_or(0);
+        self.longest_warp = self.longest_warp.max(longest);
+        self.longest_block = self.longest_block.max(warps.sum());
+        self.longest_warps += longest;
+    }
+}
+
+impl std::ops::AddAssign for Balance {
+    fn add_assign(&mut self, other: Balance) {
+        self.longest_warp = self.longest_warp.max(other.longest_warp);
+        self.longest_block = self.longest_block.max(other.longest_block);
+        self.longest_warps += other.longest_warps;
+    }
 }
 
 impl Launch<'_> {
     /// Bytes of shared memory of a block.
     pub fn shared_bytes(&self) -> u32 {
-        match self.dynamic_shared {
-            0 => self.kernel.static_shared,
-            bytes => self.kernel.dynamic_shared_start + bytes,
-        }
+        self.kernel.shared_bytes(self.dynamic_shared)
     }
 
     /// What is wrong with the launch itself.
@@ -227,6 +279,8 @@ struct Shared<'a> {
     launch: &'a Launch<'a>,
     tracking: Arc<Tracking>,
     clusters: u32,
+    /// Those that are executed, where it is not all of them.
+    chosen: Option<Vec<u32>>,
     next: AtomicU32,
     /// Clusters from this one on need not run: an earlier one broke a rule.
     stop: AtomicU32,
@@ -238,6 +292,8 @@ struct Shared<'a> {
 #[derive(Default)]
 struct Progress {
     counts: Counts,
+    executions: Vec<u64>,
+    balance: Balance,
     /// With the cluster whose block broke the rule.
     report: Option<(u32, Box<Report>)>,
 }
@@ -255,7 +311,7 @@ pub fn launch(launch: &Launch) -> Outcome {
             address: None,
             what,
         };
-        return Outcome { counts: Counts::default(), report: Some(report) };
+        return Outcome { counts: Counts::default(), report: Some(report), sample: None };
     }
     let blocks = launch.grid.iter().product::<u32>();
     let is_ordered = launch.kernel.is_ordered || launch.cooperative;
@@ -267,7 +323,7 @@ pub fn launch(launch: &Launch) -> Outcome {
     };
     let clusters = blocks / launch.cluster.iter().product::<u32>();
     let threads = threads.min(clusters as usize);
-    let shared = Shared {
+    let mut shared = Shared {
         launch,
         tracking: Arc::new(Tracking::new(
             launch.memory.view(),
@@ -277,10 +333,15 @@ pub fn launch(launch: &Launch) -> Outcome {
             !is_ordered,
         )),
         clusters,
+        chosen: None,
         next: AtomicU32::new(0),
         stop: AtomicU32::new(u32::MAX),
         issued: AtomicU64::new(0),
         result: Mutex::default(),
+    };
+    let first = match launch.options.sample {
+        Some(most) if !is_ordered => shared.choose(most),
+        _ => Counts::default(),
     };
     match (is_ordered, threads) {
         (true, _) => run_ordered(&shared),
@@ -291,10 +352,17 @@ pub fn launch(launch: &Launch) -> Outcome {
             }
         }),
     }
-    let Progress { mut counts, report } =
+    let Progress { mut counts, executions, balance, report } =
         shared.result.into_inner().unwrap_or_else(|poison| poison.into_inner());
     counts.launches = 1;
-    Outcome { counts, report: report.map(|(_, report)| *report) }
+    let sample = launch.options.sample.map(|_| {
+        let mut lines = BTreeMap::new();
+        for (instruction, times) in launch.kernel.instructions.iter().zip(executions) {
+            *lines.entry(instruction.pos.line).or_default() += times;
+        }
+        Sample { first, lines, balance }
+    });
+    Outcome { counts, report: report.map(|(_, report)| *report), sample }
 }
 
 impl Shared<'_> {
@@ -305,7 +373,28 @@ impl Shared<'_> {
     /// Adds a host thread's counts to the launch's.
     fn add(&self, cluster: &mut Cluster) {
         let counts = cluster.take_counts();
-        self.lock().counts += &counts;
+        let mut progress = self.lock();
+        progress.counts += &counts;
+        cluster.add_executions(&mut progress.executions);
+        progress.balance += cluster.take_balance();
+    }
+
+    /// Executes the cluster in the middle of the grid, and chooses, by the instructions it issued, how many others are
+    /// executed, so that together they issue about `most`; what the first counted.
+    fn choose(&mut self, most: u64) -> Counts {
+        let middle = self.clusters / 2;
+        self.chosen = Some(vec![middle]);
+        run_independent(self);
+        let first = self.lock().counts.clone();
+        let room = most / first.warp_instructions.max(1);
+        let others = u64::from(self.clusters - 1);
+        let n = if room >= others { others } else { room.max(1).min(others) };
+        // Evenly over the others, which are numbered without the middle.
+        let spread = |i: u64| ((2 * i + 1) * others / (2 * n)) as u32;
+        let around = |i: u32| if i < middle { i } else { i + 1 };
+        self.chosen = Some((0..n).map(|i| around(spread(i))).collect());
+        self.next = AtomicU32::new(0);
+        first
     }
 
     fn fail(&self, index: u32, report: Box<Report>) {
@@ -345,10 +434,15 @@ impl Shared<'_> {
 fn run_independent(shared: &Shared) {
     let mut cluster = shared.cluster();
     loop {
-        let index = shared.next.fetch_add(1, Ordering::Relaxed);
-        if index >= shared.clusters || index > shared.stop.load(Ordering::Relaxed) {
+        let at = shared.next.fetch_add(1, Ordering::Relaxed);
+        let index = match &shared.chosen {
+            Some(chosen) => chosen.get(at as usize).copied(),
+            None => (at < shared.clusters).then_some(at),
+        };
+        let Some(index) = index.filter(|&index| index <= shared.stop.load(Ordering::Relaxed))
+        else {
             break;
-        }
+        };
         cluster.start(index);
         while !shared.advance(&mut cluster, index) {}
     }

@@ -6,8 +6,8 @@ use super::warp::{Fault, Next, Outcome, Warp};
 use crate::isa::matrix::{Accumulator, Multiply, Op, Transfer};
 use crate::lanes::Slot;
 use crate::matrix::{
-    Element, Row, accumulator_place, collect, distribute, multiply_b1, multiply_f32, multiply_f64,
-    multiply_s32,
+    Element, Row, Sums, accumulator_place, collect, distribute, multiply_b1, multiply_f32,
+    multiply_f64, multiply_s32,
 };
 use crate::memory::{Order, Request, Who};
 use crate::num::half::{F16, Half};
@@ -29,7 +29,7 @@ impl Warp {
             Op::Multiply(op) => {
                 let shape = op.shape;
                 cx.counts.tensor_multiply_adds += (shape.m * shape.n * shape.k) as u64;
-                self.multiply(op);
+                self.multiply(op, cx.options.sums(op.sums));
             }
             Op::Load(transfer) => self.load_matrices(cx, transfer, pc)?,
             Op::Store(transfer) => self.store_matrices(cx, transfer, pc)?,
@@ -69,7 +69,7 @@ impl Warp {
         (rows, slots.len())
     }
 
-    fn multiply(&mut self, op: &Multiply) {
+    fn multiply(&mut self, op: &Multiply, sums: Sums) {
         if op.d_type == Accumulator::F64 {
             let (a, b) = (*self.registers.get(op.a[0]), *self.registers.get(op.b[0]));
             let mut c = [*self.registers.get(op.c[0]), *self.registers.get(op.c[1])];
@@ -114,7 +114,7 @@ impl Warp {
             };
             scatter(&mut c, index, &values);
         }
-        multiply_f32(op.shape, op.a_element, op.sums, a, b, &mut c);
+        multiply_f32(op.shape, op.a_element, sums, a, b, &mut c);
         for (index, &slot) in op.d.iter().enumerate() {
             match op.d_type {
                 Accumulator::F16 => {

@@ -12,6 +12,8 @@ mod warp;
 mod warp_ops;
 mod warpgroup_ops;
 
-pub use launch::{Instance, InstanceError, Launch, MAX_CLUSTER, Options, Outcome, launch};
+pub use launch::{
+    Balance, Instance, InstanceError, Launch, MAX_CLUSTER, Options, Outcome, Sample, launch,
+};
 pub use program::{Kernel, Param, Program};
 pub use trace::{Step, Trace, Written};

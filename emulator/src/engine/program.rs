@@ -163,6 +163,19 @@ impl Kernel {
         self.names.get(&place).map(|(name, ty)| (name.as_str(), *ty))
     }
 
+    /// The text of its module.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// Bytes of shared memory of a block with so many dynamic ones.
+    pub fn shared_bytes(&self, dynamic: u32) -> u32 {
+        match dynamic {
+            0 => self.static_shared,
+            bytes => self.dynamic_shared_start + bytes,
+        }
+    }
+
     /// Instructions, with calls inlined.
     pub fn len(&self) -> usize {
         self.instructions.len()

@@ -321,7 +321,7 @@ impl Warp {
                     continue;
                 }
                 let next = Split { pc: split.pc + 1, mask: active, wait: Wait::Ready, ..split };
-                self.executed(cx, &kernel.instructions[split.pc as usize], active);
+                self.executed(cx, &kernel.instructions[split.pc as usize], split.pc, active);
                 if active == split.mask {
                     self.splits[index] = next;
                 } else {
@@ -336,8 +336,8 @@ impl Warp {
 
     /// Counts an instruction that these threads executed.
     #[inline]
-    fn executed(&mut self, cx: &mut Context, inst: &Inst, active: u32) {
-        cx.count(inst.class, active);
+    fn executed(&mut self, cx: &mut Context, inst: &Inst, pc: u32, active: u32) {
+        cx.count(inst.class, pc, active);
         self.issued += 1;
         let written = self.registers.written_mut();
         for &place in inst.writes.of(&cx.kernel.places) {
@@ -370,7 +370,7 @@ impl Warp {
             };
             self.check_initialized(cx, inst, mask, active, pc)?;
             if active == 0 {
-                cx.count(inst.class, 0);
+                cx.count(inst.class, pc, 0);
                 self.issued += 1;
                 pc += 1;
             } else {
@@ -384,7 +384,7 @@ impl Warp {
                 };
                 if let Next::Await(waiting) = next {
                     if active != waiting {
-                        self.executed(cx, inst, active & !waiting);
+                        self.executed(cx, inst, pc, active & !waiting);
                     }
                     self.splits[chosen] = split(pc, waiting, Wait::Warp);
                     if mask != waiting {
@@ -399,7 +399,7 @@ impl Warp {
                     }
                     return Ok(());
                 }
-                self.executed(cx, inst, active);
+                self.executed(cx, inst, pc, active);
                 let rest = mask & !active;
                 match next {
                     Next::Step => pc += 1,

@@ -110,6 +110,7 @@ impl Warp {
         if adds {
             self.check_accumulators(cx, op, pc)?;
         }
+        let sums = cx.options.sums(op.sums);
         let Shape { n, k, .. } = op.shape;
         let shape = Shape { m: ROWS, n: 8, k };
         cx.counts.tensor_multiply_adds += (ROWS * n * k) as u64;
@@ -150,7 +151,7 @@ impl Warp {
                         }
                     }
                 }
-                multiply_f32(shape, op.element, op.sums, &a, &b, &mut c);
+                multiply_f32(shape, op.element, sums, &a, &b, &mut c);
                 for (index, &slot) in slots.iter().enumerate() {
                     for (lane, value) in self.registers.get_mut::<f32>(slot).iter_mut().enumerate()
                     {

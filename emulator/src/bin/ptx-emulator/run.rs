@@ -198,7 +198,7 @@ pub fn run(args: &Args) -> Result {
     let outcome =
         gpu.try_launch(&module, entry, &shape, &values).map_err(|error| error.to_string())?;
     let took = start.elapsed().as_secs_f64();
-    let Outcome { counts, report } = outcome;
+    let Outcome { counts, report, .. } = outcome;
     if let Some(report) = report {
         eprintln!("{report}");
         return Ok(ExitCode::from(FOUND));
