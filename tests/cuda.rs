@@ -15,7 +15,9 @@ use cudarc::driver::{CudaContext, CudaSlice};
 use emulated::{alone, cuda, emulator};
 use nearkin::device::MatmulPrecision;
 use nearkin::ops::gemm::{Activation, Epilogue, gemm};
+use nearkin::ops::hamming::{self, BinaryCorpus, Queries};
 use nearkin::ops::norm::{l2_normalize, layer_norm};
+use nearkin::ops::select::Search;
 use nearkin::{DType, Device, DeviceOptions, Error, Tensor, bf16, f16};
 use ptx_emulator::client::{Emulator, Fault, Operation};
 
@@ -385,6 +387,51 @@ fn products_on_hopper_do_not_depend_on_their_rows() {
             }
         }
         assert!(emulator.is_none_or(|e| e.reports().is_empty()));
+    });
+}
+
+/// Hopper's tensor cores count bits of and, twice for an xor; distances are those of the CPU.
+#[test]
+fn codes_on_hopper_have_the_distances_of_others() {
+    let name = "codes_on_hopper_have_the_distances_of_others";
+    alone(name, &[("PTX_EMULATOR_DEVICES", "sm_90")], || {
+        let Some(device) = cuda() else { return };
+        let (emulator, cpu) = (emulator(), Device::cpu());
+        for (n, words, queries, k) in [
+            (700, 1, 5, 10),
+            (129, 3, 33, 1),
+            (64, 8, 20, 70),
+            (300, 9, 7, 10),
+            (200, 20, 17, 100),
+            (1000, 33, 32, 300),
+            (520, 64, 6, 520),
+        ] {
+            let rng = &mut Rng(n as u64);
+            let mut codes = |n: usize| (0..n * words).map(|_| rng.next() as u32).collect();
+            let (rows, asked): (Vec<u32>, Vec<u32>) = (codes(n), codes(queries));
+            let hits = |device: &Device| {
+                let rows = Tensor::from_slice(device, &[n, words], &rows).unwrap();
+                let asked = Tensor::from_slice(device, &[queries, words], &asked).unwrap();
+                let corpus = BinaryCorpus::from_tensor(&rows).unwrap();
+                hamming::topk(Queries::Codes(&asked), &corpus, &Search::new(k)).unwrap()
+            };
+            let mark = emulator.as_ref().map(Emulator::mark);
+            let (got, want) = (hits(&device), hits(&cpu));
+            for q in 0..queries {
+                let what = format!("{n} x {words} words, query {q} of {queries}, k {k}");
+                assert_eq!(got.get(q), want.get(q), "{what}");
+            }
+            if let Some((emulator, mark)) = emulator.as_ref().zip(mark) {
+                let launches = emulator.launches_since(mark);
+                let scan = launches.iter().find(|l| l.kernel == "hamming").unwrap();
+                // Rows, queries and bits are padded to a tile's; each product is formed twice.
+                let tile = if k > 64 && k <= 256 { 16 } else { 32 };
+                let rows = n.next_multiple_of(64) * queries.next_multiple_of(tile);
+                let products = 2 * rows * 32 * words.next_multiple_of(8);
+                assert_eq!(scan.counts.tensor_multiply_adds, products as u64);
+                assert!(emulator.reports().is_empty());
+            }
+        }
     });
 }
 

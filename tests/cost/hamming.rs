@@ -5,6 +5,7 @@ use nearkin::{Device, Tensor};
 
 use crate::common::{Rng, normals};
 use crate::pinned::pinned;
+use crate::processes::alone;
 use crate::{cold_bytes, emulated, launches};
 
 fn random(device: &Device, rows: usize, words: usize, seed: u64) -> Tensor {
@@ -74,6 +75,29 @@ fn a_search_streams_the_codes_once_and_writes_no_distances() {
             assert_eq!(scan.local_bytes + merge.local_bytes, 0, "{what}: local memory");
         }
     }
+}
+
+/// Many queries on Hopper: two products of and for one of xor, and nothing more.
+#[test]
+fn codes_on_hopper_cost_two_products() {
+    let name = "hamming::codes_on_hopper_cost_two_products";
+    alone(name, &[("PTX_EMULATOR_DEVICES", "sm_90")], || {
+        let Some((emulator, device)) = emulated() else { return };
+        let (queries, rows, words) = (32, 60_000, 32);
+        let corpus = BinaryCorpus::from_tensor(&random(&device, rows, words, 1)).unwrap();
+        let asked = random(&device, queries, words, 2);
+        let all = launches(&emulator, || {
+            topk(Queries::Codes(&asked), &corpus, &Search::new(10)).unwrap();
+        });
+        let counts = &all[0].counts;
+        let products = 2 * rows.next_multiple_of(64) * queries * 32 * words;
+        assert_eq!(counts.tensor_multiply_adds, products as u64);
+        let cold = 32 * counts.global.cold_read_sectors;
+        pinned(
+            &format!("hamming, Hopper: {queries} queries, {rows} x {} bits, k 10", 32 * words),
+            &[("bytes read from memory", cold), ("warp instructions", counts.warp_instructions)],
+        );
+    });
 }
 
 /// Tiles in which nothing beats a k-th only form distances: they add no bank conflicts.

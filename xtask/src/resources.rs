@@ -112,7 +112,7 @@ pub enum Scope {
     Compare,
     /// Only those of [`ALWAYS`], and only of kernels whose text or ptxas is another than the table's.
     CompareSome,
-    /// It is written.
+    /// It is written: what its text and ptxas leave as it was, and every architecture's columns of all else.
     Bless,
 }
 
@@ -125,7 +125,9 @@ pub fn check(ptxas: &Path, folder: &Path, scope: Scope) -> Result {
     let stamps: BTreeSet<&str> = checked_in.lines().filter_map(|l| l.split(',').nth(1)).collect();
     // What runs on one architecture alone is assembled for it whatever the scope.
     let wanted = |kernel: &Kernel, number: u32| match (kernel.exact, scope) {
-        (_, Scope::CompareSome) if stamps.contains(cache.stamp(kernel).as_str()) => false,
+        (_, Scope::CompareSome | Scope::Bless) if stamps.contains(cache.stamp(kernel).as_str()) => {
+            false
+        }
         (Some(exact), _) => exact == number,
         (None, _) => scope != Scope::CompareSome || number == ALWAYS,
     };
@@ -176,7 +178,14 @@ pub fn check(ptxas: &Path, folder: &Path, scope: Scope) -> Result {
     }
     let judged = assembled.len();
     registers.extend(assembled);
-    let fresh = table(&kernels, &registers, &cache);
+    // What was not looked at again stands as it is.
+    let kept: BTreeMap<&str, &str> = match scope {
+        Scope::Bless => {
+            checked_in.lines().filter_map(|l| Some((l.split(',').nth(1)?, l))).collect()
+        }
+        _ => BTreeMap::new(),
+    };
+    let fresh = table(&kernels, &registers, &cache, &kept);
     if scope == Scope::Bless {
         write(&path, &fresh)?;
         println!("kernels: wrote {}", path.display());
@@ -324,7 +333,13 @@ fn occupancy(architecture: &Architecture, registers: u32, threads: u32, shared: 
     100 * blocks.min(architecture.blocks) * warps / architecture.warps
 }
 
-fn table(kernels: &[Kernel], registers: &BTreeMap<(usize, usize), u32>, cache: &Cache) -> String {
+/// `kept` has lines by their stamp; a kernel may have been given another name.
+fn table(
+    kernels: &[Kernel],
+    registers: &BTreeMap<(usize, usize), u32>,
+    cache: &Cache,
+    kept: &BTreeMap<&str, &str>,
+) -> String {
     let mut table = String::from("kernel,text and ptxas,threads,shared bytes");
     for a in &ARCHITECTURES {
         let _ = write!(table, ",sm_{0} registers,sm_{0} occupancy %", a.number);
@@ -332,6 +347,10 @@ fn table(kernels: &[Kernel], registers: &BTreeMap<(usize, usize), u32>, cache: &
     table.push('\n');
     for (i, kernel) in kernels.iter().enumerate() {
         let stamp = cache.stamp(kernel);
+        if let Some((_, rest)) = kept.get(stamp.as_str()).and_then(|line| line.split_once(',')) {
+            let _ = writeln!(table, "{},{rest}", kernel.name);
+            continue;
+        }
         let _ = write!(table, "{},{stamp},{},{}", kernel.name, kernel.threads, kernel.shared);
         for (at, a) in ARCHITECTURES.iter().enumerate() {
             let _ = match registers.get(&(i, at)) {

@@ -21,6 +21,8 @@ const TILE: usize = 64;
 enum Path {
     Popc,
     Mma,
+    /// On Hopper, whose tensor cores have no xor of bits.
+    Ands,
     Floats,
 }
 
@@ -28,7 +30,7 @@ kernel! {
     pub(crate) FAMILY = "kernels/hamming.ptx";
 
     spec HammingSpec {
-        path: Path = [Path::Popc, Path::Mma, Path::Floats],
+        path: Path = [Path::Popc, Path::Mma, Path::Ands, Path::Floats],
         /// Whether codes divide into 16 bytes.
         vector: bool,
         /// Queries of a block.
@@ -108,6 +110,7 @@ impl<'a> Prepared<'a> {
         let path = match &scale {
             Some(_) => Path::Floats,
             None if qt == 4 => Path::Popc,
+            None if gpu.facts.capability == (9, 0) => Path::Ands,
             None => Path::Mma,
         };
         let vector = path != Path::Floats && args.corpus.words().is_multiple_of(4);
