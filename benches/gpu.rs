@@ -1,10 +1,11 @@
 //! Times on the CUDA device, by CUDA events on its stream: one JSON line a case, with the least bytes and operations
 //! that the work needs. `benches/peers/gpu.py` times the same cases in PyTorch.
 //!
-//!     cargo bench --bench gpu [-- --small] [--seconds <measured time of a case>] [--only <operation>] [--case <part of a name>]
+//!     cargo bench --bench gpu [-- --small] [--once] [--seconds <measured time of a case>] [--only <operation>] [--case <part of a name>]
 //!
 //! `--small` cuts every shape and every number of repeats, so that the emulator is through in a minute: its times mean
-//! nothing, and its lines say `"emulated": true`. What the device does not support is named in a line of its own.
+//! nothing, and its lines say `"emulated": true`. `--once` runs each case as often as it takes to be warm, at its full size:
+//! `cargo xtask predict` surveys it so. What the device does not support is named in a line of its own.
 //! Data is normal and random: zeros cost a processor less.
 
 mod common;
@@ -51,6 +52,8 @@ struct Bench {
     stream: Arc<CudaStream>,
     device: Device,
     small: bool,
+    /// Whether a case is warmed up only.
+    once: bool,
     seconds: f64,
     only: Option<String>,
     /// What the names of cases that are measured have in them.
@@ -111,12 +114,13 @@ const FAMILIES: &[(&str, Family)] = &[
 ];
 
 fn main() -> ExitCode {
-    let (mut small, mut only, mut part, mut listing, mut seconds) =
-        (false, None, None, false, SECONDS);
+    let (mut small, mut once, mut only, mut part, mut listing, mut seconds) =
+        (false, false, None, None, false, SECONDS);
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         match word.as_str() {
             "--small" => small = true,
+            "--once" => once = true,
             "--only" => only = words.next(),
             "--case" => part = words.next(),
             "--seconds" => match words.next().map(|word| word.parse()) {
@@ -135,7 +139,7 @@ fn main() -> ExitCode {
             }
             other => {
                 eprintln!(
-                    "gpu: unknown option '{other}'; there are --small, --seconds <number>, --only <operation>, \
+                    "gpu: unknown option '{other}'; there are --small, --once, --seconds <number>, --only <operation>, \
                      --case <part of a name> and --families, which lists the operations"
                 );
                 return ExitCode::from(2);
@@ -145,7 +149,7 @@ fn main() -> ExitCode {
     if listing {
         return ExitCode::SUCCESS;
     }
-    match run(small, seconds, only, part) {
+    match run([small, once], seconds, only, part) {
         Ok(()) => ExitCode::SUCCESS,
         Err(problem) => {
             eprintln!("gpu: {problem}");
@@ -154,7 +158,12 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(small: bool, seconds: f64, only: Option<String>, part: Option<String>) -> Outcome {
+fn run(
+    [small, once]: [bool; 2],
+    seconds: f64,
+    only: Option<String>,
+    part: Option<String>,
+) -> Outcome {
     if let Err(error @ Error::NoDevice { .. }) = Device::cuda(0) {
         eprintln!("skipped: {error}");
         return Ok(());
@@ -162,8 +171,8 @@ fn run(small: bool, seconds: f64, only: Option<String>, part: Option<String>) ->
     let context = CudaContext::new(0)?;
     let stream = context.new_stream()?;
     let device = Device::from_cuda(context.clone(), stream.clone(), DeviceOptions::default())?;
-    let bench =
-        Bench { context, stream, device, small, seconds, only, part, seen: RefCell::default() };
+    let seen = RefCell::default();
+    let bench = Bench { context, stream, device, small, once, seconds, only, part, seen };
     if let Some(only) = &bench.only
         && !FAMILIES.iter().any(|(name, _)| name == only)
     {
@@ -253,6 +262,9 @@ impl Bench {
         }
         for _ in 0..5 {
             once = once.min(measure(1)?);
+        }
+        if self.once {
+            return Ok(vec![once * 1e6]);
         }
         let together = (TOGETHER / once).ceil().clamp(1.0, 50.0) as usize;
         let runs = (self.seconds / (once * together as f64)) as usize;
@@ -548,12 +560,13 @@ fn attend(
 ) -> Outcome {
     let offsets = Offsets::from_lengths(device, lengths)?;
     let (rows, width) = (offsets.total(), heads * dim);
-    let qkv =
-        Tensor::from_f32(device, DType::F32, &[rows, 3 * width], &normals(rows * 3 * width, 1))?;
+    // As layers hand it on, and as the peer has it: inputs and outputs in the case's dtype.
+    let qkv = Tensor::from_f32(device, dtype, &[rows, 3 * width], &normals(rows * 3 * width, 1))?;
     let part = |i: usize| Heads { tensor: &qkv, start: i * width };
-    let how = Attention::new(heads, dim);
+    let how = Attention { out: dtype, ..Attention::new(heads, dim) };
     let flops = lengths.iter().map(|l| 4 * l * l * width).sum();
-    bench.case(Case::new("attention", dtype, shape, 16 * rows * width, flops), || {
+    let bytes = 4 * dtype.size() * rows * width;
+    bench.case(Case::new("attention", dtype, shape, bytes, flops), || {
         attention(part(0), part(1), part(2), &offsets, &offsets, &how)
     })
 }

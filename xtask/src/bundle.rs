@@ -158,7 +158,7 @@ fn pack(folder: &Path) -> Result<PathBuf> {
 
 /// Executables and shared libraries that cargo made, by the name of their target (with `-lib` behind it for unit tests) or
 /// file.
-fn artifacts(mut command: Command) -> Result<BTreeMap<String, PathBuf>> {
+pub fn artifacts(mut command: Command) -> Result<BTreeMap<String, PathBuf>> {
     command.arg("--message-format=json-render-diagnostics");
     let mut found = BTreeMap::new();
     for message in json_lines(&output(command)?)? {
@@ -279,7 +279,7 @@ fn clear(folder: &Path) -> Result {
     create(folder)
 }
 
-fn copy(from: &Path, to: &Path) -> Result {
+pub fn copy(from: &Path, to: &Path) -> Result {
     create(to.parent().unwrap_or(root()))?;
     std::fs::copy(from, to).map(drop).map_err(|e| at(from, e))
 }

@@ -8,6 +8,7 @@ mod emulator;
 mod kernels;
 mod model;
 mod plot;
+mod predict;
 mod ptxas;
 mod python;
 mod report;
@@ -28,6 +29,7 @@ usage: cargo xtask <command>
   kernels   render and check every kernel, and assemble the PTX for every architecture
   counts    write what the emulator counts of the kernels to tests/cost/counts.csv
   report    run the benchmarks and the peers, and write tables and plots to benches/results
+  predict   how long kernels take on a Hopper GPU, from counts and machine code: of a family, or beside what was measured
   model     fetch and verify all-MiniLM-L6-v2, and print where it is
   ptxas     fetch NVIDIA's assembler, and print where it is
   bundle    pack binaries, fixtures and peers for a machine with a GPU and no Rust (Linux on x86-64)
@@ -49,6 +51,15 @@ options of report:
   --beir <folder>   also draw recall against scorer calls on a collection in BEIR layout
   --wgpu            measure the first wgpu adapter too
   --from <folder>   run nothing: report what the bundle's run.sh wrote
+
+options of predict:
+  <family>          predict this family of the benchmark as it is now, and write benches/predicted/<family>.md
+  --calibrate       fit the model to what was measured, and write benches/results/model.json
+  --last            take what was surveyed last
+  --case <part>     only cases with this in their name
+  --sample <n>      instructions of a launch that are executed (default: 3000000)
+  --bench <file>    survey a benchmark that another commit built
+  --keep <file>     write the launches there, for measurements of that build, and predict nothing
 
 options of bundle:
   --rehearse        unpack it, and run it at small sizes with the emulator as the GPU
@@ -73,6 +84,10 @@ fn main() -> ExitCode {
         ["report", "--from", folder] => results::report(std::path::Path::new(folder)),
         ["report", options @ ..] => match report::Options::parse(options) {
             Ok(options) => report::run(&options),
+            Err(problem) => return usage(&problem),
+        },
+        ["predict", options @ ..] => match predict::Options::parse(options) {
+            Ok(options) => predict::run(&options),
             Err(problem) => return usage(&problem),
         },
         ["bundle"] => bundle::run(false),

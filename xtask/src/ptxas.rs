@@ -1,4 +1,5 @@
-//! NVIDIA's assembler, from the Python package `nvidia-cuda-nvcc`: it needs neither a GPU nor the CUDA toolkit.
+//! NVIDIA's assembler and disassembler, from the Python packages `nvidia-cuda-nvcc` and `nvidia-cuda-nvdisasm`: they need neither a
+//! GPU nor the CUDA toolkit.
 
 use std::path::PathBuf;
 
@@ -6,8 +7,18 @@ use crate::Result;
 use crate::command::{program, run, succeeds, target};
 use crate::python::Python;
 
-/// The version that the tests' tables were judged by.
-const PACKAGE: &str = "nvidia-cuda-nvcc==13.5.37";
+/// The versions that the tests' tables were judged by.
+const PTXAS: Tool = Tool { name: "ptxas", variable: "PTXAS", package: "nvidia-cuda-nvcc==13.5.37" };
+const NVDISASM: Tool =
+    Tool { name: "nvdisasm", variable: "NVDISASM", package: "nvidia-cuda-nvdisasm==13.5.37" };
+
+/// A program of a package.
+struct Tool {
+    name: &'static str,
+    /// Names another of its kind.
+    variable: &'static str,
+    package: &'static str,
+}
 
 /// Where the package has wheels.
 pub const IS_SUPPORTED: bool =
@@ -15,26 +26,38 @@ pub const IS_SUPPORTED: bool =
 
 /// The path of ptxas: `PTXAS` if the user names one, else that in `target/ptxas`, fetched once.
 pub fn fetch() -> Result<PathBuf> {
-    if let Some(path) = std::env::var_os("PTXAS") {
-        return Ok(path.into());
-    }
-    let folder = target()?.join("ptxas");
-    let path = folder.join("nvidia/cu13/bin/ptxas");
-    if succeeds(with_version(&path)) {
-        return Ok(path);
-    }
-    if !IS_SUPPORTED {
-        return Err(format!(
-            "{PACKAGE} has no wheel for this system; set PTXAS to use another ptxas"
-        ));
-    }
-    let options = ["--quiet", "--no-deps", "--only-binary", ":all:", "--upgrade", "--target"];
-    let mut install = Python::with_pip()?.run(["-m", "pip", "install"]);
-    install.args(options).arg(&folder).arg(PACKAGE);
-    run(install)?;
-    match succeeds(with_version(&path)) {
-        true => Ok(path),
-        false => Err(format!("{} does not run", path.display())),
+    PTXAS.fetch()
+}
+
+/// The same of nvdisasm: `NVDISASM`, or `target/nvdisasm`.
+pub fn fetch_nvdisasm() -> Result<PathBuf> {
+    NVDISASM.fetch()
+}
+
+impl Tool {
+    fn fetch(&self) -> Result<PathBuf> {
+        let Tool { name, variable, package } = self;
+        if let Some(path) = std::env::var_os(variable) {
+            return Ok(path.into());
+        }
+        let folder = target()?.join(name);
+        let path = folder.join("nvidia/cu13/bin").join(name);
+        if succeeds(with_version(&path)) {
+            return Ok(path);
+        }
+        if !IS_SUPPORTED {
+            return Err(format!(
+                "{package} has no wheel for this system; set {variable} to use another {name}"
+            ));
+        }
+        let options = ["--quiet", "--no-deps", "--only-binary", ":all:", "--upgrade", "--target"];
+        let mut install = Python::with_pip()?.run(["-m", "pip", "install"]);
+        install.args(options).arg(&folder).arg(package);
+        run(install)?;
+        match succeeds(with_version(&path)) {
+            true => Ok(path),
+            false => Err(format!("{} does not run", path.display())),
+        }
     }
 }
 

@@ -1,0 +1,316 @@
+//! `cargo xtask predict`: how long kernels take on a Hopper GPU, without one.
+//!
+//! The benchmark runs with the emulator in the place of the GPU, which surveys what each case launches (`survey`); ptxas makes
+//! machine code of the kernels (`machine`); the counts are brought to its instructions (`load`), and a small model makes
+//! times of them (`model`), calibrated to what GPUs took (`fit`).
+//!
+//! Beside the results of a GPU lie the launches of the build that was measured, as `<date>-launches.json`. The model is
+//! calibrated to two thirds of these cases; `benches/results/predicted.md` says how far it is from each, and from the third
+//! that it has not seen.
+
+mod fit;
+mod load;
+mod machine;
+mod model;
+mod survey;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use self::fit::{Error, Measured, calibrate};
+use self::machine::Tools;
+use self::model::{GPUS, Gpu, Model, PARAMETERS};
+use self::survey::Survey;
+use crate::command::{cargo, program, read, root, target, write};
+use crate::report::time;
+use crate::{Result, emulator, ptxas};
+
+#[derive(Debug, PartialEq)]
+pub struct Options {
+    family: Option<String>,
+    calibrate: bool,
+    /// A benchmark that another commit built, and where its launches are kept.
+    bench: Option<PathBuf>,
+    keep: Option<PathBuf>,
+    case: Option<String>,
+    sample: u64,
+    /// Take what was surveyed last.
+    last: bool,
+}
+
+impl Options {
+    pub fn parse(words: &[&str]) -> Result<Options> {
+        let mut options = Options {
+            family: None,
+            calibrate: false,
+            bench: None,
+            keep: None,
+            case: None,
+            sample: 3_000_000,
+            last: false,
+        };
+        let mut words = words.iter();
+        while let Some(&word) = words.next() {
+            let mut value =
+                || words.next().map(|w| w.to_string()).ok_or(format!("{word} needs a value"));
+            match word {
+                "--last" => options.last = true,
+                "--calibrate" => options.calibrate = true,
+                "--bench" => options.bench = Some(value()?.into()),
+                "--keep" => options.keep = Some(value()?.into()),
+                "--case" => options.case = Some(value()?),
+                "--sample" => {
+                    let given = value()?;
+                    options.sample = given
+                        .parse()
+                        .map_err(|_| format!("--sample takes a number, not '{given}'"))?;
+                }
+                family if !family.starts_with('-') && options.family.is_none() => {
+                    options.family = Some(family.into());
+                }
+                other => return Err(format!("predict does not know '{other}'")),
+            }
+        }
+        match options.family {
+            None if options.bench.is_some() || options.keep.is_some() || options.case.is_some() => {
+                Err("predict needs a family with --bench, --keep and --case".into())
+            }
+            Some(_) if options.calibrate => Err("--calibrate takes no family".into()),
+            _ => Ok(options),
+        }
+    }
+}
+
+pub fn run(options: &Options) -> Result {
+    let Some(family) = &options.family else { return compare(options.calibrate) };
+    let survey = surveyed(options, family)?;
+    if let Some(path) = &options.keep {
+        let mut all = match path.exists() {
+            true => Survey::from_text(&read(path)?)?,
+            false => Survey::default(),
+        };
+        all.append(survey);
+        return write(path, &all.to_text());
+    }
+    let model = known_model()?;
+    let mut table = format!(
+        "# {family}, predicted\n\nMicroseconds that `cargo xtask predict {family}` expects, and what bounds the case most.\n\n| case |"
+    );
+    for gpu in &GPUS {
+        table += &format!(" {} | bound by |", gpu.name);
+    }
+    table += &format!("\n|---|{}\n", "---:|---|".repeat(GPUS.len()));
+    for case in &survey.cases {
+        table += &format!("| {} |", case.name);
+        for gpu in &GPUS {
+            let seconds = model.case(case, &survey, gpu) * 1e-6;
+            table += &format!(" {} | {} |", time(seconds), model.limit(case, &survey, gpu));
+        }
+        table.push('\n');
+    }
+    println!("{table}");
+    write(&root().join("benches").join("predicted").join(format!("{family}.md")), &table)
+}
+
+/// What the benchmark's family launches.
+fn surveyed(options: &Options, family: &str) -> Result<Survey> {
+    if !emulator::IS_SUPPORTED {
+        return Err("the emulator, which surveys, is not built for this system".into());
+    }
+    let tools = Tools { ptxas: ptxas::fetch()?, nvdisasm: ptxas::fetch_nvdisasm()? };
+    let folder = target()?.join("predict");
+    let survey = folder.join("survey");
+    if options.last {
+        return survey::read(&survey, &tools);
+    }
+    let build =
+        ["--profile", "bundle", "-p", "nearkin", "-p", "ptx-emulator", "--lib", "--bench", "gpu"];
+    let built = crate::bundle::artifacts(with(cargo(["build"]), &build))?;
+    let find = |name: &str| built.get(name).cloned().ok_or(format!("cargo built no '{name}'"));
+    for name in ["libcuda.so", "libcuda.so.1"] {
+        crate::bundle::copy(&find("libptx_emulator.so")?, &folder.join("emulator").join(name))?;
+    }
+    let bench = match &options.bench {
+        Some(path) => path.clone(),
+        None => find("gpu")?,
+    };
+    let mut benchmark = program(bench);
+    benchmark.args(["--bench", "--once", "--only", family]);
+    benchmark.args(options.case.iter().flat_map(|part| ["--case", part]));
+    emulator::use_in(&mut benchmark, &folder.join("emulator"));
+    survey::run(benchmark, options.sample, &survey)?;
+    survey::read(&survey, &tools)
+}
+
+fn with(mut command: Command, words: &[&str]) -> Command {
+    command.args(words);
+    command
+}
+
+/// Where the calibrated parameters are.
+fn model_path() -> PathBuf {
+    root().join("benches").join("results").join("model.json")
+}
+
+fn known_model() -> Result<Model> {
+    let path = model_path();
+    let all: Value =
+        serde_json::from_str(&read(&path)?).map_err(|e| format!("{}: {e}", path.display()))?;
+    let mut model = Model::start();
+    for (value, parameter) in model.values.iter_mut().zip(&PARAMETERS) {
+        let known = all[parameter.name].as_f64();
+        *value = known.ok_or(format!("{}: no '{}'", path.display(), parameter.name))?;
+    }
+    Ok(model)
+}
+
+/// Results of a GPU with the launches that were measured.
+struct Results {
+    gpu: &'static Gpu,
+    survey: Survey,
+    measured: Value,
+}
+
+/// All of them, in the order of their names.
+fn results() -> Result<Vec<Results>> {
+    let mut all = Vec::new();
+    for gpu in &GPUS {
+        let folder = root().join("benches").join("results").join(gpu.slug);
+        let problem = |e: std::io::Error| format!("{}: {e}", folder.display());
+        let mut names: Vec<String> = std::fs::read_dir(&folder)
+            .map_err(problem)?
+            .map(|entry| Ok(entry.map_err(problem)?.file_name().to_string_lossy().into_owned()))
+            .collect::<Result<_>>()?;
+        names.sort();
+        for name in names {
+            let Some(stem) = name.strip_suffix("-launches.json") else { continue };
+            let of = |path: &Path, e: String| format!("{}: {e}", path.display());
+            let (launches, times) = (folder.join(&name), folder.join(format!("{stem}.json")));
+            let survey = Survey::from_text(&read(&launches)?).map_err(|e| of(&launches, e))?;
+            let measured =
+                serde_json::from_str(&read(&times)?).map_err(|e| of(&times, e.to_string()))?;
+            all.push(Results { gpu, survey, measured });
+        }
+    }
+    Ok(all)
+}
+
+impl Results {
+    /// The cases that were surveyed and measured.
+    fn cases(&self) -> impl Iterator<Item = Measured<'_>> {
+        self.survey.cases.iter().filter_map(|case| {
+            let mut lines = self.measured["nearkin"].as_array()?.iter();
+            let line = lines.find(|line| line["op"] == *case.op && line["case"] == *case.name)?;
+            // Of a text encoder, without its tokenizer.
+            let took = line["forward_us"].as_f64().or_else(|| line["median_us"].as_f64())?;
+            Some(Measured { gpu: self.gpu, survey: &self.survey, case, took })
+        })
+    }
+}
+
+/// The cases that the model is calibrated to, and the third that it does not see.
+fn parted<'a>(results: &'a [Results]) -> [Vec<Measured<'a>>; 2] {
+    let mut all: Vec<Measured<'_>> = results.iter().flat_map(Results::cases).collect();
+    all.sort_by_key(|one| (one.gpu.name, &one.case.op, &one.case.name));
+    let (held, seen): (Vec<_>, Vec<_>) = all.into_iter().enumerate().partition(|(i, _)| i % 3 == 1);
+    [seen, held].map(|part| part.into_iter().map(|(_, one)| one).collect())
+}
+
+/// What the tables below it leave out, and why.
+const UNSEEN: &str = "\
+The model does not see which warp of a block has which work, misses of the instruction cache, conflicts in L2, the power limit, and what\n\
+the host does besides waits and copies. Texts of the H100 are left out, as another process used the card while they were timed; images, as\n\
+kernels that are executed in part leave their successors values that take other branches than real ones.";
+
+/// Prints what the model says of all that was measured; with `anew`, after it was calibrated.
+fn compare(anew: bool) -> Result {
+    let results = results()?;
+    let [seen, held] = parted(&results);
+    let model = match anew {
+        true => calibrate(&seen),
+        false => known_model()?,
+    };
+    let mut text = String::from(
+        "# Predicted and measured\n\n\
+         Times that `cargo xtask predict` makes of counts and machine code, beside those of GPUs. The model is calibrated to two thirds\n\
+         of the cases; a star marks those that it has not seen. An error is the factor between the two times, less 1.\n\n\
+         | cases | | median error | nine of ten are within | within 35 % |\n|---|---:|---:|---:|---:|\n",
+    );
+    for (name, part) in [("calibrated to", &seen), ("not seen", &held)] {
+        let Error { median, nine_of_ten, near } = Error::of(&model, part);
+        let percent = |x: f64| format!("{:.0} %", 100.0 * x);
+        let [median, nine_of_ten, near] = [median, nine_of_ten, near].map(percent);
+        text += &format!("| {name} | {} | {median} | {nine_of_ten} | {near} |\n", part.len());
+    }
+    text += &format!("\n{UNSEEN}\n");
+    text += "\n| GPU | operation | case | measured | predicted | ratio | bound by |\n|---|---|---|---:|---:|---:|---|\n";
+    let mut all: Vec<(&Measured<'_>, &str)> = seen.iter().map(|one| (one, "")).collect();
+    all.extend(held.iter().map(|one| (one, " *")));
+    all.sort_by_key(|(one, _)| (one.gpu.name, &one.case.op, &one.case.name));
+    for (one, star) in all {
+        let ratio = one.ratio(&model);
+        text += &format!(
+            "| {} | {} | {}{star} | {} | {} | {ratio:.2} | {} |\n",
+            one.gpu.name,
+            one.case.op,
+            one.case.name,
+            time(one.took * 1e-6),
+            time(one.took * ratio * 1e-6),
+            model.limit(one.case, one.survey, one.gpu)
+        );
+    }
+    println!("{text}");
+    if anew {
+        let values = PARAMETERS.iter().zip(model.values);
+        let values: serde_json::Map<String, Value> =
+            values.map(|(parameter, value)| (parameter.name.into(), json!(value))).collect();
+        write(&model_path(), &format!("{:#}\n", Value::Object(values)))?;
+    }
+    write(&root().join("benches").join("results").join("predicted.md"), &text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_model_is_near_what_was_measured() {
+        let (results, model) = (results().unwrap(), known_model().unwrap());
+        let [seen, held] = parted(&results);
+        assert!(seen.len() > 50 && held.len() > 25, "{} and {} cases", seen.len(), held.len());
+        for part in [seen, held] {
+            let Error { median, near, .. } = Error::of(&model, &part);
+            assert!(median <= 0.15, "median error {median}");
+            assert!(near >= 0.85, "{near} of the cases are within 35 %");
+        }
+    }
+
+    #[test]
+    fn calibration_comes_nearer_to_what_is_measured() {
+        let results = results().unwrap();
+        let [seen, _] = parted(&results);
+        let (start, found) = (Model::start(), calibrate(&seen));
+        let error = |model: &Model| Error::of(model, &seen).median;
+        assert!(error(&found) < error(&start), "{} and {}", error(&found), error(&start));
+        for (value, parameter) in found.values.iter().zip(&PARAMETERS) {
+            let within = parameter.least * 0.99..=parameter.most * 1.01;
+            assert!(within.contains(value), "{}: {value}", parameter.name);
+        }
+    }
+
+    #[test]
+    fn options_are_read() {
+        let of = |words: &[&str]| Options::parse(words);
+        let all = of(&["topk", "--case", "q1", "--sample", "9", "--last"]).unwrap();
+        assert_eq!((all.family.as_deref(), all.case.as_deref()), (Some("topk"), Some("q1")));
+        assert_eq!((all.sample, all.last, all.calibrate), (9, true, false));
+        assert!(of(&["--calibrate"]).unwrap().calibrate);
+        for bad in
+            [&["--keep", "x"][..], &["topk", "--calibrate"], &["--sample"], &["topk", "gemm"]]
+        {
+            assert!(of(bad).is_err(), "{bad:?}");
+        }
+    }
+}
