@@ -96,7 +96,7 @@ pub fn run(options: &Options) -> Result {
     }
     let model = known_model()?;
     let mut table = format!(
-        "# {family}, predicted\n\nMicroseconds that `cargo xtask predict {family}` expects, and what bounds the case most.\n\n| case |"
+        "# {family}, predicted\n\nTimes that `cargo xtask predict {family}` expects, and what bounds the case most.\n\n| case |"
     );
     for gpu in &GPUS {
         table += &format!(" {} | bound by |", gpu.name);
@@ -125,8 +125,21 @@ fn surveyed(options: &Options, family: &str) -> Result<Survey> {
     if options.last {
         return survey::read(&survey, &tools);
     }
-    let build =
-        ["--profile", "bundle", "-p", "nearkin", "-p", "ptx-emulator", "--lib", "--bench", "gpu"];
+    // Little of the crate is needed, and no other GPU.
+    let build = [
+        "--profile",
+        "bundle",
+        "-p",
+        "nearkin",
+        "-p",
+        "ptx-emulator",
+        "--no-default-features",
+        "--features",
+        "nearkin/cuda,nearkin/cuda-12",
+        "--lib",
+        "--bench",
+        "gpu",
+    ];
     let built = crate::bundle::artifacts(with(cargo(["build"]), &build))?;
     let find = |name: &str| built.get(name).cloned().ok_or(format!("cargo built no '{name}'"));
     for name in ["libcuda.so", "libcuda.so.1"] {
