@@ -231,6 +231,31 @@ fn parted<'a>(results: &'a [Results]) -> [Vec<Measured<'a>>; 2] {
     [seen, held].map(|part| part.into_iter().map(|(_, one)| one).collect())
 }
 
+/// Cases that were measured on both GPUs, where the builds launch different kernels.
+fn pairs(results: &[Results]) -> Vec<[Measured<'_>; 2]> {
+    let mut all: Vec<Measured<'_>> = results.iter().flat_map(Results::cases).collect();
+    all.sort_by_key(|one| (&one.case.op, &one.case.name, one.gpu.name));
+    let launched = |one: &Measured<'_>| {
+        let numbers = one.case.launches.iter();
+        numbers.map(|&(number, _)| one.survey.loads[number].clone()).collect::<Vec<_>>()
+    };
+    let neighbours = all.windows(2).filter(|pair| {
+        let is_same = pair[0].case.op == pair[1].case.op && pair[0].case.name == pair[1].case.name;
+        is_same && launched(&pair[0]) != launched(&pair[1])
+    });
+    neighbours.map(|pair| [pair[0], pair[1]]).collect()
+}
+
+/// By how much the earlier of two takes longer, as the model says.
+fn said([earlier, later]: &[Measured<'_>; 2], model: &Model) -> f64 {
+    earlier.took * earlier.ratio(model) / (later.took * later.ratio(model))
+}
+
+fn are_in_order(pair: &[Measured<'_>; 2], model: &Model) -> bool {
+    let [earlier, later] = pair;
+    (earlier.took > later.took) == (said(pair, model) > 1.0)
+}
+
 /// What the tables below it leave out, and why.
 const UNSEEN: &str = "\
 The model does not see which warp of a block has which work, misses of the instruction cache, conflicts in L2, the power limit, and what\n\
@@ -274,6 +299,18 @@ fn compare(anew: bool) -> Result {
             model.limit(one.case, one.survey, one.gpu)
         );
     }
+    let pairs = pairs(&results);
+    let right = pairs.iter().filter(|pair| are_in_order(pair, &model)).count();
+    text += &format!(
+        "\n## Variants\n\nCases that two builds ran with different kernels, on a card each: by how much the earlier took longer. The model has \
+         {right} of {}\nin the order in which they were measured.\n\n| operation | case | measured | predicted |\n|---|---|---:|---:|\n",
+        pairs.len()
+    );
+    for pair @ [earlier, later] in &pairs {
+        let (took, said) = (earlier.took / later.took, said(pair, &model));
+        let (op, name) = (&earlier.case.op, &earlier.case.name);
+        text += &format!("| {op} | {name} | {took:.2} | {said:.2} |\n");
+    }
     println!("{text}");
     if anew {
         let values = PARAMETERS.iter().zip(model.values);
@@ -298,6 +335,14 @@ mod tests {
             assert!(median <= 0.15, "median error {median}");
             assert!(near >= 0.85, "{near} of the cases are within 35 %");
         }
+    }
+
+    #[test]
+    fn most_variants_are_in_the_order_that_was_measured() {
+        let (results, model) = (results().unwrap(), known_model().unwrap());
+        let pairs = pairs(&results);
+        let right = pairs.iter().filter(|pair| are_in_order(pair, &model)).count();
+        assert!(pairs.len() >= 10 && 10 * right >= 8 * pairs.len(), "{right} of {}", pairs.len());
     }
 
     #[test]
