@@ -3,7 +3,7 @@
 //!
 //! A launch that would issue more instructions than [`Settings::sample`] is executed in part, and one that was surveyed before,
 //! with the same parameters but for addresses, not at all: so programs run through that would take an emulator days. What they
-//! compute is of no use.
+//! compute is of no use, and reads of memory that was never written, and races, are not looked for.
 //!
 //! The folder gets `survey.jsonl`, an [`Entry`] a line, and each module's text as `<hash>.ptx`.
 
@@ -107,7 +107,8 @@ struct Written {
     file: File,
     /// Texts that are in the folder.
     texts: HashSet<u64>,
-    /// Number and nanoseconds of each launch.
+    /// Launches in the file; number and nanoseconds of each.
+    count: usize,
     launches: HashMap<Key, (usize, u64)>,
 }
 
@@ -119,8 +120,9 @@ impl Survey {
         let problem = |error: std::io::Error| format!("{}: {error}", folder.display());
         std::fs::create_dir_all(&folder).map_err(problem)?;
         let file = File::create(folder.join("survey.jsonl")).map_err(problem)?;
-        let written = Written { file, texts: HashSet::new(), launches: HashMap::new() };
-        Ok(Survey { state: Mutex::new(written), folder })
+        let (texts, launches) = (HashSet::new(), HashMap::new());
+        let state = Mutex::new(Written { file, texts, count: 0, launches });
+        Ok(Survey { folder, state })
     }
 
     /// Writes a line. What cannot be written is lost: the program goes on.
@@ -193,7 +195,8 @@ impl Survey {
         if state.texts.insert(key.text) {
             let _ = std::fs::write(self.folder.join(format!("{text}.ptx")), kernel.text());
         }
-        let number = state.launches.len();
+        let number = state.count;
+        state.count += 1;
         state.launches.insert(key, (number, nanoseconds));
         state.line(&Entry::Launch(Box::new(surveyed)));
     }
