@@ -32,7 +32,7 @@ use nearkin::ops::norm::{l2_normalize, layer_norm};
 use nearkin::ops::pool::{Pooling, pool};
 use nearkin::ops::residual::Codec;
 use nearkin::ops::rope::{QkNorm, Rotary, rope};
-use nearkin::ops::topk::{Corpus, Metric, Search, Storage, topk};
+use nearkin::ops::topk::{Corpus, Metric, Search, Storage, topk, topk_on_device};
 use nearkin::search::cur::{Anchors, CurIndex, CurOptions, Regularisation, ScoreMatrix};
 use nearkin::{DType, Device, DeviceOptions, Error, Offsets, Tensor};
 use rayon::prelude::*;
@@ -219,6 +219,40 @@ impl Bench {
         }
     }
 
+    /// The same of a search whose hits are read, and which can be left on the device: then `device_us` is what the device takes where
+    /// the host is ahead of it, and `host_us` what the host takes to enqueue it.
+    fn search<T, D>(
+        &self,
+        case: Case,
+        mut work: impl FnMut() -> nearkin::Result<T>,
+        mut on_device: impl FnMut() -> nearkin::Result<D>,
+    ) -> Outcome {
+        if self.once || !self.is_wanted(&case) {
+            return if self.once { self.case(case, work) } else { Ok(()) };
+        }
+        let measured = self.time(&mut work).and_then(|times| {
+            let device = summary(&self.time(&mut on_device)?).0;
+            let host = (0..if self.small { 1 } else { *RUNS.start() })
+                .map(|_| {
+                    self.device.synchronize()?;
+                    let start = Instant::now();
+                    let found = on_device()?;
+                    let took = start.elapsed().as_secs_f64() * 1e6;
+                    drop(found);
+                    Ok(took)
+                })
+                .collect::<nearkin::Result<Vec<f64>>>()?;
+            Ok((times, json!({ "device_us": device, "host_us": summary(&host).0 })))
+        });
+        match measured {
+            Ok((times, more)) => {
+                self.line(&case, &times, more);
+                Ok(())
+            }
+            Err(error) => self.without(&case, error),
+        }
+    }
+
     /// Whether the case is asked for, and new.
     fn is_wanted(&self, case: &Case) -> bool {
         self.part.as_ref().is_none_or(|part| case.name.contains(part))
@@ -380,7 +414,7 @@ fn gemms(bench: &Bench) -> Outcome {
 }
 
 /// Rows, width, queries, k: many queries, which the tensor cores bound, and few, which the memory bounds. The hits are
-/// read back within the time.
+/// read back within the time; device and host are timed apart beside it.
 fn searches(bench: &Bench) -> Outcome {
     use DType::{BF16, F32};
     for (n, d, q, k, dtype) in [
@@ -404,7 +438,9 @@ fn searches(bench: &Bench) -> Outcome {
         let bytes = dtype.size() * (n + q) * d + 12 * q * k;
         let shape = [("n", n), ("d", d), ("q", q), ("k", k)];
         let case = Case::new("topk", dtype, &shape, bytes, 2 * n * d * q);
-        bench.case(case, || topk(&queries, &corpus, Metric::Dot, &Search::new(k)))?;
+        let (search, dot) = (Search::new(k), Metric::Dot);
+        let whole = || topk(&queries, &corpus, dot, &search);
+        bench.search(case, whole, || topk_on_device(&queries, &corpus, dot, &search))?;
     }
     // Bytes, in words of four.
     for (n, d, q, k) in [(1_000_000, 384, 64, 10), (1_000_000, 384, 1, 10)] {
@@ -415,7 +451,9 @@ fn searches(bench: &Bench) -> Outcome {
         let bytes = (n + q) * (d + 4) + 12 * q * k;
         let shape = [("n", n), ("d", d), ("q", q), ("k", k)];
         let case = Case::new("topk", DType::U32, &shape, bytes, 2 * n * d * q).suffix("int8");
-        bench.case(case, || topk(&queries, &corpus, Metric::Dot, &Search::new(k)))?;
+        let (search, dot) = (Search::new(k), Metric::Dot);
+        let whole = || topk(&queries, &corpus, dot, &search);
+        bench.search(case, whole, || topk_on_device(&queries, &corpus, dot, &search))?;
     }
     Ok(())
 }
@@ -450,7 +488,9 @@ fn codes(bench: &Bench) -> Outcome {
         let bytes = (n + q) * bits / 8 + 12 * q * k;
         let shape = [("n", n), ("b", bits), ("q", q), ("k", k)];
         let case = Case::new("hamming", DType::U32, &shape, bytes, 2 * n * bits * q);
-        bench.case(case, || hamming::topk(Queries::Codes(&queries), &corpus, &Search::new(k)))?;
+        let (asked, search) = (Queries::Codes(&queries), Search::new(k));
+        let whole = || hamming::topk(asked, &corpus, &search);
+        bench.search(case, whole, || hamming::topk_on_device(asked, &corpus, &search))?;
     }
     Ok(())
 }

@@ -175,6 +175,7 @@ impl Results {
             }
             out.push('\n');
         }
+        out += &self.apart();
         for line in self.ours.iter().filter(|line| line["unsupported"].is_string()) {
             let (op, case, why) = (text(line, "op"), text(line, "case"), text(line, "unsupported"));
             out += &format!("\nNot measured: {op} {case}: {why}\n");
@@ -204,6 +205,33 @@ impl Results {
         versions.dedup();
         if !versions.is_empty() {
             out += &format!("\nPeers: torch {}.\n", versions.join("; torch "));
+        }
+        out
+    }
+
+    /// Of searches, what the device takes where nobody waits for it, and what the host takes to enqueue one; of texts the
+    /// tokenizer.
+    fn apart(&self) -> String {
+        let mut out = String::new();
+        for line in &self.ours {
+            let seconds = |key: &str| line[key].as_f64().map(|us| time(us * 1e-6));
+            let (device, host) = match line["tokenizer_us"].is_null() {
+                true => ("device_us", "host_us"),
+                false => ("forward_us", "tokenizer_us"),
+            };
+            if let (Some(all), Some(device), Some(host)) =
+                (seconds("median_us"), seconds(device), seconds(host))
+            {
+                let (op, case) = (text(line, "op"), text(line, "case"));
+                out += &format!("| {op} | {case} | {all} | {device} | {host} |\n");
+            }
+        }
+        if !out.is_empty() {
+            out.insert_str(
+                0,
+                "\nThe whole of a search or a text, the device alone, and the host alone (of a text: the tokenizer).\n\n\
+                 | operation | case | all | device | host |\n|---|---|---:|---:|---:|\n",
+            );
         }
         out
     }
@@ -272,7 +300,8 @@ mod tests {
             ),
             ours: lines(
                 r#"{"op":"gemm","case":"m1","median_us":2000,"flops":4000000000,"bytes":8000000,"device":"A GPU"}
-                   {"op":"encode","case":"b1","median_us":500,"forward_us":400}
+                   {"op":"encode","case":"b1","median_us":500,"forward_us":400,"tokenizer_us":120}
+                   {"op":"topk","case":"q2","median_us":90,"device_us":70,"host_us":15}
                    {"op":"topk","case":"q1","unsupported":"this GPU does not support topk"}"#,
             ),
             peers: lines(
@@ -299,6 +328,8 @@ mod tests {
             "| gemm/b | 5 | 80.00 %",
             "| gemm | m1 | 2.00 ms | 2.0 | 4 | 3.00 ms | 1.50 |  |  |",
             "| encode | b1 | 400 µs | 0.0 | 0 |  |  | 300 µs | 0.75 |",
+            "| encode | b1 | 500 µs | 400 µs | 120 µs |",
+            "| topk | q2 | 90.0 µs | 70.0 µs | 15.0 µs |",
             "Not measured: topk q1: this GPU does not support topk",
             "No torch for pool: out of memory",
             "Peers: torch 2.9.",

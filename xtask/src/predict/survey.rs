@@ -144,7 +144,7 @@ fn assemble(names: &[&Value], entries: &[Value], tools: &Tools, folder: &Path) -
     if a_case == 0 || timed.len() != a_case * names.len() {
         return Err(format!("{} cases, and {} that were timed", names.len(), timed.len()));
     }
-    for (line, runs) in names.iter().zip(timed.chunks(a_case).map(|pairs| &pairs[a_case - 1])) {
+    for (line, runs) in names.iter().zip(timed.chunks(a_case).map(|pairs| &pairs[0])) {
         let run = &runs[WARM];
         let mut times: BTreeMap<usize, f64> = BTreeMap::new();
         for &number in &run.launches {
