@@ -111,6 +111,10 @@ pub fn run(options: &Options) -> Result {
         table.push('\n');
     }
     println!("{table}");
+    // A part of a family does not take the whole one's place.
+    if options.case.is_some() {
+        return Ok(());
+    }
     write(&root().join("benches").join("predicted").join(format!("{family}.md")), &table)
 }
 
