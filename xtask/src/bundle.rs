@@ -18,7 +18,7 @@ use crate::command::{
 use crate::python::Python;
 use crate::results::{self, Results};
 use crate::test::{UNIT_TESTS, duration};
-use crate::{Result, model};
+use crate::{Result, emulator, model};
 
 /// Bytes that the archive may have.
 const LIMIT: u64 = 61_000_000;
@@ -100,9 +100,7 @@ fn gather(how: &[&str], some: Option<&str>) -> Result<PathBuf> {
         copy(&find(&tested, name)?, &folder.join("suite").join(name))?;
     }
     copy(&find(&units, "nearkin-lib")?, &folder.join("suite").join("unit"))?;
-    for name in ["libcuda.so", "libcuda.so.1"] {
-        copy(&find(&built, "libptx_emulator.so")?, &folder.join("emulator").join(name))?;
-    }
+    emulator::place(&find(&built, "libptx_emulator.so")?, &folder.join("emulator"))?;
 
     for tree in ["tests/goldens", "examples/data"] {
         copy_tree(&root().join(tree), &folder.join(tree))?;
@@ -279,7 +277,7 @@ fn clear(folder: &Path) -> Result {
     create(folder)
 }
 
-pub fn copy(from: &Path, to: &Path) -> Result {
+fn copy(from: &Path, to: &Path) -> Result {
     create(to.parent().unwrap_or(root()))?;
     std::fs::copy(from, to).map(drop).map_err(|e| at(from, e))
 }

@@ -39,6 +39,12 @@ pub fn cargo<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Command {
     command
 }
 
+/// The command with more arguments.
+pub fn with(mut command: Command, args: &[&str]) -> Command {
+    command.args(args);
+    command
+}
+
 /// The command as one would type it.
 pub fn words(command: &Command) -> String {
     let name = Path::new(command.get_program()).file_stem().unwrap_or(command.get_program());

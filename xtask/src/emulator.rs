@@ -1,6 +1,6 @@
 //! The PTX emulator in the place of NVIDIA's driver.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::Result;
@@ -22,18 +22,24 @@ pub fn build_as(how: &[&str]) -> Result<PathBuf> {
     run(build)?;
     let debug = target()?.join("debug");
     let folder = debug.join("ptx-emulator-libcuda");
-    create(&folder)?;
-    for name in ["libcuda.so", "libcuda.so.1"] {
-        let (from, to) = (debug.join("libptx_emulator.so"), folder.join(name));
-        // Not in place: a library that is in use stays as it is.
-        let _ = std::fs::remove_file(&to);
-        std::fs::copy(&from, &to).map_err(|e| format!("{}: {e}", from.display()))?;
-    }
+    place(&debug.join("libptx_emulator.so"), &folder)?;
     Ok(folder)
 }
 
+/// Puts the emulator's library into a folder under the names of the driver's.
+pub fn place(library: &Path, folder: &Path) -> Result {
+    create(folder)?;
+    for name in ["libcuda.so", "libcuda.so.1"] {
+        let to = folder.join(name);
+        // Not in place: a library that is in use stays as it is.
+        let _ = std::fs::remove_file(&to);
+        std::fs::copy(library, &to).map_err(|e| format!("{}: {e}", library.display()))?;
+    }
+    Ok(())
+}
+
 /// Lets a program find the emulator before any driver.
-pub fn use_in(command: &mut Command, folder: &std::path::Path) {
+pub fn use_in(command: &mut Command, folder: &Path) {
     let mut path = folder.as_os_str().to_owned();
     if let Some(before) = std::env::var_os("LD_LIBRARY_PATH") {
         path.push(":");

@@ -324,13 +324,24 @@ fn number_before(text: &str, what: &str) -> Option<u32> {
     before.split_whitespace().next_back()?.parse().ok()
 }
 
+/// Blocks of a kernel that a multiprocessor of an architecture holds at once; none where it is not one of
+/// [`ARCHITECTURES`].
+pub fn resident(architecture: u32, registers: u32, threads: u32, shared: u32) -> u32 {
+    let known = ARCHITECTURES.iter().find(|known| known.number == architecture);
+    known.map_or(0, |known| held(known, registers, threads, shared))
+}
+
+fn held(architecture: &Architecture, registers: u32, threads: u32, shared: u32) -> u32 {
+    let warps = threads.div_ceil(32).max(1);
+    let of_registers = 65_536 / (registers.max(1) * 32).next_multiple_of(256) / warps;
+    let of_shared = architecture.shared * 1024 / (shared + 1024);
+    of_registers.min(of_shared).min(architecture.warps / warps).min(architecture.blocks)
+}
+
 /// Resident warps of the most a multiprocessor takes, in percent.
 fn occupancy(architecture: &Architecture, registers: u32, threads: u32, shared: u32) -> u32 {
     let warps = threads.div_ceil(32);
-    let of_registers = 65_536 / (registers.max(1) * 32).next_multiple_of(256) / warps;
-    let of_shared = architecture.shared * 1024 / (shared + 1024);
-    let blocks = of_registers.min(of_shared).min(architecture.warps / warps);
-    100 * blocks.min(architecture.blocks) * warps / architecture.warps
+    100 * held(architecture, registers, threads, shared) * warps / architecture.warps
 }
 
 /// `kept` has lines by their stamp; a kernel may have been given another name.

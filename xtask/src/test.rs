@@ -4,7 +4,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use crate::command::{cargo, run as run_command, succeeds};
+use crate::command::{cargo, run as run_command, succeeds, with};
 use crate::resources::Scope;
 use crate::{Result, bundle, emulator, kernels, model, ptxas, vulkan};
 
@@ -152,11 +152,6 @@ impl Steps {
         self.passed += 1;
         Ok(value)
     }
-}
-
-fn with(mut command: Command, args: &[&str]) -> Command {
-    command.args(args);
-    command
 }
 
 /// `12.3 s` or `4 min 5 s`.

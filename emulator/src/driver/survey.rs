@@ -39,7 +39,7 @@ pub enum Entry {
     Again(usize),
     /// An event was recorded.
     Record(u64),
-    /// The stream's next work is a graph of so many nodes.
+    /// A graph with this number of nodes starts.
     Graph(usize),
     Copy {
         bytes: u64,

@@ -177,7 +177,7 @@ pub struct Outcome {
     pub sample: Option<Sample>,
 }
 
-/// More of a launch of which a part may have been executed.
+/// What [`Options::sample`] adds to a launch's counts.
 #[derive(Debug, Default)]
 pub struct Sample {
     /// What the first cluster of blocks that was executed counted.
@@ -187,7 +187,7 @@ pub struct Sample {
     pub balance: Balance,
 }
 
-/// How evenly instructions lie on warps and blocks.
+/// How evenly the instructions are spread over warps and blocks.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Balance {
     /// The most that a warp issued, and that a block issued.

@@ -168,7 +168,7 @@ impl Kernel {
         &self.text
     }
 
-    /// Bytes of shared memory of a block with so many dynamic ones.
+    /// Bytes of shared memory of a block, given its dynamic bytes.
     pub fn shared_bytes(&self, dynamic: u32) -> u32 {
         match dynamic {
             0 => self.static_shared,

@@ -8,7 +8,9 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::machine::{Instruction, Machine};
+use super::survey::TARGET;
 use crate::Result;
+use crate::resources::resident;
 
 /// Names of what is counted, of one block on average: cycles of a scheduler's pipes, passes over shared memory, instructions of
 /// tensor cores, multiply-adds of `wgmma`, bytes from L2.
@@ -230,7 +232,12 @@ impl Load {
         Load {
             kernel: launch["kernel"].as_str().unwrap_or_default().into(),
             blocks,
-            resident: resident(machine.registers, triple("block"), number(&launch["shared"])),
+            resident: f64::from(resident(
+                TARGET,
+                machine.registers,
+                triple("block") as u32,
+                number(&launch["shared"]) as u32,
+            )),
             pipes,
             waits,
             exposed,
@@ -280,7 +287,7 @@ impl Load {
         WAITS.iter().position(|known| *known == name).map_or(0.0, |at| self.waits[at])
     }
 
-    /// Cycles that a warp waits for results of a kind, if they take so many to come.
+    /// Cycles that a warp waits for results of a kind, given their latency in cycles.
     pub fn exposed(&self, kind: usize, latency: f64) -> f64 {
         let (known, waited) = (RESULTS[kind].1, self.exposed[kind]);
         let last = known.len() - 2;
@@ -299,14 +306,6 @@ fn exposed(value: &Value) -> Option<[[f64; 6]; RESULTS.len()]> {
         }
     }
     Some(all)
-}
-
-/// Blocks that a multiprocessor of `sm_90` holds (see `resources.rs`).
-fn resident(registers: u32, threads: f64, shared: f64) -> f64 {
-    let warps = (threads / 32.0).ceil();
-    let of_registers = (65_536 / (registers.max(1) * 32).next_multiple_of(256)) as f64 / warps;
-    let of_shared = 228.0 * 1024.0 / (shared + 1024.0);
-    of_registers.min(of_shared).min(64.0 / warps).min(32.0).floor().max(1.0)
 }
 
 /// See [`Load::uneven`].
@@ -357,7 +356,7 @@ mod tests {
     fn copies_share_the_executions_of_their_line_and_subroutines_have_their_calls() {
         let all = [
             code(1, "IADD3", None),
-            // A loop of two copies, and behind it a line with two instructions.
+            // A loop that is unrolled twice, then a line with two instructions.
             code(2, "LDS.128", None),
             code(2, "LDS.128", None),
             code(3, "FFMA", None),

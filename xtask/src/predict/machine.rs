@@ -105,7 +105,7 @@ fn registers(notes: &str, kernel: &str) -> Option<u32> {
 }
 
 /// The instructions of a kernel in what `nvdisasm -g -hex` writes: a comment for a new line of the source, then two lines an
-/// instruction, of which the second has the upper half of its bits.
+/// instruction; the second holds the upper half of its bits.
 fn instructions(listing: &str, kernel: &str) -> Vec<Instruction> {
     let start = format!(".section\t.text.{kernel},");
     let lines = listing.lines().skip_while(|line| !line.trim_start().starts_with(&start));

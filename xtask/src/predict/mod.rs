@@ -15,7 +15,6 @@ mod model;
 mod survey;
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use serde_json::{Value, json};
 
@@ -23,7 +22,7 @@ use self::fit::{Error, Measured, calibrate};
 use self::machine::Tools;
 use self::model::{GPUS, Gpu, Model, PARAMETERS};
 use self::survey::Survey;
-use crate::command::{cargo, program, read, root, target, write};
+use crate::command::{cargo, program, read, root, target, with, write};
 use crate::report::time;
 use crate::{Result, emulator, ptxas};
 
@@ -146,9 +145,7 @@ fn surveyed(options: &Options, family: &str) -> Result<Survey> {
     ];
     let built = crate::bundle::artifacts(with(cargo(["build"]), &build))?;
     let find = |name: &str| built.get(name).cloned().ok_or(format!("cargo built no '{name}'"));
-    for name in ["libcuda.so", "libcuda.so.1"] {
-        crate::bundle::copy(&find("libptx_emulator.so")?, &folder.join("emulator").join(name))?;
-    }
+    emulator::place(&find("libptx_emulator.so")?, &folder.join("emulator"))?;
     let bench = match &options.bench {
         Some(path) => path.clone(),
         None => find("gpu")?,
@@ -159,11 +156,6 @@ fn surveyed(options: &Options, family: &str) -> Result<Survey> {
     emulator::use_in(&mut benchmark, &folder.join("emulator"));
     survey::run(benchmark, options.sample, &survey)?;
     survey::read(&survey, &tools)
-}
-
-fn with(mut command: Command, words: &[&str]) -> Command {
-    command.args(words);
-    command
 }
 
 /// Where the calibrated parameters are.

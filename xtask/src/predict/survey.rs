@@ -14,7 +14,7 @@ use crate::Result;
 use crate::command::{create, json_lines, read as read_text, words, write};
 
 /// The architecture that is surveyed.
-const TARGET: u32 = 90;
+pub const TARGET: u32 = 90;
 /// Runs of a case behind which the next is like those that are timed: the first builds kernels and fills pools.
 const WARM: usize = 5;
 /// What the benchmark wrote.
