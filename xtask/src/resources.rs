@@ -266,7 +266,7 @@ fn without_comments(text: &str) -> String {
 }
 
 /// The architecture of a `.target` that no other has.
-fn exact(text: &str) -> Option<u32> {
+pub fn exact(text: &str) -> Option<u32> {
     let target = text.lines().find_map(|line| line.strip_prefix(".target sm_"))?;
     target.trim().strip_suffix('a')?.parse().ok()
 }
@@ -319,7 +319,8 @@ fn assemble(ptxas: &Path, file: &Path, batch: &[&Kernel], architecture: u32) -> 
     registers.into_iter().map(|n| n.ok_or_else(missing)).collect()
 }
 
-fn number_before(text: &str, what: &str) -> Option<u32> {
+/// The number before a word.
+pub fn number_before(text: &str, what: &str) -> Option<u32> {
     let (before, _) = text.split_once(what)?;
     before.split_whitespace().next_back()?.parse().ok()
 }

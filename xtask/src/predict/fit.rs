@@ -1,5 +1,6 @@
 //! Calibration: the parameters with which the model comes nearest to what was measured.
 
+use super::load::Load;
 use super::model::{Gpu, Model, PARAMETERS};
 use super::survey::{Case, Survey};
 
@@ -14,9 +15,19 @@ pub struct Measured<'a> {
 }
 
 impl Measured<'_> {
-    /// What the model says, divided by what was measured.
+    /// What the case launches.
+    pub fn loads(&self) -> impl Iterator<Item = &Load> {
+        self.case.launches.iter().map(|&(number, _)| &self.survey.loads[number])
+    }
+
+    /// Microseconds that the model predicts.
+    pub fn predicted(&self, model: &Model) -> f64 {
+        model.case(self.case, self.survey, self.gpu)
+    }
+
+    /// The predicted time divided by the measured one.
     pub fn ratio(&self, model: &Model) -> f64 {
-        model.case(self.case, self.survey, self.gpu) / self.took
+        self.predicted(model) / self.took
     }
 }
 

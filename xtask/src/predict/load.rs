@@ -21,8 +21,8 @@ pub const PIPES: [&str; 10] =
 pub const WAITS: [&str; 7] =
     ["stall", "barrier", "copies", "mbarrier", "branch", "products", "issued"];
 
-/// Kinds of results that are waited for, and latencies of which it is known how many cycles a warp waits, that many being its
-/// results' latency: between these it is nearly linear.
+/// Kinds of results that a warp waits for, and latencies in cycles. For each latency a [`Load`] has the cycles that a warp
+/// would wait; between two latencies these grow nearly linearly.
 pub const RESULTS: [(&str, [f64; 6]); 3] = [
     ("global", [150.0, 250.0, 400.0, 600.0, 800.0, 1200.0]),
     ("shared", [12.0, 20.0, 28.0, 36.0, 48.0, 72.0]),
@@ -85,7 +85,7 @@ fn kind(name: &str) -> usize {
 
 /// Instructions that stand for one line each, however often ptxas copied it.
 fn is_single(name: &str) -> bool {
-    ["LDS", "LDG", "LDSM", "ST", "ATOM", "RED", "SHFL", "BAR", "UTMA", "HGMMA"]
+    ["LDS", "LDG", "ST", "ATOM", "RED", "SHFL", "BAR", "UTMA", "HGMMA"]
         .iter()
         .any(|start| name.starts_with(start))
         || name == "LD"

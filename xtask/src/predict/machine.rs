@@ -9,6 +9,7 @@ use std::process::Stdio;
 
 use crate::Result;
 use crate::command::{output, program, words, write};
+use crate::resources::{exact, number_before};
 
 /// An instruction of a kernel.
 #[derive(Debug, Clone, PartialEq)]
@@ -53,10 +54,10 @@ impl Tools {
     pub fn machine(&self, text: &str, kernel: &str, target: u32, folder: &Path) -> Result<Machine> {
         let (ptx, cubin) = (folder.join("located.ptx"), folder.join("located.cubin"));
         write(&ptx, &located(text))?;
-        let is_exact = text.lines().any(|line| line.trim() == format!(".target sm_{target}a"));
+        let suffix = if exact(text) == Some(target) { "a" } else { "" };
         let mut assemble = program(&self.ptxas);
         assemble.args(["-v", "-lineinfo", "-arch"]);
-        assemble.arg(format!("sm_{target}{}", if is_exact { "a" } else { "" }));
+        assemble.arg(format!("sm_{target}{suffix}"));
         assemble.arg("-o").arg(&cubin).arg(&ptx).stdin(Stdio::null());
         let said = assemble.output().map_err(|e| format!("{}: {e}", words(&assemble)))?;
         let notes = String::from_utf8_lossy(&said.stderr).into_owned();
@@ -100,8 +101,7 @@ fn located(text: &str) -> String {
 /// Registers of a kernel, as `ptxas -v` says them.
 fn registers(notes: &str, kernel: &str) -> Option<u32> {
     let (_, after) = notes.split_once(&format!("Compiling entry function '{kernel}'"))?;
-    let (_, after) = after.split_once("Used ")?;
-    after.split_whitespace().next()?.parse().ok()
+    number_before(after, "registers")
 }
 
 /// The instructions of a kernel in what `nvdisasm -g -hex` writes: a comment for a new line of the source, then two lines an

@@ -171,7 +171,7 @@ impl Model {
             let terms = self.terms(&survey.loads[number], gpu);
             let fullest = terms.iter().copied().fold(0.0, f64::max);
             for (sum, term) in sums.iter_mut().zip(terms) {
-                // Only where it is the fullest: others hide behind it.
+                // Smaller terms overlap with the fullest, so only that one counts.
                 *sum += if term == fullest { times * term } else { 0.0 };
             }
         }

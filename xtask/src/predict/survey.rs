@@ -15,7 +15,7 @@ use crate::command::{create, json_lines, read as read_text, words, write};
 
 /// The architecture that is surveyed.
 pub const TARGET: u32 = 90;
-/// Runs of a case behind which the next is like those that are timed: the first builds kernels and fills pools.
+/// The number of the run that is surveyed, from 0: earlier ones build kernels and fill pools.
 const WARM: usize = 5;
 /// What the benchmark wrote.
 const LINES: &str = "cases.jsonl";
@@ -84,15 +84,15 @@ fn lines_of(mut command: Command) -> Result<Vec<Value>> {
     if status.success() { Ok(lines) } else { Err(format!("{}: {status}", words(&command))) }
 }
 
-/// What lies between two events: launches by their number in the survey, and the rest as it is written there.
-#[derive(Default, Clone)]
+/// The work between two events: launches by their number in the survey, and all other entries of the survey.
+#[derive(Default)]
 struct Run<'a> {
     launches: Vec<usize>,
     others: Vec<&'a Value>,
 }
 
-/// The runs of each case, in the order of the cases: the benchmark makes a pair of events for each case, and records one before
-/// and one behind each run. Others may be recorded within.
+/// The runs of each case, in the order of the cases. The benchmark makes two events for each case; it records one before each
+/// run and the other after it. A run may record further events.
 fn runs(entries: &[Value]) -> Vec<Vec<Run<'_>>> {
     let mut cases: Vec<((u64, u64), Vec<Run<'_>>)> = Vec::new();
     let (mut open, mut launched): (Option<(u64, Run<'_>)>, usize) = (None, 0);
@@ -139,12 +139,10 @@ fn assemble(names: &[&Value], entries: &[Value], tools: &Tools, folder: &Path) -
     let mut survey = Survey::default();
     let mut known: BTreeMap<usize, usize> = BTreeMap::new();
     let timed = runs(entries);
-    // A case that is timed in two ways has two pairs of events; the first is the one that its line tells.
-    let a_case = timed.len() / names.len().max(1);
-    if a_case == 0 || timed.len() != a_case * names.len() {
+    if timed.len() != names.len() {
         return Err(format!("{} cases, and {} that were timed", names.len(), timed.len()));
     }
-    for (line, runs) in names.iter().zip(timed.chunks(a_case).map(|pairs| &pairs[0])) {
+    for (line, runs) in names.iter().zip(&timed) {
         let run = &runs[WARM];
         let mut times: BTreeMap<usize, f64> = BTreeMap::new();
         for &number in &run.launches {
