@@ -207,30 +207,40 @@ impl Bench {
 
     /// Times `work`, and writes the case's line.
     fn case<T>(&self, case: Case, mut work: impl FnMut() -> nearkin::Result<T>) -> Outcome {
-        if !self.is_wanted(&case) {
+        self.measure(&case, || Ok((self.time(&mut work)?, json!({}))))
+    }
+
+    /// Writes the line of a case that is wanted, with the times that `measured` gives and what it adds.
+    fn measure(
+        &self,
+        case: &Case,
+        measured: impl FnOnce() -> Outcome<(Vec<f64>, Value)>,
+    ) -> Outcome {
+        if !self.is_wanted(case) {
             return Ok(());
         }
-        match self.time(&mut work) {
-            Ok(times) => {
-                self.line(&case, &times, json!({}));
+        match measured() {
+            Ok((times, more)) => {
+                self.line(case, &times, more);
                 Ok(())
             }
-            Err(error) => self.without(&case, error),
+            Err(error) => self.without(case, error),
         }
     }
 
-    /// The same of a search whose hits are read, and which can be left on the device: then `device_us` is what the device takes where
-    /// the host is ahead of it, and `host_us` what the host takes to enqueue it.
+    /// [`Bench::case`] of a search whose hits are read, and that can leave them on the device. `device_us` is the time of the
+    /// device while the host is ahead of it, `host_us` the time in which the host enqueues a search.
     fn search<T, D>(
         &self,
         case: Case,
         mut work: impl FnMut() -> nearkin::Result<T>,
         mut on_device: impl FnMut() -> nearkin::Result<D>,
     ) -> Outcome {
-        if self.once || !self.is_wanted(&case) {
-            return if self.once { self.case(case, work) } else { Ok(()) };
+        if self.once {
+            return self.case(case, work);
         }
-        let measured = self.time(&mut work).and_then(|times| {
+        self.measure(&case, || {
+            let times = self.time(&mut work)?;
             let device = summary(&self.time(&mut on_device)?).0;
             let host = (0..if self.small { 1 } else { *RUNS.start() })
                 .map(|_| {
@@ -243,14 +253,7 @@ impl Bench {
                 })
                 .collect::<nearkin::Result<Vec<f64>>>()?;
             Ok((times, json!({ "device_us": device, "host_us": summary(&host).0 })))
-        });
-        match measured {
-            Ok((times, more)) => {
-                self.line(&case, &times, more);
-                Ok(())
-            }
-            Err(error) => self.without(&case, error),
-        }
+        })
     }
 
     /// Whether the case is asked for, and new.
@@ -786,34 +789,26 @@ fn encode(
     let shape = [("b", texts.len()), ("l", len)];
     let mut case = Case::new("encode", dtype, &shape, bytes, flops);
     case.name = format!("{dtype}_{name}_b{}_l{len}{suffix}", texts.len());
-    if !bench.is_wanted(&case) {
-        return Ok(());
+    if bench.once {
+        return bench.case(case, || encoder.embed(&texts));
     }
-    let times = match bench.time(&mut || encoder.embed(&texts)) {
-        Ok(times) => times,
-        Err(error) => return bench.without(&case, error),
-    };
-    let tokenizer: Vec<f64> = (0..times.len().min(20))
-        .map(|_| {
-            let start = Instant::now();
-            encoder.token_ids(&texts)?;
-            Ok(start.elapsed().as_secs_f64() * 1e6)
-        })
-        .collect::<nearkin::Result<_>>()?;
-    // Which runs all lengths twice.
-    let forward = match bench.time(&mut || encoder.warm_up(&vec![len; texts.len()])) {
-        Ok(times) => summary(&times).0 / 2.0,
-        Err(error) => return bench.without(&case, error),
-    };
-    let (median, _) = summary(&times);
-    let (tokenizer, _) = summary(&tokenizer);
-    let per_second = texts.len() as f64 / median * 1e6;
-    bench.line(
-        &case,
-        &times,
-        json!({ "forward_us": forward, "tokenizer_us": tokenizer, "texts_per_s": per_second }),
-    );
-    Ok(())
+    bench.measure(&case, || {
+        let times = bench.time(&mut || encoder.embed(&texts))?;
+        let tokenizer: Vec<f64> = (0..times.len().min(20))
+            .map(|_| {
+                let start = Instant::now();
+                encoder.token_ids(&texts)?;
+                Ok(start.elapsed().as_secs_f64() * 1e6)
+            })
+            .collect::<nearkin::Result<_>>()?;
+        // Which runs all lengths twice.
+        let twice = bench.time(&mut || encoder.warm_up(&vec![len; texts.len()]))?;
+        let (forward, tokenizer) = (summary(&twice).0 / 2.0, summary(&tokenizer).0);
+        let per_second = texts.len() as f64 / summary(&times).0 * 1e6;
+        let more =
+            json!({ "forward_us": forward, "tokenizer_us": tokenizer, "texts_per_s": per_second });
+        Ok((times, more))
+    })
 }
 
 /// ViT-B/16 and ViT-L/14 with random weights: pixels on the host in, vectors on the host out.
