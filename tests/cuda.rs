@@ -17,7 +17,8 @@ use nearkin::device::MatmulPrecision;
 use nearkin::ops::gemm::{Activation, Epilogue, gemm};
 use nearkin::ops::hamming::{self, BinaryCorpus, Queries};
 use nearkin::ops::norm::{l2_normalize, layer_norm};
-use nearkin::ops::select::Search;
+use nearkin::ops::select::{Bitmap, Filter, Rows, Search};
+use nearkin::ops::topk::{Corpus, Metric, topk};
 use nearkin::{DType, Device, DeviceOptions, Error, Tensor, bf16, f16};
 use ptx_emulator::client::{Emulator, Fault, Operation};
 
@@ -387,6 +388,97 @@ fn products_on_hopper_do_not_depend_on_their_rows() {
             }
         }
         assert!(emulator.is_none_or(|e| e.reports().is_empty()));
+    });
+}
+
+/// Many queries are searched on Hopper's own instructions and find, bit for bit, what few find with lists.
+#[test]
+fn searches_on_hopper_do_not_depend_on_their_queries() {
+    let name = "searches_on_hopper_do_not_depend_on_their_queries";
+    alone(name, &[("PTX_EMULATOR_DEVICES", "sm_90")], || {
+        let Some(device) = cuda() else { return };
+        let emulator = emulator();
+        use DType::{BF16, F16, F32};
+        use Metric::{Cosine, Dot};
+        // The type of queries and of the corpus; queries, rows of chunks, dimensions; k; whether some are not finite, and
+        // whether rows are all alike; how many of the searches below.
+        for (asked, stored, metric, queries, chunks, dim, k, odd, alike, searches) in [
+            (BF16, BF16, Dot, 40, &[16_500][..], 72, 10, false, false, 3),
+            (F16, F16, Cosine, 130, &[16_400], 40, 1, true, false, 3),
+            (F32, BF16, Cosine, 140, &[14_500, 2_600], 40, 5, true, false, 2),
+            (BF16, BF16, Cosine, 33, &[16_390], 520, 3, false, false, 1),
+            (F16, F16, Dot, 34, &[51_300], 8, 12, false, true, 1),
+        ] {
+            let what = format!("{queries} {asked}, {chunks:?} x {dim} {stored}, {metric:?}, k {k}");
+            let rng = &mut Rng(queries as u64);
+            let n: usize = chunks.iter().sum();
+            let mut rows = rng.normals(n * dim);
+            // Rows that tie, and a long one.
+            rows.copy_within(0..dim, 700 * dim);
+            rows[5 * dim..6 * dim].iter_mut().for_each(|x| *x *= 16.0);
+            if odd {
+                rows[9 * dim + 3] = f32::NAN;
+                rows[11 * dim + 7] = f32::INFINITY;
+            }
+            if alike {
+                (1..n).for_each(|row| rows.copy_within(0..dim, row * dim));
+            }
+            let mut corpus: Option<Corpus> = None;
+            let mut first = 0;
+            for chunk in chunks {
+                let some = &rows[first * dim..(first + chunk) * dim];
+                let some = Tensor::from_f32(&device, stored, &[*chunk, dim], some).unwrap();
+                match &mut corpus {
+                    None => corpus = Some(Corpus::from_tensor(&some).unwrap()),
+                    Some(corpus) => corpus.append_tensor(&some).unwrap(),
+                }
+                first += chunk;
+            }
+            let corpus = corpus.unwrap();
+            let mut values = rng.normals(queries * dim);
+            if odd {
+                values[2 * dim + 1] = f32::NAN;
+                values[4 * dim + 1] = f32::NEG_INFINITY;
+            }
+            let all = Tensor::from_f32(&device, asked, &[queries, dim], &values).unwrap();
+            let bias: Vec<f32> = rng.normals(n);
+            let bias = Tensor::from_slice(&device, &[n], &bias).unwrap();
+            let some = Bitmap::from_fn(n, |row| row % 3 == 0 || (2000..9000).contains(&row));
+            let shared = Filter::Shared(Rows::Exclude(&some));
+            let all_searches = [
+                Search::new(k),
+                Search { filter: shared, least: Some(0.1), ..Search::new(k) },
+                Search { bias: Some(&bias), ..Search::new(k) },
+            ];
+            for search in &all_searches[..searches] {
+                let mark = emulator.as_ref().map(Emulator::mark);
+                let hits = topk(&all, &corpus, metric, search).unwrap();
+                if let Some((emulator, mark)) = emulator.as_ref().zip(mark) {
+                    let launches = emulator.launches_since(mark);
+                    let products = |kernel: &str| -> u64 {
+                        let of = launches.iter().filter(|l| l.kernel == kernel);
+                        of.map(|l| l.counts.tensor_multiply_adds).sum()
+                    };
+                    assert!(products("topk_wgmma") > 0, "{what}");
+                    // Lists are kept only where there was no room, as when all rows score the same.
+                    let lists = products("topk_mma") > 0;
+                    assert!(lists == alike || odd, "{what}");
+                    assert!(emulator.reports().is_empty(), "{what}");
+                }
+                // Some with the first, of which some may not be finite, and some with the last.
+                for (start, end) in [(0, 6), (queries - 3, queries)] {
+                    let some = &values[start * dim..end * dim];
+                    let some = Tensor::from_f32(&device, asked, &[end - start, dim], some).unwrap();
+                    let want = topk(&some, &corpus, metric, search).unwrap();
+                    for q in start..end {
+                        let (ids, scores) = hits.get(q);
+                        let (wanted, best) = want.get(q - start);
+                        assert_eq!(ids, wanted, "{what}: query {q}");
+                        assert_bits(&format!("{what}: query {q}"), scores, best);
+                    }
+                }
+            }
+        }
     });
 }
 

@@ -212,6 +212,24 @@ fn a_missing_fence_between_proxies_is_caught() {
     assert_eq!(broken.report(&gpu, &buffers), Check::Race);
 }
 
+/// The tensor map of a matrix of bf16, in tiles of 128 x 64.
+fn map(address: u64, rows: usize, columns: usize) -> [u8; 128] {
+    let tiled = Tiled {
+        element: 9,
+        rank: 2,
+        address,
+        dims: vec![columns as u64, rows as u64],
+        strides: vec![2 * columns as u64],
+        sizes: vec![64, 128],
+        steps: vec![1, 1],
+        interleave: 0,
+        swizzle: 3,
+        promotion: 2,
+        fill: 0,
+    };
+    tiled.map().unwrap().encode()
+}
+
 #[test]
 fn what_roles_do_not_tell_each_other_is_caught() {
     const M: usize = 512;
@@ -228,22 +246,6 @@ fn what_roles_do_not_tell_each_other_is_caught() {
     let a = gpu.upload(&matrix(M * K)).unwrap();
     let b = gpu.upload(&matrix(N * K)).unwrap();
     let y = gpu.allocate(2 * (M * N) as u64).unwrap();
-    let map = |address: u64, rows: usize, columns: usize| {
-        let tiled = Tiled {
-            element: 9,
-            rank: 2,
-            address,
-            dims: vec![columns as u64, rows as u64],
-            strides: vec![2 * columns as u64],
-            sizes: vec![64, 128],
-            steps: vec![1, 1],
-            interleave: 0,
-            swizzle: 3,
-            promotion: 2,
-            fill: 0,
-        };
-        tiled.map().unwrap().encode()
-    };
     let (a, of_b, to) = (map(a, M, K), map(b, N, K), map(y, M, N));
     let args = || vec![&a, &of_b, &to, &to].into_iter().map(|map| Arg::Bytes(map));
     let args = || args().chain([Arg::U64(b)]).collect();
@@ -271,4 +273,121 @@ fn what_roles_do_not_tell_each_other_is_caught() {
     let at = text.rfind("mbarrier.arrive.shared::cta.b64 _, [%handed").unwrap();
     let arrive = &text[at..][..text[at..].find(';').unwrap() + 1];
     assert_eq!(broken(arrive, ""), Check::Deadlock);
+}
+
+#[test]
+fn what_roles_of_a_search_do_not_tell_each_other_is_caught() {
+    const QUERIES: usize = 100;
+    const ROWS: usize = 600;
+    const DIM: usize = 128;
+    const ROOM: usize = 80;
+    let gpu = Gpu::new(90);
+    let spec = json!({
+        "CORE": "bf16", "PARTS": 1, "METRIC": "cosine", "RESIDENT": true, "CLUSTER": 1, "PLAIN": false,
+        "SAMPLE": false, "GROUPS": 1
+    });
+    // One block for five tiles, three of the first group.
+    let params = [
+        ("width", DIM as u32),
+        ("rows", ROWS as u32),
+        ("base", 0),
+        ("queries", QUERIES as u32),
+        ("tiles", ROWS.div_ceil(128) as u32),
+        ("stride", 1),
+        ("splits", 1),
+        ("room", ROOM as u32),
+        ("first_group", 0),
+        ("groups", 0),
+        ("has_bias", 1),
+        ("excludes", 0),
+    ];
+    let kernel = Kernel::new("topk_wgmma", spec, &params, 1);
+    let rng = &mut Rng(5);
+    let values = rng.normals(QUERIES * DIM);
+    let halves = |values: &[f32]| -> Vec<u16> {
+        values.iter().map(|&x| bf16::from_f32(x).to_bits()).collect()
+    };
+    let parts = gpu.upload(&halves(&values)).unwrap();
+    let rows = gpu.upload(&halves(&rng.normals(ROWS * DIM))).unwrap();
+    let queries = gpu.upload(&values).unwrap();
+    let scale = gpu.upload(&vec![0.125f32; ROWS]).unwrap();
+    // The key of 0.5, which a few exceed.
+    let bounds = gpu.upload(&vec![0xbf00_0000u32; QUERIES]).unwrap();
+    let survivors = gpu.allocate((32 * QUERIES * ROOM) as u64).unwrap();
+    let places = gpu.allocate((4 * QUERIES * ROOM) as u64).unwrap();
+    let counts = gpu.allocate(4 * QUERIES as u64).unwrap();
+    let maps = [map(parts, QUERIES, DIM), map(rows, ROWS, DIM)];
+    let args = || -> Vec<Arg<'_>> {
+        let pointers =
+            [scale, scale, scale, scale, scale, rows, queries, bounds, survivors, places, counts];
+        let maps = maps.iter().map(|map| Arg::Bytes(map));
+        maps.chain(pointers.into_iter().map(Arg::U64)).collect()
+    };
+    kernel.run_with(&gpu, args()).unwrap();
+    let found = gpu.download::<u32>(counts, QUERIES).unwrap();
+    assert!(found.iter().any(|&n| n > 0) && found.iter().all(|&n| n < ROOM as u32), "{found:?}");
+
+    let broken = |what: &str, by: &str| {
+        let planted = kernel.broken(|text| text.replacen(what, by, 1));
+        broken_rule(planted.run_with(&gpu, args()))
+    };
+    // What is between two marks of the text, without its loop that waits.
+    let unwaited = |from: &str, to: &str| {
+        let text = &kernel.rendered.text;
+        let at = text.find(from).unwrap();
+        let wait = &text[at..][..text[at..].find(to).unwrap()];
+        assert!(wait.contains("try_wait"), "{wait}");
+        let loops = wait.find('{').unwrap();
+        broken(wait, &wait[..loops])
+    };
+    // A stage that is filled before its products are done, products that do not wait for their rows, nor for their queries.
+    assert_eq!(unwaited("READ_STEP:", "add.u32 %barrier"), Check::Race);
+    assert_eq!(unwaited("\nSTEP:", "setp.ne.u32 %more"), Check::Race);
+    assert_eq!(unwaited("@%p bra QUERIES_HERE;", "QUERIES_HERE:"), Check::Race);
+    // Numbers of rows that others have not written yet, and counts that others still raise.
+    assert_eq!(broken("bar.sync %own, 128;", ""), Check::Race);
+    assert_eq!(broken("bar.sync 5, 256;", ""), Check::Race);
+    // A group that never says that a stage is empty.
+    let text = &kernel.rendered.text;
+    let at = text.rfind("@%tells").unwrap();
+    let tells = &text[at..][..text[at..].find(';').unwrap() + 1];
+    assert_eq!(broken(tells, ""), Check::Deadlock);
+    // A turn that nobody hands on.
+    assert_eq!(broken("@%p bar.arrive %other, 256;", ""), Check::Deadlock);
+}
+
+#[test]
+fn a_missing_barrier_of_a_pick_is_caught() {
+    const K: usize = 9;
+    const SPLITS: usize = 3;
+    const ROOM: usize = 300;
+    let gpu = Gpu::new(80);
+    let spec = json!({ "WARPS": 8, "RESUME": false });
+    let params = [
+        ("queries", 1),
+        ("splits", SPLITS as u32),
+        ("room", ROOM as u32),
+        ("k", K as u32),
+        ("base", 0),
+    ];
+    let kernel = Kernel::new("select_pick", spec, &params, 1);
+    let mut rng = Rng(6);
+    let survivors = gpu.upload(&rng.normals(8 * SPLITS * ROOM)).unwrap();
+    let places: Vec<u32> = (0..(SPLITS * ROOM) as u32).map(|n| 32 * n).collect();
+    let places = gpu.upload(&places).unwrap();
+    let counts = gpu.upload(&[300u32, 5, 280]).unwrap();
+    let bounds = gpu.upload(&[0u32]).unwrap();
+    let [best, again] = [8 * K as u64, 4].map(|bytes| gpu.allocate(bytes).unwrap());
+    let buffers = [survivors, places, counts, bounds, best, again];
+    kernel.run(&gpu, &buffers).unwrap();
+    assert_eq!(gpu.download::<u32>(again, 1).unwrap(), [0xff80_0000]);
+    let parts: Vec<&str> = kernel.rendered.text.split("bar.sync 0;").collect();
+    // The list overflows, so that nothing is padded, and is sorted as a whole; in the end what is left fits into half of it.
+    let idle = [3, 4, 10];
+    for missing in (0..parts.len() - 1).filter(|n| !idle.contains(n)) {
+        let broken = kernel.broken(|_| {
+            parts[..=missing].join("bar.sync 0;") + &parts[missing + 1..].join("bar.sync 0;")
+        });
+        assert_eq!(broken.report(&gpu, &buffers), Check::Race, "barrier {missing}");
+    }
 }

@@ -225,3 +225,36 @@ fn atomics_of_many_blocks() {
     }
     assert!(seen.iter().all(|counts| *counts == seen[0]));
 }
+
+/// What blocks that were not executed would have written.
+#[test]
+fn what_was_written_spreads_over_the_rest() {
+    let memory = Memory::new(1 << 20);
+    let held = |address: u64| {
+        let mut held = [0; 72];
+        memory.read(address, &mut held).unwrap();
+        held
+    };
+    let base = memory.alloc(72, Kind::Device).unwrap();
+    memory.spread(base);
+    assert_eq!(held(base), [0; 72]);
+    // Four bytes alone, then sixteen together, of which the four bytes before are no part.
+    memory.write(base + 8, &[1, 2, 3, 4]).unwrap();
+    memory.spread(base);
+    assert!(held(base).chunks(4).all(|word| word == [1, 2, 3, 4]));
+    let wide: Vec<u8> = (10..26).collect();
+    memory.write(base + 32, &wide).unwrap();
+    memory.spread(base);
+    assert!(
+        held(base)[..16].chunks(4).all(|word| word == [1, 2, 3, 4]),
+        "a part of it was written"
+    );
+    assert!(held(base)[16..64].chunks(16).all(|chunk| chunk == wide));
+    assert_eq!(held(base)[64..], [1, 2, 3, 4, 1, 2, 3, 4]);
+    // What was written stays.
+    memory.write(base, &[7; 72]).unwrap();
+    memory.spread(base);
+    assert_eq!(held(base), [7; 72]);
+    // No allocation begins there.
+    memory.spread(base + 1);
+}

@@ -83,11 +83,14 @@ pub const CUDA_FAMILIES: &[Family] = &[
     rows::cuda::INT8,
     topk::cuda::FAMILY,
     topk::cuda::TENSOR,
+    topk::hopper::FAMILY,
     select::cuda::MERGE,
     select::cuda::FILTER,
     select::cuda::SORT,
     select::cuda::CUT,
     select::cuda::SPLIT,
+    select::sift::BOUND,
+    select::sift::PICK,
     select::scores::cuda::FAMILY,
 ];
 

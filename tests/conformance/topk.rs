@@ -1,4 +1,4 @@
-use nearkin::ops::topk::{Bitmap, Corpus, Filter, Hits, Metric, Rows, Search, topk};
+use nearkin::ops::topk::{Bitmap, Corpus, Filter, Hits, Metric, Rows, Search, Storage, topk};
 use nearkin::{DType, Device, DeviceOptions, Error, MatmulPrecision, Tensor};
 use proptest::prelude::*;
 
@@ -333,6 +333,33 @@ fn lower_precision_depends_on_the_query_alone() {
                     let (_, want, magnitude) = ranked.iter().find(|r| r.0 == *id).unwrap();
                     let off = (*score as f64 - want).abs();
                     assert!(off <= magnitude * 2f64.powi(-8), "{what}: {score} for {want}");
+                }
+            }
+        }
+    }
+}
+
+/// More rows tie at the top than a list has room for, behind others that had filled it.
+#[test]
+fn rows_that_all_tie_are_found_in_order() {
+    let (low, high, dim) = (150, 400, 16);
+    let rows: Vec<f32> = (0..low).map(|_| 0.0).chain((0..high).map(|_| 1.0)).collect();
+    let rows: Vec<f32> = rows.iter().flat_map(|&x| std::iter::repeat_n(x, dim)).collect();
+    for (name, device) in devices() {
+        for storage in [Storage::F32, Storage::F16, Storage::BF16, Storage::Int8] {
+            let (all, _) = tensor(device, DType::F32, &[low + high, dim], &rows);
+            let corpus = Corpus::from_tensor(&all).unwrap().to_storage(storage).unwrap();
+            for (count, k) in [(3, 12), (40, 12), (40, 70), (40, 200)] {
+                for dtype in [DType::F32, DType::BF16] {
+                    let queries = vec![2.0; count * dim];
+                    let (queries, _) = tensor(device, dtype, &[count, dim], &queries);
+                    let hits = topk(&queries, &corpus, Metric::Dot, &Search::new(k)).unwrap();
+                    let want: Vec<u64> = (low as u64..).take(k).collect();
+                    for q in 0..count {
+                        let what =
+                            format!("{name}, {storage}: query {q} of {count} {dtype}, k {k}");
+                        assert_eq!(hits.get(q).0, want, "{what}");
+                    }
                 }
             }
         }

@@ -56,8 +56,8 @@ options of predict:
   <family>          predict this family of the benchmark as it is now, and write benches/predicted/<family>.md
   --calibrate       fit the model to what was measured, and write benches/results/model.json
   --last            take what was surveyed last
-  --case <part>     only cases with this in their name; nothing is written
-  --sample <n>      instructions of a launch that are executed (default: 3000000)
+  --case <part>     only cases with this in their name, launch by launch; nothing is written
+  --sample <n>      instructions of a launch that are executed (default: 10000000)
   --bench <file>    survey a benchmark that another commit built
   --keep <file>     write the launches there, for measurements of that build, and predict nothing
 

@@ -223,6 +223,9 @@ impl Call {
         };
         let cost = self.cost(&outcome.counts);
         if let Some((survey, key, memory)) = surveyed {
+            if outcome.counts.blocks < grid.iter().map(|&n| u64::from(n)).product() {
+                memory.keys().for_each(|&base| device.memory.spread(base));
+            }
             survey.launch(key, memory, &kernel, &outcome, cost);
         }
         let error = outcome.report.as_ref().map(|report| error_of(report.check));

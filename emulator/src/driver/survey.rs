@@ -2,8 +2,9 @@
 //! that it takes begins with.
 //!
 //! A launch that would issue more instructions than [`Settings::sample`] is executed in part, and one that was surveyed before,
-//! with the same parameters but for addresses, not at all: so programs run through that would take an emulator days. What they
-//! compute is of no use, and reads of memory that was never written, and races, are not looked for.
+//! with the same parameters but for addresses, not at all: so programs run through that would take an emulator days. What
+//! blocks that are left out would have written is filled with what others wrote, so that what comes behind works on likely numbers.
+//! What programs compute is of no use, and reads of memory that was never written, and races, are not looked for.
 //!
 //! The folder gets `survey.jsonl`, an [`Entry`] a line, and each module's text as `<hash>.ptx`.
 
@@ -130,13 +131,13 @@ impl Survey {
         lock(&self.state).line(entry);
     }
 
-    /// What a launch has in common with others; and the bytes of the allocations it points into.
+    /// What a launch has in common with others; and the allocations it points into, with their bytes.
     pub fn key(
         state: &State,
         kernel: &Kernel,
         launch: &Launch,
         cluster: [u32; 3],
-    ) -> (Key, Vec<u64>) {
+    ) -> (Key, BTreeMap<u64, u64>) {
         let mut params = launch.params.to_vec();
         let mut memory = BTreeMap::new();
         for word in params.chunks_exact_mut(8) {
@@ -155,7 +156,7 @@ impl Survey {
             shared: launch.shape.shared,
             params,
         };
-        (key, memory.into_values().collect())
+        (key, memory)
     }
 
     /// The nanoseconds of a launch that was surveyed before, which is noted.
@@ -170,7 +171,7 @@ impl Survey {
     pub fn launch(
         &self,
         key: Key,
-        memory: Vec<u64>,
+        memory: BTreeMap<u64, u64>,
         kernel: &Kernel,
         outcome: &Outcome,
         nanoseconds: u64,
@@ -185,7 +186,7 @@ impl Survey {
             block,
             cluster,
             shared: kernel.shared_bytes(key.shared),
-            memory,
+            memory: memory.into_values().collect(),
             counts: outcome.counts.clone(),
             first: sample.map(|sample| sample.first.clone()).unwrap_or_default(),
             lines: sample.map(|sample| sample.lines.clone()).unwrap_or_default(),

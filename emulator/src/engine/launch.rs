@@ -1,6 +1,6 @@
 //! A launch: its blocks over host threads, its counts, and the first rule it breaks.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -389,10 +389,13 @@ impl Shared<'_> {
         let room = most / first.warp_instructions.max(1);
         let others = u64::from(self.clusters - 1);
         let n = if room >= others { others } else { room.max(1).min(others) };
-        // Evenly over the others, which are numbered without the middle.
-        let spread = |i: u64| ((2 * i + 1) * others / (2 * n)) as u32;
+        // Evenly over the others, which are numbered without the middle: by halves, quarters and so on (van der Corput, 1935), so that a
+        // launch of a grid that was sampled before takes the same clusters, or some of them, or more.
+        let part = |i: u64| (u128::from(i.reverse_bits()) * u128::from(others) >> 64) as u32;
         let around = |i: u32| if i < middle { i } else { i + 1 };
-        self.chosen = Some((0..n).map(|i| around(spread(i))).collect());
+        let mut seen = HashSet::new();
+        let parts = (1..).map(part).filter(|&i| seen.insert(i));
+        self.chosen = Some(parts.take(n as usize).map(around).collect());
         self.next = AtomicU32::new(0);
         first
     }

@@ -334,6 +334,34 @@ impl Memory {
         Ok(())
     }
 
+    /// Fills what was never written of the allocation that begins at `address` with copies of what was, in turn: as if
+    /// the blocks of a launch that were not executed had written what the others did. They are 16 bytes long, or 4 where no 16
+    /// were written together; where some of so many were written, the others stay.
+    pub fn spread(&self, address: u64) {
+        let Some(allocation) = self.lock().live.get(&address).cloned() else { return };
+        let (bytes, written) = (&allocation.bytes, &allocation.written);
+        if written.first_unset(0..bytes.len()).is_none() {
+            return;
+        }
+        for unit in [16, 4] {
+            let whole = |at: &usize| written.first_unset(*at..*at + unit).is_none();
+            let untouched = |at: &usize| (*at..*at + unit).all(|at| !written.get(at));
+            let starts = || (0..bytes.len() / unit).map(|n| n * unit);
+            let values: Vec<u128> = starts()
+                .filter(whole)
+                .take(1 << 16)
+                .map(|at| bytes.load(at, unit as u32))
+                .collect();
+            if !values.is_empty() {
+                let missing = starts().filter(untouched);
+                for (at, value) in missing.zip(values.iter().cycle()) {
+                    bytes.store(at, unit as u32, *value);
+                }
+                return;
+            }
+        }
+    }
+
     /// What a launch that begins now sees.
     pub fn view(&self) -> Arc<View> {
         let mut state = self.lock();

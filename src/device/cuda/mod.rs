@@ -26,7 +26,8 @@ pub(crate) use driver::driver;
 pub(crate) use graph::Graph;
 use kernel::Kernel;
 use pinned::Pinned;
-pub(crate) use tiles::Tiles;
+use tiles::Tiles;
+pub(crate) use tiles::tiled;
 use transfer::HOST_COPY;
 
 use crate::device::kernels::Kernels;

@@ -5,7 +5,7 @@ use std::ffi::c_void;
 use cudarc::driver::sys;
 
 use super::{Binding, CudaDevice};
-use crate::{DType, Result};
+use crate::{DType, Result, Tensor};
 
 /// Bytes of a tile's row.
 const ROW: usize = 128;
@@ -19,6 +19,11 @@ pub(crate) struct Tiles {
     pub(crate) columns: usize,
     /// Rows of a tile, at most 256; a tile's rows are 128 bytes.
     pub(crate) height: usize,
+}
+
+/// A tensor as a matrix that a kernel copies in tiles of `height` rows.
+pub(crate) fn tiled(t: &Tensor, rows: usize, columns: usize, height: usize) -> Binding<'_> {
+    Binding::from(t.cuda()).tiles(Tiles { dtype: t.dtype(), rows, columns, height })
 }
 
 impl CudaDevice {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::cuda::{GemmParams, launch, params};
 use super::{Activation, Args};
 use crate::device::CudaFacts;
-use crate::device::cuda::{Binding, CudaDevice, Tiles};
+use crate::device::cuda::{CudaDevice, tiled};
 use crate::ops::precision::Core;
 use crate::template::kernel;
 use crate::{DType, Result, Tensor};
@@ -105,11 +105,6 @@ impl Way {
             }
         }
     }
-}
-
-/// A matrix as the kernel copies it, in tiles of `height` rows.
-fn tiled(t: &Tensor, rows: usize, columns: usize, height: usize) -> Binding<'_> {
-    Binding::from(t.cuda()).tiles(Tiles { dtype: t.dtype(), rows, columns, height })
 }
 
 fn persistent(

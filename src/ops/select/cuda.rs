@@ -27,7 +27,7 @@ params! {
     struct ScanParams {
         width: u32, rows: u32, base: u32, queries: u32, qtiles: u32,
         start: u32, tiles: u32, per_split: u32, k: u32, resume: u32, floor: u32,
-        has_bias: u32, excludes: u32, mask_stride: u32, skip_stride: u32, span: u32,
+        has_bias: u32, excludes: u32, mask_stride: u32, skip_stride: u32, span: u32, bounded: u32,
     }
 }
 
@@ -36,6 +36,8 @@ pub(crate) struct Inputs<'a> {
     pub(crate) bias: Option<Binding<'a>>,
     /// For each tile of queries and each of rows whether nothing may be found there, and the bitmaps' words.
     pub(crate) exclude: Option<[Tensor; 2]>,
+    /// For each query a key that must be exceeded too, \[Q\].
+    pub(crate) bounds: Option<Binding<'a>>,
 }
 
 /// Kernels that score the rows of a corpus for some queries, and keep lists or store keys.
@@ -99,16 +101,17 @@ pub(crate) fn count(
     counting.counts()
 }
 
-struct Pass<'a, S> {
-    gpu: &'a Arc<CudaDevice>,
-    device: &'a Device,
-    wanted: &'a Wanted<'a>,
-    spans: &'a [Span],
-    scan: &'a S,
+/// One search of a corpus.
+pub(super) struct Pass<'a, S> {
+    pub(super) gpu: &'a Arc<CudaDevice>,
+    pub(super) device: &'a Device,
+    pub(super) wanted: &'a Wanted<'a>,
+    pub(super) spans: &'a [Span],
+    pub(super) scan: &'a S,
 }
 
 impl<'a, S: Scan> Pass<'a, S> {
-    fn inputs(&self, span: &Span) -> Result<Inputs<'a>> {
+    pub(super) fn inputs(&self, span: &Span) -> Result<Inputs<'a>> {
         let height = self.scan.rows();
         let sets = self.wanted.filter.sets();
         let upload = |data: Vec<u32>| Tensor::from_slice(self.device, &[data.len()], &data);
@@ -122,7 +125,7 @@ impl<'a, S: Scan> Pass<'a, S> {
         };
         let first = (span.rows.start * size_of::<f32>()) as u64;
         let bias = self.wanted.bias.map(|bias| bias.cuda().at_byte(first));
-        Ok(Inputs { bias, exclude })
+        Ok(Inputs { bias, exclude, bounds: None })
     }
 
     /// Enqueues the scan of a chunk's tiles; `params` says which, by how many splits.
@@ -146,6 +149,7 @@ impl<'a, S: Scan> Pass<'a, S> {
             floor: self.wanted.floor,
             has_bias: inputs.bias.is_some() as u32,
             excludes: inputs.exclude.is_some() as u32,
+            bounded: inputs.bounds.is_some() as u32,
             mask_stride: if each { (self.scan.rows() / 32 * tiles) as u32 } else { 0 },
             skip_stride: if each { tiles as u32 } else { 0 },
             ..params
@@ -156,6 +160,16 @@ impl<'a, S: Scan> Pass<'a, S> {
 
     /// Lists of each split, merged chunk by chunk.
     fn lists(&self) -> Result<Best> {
+        let Wanted { queries, k, .. } = *self.wanted;
+        self.into_lists(Lists::new(self.gpu, self.device, queries, k)?, None)
+    }
+
+    /// The same for the queries whose bound a score can exceed; of the others `lists` has the best.
+    pub(super) fn again(&self, lists: Lists, bounds: &Tensor) -> Result<Best> {
+        self.into_lists(lists, Some(bounds))
+    }
+
+    fn into_lists(&self, mut lists: Lists, bounds: Option<&Tensor>) -> Result<Best> {
         let Wanted { queries, k, .. } = *self.wanted;
         let height = self.scan.rows();
         let qtiles = queries.div_ceil(self.scan.queries());
@@ -179,9 +193,8 @@ impl<'a, S: Scan> Pass<'a, S> {
         };
         let most = self.wanted.open(self.spans).map(|(_, span)| splits(span)).max().unwrap_or(0);
         if most == 0 {
-            return Ok(Best::Device(Tensor::zeros(self.device, DType::U32, &[queries, 2 * k])?));
+            return lists.finish();
         }
-        let mut lists = Lists::new(self.gpu, self.device, queries, k)?;
         let found = lists.room(most)?;
         for (chunk, span) in self.wanted.open(self.spans) {
             let tiles = span.rows.len().div_ceil(height);
@@ -192,10 +205,11 @@ impl<'a, S: Scan> Pass<'a, S> {
                 resume: lists.resume as u32,
                 ..Default::default()
             };
-            let inputs = self.inputs(span)?;
+            let bound = bounds.map(|bounds| Binding::from(bounds.cuda()));
+            let inputs = Inputs { bounds: bound, ..self.inputs(span)? };
             let results = [lists.best.cuda().into(), found.cuda().into()];
             self.launch(chunk, &inputs, results, params)?;
-            lists.merge(&found, tiles.div_ceil(per_split))?;
+            lists.merge(&found, tiles.div_ceil(per_split), bounds)?;
         }
         lists.finish()
     }
@@ -254,6 +268,8 @@ kernel! {
     spec MergeSpec {
         /// Whether earlier chunks' result is merged in.
         resume: bool,
+        /// Whether only queries are merged whose bound a score can exceed.
+        bounded: bool,
     }
 
     params MergeParams { queries: u32, splits: u32, k: u32 }
@@ -268,9 +284,12 @@ pub(crate) struct Lists {
     k: usize,
     /// Whether something was merged.
     pub(crate) resume: bool,
+    /// Whether the best were picked from survivors before.
+    pub(super) picked: bool,
 }
 
 impl Lists {
+    /// Nothing yet.
     pub(crate) fn new(
         gpu: &Arc<CudaDevice>,
         device: &Device,
@@ -278,7 +297,15 @@ impl Lists {
         k: usize,
     ) -> Result<Lists> {
         let best = Tensor::cuda_uninit(device, DType::U32, &[queries, 2 * k])?;
-        Ok(Lists { gpu: gpu.clone(), device: device.clone(), best, queries, k, resume: false })
+        Ok(Lists {
+            gpu: gpu.clone(),
+            device: device.clone(),
+            best,
+            queries,
+            k,
+            resume: false,
+            picked: false,
+        })
     }
 
     /// Room for the lists of so many splits.
@@ -291,20 +318,26 @@ impl Lists {
         LISTS / (8 * k * queries)
     }
 
-    /// Enqueues the merge of the splits' lists.
-    pub(crate) fn merge(&mut self, found: &Tensor, splits: usize) -> Result<()> {
-        let spec = MergeSpec { resume: self.resume };
+    /// Enqueues the merge of the splits' lists, with bounds of the queries that have one.
+    pub(crate) fn merge(
+        &mut self,
+        found: &Tensor,
+        splits: usize,
+        bounds: Option<&Tensor>,
+    ) -> Result<()> {
+        let spec = MergeSpec { resume: self.resume, bounded: bounds.is_some() };
         let kernel = self.gpu.kernel(spec)?;
         let params =
             MergeParams { queries: self.queries as u32, splits: splits as u32, k: self.k as u32 };
-        let bindings = [found.cuda().into(), self.best.cuda().into()];
+        let mut bindings = vec![found.cuda().into(), self.best.cuda().into()];
+        bindings.extend(bounds.map(|bounds| Binding::from(bounds.cuda())));
         self.gpu.launch(&kernel, &bindings, &params, [self.queries, 1, 1])?;
         self.resume = true;
         Ok(())
     }
 
     pub(crate) fn finish(self) -> Result<Best> {
-        match self.resume {
+        match self.resume || self.picked {
             true => Ok(Best::Device(self.best)),
             false => Tensor::zeros(&self.device, DType::U32, self.best.shape()).map(Best::Device),
         }

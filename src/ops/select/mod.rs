@@ -38,6 +38,8 @@ pub(crate) mod order;
 #[cfg(any(feature = "cuda", feature = "wgpu"))]
 pub(crate) mod plan;
 pub(crate) mod scores;
+#[cfg(feature = "cuda")]
+pub(crate) mod sift;
 #[cfg(feature = "wgpu")]
 pub(crate) mod wgpu;
 

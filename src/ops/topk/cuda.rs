@@ -4,15 +4,15 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::corpus::Compared;
+use super::hopper::{Sifted, Way};
 use super::prepare::{kind, plain, prepare};
 use super::{Args, Metric, Storage};
-use crate::device::MatmulPrecision;
 use crate::device::cuda::{Binding, CudaDevice};
 use crate::ops::precision::{Core, Product};
 use crate::ops::rows::Reduced;
 use crate::ops::rows::cuda::reduced;
 use crate::ops::select::cuda::{self, Inputs, ScanParams};
-use crate::ops::select::{Best, FUSED_K};
+use crate::ops::select::{Best, FUSED_K, sift};
 use crate::template::kernel;
 use crate::{DType, Result, Tensor};
 
@@ -86,7 +86,7 @@ kernel! {
 }
 
 /// Whether tensor cores form scores so.
-fn is_formed(product: Product, t: Storage, metric: Metric) -> bool {
+pub(super) fn is_formed(product: Product, t: Storage, metric: Metric) -> bool {
     match t.floats() {
         Some(t) => [DType::F32, t].iter().any(|&queries| product.exists(queries, t)),
         None => product == Product::INT8 && metric == Metric::Cosine,
@@ -94,13 +94,9 @@ fn is_formed(product: Product, t: Storage, metric: Metric) -> bool {
 }
 
 /// How scores are formed. It depends on nothing that differs between the queries of a batch.
-fn product(
-    precision: MatmulPrecision,
-    queries: DType,
-    t: Storage,
-    metric: Metric,
-    width: usize,
-) -> Product {
+fn product(gpu: &CudaDevice, args: &Args<'_>) -> Product {
+    let (t, metric, width) = (args.corpus.storage(), args.metric, args.corpus.width());
+    let queries = args.queries.dtype();
     let Some(floats) = t.floats() else {
         // Bytes, in words: their sums are exact on tensor cores as elsewhere.
         return if width.is_multiple_of(4) { Product::INT8 } else { Product::FMA };
@@ -111,7 +107,7 @@ fn product(
     }
     // Queries of another type than the corpus's are made f32. Those of its type are not rounded; in bf16 the bits are those of three
     // parts, of which two are 0.
-    Product::choose(precision, if queries == floats { floats } else { DType::F32 }, floats)
+    Product::choose(gpu.precision, if queries == floats { floats } else { DType::F32 }, floats)
 }
 
 /// A kernel that scores and selects.
@@ -126,7 +122,7 @@ impl Scan {
         let (t, metric, width) = (args.corpus.storage(), args.metric, args.corpus.width());
         let keys = k > FUSED_K;
         let has_room = gpu.facts.shared_per_block >= LARGE_TENSOR_SHARED;
-        let product = product(gpu.precision, args.queries.dtype(), t, metric, width);
+        let product = product(gpu, args);
         if product.is_tensor() {
             let tile = match k {
                 _ if keys => [64, 64, 64],
@@ -162,6 +158,9 @@ impl Scan {
 
 /// How many queries are searched together.
 pub(super) fn group(gpu: &CudaDevice, args: &Args<'_>, k: usize) -> usize {
+    if let Some((_, plan)) = Way::choose(gpu, args, product(gpu, args), args.count, k) {
+        return plan.group(args.count, gpu.facts.multiprocessors as usize);
+    }
     let block = Prepared::queries_of(Scan::choose(gpu, args, args.count, k));
     cuda::group(k, k > FUSED_K, block)
 }
@@ -175,8 +174,16 @@ pub(super) fn best(
     // By all queries, so that a group's bits are those of the others.
     let scan = Scan::choose(gpu, args, args.count, k);
     let (wanted, spans) = (args.wanted(&queries, k), args.spans());
+    let device = args.corpus.device();
+    let way = Way::choose(gpu, args, product(gpu, args), queries.len(), k);
     let prepared = Prepared::new(gpu, args, queries, scan)?;
-    cuda::best(gpu, args.corpus.device(), &wanted, &spans, &prepared)
+    match (way, &prepared.parts) {
+        (Some((way, plan)), Some(parts)) => {
+            let sifted = Sifted { prepared: &prepared, parts, way };
+            sift::best(gpu, device, &wanted, &spans, &prepared, &sifted, plan)
+        }
+        _ => cuda::best(gpu, device, &wanted, &spans, &prepared),
+    }
 }
 
 pub(super) fn count(
@@ -191,10 +198,10 @@ pub(super) fn count(
 }
 
 /// Some of the queries on the device, to be searched for together.
-struct Prepared<'a> {
-    gpu: &'a Arc<CudaDevice>,
-    args: &'a Args<'a>,
-    reduced: Reduced,
+pub(super) struct Prepared<'a> {
+    pub(super) gpu: &'a Arc<CudaDevice>,
+    pub(super) args: &'a Args<'a>,
+    pub(super) reduced: Reduced,
     /// The queries as they enter tensor cores.
     parts: Option<Tensor>,
     scan: Scan,
@@ -287,7 +294,8 @@ impl cuda::Scan for Prepared<'_> {
             skips,
             masks,
         ];
-        bindings.extend(self.parts.is_some().then_some(absent));
+        let bounds = inputs.bounds.unwrap_or(absent);
+        bindings.extend(self.parts.is_some().then_some([absent, bounds]).into_iter().flatten());
         bindings.extend([best, found]);
         self.gpu.launch(&kernel, &bindings, &params, [blocks, 1, 1])
     }

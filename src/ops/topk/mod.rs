@@ -46,6 +46,8 @@ mod corpus;
 mod cpu;
 #[cfg(feature = "cuda")]
 pub(crate) mod cuda;
+#[cfg(feature = "cuda")]
+pub(crate) mod hopper;
 mod prepare;
 #[cfg(feature = "wgpu")]
 pub(crate) mod wgpu;

@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 
 use self::fit::{Error, Measured, calibrate};
 use self::machine::Tools;
-use self::model::{GPUS, Gpu, Model, PARAMETERS};
+use self::model::{GPUS, Gpu, Model, PARAMETERS, TERMS};
 use self::survey::Survey;
 use crate::command::{cargo, program, read, root, target, with, write};
 use crate::report::time;
@@ -47,7 +47,7 @@ impl Options {
             bench: None,
             keep: None,
             case: None,
-            sample: 3_000_000,
+            sample: 10_000_000,
             last: false,
         };
         let mut words = words.iter();
@@ -110,11 +110,36 @@ pub fn run(options: &Options) -> Result {
         table.push('\n');
     }
     println!("{table}");
-    // A part of a family does not take the whole one's place.
+    // A part of a family does not take the whole one's place, but is shown in detail.
     if options.case.is_some() {
+        print!("{}", launches(&model, &survey));
         return Ok(());
     }
     write(&root().join("benches").join("predicted").join(format!("{family}.md")), &table)
+}
+
+/// What each launch of the cases takes, and the terms of its time, in microseconds.
+fn launches(model: &Model, survey: &Survey) -> String {
+    let mut text = String::new();
+    for case in &survey.cases {
+        text += &format!("{}\n", case.name);
+        for &(number, times) in &case.launches {
+            let (load, gpu) = (&survey.loads[number], &GPUS[GPUS.len() - 1]);
+            let took = model.launch(load, gpu);
+            text += &format!("  {times} x {} of {} blocks, {took:.1}:", load.kernel, load.blocks);
+            let mut terms: Vec<_> = TERMS.into_iter().zip(model.terms(load, gpu)).collect();
+            terms.sort_by(|a, b| b.1.total_cmp(&a.1));
+            for (term, took) in terms.iter().filter(|(_, term)| *term >= took / 10.0) {
+                text += &format!(" {term} {took:.1}");
+            }
+            text += "\n    a warp's cycles:";
+            for (what, cycles) in model.ways(load).filter(|(_, cycles)| *cycles >= 1.0) {
+                text += &format!(" {what} {cycles:.0}");
+            }
+            text.push('\n');
+        }
+    }
+    text
 }
 
 /// What the benchmark's family launches.

@@ -134,10 +134,15 @@ impl Model {
 
     /// Cycles of a warp from its first instruction to its last, with nobody else there.
     fn way(&self, load: &Load) -> f64 {
+        self.ways(load).map(|(_, cycles)| cycles).sum()
+    }
+
+    /// What a warp's way consists of.
+    pub fn ways<'a>(&'a self, load: &'a Load) -> impl Iterator<Item = (&'static str, f64)> + 'a {
         let results = RESULTS.iter().enumerate();
-        let waited: f64 = results.map(|(kind, (name, _))| load.exposed(kind, self.of(name))).sum();
-        let events: f64 = WAITS[1..].iter().map(|event| load.wait(event) * self.of(event)).sum();
-        load.wait("stall") + waited + events
+        let results = results.map(|(kind, (name, _))| (*name, load.exposed(kind, self.of(name))));
+        let events = WAITS[1..].iter().map(|event| (*event, load.wait(event) * self.of(event)));
+        [("stall", load.wait("stall"))].into_iter().chain(results).chain(events)
     }
 
     /// Microseconds of a launch.

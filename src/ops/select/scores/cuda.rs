@@ -124,7 +124,7 @@ impl Selected {
         let bindings =
             [scores, masks, numbers, bias, &lists.best, &found].map(|t: &Tensor| t.cuda().into());
         gpu.launch(&kernel, &bindings, &params, [splits * queries, 1, 1])?;
-        lists.merge(&found, splits)
+        lists.merge(&found, splits, None)
     }
 
     pub(super) fn finish(self) -> Result<Best> {
