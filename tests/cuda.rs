@@ -459,7 +459,21 @@ fn searches_on_hopper_do_not_depend_on_their_queries() {
                         let of = launches.iter().filter(|l| l.kernel == kernel);
                         of.map(|l| l.counts.tensor_multiply_adds).sum()
                     };
-                    assert!(products("topk_wgmma") > 0, "{what}");
+                    // All rows meet all queries once, in whole tiles, behind a sample of a quarter at most.
+                    let tiles: usize = chunks.iter().map(|rows| rows.div_ceil(128)).sum();
+                    let rows_of_tiles = if queries > 128 { 256 } else { 128 };
+                    let parts = if asked == stored { 1 } else { 3 };
+                    let padded = queries.next_multiple_of(rows_of_tiles) * 128;
+                    let tile = (parts * padded * dim.next_multiple_of(64)) as u64;
+                    let formed = products("topk_wgmma");
+                    assert!(formed.is_multiple_of(tile), "{what}");
+                    let skipped = if search.least.is_some() { 7000 / 128 } else { 0 };
+                    let most = tiles + tiles / 4;
+                    let least = tiles + tiles / 8 - skipped;
+                    assert!((least..=most).contains(&((formed / tile) as usize)), "{what}");
+                    let scans = launches.iter().filter(|l| l.kernel == "topk_wgmma");
+                    let conflicts: u64 = scans.map(|l| l.counts.shared.conflicts()).sum();
+                    assert_eq!(conflicts, 0, "{what}: bank conflicts");
                     // Lists are kept only where there was no room, as when all rows score the same.
                     let lists = products("topk_mma") > 0;
                     assert!(lists == alike || odd, "{what}");

@@ -13,10 +13,14 @@
 //! the k-th so far is appended to candidates on the device, which are sorted there. No key visits the host. Each slab is four times as
 //! long as all before, as far as memory allows, so that few rows of a slab exceed the k-th.
 //!
+//! On Hopper, up to k = 256, [`topk`](super::topk) of more than 32 queries keeps no lists: a sample of the rows bounds each query's k-th score from below, the
+//! scan stores what exceeds the bound, and the best of that are picked.
+//!
 //! # Workspace
 //! For each search, beyond queries and hits:
 //! - CPU: `8 (k + max(k, 64))` bytes of candidates for each thread and query, at most 32 MiB a thread;
-//! - CUDA, up to k = 256: `8 k` bytes for each query and split of the corpus, at most 64 MiB;
+//! - CUDA, up to k = 256: `8 k` bytes for each query and split of the corpus, at most 64 MiB; where a sample bounds scores, also 36 bytes
+//!   for each eight scores that may be stored and 4 a maximum, at most 256 MiB each;
 //! - wgpu, up to k = 256: `16 k + 4` bytes for each query and split, at most 64 MiB or one binding;
 //! - both beyond: at most 64 MiB of candidates (8 bytes each) and 32 MiB of keys, or twice `8 k` bytes for one query where that is
 //!   more;

@@ -31,7 +31,7 @@ const WARP_K: usize = 64;
 /// How many survivors a warp should pick from.
 const WARP_SURVIVORS: usize = 256;
 /// Bytes of survivors, and of maxima; and of one survivor, eight scores and their place.
-const SURVIVORS: usize = 128 << 20;
+const SURVIVORS: usize = 256 << 20;
 const SURVIVOR: usize = 36;
 /// The sample is no more of the corpus than this part.
 const SHARE: usize = 4;
