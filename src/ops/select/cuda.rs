@@ -491,3 +491,54 @@ pub(super) fn split(
     }
     Ok(FoundTensors { rows, scores, counts })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::DeviceOptions;
+    use crate::device::Backend;
+    use crate::device::required::required;
+    use crate::ops::select::Found;
+
+    /// Few lists and many, short ones among them.
+    #[test]
+    fn the_best_of_many_lists_are_found() {
+        let opened = Device::cuda_with(0, DeviceOptions::default());
+        let Some(device) = required("cuda", opened) else { return };
+        let Backend::Cuda(gpu) = device.backend() else { unreachable!() };
+        for (queries, splits, k) in
+            [(3, 5, 7), (2, 67, 100), (1, 131, 256), (5, 900, 10), (1, 1, 1)]
+        {
+            let mut lists = Lists::new(gpu, &device, queries, k).unwrap();
+            let mut all: Vec<Vec<u64>> = vec![Vec::new(); queries];
+            // A second round of lists goes on with the first's.
+            for round in 0..2u64 {
+                let mut words = Vec::new();
+                for split in 0..splits as u64 {
+                    for (q, all) in all.iter_mut().enumerate() {
+                        let entry = |i: u64| {
+                            let row = (round * splits as u64 + split) * k as u64 + i;
+                            let key = (row + 1).wrapping_mul(0x9e37_79b9 + q as u64) % 50_021 + 1;
+                            // Some lists are shorter.
+                            let is_there = i < k as u64 - split % 3;
+                            if is_there { (key << 32) | u64::from(!(row as u32)) } else { 0 }
+                        };
+                        let mut list: Vec<u64> = (0..k as u64).map(entry).collect();
+                        list.sort_unstable_by(|a, b| b.cmp(a));
+                        all.extend(&list);
+                        words.extend(list.iter().flat_map(|e| [*e as u32, (e >> 32) as u32]));
+                    }
+                }
+                let found = Tensor::from_slice(&device, &[splits, queries, 2 * k], &words).unwrap();
+                lists.merge(&found, splits, None).unwrap();
+            }
+            let best = lists.finish().unwrap();
+            let hits = Found::new(&device, vec![best], queries, k).to_hits().unwrap();
+            for (q, all) in all.iter_mut().enumerate() {
+                all.sort_unstable_by(|a, b| b.cmp(a));
+                let want: Vec<u64> = all[..k].iter().map(|e| u64::from(!(*e as u32))).collect();
+                assert_eq!(hits.get(q).0, want, "query {q} of {queries}, {splits} lists of {k}");
+            }
+        }
+    }
+}
