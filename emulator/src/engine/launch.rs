@@ -391,7 +391,7 @@ impl Shared<'_> {
         let n = if room >= others { others } else { room.max(1).min(others) };
         // Evenly over the others, which are numbered without the middle: by halves, quarters and so on (van der Corput, 1935), so that a
         // launch of a grid that was sampled before takes the same clusters, or some of them, or more.
-        let part = |i: u64| (u128::from(i.reverse_bits()) * u128::from(others) >> 64) as u32;
+        let part = |i: u64| ((u128::from(i.reverse_bits()) * u128::from(others)) >> 64) as u32;
         let around = |i: u32| if i < middle { i } else { i + 1 };
         let mut seen = HashSet::new();
         let parts = (1..).map(part).filter(|&i| seen.insert(i));

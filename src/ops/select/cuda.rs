@@ -161,15 +161,16 @@ impl<'a, S: Scan> Pass<'a, S> {
     /// Lists of each split, merged chunk by chunk.
     fn lists(&self) -> Result<Best> {
         let Wanted { queries, k, .. } = *self.wanted;
-        self.into_lists(Lists::new(self.gpu, self.device, queries, k)?, None)
+        self.fill(Lists::new(self.gpu, self.device, queries, k)?, None)
     }
 
     /// The same for the queries whose bound a score can exceed; of the others `lists` has the best.
     pub(super) fn again(&self, lists: Lists, bounds: &Tensor) -> Result<Best> {
-        self.into_lists(lists, Some(bounds))
+        self.fill(lists, Some(bounds))
     }
 
-    fn into_lists(&self, mut lists: Lists, bounds: Option<&Tensor>) -> Result<Best> {
+    /// Fills lists chunk by chunk; with bounds only those of queries whose bound a score can exceed.
+    fn fill(&self, mut lists: Lists, bounds: Option<&Tensor>) -> Result<Best> {
         let Wanted { queries, k, .. } = *self.wanted;
         let height = self.scan.rows();
         let qtiles = queries.div_ceil(self.scan.queries());
