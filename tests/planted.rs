@@ -290,7 +290,6 @@ fn what_roles_of_a_search_do_not_tell_each_other_is_caught() {
     let params = [
         ("width", DIM as u32),
         ("rows", ROWS as u32),
-        ("base", 0),
         ("queries", QUERIES as u32),
         ("tiles", ROWS.div_ceil(128) as u32),
         ("stride", 1),

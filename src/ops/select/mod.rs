@@ -13,7 +13,7 @@
 //! the k-th so far is appended to candidates on the device, which are sorted there. No key visits the host. Each slab is four times as
 //! long as all before, as far as memory allows, so that few rows of a slab exceed the k-th.
 //!
-//! On Hopper, up to k = 256, [`topk`](super::topk) of more than 32 queries keeps no lists: a sample of the rows bounds each query's k-th score from below, the
+//! On Hopper, up to k = 256, [`topk`](super::topk) of more than 16 queries keeps no lists: a sample of the rows bounds each query's k-th score from below, the
 //! scan stores what exceeds the bound, and the best of that are picked.
 //!
 //! # Workspace

@@ -27,7 +27,7 @@ kernel! {
         resident: bool,
         /// Blocks that share the rows.
         cluster: u32 = [1, 2],
-        /// Whether there is neither bias nor filter.
+        /// Whether there is neither bias nor filter, nor rows that were divided.
         plain: bool,
         /// Whether it writes maxima of a sample, and of how many groups of a tile.
         sample: bool,
@@ -125,7 +125,8 @@ impl Sift for Sifted<'_> {
             metric: form,
             resident,
             cluster: cluster as u32,
-            plain: inputs.bias.is_none() && inputs.exclude.is_none(),
+            // Powers of two, by which rows were divided, may overflow without the query's.
+            plain: inputs.bias.is_none() && inputs.exclude.is_none() && form == args.metric,
             sample,
             groups,
         };
