@@ -33,8 +33,11 @@ const WARP_SURVIVORS: usize = 256;
 /// Bytes of survivors, and of maxima; and of one survivor, eight scores and their place.
 const SURVIVORS: usize = 256 << 20;
 const SURVIVOR: usize = 36;
-/// The sample is no more of the corpus than this part.
+/// The sample is no more of the corpus than this part, and no fewer tiles.
 const SHARE: usize = 4;
+const LEAST_TILES: usize = 32;
+/// Tiles of a chunk, on average, that are worth its five launches.
+const CHUNK_TILES: usize = 64;
 /// Up to 16 queries a scan that keeps lists forms no more products, and needs no sample.
 const LEAST_QUERIES: usize = 17;
 
@@ -119,22 +122,32 @@ pub(crate) struct Plan {
 impl Plan {
     /// For the `k` best rows of chunks of so many rows, of dimension `dim`; none where such a search does not pay.
     pub(crate) fn new(queries: usize, k: usize, dim: usize, chunks: &[usize]) -> Option<Plan> {
-        let tiles = || chunks.iter().map(|rows| rows.div_ceil(ROWS));
-        let all: usize = tiles().sum();
-        // Enough groups; the time of a sampled tile against that of the survivors it saves, which wait for shared memory
-        // and are sorted.
-        let least = (SPREAD / GROUPS * k).max(32);
-        let most = (MOST_GROUPS / GROUPS).min(all / SHARE);
-        if queries < LEAST_QUERIES || k > FUSED_K || most < least {
+        if queries < LEAST_QUERIES || k > FUSED_K {
             return None;
         }
-        let wanted = (400 * k * all / dim.max(1)).isqrt().clamp(least, most);
-        // Each chunk has one tile at least.
+        let tiles = || chunks.iter().map(|rows| rows.div_ceil(ROWS));
+        let all: usize = tiles().sum();
+        if all < CHUNK_TILES * chunks.len() {
+            return None;
+        }
+        // The time of a sampled tile against that of the survivors it saves, which wait for shared memory and are sorted.
+        let wanted = (400 * k * all / dim.max(1)).isqrt();
+        // A tile's maximum, or four where there would be too few. Each chunk has one tile of the sample at least.
+        let many = wanted >= SPREAD * k || wanted > MOST_GROUPS / GROUPS;
+        let choices = if many { [1, GROUPS] } else { [GROUPS, 1] };
+        let (each, least, most) = choices
+            .map(|each| {
+                let least = (SPREAD * k / each).max(LEAST_TILES);
+                (each, least, (MOST_GROUPS / each).min(all / SHARE))
+            })
+            .into_iter()
+            .find(|&(_, least, most)| least <= most && chunks.len() <= most)?;
         let sampled = |stride| tiles().map(|n| n.div_ceil(stride)).sum::<usize>();
-        let stride = (all / wanted..all).find(|&stride| sampled(stride) <= most)?;
-        let sampled = sampled(stride);
-        let each = if sampled >= SPREAD * k { 1 } else { GROUPS };
-        Some(Plan { k, stride, each, groups: each * sampled, tiles: tiles().max().unwrap_or(0) })
+        let stride = (all / wanted.clamp(least, most)..all).find(|&n| sampled(n) <= most)?;
+        let (groups, tiles) = (each * sampled(stride), tiles().max().unwrap_or(0));
+        let plan = Plan { k, stride, each, groups, tiles };
+        // Of a corpus that is large for its sample too many rows would survive; several splits have twice the room at most.
+        (2 * SURVIVOR * plan.room(1) * 2 * QUERIES <= SURVIVORS).then_some(plan)
     }
 
     /// How many of so many queries are searched together, on so many multiprocessors.
@@ -291,7 +304,13 @@ mod tests {
         for queries in [17, 1000, 20_000] {
             for k in [1, 10, 100, 256] {
                 for dim in [8, 128, 1024] {
-                    for chunks in [vec![1], vec![100_000], vec![1_000_000, 77], vec![5_000; 100]] {
+                    for chunks in [
+                        vec![1],
+                        vec![100_000],
+                        vec![1_000_000, 77],
+                        vec![50_000; 100],
+                        vec![10_000_000],
+                    ] {
                         let Some(plan) = Plan::new(queries, k, dim, &chunks) else { continue };
                         let tiles: usize = chunks.iter().map(|n| n.div_ceil(ROWS)).sum();
                         let sampled = plan.groups / plan.each;
@@ -312,6 +331,9 @@ mod tests {
         assert_eq!(Plan::new(16, 10, 128, &[100_000]), None);
         assert_eq!(Plan::new(1000, 10, 128, &[2_000]), None);
         assert_eq!(Plan::new(1000, 257, 128, &[1_000_000]), None);
+        assert!(Plan::new(1000, 256, 128, &[10_000_000]).is_some());
+        assert_eq!(Plan::new(1000, 256, 128, &[20_000_000]), None);
+        assert_eq!(Plan::new(1000, 1, 128, &[2000; 1000]), None);
     }
 
     #[test]

@@ -60,6 +60,7 @@ impl Way {
         gpu.facts.capability == (9, 0)
             && matches!(product.core, Core::BF16 | Core::F16)
             && args.corpus.storage() == storage(product.core)
+            && args.corpus.width() > 0
             && sift::takes(&args.search.filter)
             && extents.into_iter().all(|n| n <= most)
     }
