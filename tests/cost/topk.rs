@@ -3,6 +3,7 @@ use nearkin::{DType, Device, DeviceOptions, MatmulPrecision, Tensor};
 
 use crate::common::{Rng, normals};
 use crate::pinned::pinned;
+use crate::processes::alone;
 use crate::{cold_bytes, emulated, launches};
 
 /// A search, and what it should take.
@@ -116,4 +117,59 @@ fn a_search_streams_the_corpus_once_and_writes_no_scores() {
         let scan = all.iter().find(|l| l.kernel == kernel).unwrap();
         assert_eq!(scan.counts.shared.conflicts(), 0, "{what}: bank conflicts");
     }
+}
+
+/// Many queries on Hopper: each score is formed once behind a sample, rows are read once, and few survive.
+#[test]
+fn a_search_on_hopper_forms_each_score_once() {
+    let name = "topk::a_search_on_hopper_forms_each_score_once";
+    alone(name, &[("PTX_EMULATOR_DEVICES", "sm_90")], || {
+        let Some((emulator, device)) = emulated() else { return };
+        let (queries, rows, dim, k) = (100, 50_000, 64, 10);
+        let mut rng = Rng(9);
+        let (x, _) = normals(&device, DType::BF16, &[rows, dim], &mut rng);
+        let (q, _) = normals(&device, DType::BF16, &[queries, dim], &mut rng);
+        let corpus = Corpus::from_tensor(&x).unwrap();
+        let all = launches(&emulator, || {
+            topk(&q, &corpus, Metric::Cosine, &Search::new(k)).unwrap();
+        });
+        let names: Vec<&str> = all.iter().map(|l| l.kernel.as_str()).collect();
+        let [sample, bound, scan, pick, lists, merge] = [1, 2, 3, 4, 5, 6].map(|i| &all[i].counts);
+        let want = [
+            "rows_measure",
+            "topk_wgmma",
+            "select_bound",
+            "topk_wgmma",
+            "select_pick",
+            "topk_mma",
+            "select_merge",
+        ];
+        assert_eq!(names, want);
+        let tile = 128 * 128 * dim;
+        assert_eq!(scan.tensor_multiply_adds, (rows.div_ceil(128) * tile) as u64);
+        assert!(4 * sample.tensor_multiply_adds <= scan.tensor_multiply_adds);
+        // No query is searched again.
+        assert_eq!(lists.tensor_multiply_adds, 0);
+        for counts in [sample, bound, scan, lists] {
+            assert_eq!(counts.shared.conflicts() + counts.local_bytes, 0);
+        }
+        // Eight scores and their place for each survivor, which are a few times k.
+        let written = 32 * scan.global.stores.sectors;
+        assert!(written <= (100 * k * queries * 36) as u64, "{written} bytes written");
+        pinned(
+            &format!("topk, Hopper: {queries} queries, {rows} x {dim} bf16, k {k}"),
+            &[
+                ("bytes from memory", cold_bytes(scan)),
+                ("bytes written", written),
+                ("warp instructions of the sample", sample.warp_instructions),
+                ("warp instructions of the bound", bound.warp_instructions),
+                ("warp instructions", scan.warp_instructions),
+                ("warp instructions to pick", pick.warp_instructions),
+                (
+                    "warp instructions without lists",
+                    lists.warp_instructions + merge.warp_instructions,
+                ),
+            ],
+        );
+    });
 }
