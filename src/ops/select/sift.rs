@@ -211,43 +211,40 @@ pub(crate) fn best(
     let cluster = Plan::cluster(queries);
     let units = cluster * queries.div_ceil(QUERIES * cluster);
     let open: Vec<(usize, &Span)> = wanted.open(spans).collect();
+    if open.is_empty() {
+        return Lists::new(gpu, device, queries, k)?.finish();
+    }
     let inputs = open.iter().map(|(_, span)| pass.inputs(span)).collect::<Result<Vec<_>>>()?;
     let tiles = |span: &Span| span.rows.len().div_ceil(ROWS);
     let params = |span: &Span, inputs: &Inputs<'_>| SiftParams {
         rows: span.rows.len() as u32,
         queries: queries as u32,
-        groups: plan.groups as u32,
         has_bias: inputs.bias.is_some() as u32,
         excludes: inputs.exclude.is_some() as u32,
         ..Default::default()
     };
     let uninit = |dtype, shape: &[usize]| Tensor::cuda_uninit(device, dtype, shape);
 
-    // Groups of chunks of which nothing may be found have no score.
-    let maxima = match open.len() == spans.len() {
-        true => uninit(DType::F32, &[queries, plan.groups])?,
-        false => {
-            let none = vec![f32::NEG_INFINITY; queries * plan.groups];
-            Tensor::from_slice(device, &[queries, plan.groups], &none)?
-        }
-    };
+    let sampled = |span: &Span| tiles(span).div_ceil(plan.stride);
+    let groups = plan.each * open.iter().map(|(_, span)| sampled(span)).sum::<usize>();
+    let maxima = uninit(DType::F32, &[queries, groups])?;
     let mut first_group = 0;
     for ((chunk, span), inputs) in open.iter().zip(&inputs) {
-        let sampled = tiles(span).div_ceil(plan.stride);
-        let splits = plan.splits(queries, sampled, processors);
+        let splits = plan.splits(queries, sampled(span), processors);
         let params = SiftParams {
-            tiles: sampled as u32,
+            tiles: sampled(span) as u32,
             stride: plan.stride as u32,
             splits: splits as u32,
+            groups: groups as u32,
             first_group: first_group as u32,
             ..params(span, inputs)
         };
         let out = Out::Maxima(maxima.cuda().into(), plan.each);
         sift.scan(*chunk, inputs, out, params, units * splits)?;
-        first_group += plan.each * sampled;
+        first_group += plan.each * sampled(span);
     }
     let bounds = uninit(DType::U32, &[queries])?;
-    let [of_queries, of_groups, of_k] = [queries, plan.groups, k].map(|n| n as u32);
+    let [of_queries, of_groups, of_k] = [queries, groups, k].map(|n| n as u32);
     let bound = BoundParams { queries: of_queries, groups: of_groups, k: of_k, floor };
     let bindings = [maxima.cuda().into(), sift.query_scale(), bounds.cuda().into()];
     let kernel = gpu.kernel(BoundSpec {})?;
