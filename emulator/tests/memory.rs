@@ -238,7 +238,7 @@ fn what_was_written_spreads_over_the_rest() {
     let base = memory.alloc(72, Kind::Device).unwrap();
     memory.spread(base);
     assert_eq!(held(base), [0; 72]);
-    // Four bytes alone, then sixteen together, of which the four bytes before are no part.
+    // First four bytes, then a whole unit of sixteen elsewhere.
     memory.write(base + 8, &[1, 2, 3, 4]).unwrap();
     memory.spread(base);
     assert!(held(base).chunks(4).all(|word| word == [1, 2, 3, 4]));

@@ -334,9 +334,9 @@ impl Memory {
         Ok(())
     }
 
-    /// Fills what was never written of the allocation that begins at `address` with copies of what was, in turn: as if
-    /// the blocks of a launch that were not executed had written what the others did. They are 16 bytes long, or 4 where no 16
-    /// were written together; where some of so many were written, the others stay.
+    /// Fills the bytes that were never written in the allocation that begins at `address`, as if the blocks of a launch that were
+    /// not executed had written what the others did. It repeats the written units of 16 bytes in their order, or of 4 bytes if
+    /// no whole 16 were written. A unit of which a part was written stays as it is.
     pub fn spread(&self, address: u64) {
         let Some(allocation) = self.lock().live.get(&address).cloned() else { return };
         let (bytes, written) = (&allocation.bytes, &allocation.written);
