@@ -4,9 +4,11 @@
 use super::block::Context;
 use super::warp::{Awaited, Fault, Next, Outcome, Warp};
 use crate::descriptor::{CHUNK, Descriptor};
-use crate::isa::warpgroup::{Multiply, Op, Source};
-use crate::lanes::Slot;
-use crate::matrix::{Element, Row, Shape, accumulator_place, multiply_f32};
+use crate::isa::warpgroup::{Multiply, Op, Product, Source};
+use crate::lanes::{Slot, Word};
+use crate::matrix::{
+    BitOp, Element, Row, Shape, accumulator_place, multiply_b1, multiply_f32, multiply_s32,
+};
 use crate::memory::{Order, Request, Who};
 use crate::report::Check;
 
@@ -110,7 +112,6 @@ impl Warp {
         if adds {
             self.check_accumulators(cx, op, pc)?;
         }
-        let sums = cx.options.sums(op.sums);
         let Shape { n, k, .. } = op.shape;
         let shape = Shape { m: ROWS, n: 8, k };
         cx.counts.tensor_multiply_adds += (ROWS * n * k) as u64;
@@ -123,8 +124,8 @@ impl Warp {
                 [low[0], high[0], low[1], high[1]]
             }
         };
-        let flip = match op.element {
-            Element::Tf32 => 0x8000_0000,
+        let flip = match op.product {
+            Product::Floats { element: Element::Tf32, .. } => 0x8000_0000,
             _ => 0x8000_8000,
         };
         let negate = |words: &mut [Row]| {
@@ -142,26 +143,50 @@ impl Warp {
                 if op.negates_b {
                     negate(&mut b);
                 }
-                let mut c = [[0f32; 8]; 16];
-                if adds {
-                    for (index, &slot) in slots.iter().enumerate() {
-                        for (lane, &value) in self.registers.get::<f32>(slot).iter().enumerate() {
-                            let (row, column) = accumulator_place(lane, index);
-                            c[row][column] = value;
-                        }
+                match op.product {
+                    Product::Floats { element, sums } => {
+                        let sums = cx.options.sums(sums);
+                        self.accumulate(slots, adds, |c| {
+                            multiply_f32(shape, element, sums, &a, &b, c);
+                        });
                     }
-                }
-                multiply_f32(shape, op.element, sums, &a, &b, &mut c);
-                for (index, &slot) in slots.iter().enumerate() {
-                    for (lane, value) in self.registers.get_mut::<f32>(slot).iter_mut().enumerate()
-                    {
-                        let (row, column) = accumulator_place(lane, index);
-                        *value = c[row][column];
+                    Product::Integers { a: of_a, b: of_b, saturates } => {
+                        self.accumulate(slots, adds, |c| {
+                            multiply_s32(shape, (of_a, of_b), (&a, &b), c, saturates);
+                        });
                     }
+                    Product::Bits => self.accumulate(slots, adds, |c| {
+                        multiply_b1(shape, BitOp::And, (&a, &b), c);
+                    }),
                 }
             }
         }
         Ok(())
+    }
+
+    /// Has 16 rows of eight columns changed, or made from zeros.
+    fn accumulate<T: Word + Default>(
+        &mut self,
+        slots: &[Slot],
+        adds: bool,
+        change: impl FnOnce(&mut [[T; 8]; 16]),
+    ) {
+        let mut c = [[T::default(); 8]; 16];
+        if adds {
+            for (index, &slot) in slots.iter().enumerate() {
+                for (lane, &value) in self.registers.get::<T>(slot).iter().enumerate() {
+                    let (row, column) = accumulator_place(lane, index);
+                    c[row][column] = value;
+                }
+            }
+        }
+        change(&mut c);
+        for (index, &slot) in slots.iter().enumerate() {
+            for (lane, value) in self.registers.get_mut::<T>(slot).iter_mut().enumerate() {
+                let (row, column) = accumulator_place(lane, index);
+                *value = c[row][column];
+            }
+        }
     }
 
     /// What is added to was written before.

@@ -20,13 +20,12 @@ pub enum Source {
     Registers([Slot; 4]),
 }
 
-/// `wgmma.mma_async`: D = A B + D, 64 rows of it, with sums in f32.
+/// `wgmma.mma_async`: D = A B + D, 64 rows of it.
 #[derive(Debug, Clone)]
 pub struct Multiply {
     /// M is 64.
     pub shape: Shape,
-    pub element: Element,
-    pub sums: Sums,
+    pub product: Product,
     /// Four registers for every eight columns.
     pub d: Vec<Slot>,
     pub a: Source,
@@ -36,6 +35,17 @@ pub struct Multiply {
     pub adds: Condition,
     pub negates_a: bool,
     pub negates_b: bool,
+}
+
+/// The types, and what is summed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Product {
+    /// Sums in f32.
+    Floats { element: Element, sums: Sums },
+    /// Bytes of A and of B; sums are s32, clamped where they would wrap if `saturates`.
+    Integers { a: Element, b: Element, saturates: bool },
+    /// The number of bits that both have, in s32.
+    Bits,
 }
 
 /// A decoded instruction.
@@ -93,7 +103,7 @@ fn shape(modifiers: &mut Modifiers, instruction: &Instruction) -> Result<Shape> 
         numbers.and_then(|(n, k)| Some(Shape { m: 64, n: n.parse().ok()?, k: k.parse().ok()? }));
     let known = shape.filter(|shape| (8..=256).contains(&shape.n) && shape.n.is_multiple_of(8));
     let Some(shape) = known.filter(|shape| name == format!("m64n{}k{}", shape.n, shape.k)) else {
-        let what = "expected a shape as the next modifier: .m64nNk16 or .m64nNk8, N a multiple of 8 up to 256";
+        let what = "expected a shape as the next modifier: .m64nNkK, N a multiple of 8 up to 256";
         return Err(refuse(instruction, what));
     };
     modifiers.take(name);
@@ -106,26 +116,29 @@ fn multiply(
     modifiers: &mut Modifiers,
 ) -> Result<Multiply> {
     let shape = shape(modifiers, instruction)?;
-    modifiers.expect("f32")?;
-    let types = [("f16", Element::F16), ("bf16", Element::Bf16), ("tf32", Element::Tf32)];
-    let element = modifiers.require(&types)?;
-    if modifiers.require(&types)? != element {
-        return Err(scope.refuse("A and B have the same type"));
-    }
+    let product = product(instruction, scope, modifiers)?;
     modifiers.end()?;
-    if shape.k * element.bits() != 256 {
+    let (bits, is_integer) = match product {
+        Product::Floats { element, .. } => (element.bits(), false),
+        Product::Integers { .. } => (8, true),
+        Product::Bits => (1, true),
+    };
+    if shape.k * bits != 256 || is_integer && shape.n > 32 && !shape.n.is_multiple_of(16) {
         return Err(scope.refuse("this shape does not exist for these types"));
     }
     let in_registers = matches!(instruction.operands.get(1), Some(Operand::Vector(_)));
-    let transposes = match (element, in_registers) {
-        (Element::Tf32, _) => 0,
-        (_, true) => 1,
-        (_, false) => 2,
+    let (signs, transposes) = match (bits, in_registers) {
+        (1 | 8, _) => (0, 0),
+        (32, _) => (2, 0),
+        (_, true) => (2, 1),
+        (_, false) => (2, 2),
     };
-    scope.expect_operands(6 + transposes..=6 + transposes)?;
-    let [d, a, b, adds, scale_a, scale_b, transposed @ ..] = &instruction.operands[..] else {
+    let count = 4 + signs + transposes;
+    scope.expect_operands(count..=count)?;
+    let [d, a, b, adds, rest @ ..] = &instruction.operands[..] else {
         unreachable!("counted above")
     };
+    let (scales, transposed) = rest.split_at(signs);
     let a = match in_registers {
         false => Source::Descriptor(scope.source(a, Ty::B64)?),
         true => {
@@ -139,7 +152,8 @@ fn multiply(
     };
     let b = scope.source(b, Ty::B64)?;
     let adds = scope.condition(adds)?;
-    let (negates_a, negates_b) = (sign(scope, scale_a)?, sign(scope, scale_b)?);
+    let negates = |index| scales.get(index).map_or(Ok(false), |scale| sign(scope, scale));
+    let (negates_a, negates_b) = (negates(0)?, negates(1)?);
     for operand in transposed {
         match operand {
             Operand::Int(0) => {}
@@ -149,12 +163,38 @@ fn multiply(
             _ => return Err(scope.refuse("whether a matrix is transposed is 0 or 1")),
         }
     }
+    let ty = if is_integer { Ty::S32 } else { Ty::F32 };
     let d = registers(scope, d, shape.n / 2)?
         .iter()
-        .map(|element| scope.destination(element, Ty::F32))
+        .map(|element| scope.destination(element, ty))
         .collect::<Result<Vec<Slot>>>()?;
-    let sums = scope.sums;
-    Ok(Multiply { shape, element, sums, d, a, b, adds, negates_a, negates_b })
+    Ok(Multiply { shape, product, d, a, b, adds, negates_a, negates_b })
+}
+
+fn product(instruction: &Instruction, scope: &Scope, modifiers: &mut Modifiers) -> Result<Product> {
+    let saturates = modifiers.take("satfinite");
+    if modifiers.require(&[("f32", 'f'), ("s32", 's')])? == 'f' {
+        if saturates {
+            return Err(refuse(instruction, ".satfinite is of sums in s32"));
+        }
+        let types = [("f16", Element::F16), ("bf16", Element::Bf16), ("tf32", Element::Tf32)];
+        let element = modifiers.require(&types)?;
+        if modifiers.require(&types)? != element {
+            return Err(scope.refuse("A and B have the same type"));
+        }
+        return Ok(Product::Floats { element, sums: scope.sums });
+    }
+    let types = [("s8", Element::S8), ("u8", Element::U8), ("b1", Element::B1)];
+    let (a, b) = (modifiers.require(&types)?, modifiers.require(&types)?);
+    match [a, b].map(|element| element == Element::B1) {
+        [false, false] => Ok(Product::Integers { a, b, saturates }),
+        [true, true] if !saturates => {
+            modifiers.expect("and")?;
+            modifiers.expect("popc")?;
+            Ok(Product::Bits)
+        }
+        _ => Err(scope.refuse("this shape does not exist for these types")),
+    }
 }
 
 /// Whether a matrix is negated.

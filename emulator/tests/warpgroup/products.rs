@@ -76,7 +76,17 @@ struct Case {
 
 impl Case {
     fn bits(&self) -> usize {
-        if self.types == "tf32" { 32 } else { 16 }
+        match self.types {
+            "tf32" => 32,
+            "s8" | "u8" => 8,
+            "b1" => 1,
+            _ => 16,
+        }
+    }
+
+    /// Whether sums are s32.
+    fn is_integer(&self) -> bool {
+        self.bits() < 16
     }
 
     /// Elements of K in all.
@@ -90,6 +100,14 @@ impl Case {
         let bytes = 32 * steps;
         let b_start = layout.size(64, bytes);
         let mut body = String::from(COPY) + &load(accumulators);
+        // The same registers as integers.
+        let between = |to: &str, from: &str| -> String {
+            (0..accumulators).map(|i| format!("{to}{i}, {from}{i};\n")).collect()
+        };
+        if self.is_integer() {
+            body += &format!(".reg .s32 %i<{accumulators}>;\n");
+            body += &between("cvt.rni.s32.f32 %i", "%f");
+        }
         if self.a_in_registers {
             body += &format!("ld.param.u64 %g, [a]; mad.wide.u32 %g, %t, {}, %g;\n", 16 * steps);
             for register in 0..4 * steps {
@@ -112,20 +130,28 @@ impl Case {
                 }
             };
             let descriptor = layout.descriptor(b_start, n, bytes, step);
-            let transposes = match (types, self.a_in_registers) {
-                ("tf32", _) => "",
-                (_, true) => ", 0",
-                (_, false) => ", 0, 0",
+            let signs = format!(", {scale_a}, {scale_b}");
+            let (sums, op, more) = match (types, self.a_in_registers) {
+                ("b1", _) => ("s32", ".and.popc", String::new()),
+                ("s8" | "u8", _) => ("s32", "", String::new()),
+                ("tf32", _) => ("f32", "", signs),
+                (_, true) => ("f32", "", signs + ", 0"),
+                (_, false) => ("f32", "", signs + ", 0, 0"),
             };
+            let d = if self.is_integer() { "i" } else { "f" };
             body += &format!(
                 "cvt.u64.u32 %at, %s; shr.u64 %at, %at, 4; add.u64 %d1, %at, {descriptor:#x};
-                wgmma.mma_async.sync.aligned.m64n{n}k{}.f32.{types}.{types} {}, {a}, %d1, {}, {scale_a}, {scale_b}{transposes};\n",
+                wgmma.mma_async.sync.aligned.m64n{n}k{}.{sums}.{types}.{types}{op} {}, {a}, %d1, {}{more};\n",
                 256 / self.bits(),
-                list("f", 0..accumulators),
+                list(d, 0..accumulators),
                 if step == 0 { "%p1" } else { "1" },
             );
         }
-        module(&(body + FINISH + &store(accumulators)))
+        body += FINISH;
+        if self.is_integer() {
+            body += &between("cvt.rn.f32.s32 %f", "%i");
+        }
+        module(&(body + &store(accumulators)))
     }
 }
 
@@ -141,8 +167,14 @@ impl Draw {
 
 /// A small number, and its bits in a type.
 fn element(types: &str, draw: &mut Draw) -> (f64, u32) {
-    let value = (draw.next() % 31) as f32 - 15.0;
+    let value = match types {
+        "b1" => (draw.next() % 2) as f32,
+        "s8" => (draw.next() % 256) as f32 - 128.0,
+        "u8" => (draw.next() % 256) as f32,
+        _ => (draw.next() % 31) as f32 - 15.0,
+    };
     let bits = match types {
+        "b1" | "s8" | "u8" => value as i32 as u32 & 0xFF,
         "f16" if value == 0.0 => 0,
         "f16" => {
             let wide = value.to_bits();
@@ -295,6 +327,26 @@ fn tf32() {
                 adds,
                 negates: [false; 2],
             });
+        }
+    }
+}
+
+#[test]
+fn integers_and_bits() {
+    for types in ["s8", "u8", "b1"] {
+        for (n, layout) in [8, 24, 128, 240].into_iter().zip(LAYOUTS) {
+            for a_in_registers in [false, true] {
+                let adds = a_in_registers ^ (n == 24);
+                check(Case {
+                    types,
+                    n,
+                    steps: 3,
+                    layout,
+                    a_in_registers,
+                    adds,
+                    negates: [false; 2],
+                });
+            }
         }
     }
 }
