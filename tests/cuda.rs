@@ -546,6 +546,100 @@ fn codes_on_hopper_have_the_distances_of_others() {
     });
 }
 
+/// Many codes are searched on Hopper's own instructions and find what the CPU finds.
+#[test]
+fn many_codes_on_hopper_find_what_others_find() {
+    let name = "many_codes_on_hopper_find_what_others_find";
+    alone(name, &[("PTX_EMULATOR_DEVICES", "sm_90")], || {
+        let Some(device) = cuda() else { return };
+        let (emulator, cpu) = (emulator(), Device::cpu());
+        // Queries, rows of chunks, words; k; whether rows are all alike; how many of the searches below.
+        for (queries, chunks, words, k, alike, searches) in [
+            (40, &[16_500][..], 8, 10, false, 4),
+            (130, &[14_500, 2_600], 32, 5, false, 3),
+            (300, &[16_390], 20, 1, false, 2),
+            (33, &[16_400], 4, 16, false, 2),
+            (17, &[16_400], 260, 3, false, 1),
+            (34, &[51_300], 4, 12, true, 2),
+        ] {
+            let what = format!("{queries} codes, {chunks:?} x {words} words, k {k}");
+            let rng = &mut Rng(queries as u64);
+            let n: usize = chunks.iter().sum();
+            let mut codes =
+                |n: usize| -> Vec<u32> { (0..n * words).map(|_| rng.next() as u32).collect() };
+            let (mut rows, mut asked) = (codes(n), codes(queries));
+            // Rows that tie, those without bits and with all of them, and one that is asked for.
+            rows.copy_within(0..words, 700 * words);
+            rows[3 * words..4 * words].fill(0);
+            rows[5 * words..6 * words].fill(u32::MAX);
+            asked[..words].copy_from_slice(&rows[9 * words..10 * words]);
+            asked[words..2 * words].fill(0);
+            if alike {
+                (1..n).for_each(|row| rows.copy_within(0..words, row * words));
+            }
+            let bias: Vec<f32> = rng.normals(n).iter().map(|x| 4.0 * x).collect();
+            let whole = if chunks.len() > 1 { 0..chunks[0] } else { 2000..9000 };
+            let some = Bitmap::from_fn(n, |row| row % 3 == 0 || whole.contains(&row));
+            let hits = |device: &Device, number: usize| {
+                let mut corpus = BinaryCorpus::new(device, 32 * words).unwrap();
+                let mut first = 0;
+                for chunk in chunks {
+                    let some = &rows[first * words..(first + chunk) * words];
+                    let some = Tensor::from_slice(device, &[*chunk, words], some).unwrap();
+                    corpus.append_tensor(&some).unwrap();
+                    first += chunk;
+                }
+                let asked = Tensor::from_slice(device, &[queries, words], &asked).unwrap();
+                let mut bias = bias.clone();
+                bias[11] = f32::NAN;
+                bias[12] = f32::INFINITY;
+                bias[13] = f32::NEG_INFINITY;
+                let bias = Tensor::from_slice(device, &[n], &bias).unwrap();
+                let filter = Filter::Shared(Rows::Exclude(&some));
+                let least = Some(-14.0 * words as f32);
+                let search = match number {
+                    0 => Search::new(k),
+                    1 => Search { filter, least, ..Search::new(k) },
+                    2 => Search { bias: Some(&bias), ..Search::new(k) },
+                    _ => Search { bias: Some(&bias), filter, ..Search::new(k) },
+                };
+                hamming::topk(Queries::Codes(&asked), &corpus, &search).unwrap()
+            };
+            for number in 0..searches {
+                let mark = emulator.as_ref().map(Emulator::mark);
+                let (got, want) = (hits(&device, number), hits(&cpu, number));
+                for q in 0..queries {
+                    assert_eq!(got.get(q), want.get(q), "{what}: search {number}, query {q}");
+                }
+                let Some((emulator, mark)) = emulator.as_ref().zip(mark) else { continue };
+                let launches = emulator.launches_since(mark);
+                let products = |kernel: &str| -> u64 {
+                    let of = launches.iter().filter(|l| l.kernel == kernel);
+                    of.map(|l| l.counts.tensor_multiply_adds).sum()
+                };
+                // All rows meet all queries once, in whole tiles, and eight more that count the rows' bits, behind a sample of a quarter at most.
+                let tiles: usize = chunks.iter().map(|rows| rows.div_ceil(128)).sum();
+                let blocks = if queries > 128 { 2 * queries.div_ceil(256) } else { 1 };
+                let bits = 32 * words.next_multiple_of(if words > 32 { 32 } else { 8 });
+                let bits = if words <= 32 { bits.next_power_of_two() } else { bits };
+                let tile = (blocks * (128 + 8) * 128 * bits) as u64;
+                let formed = products("hamming_wgmma");
+                assert!(formed.is_multiple_of(tile), "{what}");
+                let skipped = if number % 2 == 1 { whole.len() / 128 } else { 0 };
+                let most = tiles + tiles / 4;
+                let least = (tiles - skipped) + (tiles - skipped) / 8;
+                assert!((least..=most).contains(&((formed / tile) as usize)), "{what}");
+                let scans = launches.iter().filter(|l| l.kernel == "hamming_wgmma");
+                let conflicts: u64 = scans.map(|l| l.counts.shared.conflicts()).sum();
+                assert_eq!(conflicts, 0, "{what}: bank conflicts");
+                // Lists are kept only where there was no room, as when all rows score the same.
+                assert_eq!(products("hamming") > 0, alike, "{what}, search {number}");
+                assert!(emulator.reports().is_empty(), "{what}");
+            }
+        }
+    });
+}
+
 /// What an NVIDIA H100 gave: how its tensor cores add is the emulator's rule for its architecture.
 #[test]
 fn an_emulated_hopper_adds_as_an_h100() {

@@ -74,6 +74,7 @@ pub const CUDA_FAMILIES: &[Family] = &[
     maxsim::cuda::FAMILY,
     hamming::cuda::FAMILY,
     hamming::cuda::ENCODE,
+    hamming::hopper::FAMILY,
     norm::cuda::FAMILY,
     pool::cuda::FAMILY,
     residual::cuda::FAMILY,

@@ -3,10 +3,11 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::hopper::{self, Sifted};
 use super::{Args, Hasher};
 use crate::device::cuda::{Binding, CudaDevice};
 use crate::ops::select::cuda::{self, Inputs, ScanParams};
-use crate::ops::select::{Best, FUSED_K};
+use crate::ops::select::{Best, FUSED_K, sift};
 use crate::template::kernel;
 use crate::{DType, Result, Tensor};
 
@@ -63,7 +64,10 @@ fn tile(count: usize, k: usize) -> [u32; 2] {
 }
 
 /// How many queries are searched together.
-pub(super) fn group(args: &Args<'_>, k: usize) -> usize {
+pub(super) fn group(gpu: &CudaDevice, args: &Args<'_>, k: usize) -> usize {
+    if let Some(plan) = hopper::plan(gpu, args, args.count, k) {
+        return plan.group(args.count, gpu.facts.multiprocessors as usize);
+    }
     cuda::group(k, k > FUSED_K, tile(args.count, k)[0] as usize)
 }
 
@@ -74,8 +78,15 @@ pub(super) fn best(
     k: usize,
 ) -> Result<Best> {
     let (wanted, spans) = (args.wanted(&queries, k), args.spans());
+    let (plan, device) = (hopper::plan(gpu, args, queries.len(), k), args.corpus.device());
     let prepared = Prepared::new(gpu, args, queries, k)?;
-    cuda::best(gpu, args.corpus.device(), &wanted, &spans, &prepared)
+    match plan {
+        Some(plan) => {
+            let sifted = Sifted { gpu, args, queries: &prepared.data };
+            sift::best(gpu, device, &wanted, &spans, &prepared, &sifted, plan)
+        }
+        None => cuda::best(gpu, device, &wanted, &spans, &prepared),
+    }
 }
 
 pub(super) fn count(
@@ -155,7 +166,8 @@ impl cuda::Scan for Prepared<'_> {
         let codes = self.args.corpus.parts()[chunk].rows.cuda().into();
         let scale = self.scale.as_ref().map_or(absent, |t| t.cuda().into());
         let bias = inputs.bias.unwrap_or(absent);
-        let bindings = [absent, codes, scale, bias, skips, masks, best, found];
+        let bounds = inputs.bounds.unwrap_or(absent);
+        let bindings = [absent, codes, scale, bias, skips, masks, bounds, best, found];
         self.gpu.launch(&kernel, &bindings, &params, [blocks, 1, 1])
     }
 }

@@ -60,6 +60,8 @@ mod cpu;
 pub(crate) mod cuda;
 mod distances;
 mod hasher;
+#[cfg(feature = "cuda")]
+pub(crate) mod hopper;
 mod itq;
 #[cfg(feature = "wgpu")]
 pub(crate) mod wgpu;
@@ -280,7 +282,7 @@ impl Scored for Args<'_> {
         match self.device().backend() {
             Backend::Cpu(_) => select::cpu::group(k),
             #[cfg(feature = "cuda")]
-            Backend::Cuda(_) => cuda::group(self, k),
+            Backend::Cuda(gpu) => cuda::group(gpu, self, k),
             #[cfg(feature = "wgpu")]
             Backend::Wgpu(gpu) => wgpu::group(gpu, self, k),
         }

@@ -111,8 +111,8 @@ pub(super) struct Pass<'a, S> {
 }
 
 impl<'a, S: Scan> Pass<'a, S> {
-    pub(super) fn inputs(&self, span: &Span) -> Result<Inputs<'a>> {
-        let height = self.scan.rows();
+    /// The inputs of scans on tiles of `height` rows.
+    pub(super) fn inputs(&self, span: &Span, height: usize) -> Result<Inputs<'a>> {
         let sets = self.wanted.filter.sets();
         let upload = |data: Vec<u32>| Tensor::from_slice(self.device, &[data.len()], &data);
         let exclude = match sets {
@@ -207,7 +207,7 @@ impl<'a, S: Scan> Pass<'a, S> {
                 ..Default::default()
             };
             let bound = bounds.map(|bounds| Binding::from(bounds.cuda()));
-            let inputs = Inputs { bounds: bound, ..self.inputs(span)? };
+            let inputs = Inputs { bounds: bound, ..self.inputs(span, height)? };
             let results = [lists.best.cuda().into(), found.cuda().into()];
             self.launch(chunk, &inputs, results, params)?;
             lists.merge(&found, tiles.div_ceil(per_split), bounds)?;
@@ -236,7 +236,7 @@ impl<'a, S: Scan> Pass<'a, S> {
         let height = self.scan.rows();
         let mut seen = 0;
         for (chunk, span) in self.wanted.open(self.spans) {
-            let inputs = self.inputs(span)?;
+            let inputs = self.inputs(span, height)?;
             let mut start = 0;
             while let Some(slab) =
                 plan::slab(span.rows.len(), height, start, width(&candidates.room, seen))

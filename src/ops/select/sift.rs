@@ -54,7 +54,7 @@ kernel! {
 
     spec BoundSpec {}
 
-    params BoundParams { queries: u32, groups: u32, k: u32, floor: u32 }
+    params BoundParams { queries: u32, groups: u32, k: u32, floor: u32, scaled: u32 }
 }
 
 kernel! {
@@ -92,8 +92,8 @@ pub(crate) struct Survivors {
 
 /// Scans on tiles of [`QUERIES`] x [`ROWS`].
 pub(crate) trait Sift {
-    /// \[Q\] f32, NaN for a query that finds nothing.
-    fn query_scale(&self) -> Binding<'_>;
+    /// \[Q\] f32, NaN for a query that finds nothing; none where there is no such query.
+    fn query_scale(&self) -> Option<Binding<'_>>;
 
     /// Enqueues the scan of a chunk. `params` lacks the width.
     fn scan(
@@ -117,11 +117,20 @@ pub(crate) struct Plan {
     groups: usize,
     /// Tiles of the largest chunk.
     tiles: usize,
+    /// So many times more rows may reach a score than exceed it.
+    ties: usize,
 }
 
 impl Plan {
-    /// For the `k` best rows of chunks of so many rows, of dimension `dim`; none where such a search does not pay.
-    pub(crate) fn new(queries: usize, k: usize, dim: usize, chunks: &[usize]) -> Option<Plan> {
+    /// For the `k` best rows of chunks of so many rows; none where such a search does not pay. A score takes as long as `dim` multiply-adds of
+    /// halves.
+    pub(crate) fn new(
+        queries: usize,
+        k: usize,
+        dim: usize,
+        chunks: &[usize],
+        ties: usize,
+    ) -> Option<Plan> {
         if queries < LEAST_QUERIES || k > FUSED_K {
             return None;
         }
@@ -145,7 +154,7 @@ impl Plan {
         let sampled = |stride| tiles().map(|n| n.div_ceil(stride)).sum::<usize>();
         let stride = (all / wanted.clamp(least, most)..all).find(|&n| sampled(n) <= most)?;
         let (groups, tiles) = (each * sampled(stride), tiles().max().unwrap_or(0));
-        let plan = Plan { k, stride, each, groups, tiles };
+        let plan = Plan { k, stride, each, groups, tiles, ties };
         // Of a corpus that is large for its sample too many rows would survive; several splits have twice the room at most.
         (2 * SURVIVOR * plan.room(1) * 2 * QUERIES <= SURVIVORS).then_some(plan)
     }
@@ -183,14 +192,15 @@ impl Plan {
     /// Places of a query in a split: of 10^8 queries one has more survivors, if rows are in no order. How many exceed the k-th of a sample is
     /// `stride` times a number that varies as a sum of k exponential ones does; splits share them by chance.
     fn room(&self, splits: usize) -> usize {
-        let all = self.stride * (self.k + 5 * self.k.isqrt() + 15);
+        let all = self.ties * self.stride * (self.k + 5 * self.k.isqrt() + 15);
         let each = all.div_ceil(splits);
         if splits == 1 { all } else { each + 6 * each.isqrt() + 16 }
     }
 
     /// The warps that pick a query's best of survivors in so many splits.
     fn warps(&self, splits: usize) -> usize {
-        let few = self.k <= WARP_K && splits <= SPLITS[0] && self.k * self.stride <= WARP_SURVIVORS;
+        let survivors = self.k * self.stride;
+        let few = self.k <= WARP_K && splits <= SPLITS[0] && survivors <= WARP_SURVIVORS;
         if few { 1 } else { 8 }
     }
 }
@@ -214,7 +224,8 @@ pub(crate) fn best(
     if open.is_empty() {
         return Lists::new(gpu, device, queries, k)?.finish();
     }
-    let inputs = open.iter().map(|(_, span)| pass.inputs(span)).collect::<Result<Vec<_>>>()?;
+    let inputs =
+        open.iter().map(|(_, span)| pass.inputs(span, ROWS)).collect::<Result<Vec<_>>>()?;
     let tiles = |span: &Span| span.rows.len().div_ceil(ROWS);
     let params = |span: &Span, inputs: &Inputs<'_>| SiftParams {
         rows: span.rows.len() as u32,
@@ -245,8 +256,12 @@ pub(crate) fn best(
     }
     let bounds = uninit(DType::U32, &[queries])?;
     let [of_queries, of_groups, of_k] = [queries, groups, k].map(|n| n as u32);
-    let bound = BoundParams { queries: of_queries, groups: of_groups, k: of_k, floor };
-    let bindings = [maxima.cuda().into(), sift.query_scale(), bounds.cuda().into()];
+    let scale = sift.query_scale();
+    let scaled = scale.is_some() as u32;
+    let bound = BoundParams { queries: of_queries, groups: of_groups, k: of_k, floor, scaled };
+    // What is absent is not read, but something must be bound.
+    let maxima = Binding::from(maxima.cuda());
+    let bindings = [maxima, scale.unwrap_or(maxima), bounds.cuda().into()];
     let kernel = gpu.kernel(BoundSpec {})?;
     gpu.launch(&kernel, &bindings, &bound, [queries.div_ceil(4), 1, 1])?;
 
@@ -308,7 +323,7 @@ mod tests {
                         vec![50_000; 100],
                         vec![10_000_000],
                     ] {
-                        let Some(plan) = Plan::new(queries, k, dim, &chunks) else { continue };
+                        let Some(plan) = Plan::new(queries, k, dim, &chunks, 1) else { continue };
                         let tiles: usize = chunks.iter().map(|n| n.div_ceil(ROWS)).sum();
                         let sampled = plan.groups / plan.each;
                         assert!(plan.groups <= MOST_GROUPS && sampled <= tiles / SHARE, "{plan:?}");
@@ -323,19 +338,19 @@ mod tests {
                 }
             }
         }
-        assert!(Plan::new(16_384, 10, 128, &[100_000]).is_some());
+        assert!(Plan::new(16_384, 10, 128, &[100_000], 1).is_some());
         // Lists are better for few queries, a small corpus, or a large k.
-        assert_eq!(Plan::new(16, 10, 128, &[100_000]), None);
-        assert_eq!(Plan::new(1000, 10, 128, &[2_000]), None);
-        assert_eq!(Plan::new(1000, 257, 128, &[1_000_000]), None);
-        assert!(Plan::new(1000, 256, 128, &[10_000_000]).is_some());
-        assert_eq!(Plan::new(1000, 256, 128, &[20_000_000]), None);
-        assert_eq!(Plan::new(1000, 1, 128, &[2000; 1000]), None);
+        assert_eq!(Plan::new(16, 10, 128, &[100_000], 1), None);
+        assert_eq!(Plan::new(1000, 10, 128, &[2_000], 1), None);
+        assert_eq!(Plan::new(1000, 257, 128, &[1_000_000], 1), None);
+        assert!(Plan::new(1000, 256, 128, &[10_000_000], 1).is_some());
+        assert_eq!(Plan::new(1000, 256, 128, &[20_000_000], 1), None);
+        assert_eq!(Plan::new(1000, 1, 128, &[2000; 1000], 1), None);
     }
 
     #[test]
     fn splits_keep_all_multiprocessors_busy() {
-        let plan = Plan::new(1000, 10, 128, &[100_000]).unwrap();
+        let plan = Plan::new(1000, 10, 128, &[100_000], 1).unwrap();
         let splits = |queries, tiles| plan.splits(queries, tiles, 132);
         assert_eq!(splits(16_384, 782), 1);
         assert_eq!(splits(1024, 7813), 33);

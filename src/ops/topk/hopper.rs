@@ -83,7 +83,7 @@ impl Way {
         }
         let (width, chunks) = (args.corpus.width(), args.corpus.parts());
         let rows: Vec<usize> = chunks.iter().map(|chunk| chunk.len()).collect();
-        let plan = Plan::new(queries, k, width, &rows)?;
+        let plan = Plan::new(queries, k, width, &rows, 1)?;
         Some((Way::new(product, width), plan))
     }
 }
@@ -97,8 +97,8 @@ pub(super) struct Sifted<'a> {
 }
 
 impl Sift for Sifted<'_> {
-    fn query_scale(&self) -> Binding<'_> {
-        self.prepared.reduced.scale.cuda().into()
+    fn query_scale(&self) -> Option<Binding<'_>> {
+        Some(self.prepared.reduced.scale.cuda().into())
     }
 
     fn scan(

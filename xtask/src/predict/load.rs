@@ -13,7 +13,7 @@ use crate::Result;
 use crate::resources::resident;
 
 /// Names of what is counted, of one block on average: cycles of a scheduler's pipes, passes over shared memory, instructions of
-/// tensor cores, multiply-adds of `wgmma`, bytes from L2.
+/// tensor cores, multiply-adds of `wgmma` in the time of those of halves, bytes from L2.
 pub const PIPES: [&str; 10] =
     ["issue", "alu", "fma", "special", "memory", "passes", "mma", "wgmma", "bits", "l2"];
 
@@ -57,7 +57,7 @@ fn pipe(name: &str) -> Option<(&'static str, f64)> {
         "MUFU" | "POPC" | "F2I" | "I2F" | "F2F" | "FLO" | "BREV" | "FRND" => ("special", 8.0),
         "HMMA" | "IMMA" => ("mma", 1.0),
         "BMMA" => ("bits", 1.0),
-        "HGMMA" | "IGMMA" | "BGMMA" => return None,
+        name if rate(name).is_some() => return None,
         "BRA" | "EXIT" | "BSSY" | "BSYNC" | "BAR" | "WARPSYNC" | "NOP" | "DEPBAR" | "LDGDEPBAR"
         | "MEMBAR" | "WARPGROUP" | "ELECT" | "VOTE" | "YIELD" | "CALL" | "RET" | "ERRBAR"
         | "FENCE" | "R2UR" | "S2R" | "CS2R" => return None,
@@ -74,6 +74,16 @@ fn pipe(name: &str) -> Option<(&'static str, f64)> {
     })
 }
 
+/// Multiply-adds of a warpgroup's products for one of halves. Of bits nobody says a rate: half of an A100's is taken.
+fn rate(name: &str) -> Option<f64> {
+    match name {
+        "HGMMA" => Some(1.0),
+        "IGMMA" => Some(2.0),
+        "BGMMA" => Some(8.0),
+        _ => None,
+    }
+}
+
 /// The kind of result that an instruction announces by a barrier, by its place in [`RESULTS`].
 fn kind(name: &str) -> usize {
     match name {
@@ -85,10 +95,11 @@ fn kind(name: &str) -> usize {
 
 /// Instructions that stand for one line each, however often ptxas copied it.
 fn is_single(name: &str) -> bool {
-    ["LDS", "LDG", "ST", "ATOM", "RED", "SHFL", "BAR", "UTMA", "HGMMA"]
+    ["LDS", "LDG", "ST", "ATOM", "RED", "SHFL", "BAR", "UTMA"]
         .iter()
         .any(|start| name.starts_with(start))
         || name == "LD"
+        || rate(name).is_some()
 }
 
 fn ends_block(name: &str) -> bool {
@@ -220,8 +231,8 @@ impl Load {
         }
         let warps = number(&counts["warps"]).max(1.0);
         waits.iter_mut().chain(exposed.iter_mut().flatten()).for_each(|n| *n /= warps);
-        if code.iter().any(|one| one.name() == "HGMMA") {
-            pipes[at(&PIPES, "wgmma")] = number(&counts["tensor_multiply_adds"]);
+        if let Some(rate) = code.iter().find_map(|one| rate(one.name())) {
+            pipes[at(&PIPES, "wgmma")] = number(&counts["tensor_multiply_adds"]) / rate;
         }
         let kinds = ["loads", "stores", "atomics", "copies"];
         pipes[at(&PIPES, "passes")] =

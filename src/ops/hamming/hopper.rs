@@ -1,0 +1,121 @@
+//! Many codes on Hopper's tensor cores: `kernels/hamming_wgmma.ptx`, whose survivors [`sift`] selects from.
+
+use super::{Args, Asked};
+use crate::device::cuda::{Binding, CudaDevice, tiled};
+use crate::ops::select::cuda::Inputs;
+use crate::ops::select::sift::{self, Out, Plan, QUERIES, ROWS, Sift, SiftParams, Survivors};
+use crate::template::kernel;
+use crate::{Result, Tensor};
+
+/// Tiles of 128 queries by 32 words that stay in shared memory.
+const SLOTS: usize = 8;
+/// Words of a tile's row, and of a product.
+const DEPTH: usize = 32;
+const CHUNK: usize = 8;
+/// Bits that tensor cores count in the time of a multiply-add of halves, at least.
+const RATE: usize = 8;
+/// Codes of so many bits have few rows at the distance of the k-th best, beside those that are nearer.
+const FEW_TIES: usize = 256;
+
+kernel! {
+    pub(crate) FAMILY = "kernels/hamming_wgmma.ptx";
+
+    spec SiftSpec {
+        /// Products of a step, 256 bits each.
+        chunks: u32 = [1, 2, 4],
+        /// Whether the queries stay in shared memory.
+        resident: bool,
+        /// Blocks that share the rows.
+        cluster: u32 = [1, 2],
+        /// Whether there is no bias.
+        plain: bool,
+        /// Whether it writes maxima of a sample, and of how many groups of a tile.
+        sample: bool,
+        groups: u32 = [1, 4],
+    }
+    where (resident || chunks == 4) && (sample || groups == 1);
+
+    params SiftParams;
+}
+
+/// The policy: how much is sampled, where a search is one for this kernel.
+pub(super) fn plan(gpu: &CudaDevice, args: &Args<'_>, queries: usize, k: usize) -> Option<Plan> {
+    let most = i32::MAX as usize - 2 * ROWS;
+    let rows: Vec<usize> = args.corpus.parts().iter().map(|chunk| chunk.len()).collect();
+    // Copies are of multiples of 16 bytes; places in a tensor map are signed.
+    let takes = gpu.facts.capability == (9, 0)
+        && matches!(args.queries, Asked::Codes(_))
+        && args.corpus.words().is_multiple_of(4)
+        && sift::takes(&args.search.filter)
+        && rows.iter().chain([&args.count]).all(|&n| n <= most);
+    let bits = args.corpus.bits();
+    let ties = if bits >= FEW_TIES { 2 } else { 4 };
+    takes.then(|| Plan::new(queries, k, bits / RATE, &rows, ties)).flatten()
+}
+
+/// Codes on the device.
+pub(super) struct Sifted<'a> {
+    pub(super) gpu: &'a CudaDevice,
+    pub(super) args: &'a Args<'a>,
+    /// \[Q, W\].
+    pub(super) queries: &'a Tensor,
+}
+
+impl Sift for Sifted<'_> {
+    fn query_scale(&self) -> Option<Binding<'_>> {
+        None
+    }
+
+    fn scan(
+        &self,
+        chunk: usize,
+        inputs: &Inputs<'_>,
+        out: Out<'_>,
+        params: SiftParams,
+        blocks: usize,
+    ) -> Result<()> {
+        let Sifted { gpu, args, queries } = self;
+        let cluster = Plan::cluster(params.queries as usize);
+        let words = args.corpus.words();
+        let params = SiftParams { width: words as u32, ..params };
+        let chunk = &args.corpus.parts()[chunk];
+        let (sample, groups) = match out {
+            Out::Maxima(_, groups) => (true, groups as u32),
+            Out::Survivors(_) => (false, 1),
+        };
+        let spec = SiftSpec {
+            chunks: if words > DEPTH {
+                4
+            } else {
+                words.div_ceil(CHUNK).next_power_of_two() as u32
+            },
+            resident: words.div_ceil(DEPTH) <= SLOTS,
+            cluster: cluster as u32,
+            plain: inputs.bias.is_none(),
+            sample,
+            groups,
+        };
+        let codes = Binding::from(queries.cuda());
+        // What is absent is not read, but something must be bound.
+        let [skips, masks] = match &inputs.exclude {
+            Some(both) => [&both[0], &both[1]].map(|t| Binding::from(t.cuda())),
+            None => [codes; 2],
+        };
+        let mut bindings = vec![
+            tiled(queries, params.queries as usize, words, QUERIES),
+            tiled(&chunk.rows, chunk.len(), words, ROWS / cluster),
+            codes,
+            inputs.bias.unwrap_or(codes),
+            masks,
+        ];
+        match out {
+            Out::Maxima(maxima, _) => bindings.push(maxima),
+            Out::Survivors(Survivors { bounds, scores, places, counts }) => {
+                bindings.push(skips);
+                bindings.extend([bounds, scores, places, counts].map(|t| Binding::from(t.cuda())));
+            }
+        }
+        let kernel = gpu.kernel(spec)?;
+        gpu.launch(&kernel, &bindings, &params, [blocks, 1, 1])
+    }
+}
