@@ -26,7 +26,7 @@ use nearkin::ops::attention::{Attention, Heads, attention};
 use nearkin::ops::embed::{EmbedNorm, Lookup, embed};
 use nearkin::ops::gemm::{Activation, Epilogue, gemm};
 use nearkin::ops::glu::glu;
-use nearkin::ops::hamming::{self, BinaryCorpus, Hasher, Queries};
+use nearkin::ops::hamming::{self, BinaryCorpus, Queries};
 use nearkin::ops::maxsim::{MaxSim, Tokens, scores};
 use nearkin::ops::norm::{l2_normalize, layer_norm};
 use nearkin::ops::pool::{Pooling, pool};
@@ -359,6 +359,12 @@ fn normals(n: usize, seed: u64) -> Vec<f32> {
     all
 }
 
+/// Random words.
+fn words(n: usize, seed: u64) -> Vec<u32> {
+    let mut rng = Rng(seed);
+    (0..n).map(|_| rng.next() as u32).collect()
+}
+
 /// Squares, what the layers of MiniLM (384) and BERT-base (768) multiply, and few tokens.
 fn gemms(bench: &Bench) -> Outcome {
     use DType::{BF16, F16, F32};
@@ -473,21 +479,11 @@ fn codes(bench: &Bench) -> Outcome {
         (1_000_000, 256, 1024, 100),
     ] {
         let (n, q) = (bench.size(n, 3000), bench.size(q, 64));
-        // Signs of normals are random bits; as many dimensions as bits, hashed a part at a time.
-        let hasher = Hasher::sign(&bench.device, &vec![0.0; bits])?;
-        const PART: usize = 1 << 16;
+        // Signs of normals are random bits.
         let mut corpus = BinaryCorpus::new(&bench.device, bits)?;
-        let part = bench.normals(DType::F32, &[PART.min(n), bits], 1)?;
-        let part = hamming::encode(&part, &hasher)?.to_vec::<u32>()?;
-        let mut all = Vec::with_capacity(n * bits / 32);
-        for start in (0..n).step_by(PART) {
-            // Turned by words that no other part has.
-            let mask = (start as u32).wrapping_mul(0x9e37_79b9);
-            let words = PART.min(n - start) * bits / 32;
-            all.extend(part[..words].iter().map(|word| word ^ mask));
-        }
-        corpus.append(&all)?;
-        let queries = hamming::encode(&bench.normals(DType::F32, &[q, bits], 999)?, &hasher)?;
+        corpus.append(&words(n * bits / 32, 1))?;
+        let queries = words(q * bits / 32, 999);
+        let queries = Tensor::from_slice(&bench.device, &[q, bits / 32], &queries)?;
         let bytes = (n + q) * bits / 8 + 12 * q * k;
         let shape = [("n", n), ("b", bits), ("q", q), ("k", k)];
         let case = Case::new("hamming", DType::U32, &shape, bytes, 2 * n * bits * q);

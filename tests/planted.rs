@@ -214,13 +214,18 @@ fn a_missing_fence_between_proxies_is_caught() {
 
 /// The tensor map of a matrix of bf16, in tiles of 128 x 64.
 fn map(address: u64, rows: usize, columns: usize) -> [u8; 128] {
+    map_of(9, 2, address, rows, columns)
+}
+
+/// Of elements of so many bytes, in tiles of 128 rows of 128 bytes.
+fn map_of(element: u32, bytes: usize, address: u64, rows: usize, columns: usize) -> [u8; 128] {
     let tiled = Tiled {
-        element: 9,
+        element,
         rank: 2,
         address,
         dims: vec![columns as u64, rows as u64],
-        strides: vec![2 * columns as u64],
-        sizes: vec![64, 128],
+        strides: vec![(bytes * columns) as u64],
+        sizes: vec![128 / bytes as u32, 128],
         steps: vec![1, 1],
         interleave: 0,
         swizzle: 3,
@@ -275,23 +280,18 @@ fn what_roles_do_not_tell_each_other_is_caught() {
     assert_eq!(broken(arrive, ""), Check::Deadlock);
 }
 
-#[test]
-fn what_roles_of_a_search_do_not_tell_each_other_is_caught() {
-    const QUERIES: usize = 100;
-    const ROWS: usize = 600;
-    const DIM: usize = 128;
-    const ROOM: usize = 80;
-    let gpu = Gpu::new(90);
-    let spec = json!({
-        "CORE": "bf16", "PARTS": 1, "METRIC": "cosine", "RESIDENT": true, "CLUSTER": 1, "PLAIN": false,
-        "SAMPLE": false, "GROUPS": 1
-    });
-    // One block for five tiles, three of the first group.
+/// A search's queries, rows and places for survivors.
+const QUERIES: usize = 100;
+const SCANNED: usize = 600;
+const ROOM: usize = 80;
+
+/// One block for five tiles, three of the first group.
+fn search(family: &str, spec: Value, width: usize) -> Kernel {
     let params = [
-        ("width", DIM as u32),
-        ("rows", ROWS as u32),
+        ("width", width as u32),
+        ("rows", SCANNED as u32),
         ("queries", QUERIES as u32),
-        ("tiles", ROWS.div_ceil(128) as u32),
+        ("tiles", SCANNED.div_ceil(128) as u32),
         ("stride", 1),
         ("splits", 1),
         ("room", ROOM as u32),
@@ -300,35 +300,36 @@ fn what_roles_of_a_search_do_not_tell_each_other_is_caught() {
         ("has_bias", 1),
         ("excludes", 0),
     ];
-    let kernel = Kernel::new("topk_wgmma", spec, &params, 1);
-    let rng = &mut Rng(5);
-    let values = rng.normals(QUERIES * DIM);
-    let halves = |values: &[f32]| -> Vec<u16> {
-        values.iter().map(|&x| bf16::from_f32(x).to_bits()).collect()
-    };
-    let parts = gpu.upload(&halves(&values)).unwrap();
-    let rows = gpu.upload(&halves(&rng.normals(ROWS * DIM))).unwrap();
-    let queries = gpu.upload(&values).unwrap();
-    let scale = gpu.upload(&vec![0.125f32; ROWS]).unwrap();
-    // The key of 0.5, which a few exceed.
-    let bounds = gpu.upload(&vec![0xbf00_0000u32; QUERIES]).unwrap();
+    Kernel::new(family, spec, &params, 1)
+}
+
+/// Plants faults between the roles of a search; `inputs` are its pointers before the bounds. Without any of `needed` it has a race.
+fn break_roles(
+    gpu: &Gpu,
+    kernel: &Kernel,
+    maps: [[u8; 128]; 2],
+    inputs: &[u64],
+    bound: f32,
+    needed: &[&str],
+) {
+    let negative = bound < 0.0;
+    let key = if negative { !bound.to_bits() } else { bound.to_bits() | 1 << 31 };
+    let bounds = gpu.upload(&vec![key; QUERIES]).unwrap();
     let survivors = gpu.allocate((32 * QUERIES * ROOM) as u64).unwrap();
     let places = gpu.allocate((4 * QUERIES * ROOM) as u64).unwrap();
     let counts = gpu.allocate(4 * QUERIES as u64).unwrap();
-    let maps = [map(parts, QUERIES, DIM), map(rows, ROWS, DIM)];
     let args = || -> Vec<Arg<'_>> {
-        let pointers =
-            [scale, scale, scale, scale, scale, rows, queries, bounds, survivors, places, counts];
+        let pointers = inputs.iter().copied().chain([bounds, survivors, places, counts]);
         let maps = maps.iter().map(|map| Arg::Bytes(map));
-        maps.chain(pointers.into_iter().map(Arg::U64)).collect()
+        maps.chain(pointers.map(Arg::U64)).collect()
     };
-    kernel.run_with(&gpu, args()).unwrap();
+    kernel.run_with(gpu, args()).unwrap();
     let found = gpu.download::<u32>(counts, QUERIES).unwrap();
     assert!(found.iter().any(|&n| n > 0) && found.iter().all(|&n| n < ROOM as u32), "{found:?}");
 
     let broken = |what: &str, by: &str| {
         let planted = kernel.broken(|text| text.replacen(what, by, 1));
-        broken_rule(planted.run_with(&gpu, args()))
+        broken_rule(planted.run_with(gpu, args()))
     };
     // What is between two marks of the text, without its loop that waits.
     let unwaited = |from: &str, to: &str| {
@@ -344,8 +345,10 @@ fn what_roles_of_a_search_do_not_tell_each_other_is_caught() {
     assert_eq!(unwaited("\nSTEP:", "setp.ne.u32 %more"), Check::Race);
     assert_eq!(unwaited("@%p bra QUERIES_HERE;", "QUERIES_HERE:"), Check::Race);
     // Numbers of rows that others have not written yet, and counts that others still raise.
-    assert_eq!(broken("bar.sync %own, 128;", ""), Check::Race);
-    assert_eq!(broken("bar.sync 5, 256;", ""), Check::Race);
+    for one in needed.iter().chain(&["bar.sync %own, 128;", "bar.sync 5, 256;"]) {
+        let check = broken(one, "");
+        assert!(matches!(check, Check::Race | Check::Uninitialized), "{one}: {check:?}");
+    }
     // A group that never says that a stage is empty.
     let text = &kernel.rendered.text;
     let at = text.rfind("@%tells").unwrap();
@@ -353,6 +356,50 @@ fn what_roles_of_a_search_do_not_tell_each_other_is_caught() {
     assert_eq!(broken(tells, ""), Check::Deadlock);
     // A turn that nobody hands on.
     assert_eq!(broken("@%p bar.arrive %other, 256;", ""), Check::Deadlock);
+}
+
+#[test]
+fn what_roles_of_a_search_do_not_tell_each_other_is_caught() {
+    const DIM: usize = 128;
+    let gpu = Gpu::new(90);
+    let spec = json!({
+        "CORE": "bf16", "PARTS": 1, "METRIC": "cosine", "RESIDENT": true, "CLUSTER": 1, "PLAIN": false,
+        "SAMPLE": false, "GROUPS": 1
+    });
+    let kernel = search("topk_wgmma", spec, DIM);
+    let rng = &mut Rng(5);
+    let values = rng.normals(QUERIES * DIM);
+    let halves = |values: &[f32]| -> Vec<u16> {
+        values.iter().map(|&x| bf16::from_f32(x).to_bits()).collect()
+    };
+    let parts = gpu.upload(&halves(&values)).unwrap();
+    let rows = gpu.upload(&halves(&rng.normals(SCANNED * DIM))).unwrap();
+    let queries = gpu.upload(&values).unwrap();
+    let scale = gpu.upload(&vec![0.125f32; SCANNED]).unwrap();
+    let maps = [map(parts, QUERIES, DIM), map(rows, SCANNED, DIM)];
+    let inputs = [scale, scale, scale, scale, scale, rows, queries];
+    // A few exceed it.
+    break_roles(&gpu, &kernel, maps, &inputs, 0.5, &[]);
+}
+
+#[test]
+fn what_roles_of_a_search_of_codes_do_not_tell_each_other_is_caught() {
+    const WORDS: usize = 64;
+    let gpu = Gpu::new(90);
+    let spec = json!({
+        "CHUNKS": 4, "RESIDENT": true, "CLUSTER": 1, "PLAIN": true, "SAMPLE": false, "GROUPS": 1
+    });
+    let kernel = search("hamming_wgmma", spec, WORDS);
+    let rng = &mut Rng(5);
+    let mut codes = |n: usize| -> Vec<u32> { (0..n).map(|_| rng.next() as u32).collect() };
+    let queries = gpu.upload(&codes(QUERIES * WORDS)).unwrap();
+    let rows = gpu.upload(&codes(SCANNED * WORDS)).unwrap();
+    let maps = [(queries, QUERIES), (rows, SCANNED)];
+    let maps = maps.map(|(address, n)| map_of(2, 4, address, n, WORDS));
+    let inputs = [queries; 4];
+    // Tensor cores see the ones that threads wrote.
+    let needed = ["fence.proxy.async.shared::cta;"];
+    break_roles(&gpu, &kernel, maps, &inputs, -984.0, &needed);
 }
 
 #[test]

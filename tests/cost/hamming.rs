@@ -83,19 +83,74 @@ fn codes_on_hopper_cost_one_product() {
     let name = "hamming::codes_on_hopper_cost_one_product";
     alone(name, &[("PTX_EMULATOR_DEVICES", "sm_90")], || {
         let Some((emulator, device)) = emulated() else { return };
-        let (queries, rows, words) = (32, 60_000, 32);
+        let (queries, rows, words) = (16, 60_000, 32);
         let corpus = BinaryCorpus::from_tensor(&random(&device, rows, words, 1)).unwrap();
         let asked = random(&device, queries, words, 2);
         let all = launches(&emulator, || {
             topk(Queries::Codes(&asked), &corpus, &Search::new(10)).unwrap();
         });
         let counts = &all[0].counts;
-        let products = rows.next_multiple_of(64) * queries * 32 * words;
+        // Queries are padded to a tile's.
+        let products = rows.next_multiple_of(64) * 2 * queries * 32 * words;
         assert_eq!(counts.tensor_multiply_adds, products as u64);
         let cold = 32 * counts.global.cold_read_sectors;
         pinned(
             &format!("hamming, Hopper: {queries} queries, {rows} x {} bits, k 10", 32 * words),
             &[("bytes read from memory", cold), ("warp instructions", counts.warp_instructions)],
+        );
+    });
+}
+
+/// Many codes on Hopper: each distance is formed once behind a sample, rows are read once, and few survive.
+#[test]
+fn many_codes_on_hopper_form_each_distance_once() {
+    let name = "hamming::many_codes_on_hopper_form_each_distance_once";
+    alone(name, &[("PTX_EMULATOR_DEVICES", "sm_90")], || {
+        let Some((emulator, device)) = emulated() else { return };
+        let (queries, rows, words, k) = (100, 50_000, 32, 10);
+        let corpus = BinaryCorpus::from_tensor(&random(&device, rows, words, 1)).unwrap();
+        let asked = random(&device, queries, words, 2);
+        let all = launches(&emulator, || {
+            topk(Queries::Codes(&asked), &corpus, &Search::new(k)).unwrap();
+        });
+        let names: Vec<&str> = all.iter().map(|l| l.kernel.as_str()).collect();
+        let want = [
+            "hamming_wgmma",
+            "select_bound",
+            "hamming_wgmma",
+            "select_pick",
+            "hamming",
+            "select_merge",
+        ];
+        assert_eq!(names, want);
+        let [sample, bound, scan, pick, lists, merge] = [0, 1, 2, 3, 4, 5].map(|i| &all[i].counts);
+        // Distances, and eight products that count the bits of the rows.
+        let tile = (128 + 8) * 128 * 32 * words;
+        assert_eq!(scan.tensor_multiply_adds, (rows.div_ceil(128) * tile) as u64);
+        assert!(4 * sample.tensor_multiply_adds <= scan.tensor_multiply_adds);
+        // No query is searched again.
+        assert_eq!(lists.tensor_multiply_adds, 0);
+        for counts in [sample, bound, scan, lists] {
+            assert_eq!(counts.shared.conflicts() + counts.local_bytes, 0);
+        }
+        let share = cold_bytes(scan) as f64 / (4 * rows * words) as f64;
+        assert!((1.0..1.1).contains(&share), "read {share} times");
+        // Eight scores and their place for each survivor, which are a few times k.
+        let written = 32 * scan.global.stores.sectors;
+        assert!(written <= (100 * k * queries * 36) as u64, "{written} bytes written");
+        pinned(
+            &format!("hamming, Hopper: {queries} queries, {rows} x {} bits, k {k}", 32 * words),
+            &[
+                ("bytes from memory", cold_bytes(scan)),
+                ("bytes written", written),
+                ("warp instructions of the sample", sample.warp_instructions),
+                ("warp instructions", scan.warp_instructions),
+                ("warp instructions to pick", pick.warp_instructions),
+                (
+                    "warp instructions without lists",
+                    lists.warp_instructions + merge.warp_instructions,
+                ),
+            ],
         );
     });
 }
