@@ -124,9 +124,10 @@ fn many_codes_on_hopper_form_each_distance_once() {
         ];
         assert_eq!(names, want);
         let [sample, bound, scan, pick, lists, merge] = [0, 1, 2, 3, 4, 5].map(|i| &all[i].counts);
-        // Distances, and eight products that count the bits of the rows.
-        let tile = (128 + 8) * 128 * 32 * words;
-        assert_eq!(scan.tensor_multiply_adds, (rows.div_ceil(128) * tile) as u64);
+        // Distances, and eight products that count the bits of the rows, and for both groups of a block of the queries.
+        let bits = 32 * words * 128;
+        let products = (128 + 8) * rows.div_ceil(128) + 2 * 8 * scan.blocks as usize;
+        assert_eq!(scan.tensor_multiply_adds, (products * bits) as u64);
         assert!(4 * sample.tensor_multiply_adds <= scan.tensor_multiply_adds);
         // No query is searched again.
         assert_eq!(lists.tensor_multiply_adds, 0);
