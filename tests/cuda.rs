@@ -399,7 +399,7 @@ fn searches_on_hopper_do_not_depend_on_their_queries() {
         let Some(device) = cuda() else { return };
         let emulator = emulator();
         use DType::{BF16, F16, F32};
-        use Metric::{Cosine, Dot};
+        use Metric::{Cosine, Dot, L2};
         // The type of queries and of the corpus; queries, rows of chunks, dimensions; k; whether some are not finite, and
         // whether rows are all alike; how many of the searches below.
         for (asked, stored, metric, queries, chunks, dim, k, odd, alike, searches) in [
@@ -408,6 +408,16 @@ fn searches_on_hopper_do_not_depend_on_their_queries() {
             (F32, BF16, Cosine, 140, &[14_500, 2_600], 40, 5, true, false, 2),
             (BF16, BF16, Cosine, 33, &[16_390], 520, 3, false, false, 1),
             (F16, F16, Dot, 34, &[51_300], 8, 12, false, true, 1),
+            // Scores that tensor cores bound.
+            (F32, F32, Dot, 40, &[16_500], 52, 10, true, false, 3),
+            (F32, F32, Cosine, 130, &[14_500, 2_600], 40, 5, true, false, 3),
+            (F32, F32, L2, 140, &[16_400], 36, 3, true, false, 3),
+            (F32, F32, L2, 33, &[16_390], 260, 3, false, false, 1),
+            (F32, F16, Cosine, 33, &[16_390], 520, 4, false, false, 2),
+            (F32, F16, Dot, 17, &[16_500], 72, 10, false, false, 2),
+            (F16, F16, L2, 40, &[16_500], 72, 10, false, false, 3),
+            (BF16, BF16, L2, 18, &[16_500], 24, 10, true, false, 2),
+            (F32, F32, L2, 34, &[51_300], 8, 12, false, true, 1),
         ] {
             let what = format!("{queries} {asked}, {chunks:?} x {dim} {stored}, {metric:?}, k {k}");
             let rng = &mut Rng(queries as u64);
@@ -467,21 +477,27 @@ fn searches_on_hopper_do_not_depend_on_their_queries() {
                     // All rows meet all queries once, in whole tiles, behind a sample of a quarter at most.
                     let tiles: usize = chunks.iter().map(|rows| rows.div_ceil(128)).sum();
                     let rows_of_tiles = if queries > 128 { 256 } else { 128 };
-                    let parts = if asked == stored { 1 } else { 3 };
+                    let is_rough = stored == F32 || stored == F16 && asked == F32 || metric == L2;
+                    let parts = if asked == stored || is_rough { 1 } else { 3 };
                     let padded = queries.next_multiple_of(rows_of_tiles) * 128;
-                    let tile = (parts * padded * dim.next_multiple_of(64)) as u64;
-                    let formed = products("topk_wgmma");
+                    let width = dim.next_multiple_of(128 / stored.size());
+                    let tile = (parts * padded * width) as u64;
+                    let kernel = if is_rough { "topk_rough" } else { "topk_wgmma" };
+                    let formed = products(kernel);
                     assert!(formed.is_multiple_of(tile), "{what}");
                     let skipped = if search.least.is_some() { whole.len() / 128 } else { 0 };
                     let most = tiles + tiles / 4;
                     let least = (tiles - skipped) + (tiles - skipped) / 8;
                     assert!((least..=most).contains(&((formed / tile) as usize)), "{what}");
-                    let scans = launches.iter().filter(|l| l.kernel == "topk_wgmma");
+                    let scans = launches.iter().filter(|l| l.kernel == kernel);
                     let conflicts: u64 = scans.map(|l| l.counts.shared.conflicts()).sum();
                     assert_eq!(conflicts, 0, "{what}: bank conflicts");
                     // Lists are kept only where there was no room, as when all rows score the same.
-                    let lists = products("topk_mma") > 0;
-                    assert!(lists == alike || odd, "{what}");
+                    let lists =
+                        launches.iter().filter(|l| ["topk", "topk_mma"].contains(&&*l.kernel));
+                    let read: u64 = lists.map(|l| 32 * l.counts.global.cold_read_sectors).sum();
+                    let again = read >= (n * dim * stored.size()) as u64;
+                    assert!(again == alike || odd, "{what}");
                     assert!(emulator.reports().is_empty(), "{what}");
                 }
                 // Some with the first, of which some may not be finite, and some with the last.
@@ -496,6 +512,43 @@ fn searches_on_hopper_do_not_depend_on_their_queries() {
                         assert_bits(&format!("{what}: query {q}"), scores, best);
                     }
                 }
+            }
+        }
+    });
+}
+
+/// Tensor cores cut f32 to tf32. The best row is one whose product comes out below that of a row which bounds the search.
+#[test]
+fn what_hopper_cuts_is_found_nevertheless() {
+    alone("what_hopper_cuts_is_found_nevertheless", &[("PTX_EMULATOR_DEVICES", "sm_90")], || {
+        let Some(device) = cuda() else { return };
+        let emulator = emulator();
+        let (queries, n, dim) = (40, 16_400, 32);
+        // It is cut to 1.
+        let cut = f32::from_bits(1f32.to_bits() | 0x1fff);
+        let but_last = |x: f32, last: f32| [vec![x; dim - 1], vec![last]].concat();
+        for (metric, bounds, best) in [
+            (Metric::Dot, but_last(1.0, 1.02), but_last(cut, 0.995)),
+            (Metric::Cosine, but_last(1.0, 0.5), but_last(cut, 0.51)),
+            (Metric::L2, vec![1.02; dim], vec![cut; dim]),
+        ] {
+            let mut rows: Vec<f32> = Rng(3).normals(n * dim).iter().map(|x| 0.1 * x).collect();
+            // The first tile is in every sample, the second in none of one tile in four.
+            rows[..dim].copy_from_slice(&bounds);
+            rows[200 * dim..201 * dim].copy_from_slice(&best);
+            let rows = Tensor::from_slice(&device, &[n, dim], &rows).unwrap();
+            let corpus = Corpus::from_tensor(&rows).unwrap();
+            let asked = vec![1f32; queries * dim];
+            let asked = Tensor::from_slice(&device, &[queries, dim], &asked).unwrap();
+            let mark = emulator.as_ref().map(Emulator::mark);
+            let hits = topk(&asked, &corpus, metric, &Search::new(1)).unwrap();
+            for q in 0..queries {
+                assert_eq!(hits.get(q).0, [200], "{metric:?}");
+            }
+            if let Some((emulator, mark)) = emulator.as_ref().zip(mark) {
+                let launches = emulator.launches_since(mark);
+                let scans = launches.iter().filter(|l| l.kernel == "topk_rough");
+                assert_eq!(scans.count(), 2, "{metric:?}");
             }
         }
     });

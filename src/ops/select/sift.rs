@@ -104,6 +104,17 @@ pub(crate) trait Sift {
         params: SiftParams,
         blocks: usize,
     ) -> Result<()>;
+
+    /// Enqueues what forms the scores of a chunk's survivors, if the scan only bounds them.
+    fn form(
+        &self,
+        _chunk: usize,
+        _inputs: &Inputs<'_>,
+        _survivors: &Survivors,
+        _params: SiftParams,
+    ) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// How much of a corpus is sampled.
@@ -283,7 +294,9 @@ pub(crate) fn best(
             room: room as u32,
             ..params(span, inputs)
         };
-        sift.scan(*chunk, inputs, Out::Survivors(&survivors), params, units * splits)?;
+        let out = Out::Survivors(&survivors);
+        sift.scan(*chunk, inputs, out, params, units * splits)?;
+        sift.form(*chunk, inputs, &survivors, params)?;
         let kernel = gpu.kernel(PickSpec { warps: warps as u32, resume: best.picked })?;
         let params = PickParams {
             queries: of_queries,

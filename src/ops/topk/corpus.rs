@@ -150,6 +150,20 @@ pub(crate) struct Compared<'a> {
 }
 
 impl Chunk {
+    /// Whether no row is so short or long that it is compared divided by a power of two.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn is_plain(&self) -> Result<bool> {
+        let Lengths { unusual, scaled, .. } = &self.beside;
+        let flags = unusual.iter().map(Flag::get).collect::<Result<Vec<_>>>()?;
+        Ok(scaled.get().is_none() && !flags.contains(&true))
+    }
+
+    /// 1 / |x| of each row, \[n\] f32.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn inverse_lengths(&self) -> &Tensor {
+        &self.beside.inverse
+    }
+
     /// What is compared for scores of a metric.
     pub(crate) fn compared(&self, metric: Metric) -> Result<Compared<'_>> {
         let inverse = &self.beside.inverse;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::corpus::Compared;
 use super::hopper::{Sifted, Way};
 use super::prepare::{kind, plain, prepare};
+use super::rough::{self, Rounded};
 use super::{Args, Metric, Storage};
 use crate::device::cuda::{Binding, CudaDevice};
 use crate::ops::precision::{Core, Product};
@@ -158,8 +159,14 @@ impl Scan {
 
 /// How many queries are searched together.
 pub(super) fn group(gpu: &CudaDevice, args: &Args<'_>, k: usize) -> usize {
-    if let Some((_, plan)) = Way::choose(gpu, args, product(gpu, args), args.count, k) {
-        return plan.group(args.count, gpu.facts.multiprocessors as usize);
+    let processors = gpu.facts.multiprocessors as usize;
+    let product = product(gpu, args);
+    if let Some((_, plan)) = Way::choose(gpu, args, product, args.count, k) {
+        return plan.group(args.count, processors);
+    }
+    // What fails here fails again in the search, which tells.
+    if let Ok(Some(plan)) = rough::plan(gpu, args, product, args.count, k) {
+        return plan.group(args.count, processors);
     }
     let block = Prepared::queries_of(Scan::choose(gpu, args, args.count, k));
     cuda::group(k, k > FUSED_K, block)
@@ -175,8 +182,14 @@ pub(super) fn best(
     let scan = Scan::choose(gpu, args, args.count, k);
     let (wanted, spans) = (args.wanted(&queries, k), args.spans());
     let device = args.corpus.device();
-    let way = Way::choose(gpu, args, product(gpu, args), queries.len(), k);
+    let (product, count) = (product(gpu, args), queries.len());
+    let way = Way::choose(gpu, args, product, count, k);
+    let rough = rough::plan(gpu, args, product, count, k)?;
     let prepared = Prepared::new(gpu, args, queries, scan)?;
+    if let Some(plan) = rough {
+        let rounded = Rounded::new(&prepared)?;
+        return sift::best(gpu, device, &wanted, &spans, &prepared, &rounded, plan);
+    }
     match (way, &prepared.parts) {
         (Some((way, plan)), Some(parts)) => {
             let sifted = Sifted { prepared: &prepared, parts, way };
@@ -294,8 +307,8 @@ impl cuda::Scan for Prepared<'_> {
             skips,
             masks,
         ];
-        let bounds = inputs.bounds.unwrap_or(absent);
-        bindings.extend(self.parts.is_some().then_some([absent, bounds]).into_iter().flatten());
+        bindings.extend(self.parts.is_some().then_some(absent));
+        bindings.push(inputs.bounds.unwrap_or(absent));
         bindings.extend([best, found]);
         self.gpu.launch(&kernel, &bindings, &params, [blocks, 1, 1])
     }

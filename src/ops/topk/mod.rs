@@ -49,6 +49,8 @@ pub(crate) mod cuda;
 #[cfg(feature = "cuda")]
 pub(crate) mod hopper;
 mod prepare;
+#[cfg(feature = "cuda")]
+pub(crate) mod rough;
 #[cfg(feature = "wgpu")]
 pub(crate) mod wgpu;
 

@@ -1,0 +1,216 @@
+//! Many queries on Hopper where scores are chains of fused multiply-adds: tensor cores bound the scores (`kernels/topk_rough.ptx`), and those
+//! of the few rows that may be found are formed as elsewhere (`kernels/topk_exact.ptx`). Hits and bits are those of `kernels/topk.ptx`.
+
+use super::cuda::Prepared;
+use super::{Args, Metric, Storage};
+use crate::device::cuda::{Binding, CudaDevice, tiled};
+use crate::ops::precision::Product;
+use crate::ops::select::cuda::Inputs;
+use crate::ops::select::sift::{self, Out, Plan, QUERIES, ROWS, Sift, SiftParams, Survivors};
+use crate::template::kernel;
+use crate::{DType, Result, Tensor};
+
+/// Tiles of 128 queries that stay in shared memory, and bytes of a tile's row.
+const SLOTS: usize = 8;
+const DEPTH: usize = 128;
+/// So many times more rows may be found by bounds of scores than by scores.
+const SLACK: usize = 2;
+/// Queries of a block that rounds them.
+const ROUNDED: usize = 4;
+
+kernel! {
+    pub(crate) FAMILY = "kernels/topk_rough.ptx";
+
+    spec RoughSpec {
+        /// The type of the rows.
+        t: Storage = [Storage::F32, Storage::F16, Storage::BF16],
+        metric: Metric = [Metric::Dot, Metric::Cosine, Metric::L2],
+        /// Whether the queries stay in shared memory.
+        resident: bool,
+        /// Blocks that share the rows.
+        cluster: u32 = [1, 2],
+        /// Whether rows have numbers that are added to their scores: a bias, or for distances their squares.
+        biased: bool,
+        /// Whether it writes maxima of a sample, and of how many groups of a tile.
+        sample: bool,
+        groups: u32 = [1, 4],
+    }
+    where is_rough(t, metric) && (biased || metric != Metric::L2) && (sample || groups == 1);
+
+    params SiftParams;
+}
+
+kernel! {
+    pub(crate) ROUND = "kernels/topk_round.ptx";
+
+    spec RoundSpec {
+        t: Storage = [Storage::F32, Storage::F16, Storage::BF16],
+    }
+
+    params RoundParams { queries: u32, dim: u32 }
+}
+
+kernel! {
+    pub(crate) EXACT = "kernels/topk_exact.ptx";
+
+    spec ExactSpec {
+        t: Storage = [Storage::F32, Storage::F16, Storage::BF16],
+        metric: Metric = [Metric::Dot, Metric::Cosine, Metric::L2],
+    }
+    where is_rough(t, metric);
+
+    params ExactParams { width: u32, rows: u32, queries: u32, room: u32, has_bias: u32, excludes: u32 }
+}
+
+/// Whether scores of rows in a type are chains of fused multiply-adds at some precision.
+fn is_rough(t: Storage, metric: Metric) -> bool {
+    t != Storage::BF16 || metric == Metric::L2
+}
+
+/// The policy: how much is sampled, where a search is one for these kernels.
+pub(super) fn plan(
+    gpu: &CudaDevice,
+    args: &Args<'_>,
+    product: Product,
+    queries: usize,
+    k: usize,
+) -> Result<Option<Plan>> {
+    let (corpus, width) = (args.corpus, args.corpus.width());
+    let most = i32::MAX as usize - 2 * ROWS;
+    let rows: Vec<usize> = corpus.parts().iter().map(|chunk| chunk.len()).collect();
+    let row = width * corpus.dtype().size();
+    // Copies are of multiples of 16 bytes; places in a tensor map are signed.
+    let takes = gpu.facts.capability == (9, 0)
+        && product == Product::FMA
+        && corpus.storage().floats().is_some()
+        && is_rough(corpus.storage(), args.metric)
+        && row.is_multiple_of(16)
+        && width > 0
+        && sift::takes(&args.search.filter)
+        && rows.iter().copied().chain([args.count, width]).all(|n| n <= most);
+    if !takes {
+        return Ok(None);
+    }
+    // A multiply-add of tf32 takes as long as two of halves.
+    let Some(plan) = Plan::new(queries, k, row / 2, &rows, SLACK) else { return Ok(None) };
+    // Lengths are those of the rows as they are.
+    for chunk in corpus.parts() {
+        if !chunk.is_plain()? {
+            return Ok(None);
+        }
+    }
+    Ok(Some(plan))
+}
+
+/// Queries on the device, also as tensor cores take them, and how far these are off.
+pub(super) struct Rounded<'a> {
+    prepared: &'a Prepared<'a>,
+    /// \[Q, D\] in the type of the rows.
+    parts: Tensor,
+    /// \[Q, 2\].
+    margins: Tensor,
+}
+
+impl<'a> Rounded<'a> {
+    pub(super) fn new(prepared: &'a Prepared<'a>) -> Result<Self> {
+        let Prepared { gpu, args, reduced, .. } = prepared;
+        let (device, t) = (args.corpus.device(), args.corpus.storage());
+        let shape = reduced.data.shape();
+        let margins = Tensor::cuda_uninit(device, DType::F32, &[shape[0], 2])?;
+        let parts = match t {
+            Storage::F32 => reduced.data.clone(),
+            _ => Tensor::cuda_uninit(device, t.dtype(), shape)?,
+        };
+        let kernel = gpu.kernel(RoundSpec { t })?;
+        let params = RoundParams { queries: shape[0] as u32, dim: shape[1] as u32 };
+        let bindings = [&reduced.data, &parts, &margins].map(|t| Binding::from(t.cuda()));
+        gpu.launch(&kernel, &bindings, &params, [shape[0].div_ceil(ROUNDED), 1, 1])?;
+        Ok(Rounded { prepared, parts, margins })
+    }
+}
+
+impl Sift for Rounded<'_> {
+    fn query_scale(&self) -> Option<Binding<'_>> {
+        Some(self.prepared.reduced.scale.cuda().into())
+    }
+
+    fn scan(
+        &self,
+        chunk: usize,
+        inputs: &Inputs<'_>,
+        out: Out<'_>,
+        params: SiftParams,
+        blocks: usize,
+    ) -> Result<()> {
+        let Prepared { gpu, args, reduced, .. } = self.prepared;
+        let (metric, t, width) = (args.metric, args.corpus.storage(), args.corpus.width());
+        let cluster = Plan::cluster(params.queries as usize);
+        let params = SiftParams { width: width as u32, ..params };
+        let chunk = &args.corpus.parts()[chunk];
+        let (sample, groups) = match out {
+            Out::Maxima(_, groups) => (true, groups as u32),
+            Out::Survivors(_) => (false, 1),
+        };
+        let spec = RoughSpec {
+            t,
+            metric,
+            resident: (width * t.dtype().size()).div_ceil(DEPTH) <= SLOTS,
+            cluster: cluster as u32,
+            biased: inputs.bias.is_some() || metric == Metric::L2,
+            sample,
+            groups,
+        };
+        // What is absent is not read, but something must be bound.
+        let absent = Binding::from(reduced.data.cuda());
+        let [skips, masks] = match &inputs.exclude {
+            Some(both) => [&both[0], &both[1]].map(|t| Binding::from(t.cuda())),
+            None => [absent; 2],
+        };
+        let mut bindings = vec![
+            tiled(&self.parts, params.queries as usize, width, QUERIES),
+            tiled(&chunk.rows, chunk.len(), width, ROWS / cluster),
+            reduced.scale.cuda().into(),
+            chunk.inverse_lengths().cuda().into(),
+            inputs.bias.unwrap_or(absent),
+            masks,
+            self.margins.cuda().into(),
+        ];
+        match out {
+            Out::Maxima(maxima, _) => bindings.push(maxima),
+            Out::Survivors(Survivors { bounds, scores, places, counts }) => {
+                bindings.push(skips);
+                bindings.extend([bounds, scores, places, counts].map(|t| Binding::from(t.cuda())));
+            }
+        }
+        let kernel = gpu.kernel(spec)?;
+        gpu.launch(&kernel, &bindings, &params, [blocks, 1, 1])
+    }
+
+    fn form(
+        &self,
+        chunk: usize,
+        inputs: &Inputs<'_>,
+        survivors: &Survivors,
+        params: SiftParams,
+    ) -> Result<()> {
+        let Prepared { gpu, args, reduced, .. } = self.prepared;
+        let chunk = &args.corpus.parts()[chunk];
+        let SiftParams { rows, queries, splits, room, has_bias, excludes, .. } = params;
+        let width = args.corpus.width() as u32;
+        let params = ExactParams { width, rows, queries, room, has_bias, excludes };
+        let absent = Binding::from(reduced.data.cuda());
+        let bindings = [
+            chunk.rows.cuda().into(),
+            absent,
+            reduced.scale.cuda().into(),
+            chunk.inverse_lengths().cuda().into(),
+            inputs.bias.unwrap_or(absent),
+            inputs.exclude.as_ref().map_or(absent, |both| both[1].cuda().into()),
+            survivors.scores.cuda().into(),
+            survivors.places.cuda().into(),
+            survivors.counts.cuda().into(),
+        ];
+        let kernel = gpu.kernel(ExactSpec { t: args.corpus.storage(), metric: args.metric })?;
+        gpu.launch(&kernel, &bindings, &params, [queries as usize, splits as usize, 1])
+    }
+}
