@@ -18,7 +18,7 @@ use nearkin::ops::gemm::{Activation, Epilogue, gemm};
 use nearkin::ops::hamming::{self, BinaryCorpus, Queries};
 use nearkin::ops::norm::{l2_normalize, layer_norm};
 use nearkin::ops::select::{Bitmap, Filter, Rows, Search};
-use nearkin::ops::topk::{Corpus, Metric, topk};
+use nearkin::ops::topk::{Corpus, Metric, Storage, topk};
 use nearkin::{DType, Device, DeviceOptions, Error, Tensor, bf16, f16};
 use ptx_emulator::client::{Emulator, Fault, Operation};
 
@@ -391,41 +391,64 @@ fn products_on_hopper_do_not_depend_on_their_rows() {
     });
 }
 
+/// The types of queries and of the corpus; queries, rows of chunks, dimensions; k; whether some are not finite, and whether rows
+/// are all alike; how many of the searches below.
+type Many = (DType, Storage, Metric, usize, &'static [usize], usize, usize, bool, bool, usize);
+
 /// Many queries are searched on Hopper's own instructions and find, bit for bit, what few find with lists.
 #[test]
 fn searches_on_hopper_do_not_depend_on_their_queries() {
-    let name = "searches_on_hopper_do_not_depend_on_their_queries";
+    use DType::{BF16, F16, F32};
+    use Metric::{Cosine, Dot};
+    const CASES: [Many; 5] = [
+        (BF16, Storage::BF16, Dot, 40, &[16_500], 72, 10, false, false, 3),
+        (F16, Storage::F16, Cosine, 130, &[16_400], 40, 1, true, false, 3),
+        (F32, Storage::BF16, Cosine, 140, &[14_500, 2_600], 40, 5, true, false, 2),
+        (BF16, Storage::BF16, Cosine, 33, &[16_390], 520, 3, false, false, 1),
+        (F16, Storage::F16, Dot, 34, &[51_300], 8, 12, false, true, 1),
+    ];
+    many_find_what_few_find("searches_on_hopper_do_not_depend_on_their_queries", &CASES);
+}
+
+/// The same where tensor cores only bound scores.
+#[test]
+fn searches_by_bounds_on_hopper_do_not_depend_on_their_queries() {
+    use DType::{BF16, F16, F32};
+    use Metric::{Cosine, Dot, L2};
+    const CASES: [Many; 11] = [
+        (F32, Storage::F32, Dot, 40, &[16_500], 52, 10, true, false, 3),
+        (F32, Storage::F32, Cosine, 130, &[14_500, 2_600], 40, 5, true, false, 3),
+        (F32, Storage::F32, L2, 30, &[16_400], 36, 3, true, false, 3),
+        (F32, Storage::F32, L2, 17, &[16_390], 260, 3, false, false, 1),
+        (F32, Storage::F32, L2, 34, &[51_300], 8, 12, false, true, 1),
+        (F32, Storage::F16, Cosine, 17, &[16_390], 520, 4, false, false, 1),
+        (F32, Storage::F16, Dot, 17, &[16_500], 72, 10, false, false, 2),
+        (F16, Storage::F16, L2, 40, &[16_500], 72, 10, false, false, 2),
+        (BF16, Storage::BF16, L2, 18, &[16_500], 24, 10, true, false, 2),
+        (F32, Storage::Int8, Cosine, 40, &[14_500, 2_600], 208, 10, true, false, 3),
+        (BF16, Storage::Int8, Dot, 140, &[16_400], 64, 5, false, false, 3),
+    ];
+    many_find_what_few_find("searches_by_bounds_on_hopper_do_not_depend_on_their_queries", &CASES);
+}
+
+fn many_find_what_few_find(name: &str, cases: &[Many]) {
     alone(name, &[("PTX_EMULATOR_DEVICES", "sm_90")], || {
         let Some(device) = cuda() else { return };
         let emulator = emulator();
-        use DType::{BF16, F16, F32};
-        use Metric::{Cosine, Dot, L2};
-        // The type of queries and of the corpus; queries, rows of chunks, dimensions; k; whether some are not finite, and
-        // whether rows are all alike; how many of the searches below.
-        for (asked, stored, metric, queries, chunks, dim, k, odd, alike, searches) in [
-            (BF16, BF16, Dot, 40, &[16_500][..], 72, 10, false, false, 3),
-            (F16, F16, Cosine, 130, &[16_400], 40, 1, true, false, 3),
-            (F32, BF16, Cosine, 140, &[14_500, 2_600], 40, 5, true, false, 2),
-            (BF16, BF16, Cosine, 33, &[16_390], 520, 3, false, false, 1),
-            (F16, F16, Dot, 34, &[51_300], 8, 12, false, true, 1),
-            // Scores that tensor cores bound.
-            (F32, F32, Dot, 40, &[16_500], 52, 10, true, false, 3),
-            (F32, F32, Cosine, 130, &[14_500, 2_600], 40, 5, true, false, 3),
-            (F32, F32, L2, 140, &[16_400], 36, 3, true, false, 3),
-            (F32, F32, L2, 33, &[16_390], 260, 3, false, false, 1),
-            (F32, F16, Cosine, 33, &[16_390], 520, 4, false, false, 2),
-            (F32, F16, Dot, 17, &[16_500], 72, 10, false, false, 2),
-            (F16, F16, L2, 40, &[16_500], 72, 10, false, false, 3),
-            (BF16, BF16, L2, 18, &[16_500], 24, 10, true, false, 2),
-            (F32, F32, L2, 34, &[51_300], 8, 12, false, true, 1),
-        ] {
-            let what = format!("{queries} {asked}, {chunks:?} x {dim} {stored}, {metric:?}, k {k}");
+        for &(asked, storage, metric, queries, chunks, dim, k, odd, alike, searches) in cases {
+            let stored = match storage {
+                Storage::F16 => DType::F16,
+                Storage::BF16 => DType::BF16,
+                _ => DType::F32,
+            };
+            let what =
+                format!("{queries} {asked}, {chunks:?} x {dim} {storage}, {metric:?}, k {k}");
             let rng = &mut Rng(queries as u64);
             let n: usize = chunks.iter().sum();
             let mut rows = rng.normals(n * dim);
             // Rows that tie, a long one, and one that is divided where the type has room for it.
             rows.copy_within(0..dim, 700 * dim);
-            let longer = if stored == BF16 && !odd { 1e30 } else { 1.0 };
+            let longer = if storage == Storage::BF16 && !odd { 1e30 } else { 1.0 };
             for (row, times) in [(5, 16.0), (13, longer)] {
                 rows[row * dim..(row + 1) * dim].iter_mut().for_each(|x| *x *= times);
             }
@@ -447,7 +470,7 @@ fn searches_on_hopper_do_not_depend_on_their_queries() {
                 }
                 first += chunk;
             }
-            let corpus = corpus.unwrap();
+            let corpus = corpus.unwrap().to_storage(storage).unwrap();
             let mut values = rng.normals(queries * dim);
             if odd {
                 values[2 * dim + 1] = f32::NAN;
@@ -477,10 +500,15 @@ fn searches_on_hopper_do_not_depend_on_their_queries() {
                     // All rows meet all queries once, in whole tiles, behind a sample of a quarter at most.
                     let tiles: usize = chunks.iter().map(|rows| rows.div_ceil(128)).sum();
                     let rows_of_tiles = if queries > 128 { 256 } else { 128 };
-                    let is_rough = stored == F32 || stored == F16 && asked == F32 || metric == L2;
+                    let (is_rough, size) = match storage {
+                        Storage::Int8 => (true, 1),
+                        Storage::F32 => (true, 4),
+                        Storage::F16 => (asked == DType::F32 || metric == Metric::L2, 2),
+                        _ => (metric == Metric::L2, 2),
+                    };
                     let parts = if asked == stored || is_rough { 1 } else { 3 };
                     let padded = queries.next_multiple_of(rows_of_tiles) * 128;
-                    let width = dim.next_multiple_of(128 / stored.size());
+                    let width = dim.next_multiple_of(128 / size);
                     let tile = (parts * padded * width) as u64;
                     let kernel = if is_rough { "topk_rough" } else { "topk_wgmma" };
                     let formed = products(kernel);
@@ -496,7 +524,7 @@ fn searches_on_hopper_do_not_depend_on_their_queries() {
                     let lists =
                         launches.iter().filter(|l| ["topk", "topk_mma"].contains(&&*l.kernel));
                     let read: u64 = lists.map(|l| 32 * l.counts.global.cold_read_sectors).sum();
-                    let again = read >= (n * dim * stored.size()) as u64;
+                    let again = read >= (n * dim * size) as u64;
                     assert!(again == alike || odd, "{what}");
                     assert!(emulator.reports().is_empty(), "{what}");
                 }

@@ -383,6 +383,24 @@ fn what_roles_of_a_search_do_not_tell_each_other_is_caught() {
 }
 
 #[test]
+fn what_roles_of_a_search_by_bounds_do_not_tell_each_other_is_caught() {
+    const DIM: usize = 64;
+    let gpu = Gpu::new(90);
+    let spec = json!({
+        "T": "f32", "METRIC": "dot", "RESIDENT": true, "CLUSTER": 1, "BIASED": false, "SAMPLE": false,
+        "GROUPS": 1
+    });
+    let kernel = search("topk_rough", spec, DIM);
+    let rng = &mut Rng(5);
+    let queries = gpu.upload(&rng.normals(QUERIES * DIM)).unwrap();
+    let rows = gpu.upload(&rng.normals(SCANNED * DIM)).unwrap();
+    let numbers = gpu.upload(&vec![1f32; SCANNED]).unwrap();
+    let maps = [(queries, QUERIES), (rows, SCANNED)];
+    let maps = maps.map(|(address, n)| map_of(7, 4, address, n, DIM));
+    break_roles(&gpu, &kernel, maps, &[numbers; 6], 16.0, &[]);
+}
+
+#[test]
 fn what_roles_of_a_search_of_codes_do_not_tell_each_other_is_caught() {
     const WORDS: usize = 64;
     let gpu = Gpu::new(90);

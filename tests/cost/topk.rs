@@ -173,3 +173,57 @@ fn a_search_on_hopper_forms_each_score_once() {
         );
     });
 }
+
+/// Many queries of f32 on Hopper: tensor cores meet each pair once behind a sample, and few scores are formed by multiply-adds.
+#[test]
+fn a_search_by_bounds_on_hopper_forms_few_scores() {
+    let name = "topk::a_search_by_bounds_on_hopper_forms_few_scores";
+    alone(name, &[("PTX_EMULATOR_DEVICES", "sm_90")], || {
+        let Some((emulator, device)) = emulated() else { return };
+        let (queries, rows, dim, k) = (100, 50_000, 64, 10);
+        let mut rng = Rng(9);
+        let (x, _) = normals(&device, DType::F32, &[rows, dim], &mut rng);
+        let (q, _) = normals(&device, DType::F32, &[queries, dim], &mut rng);
+        let corpus = Corpus::from_tensor(&x).unwrap();
+        for metric in [Metric::Cosine, Metric::L2] {
+            let all = launches(&emulator, || {
+                topk(&q, &corpus, metric, &Search::new(k)).unwrap();
+            });
+            let names: Vec<&str> = all.iter().map(|l| l.kernel.as_str()).collect();
+            let want = [
+                "rows_measure",
+                "topk_round",
+                "topk_rough",
+                "select_bound",
+                "topk_rough",
+                "topk_exact",
+                "select_pick",
+                "topk",
+                "select_merge",
+            ];
+            assert_eq!(names, want);
+            let [sample, scan, exact, lists] = [2, 4, 5, 7].map(|i| &all[i].counts);
+            let tile = 128 * 128 * dim;
+            assert_eq!(scan.tensor_multiply_adds, (rows.div_ceil(128) * tile) as u64);
+            assert!(4 * sample.tensor_multiply_adds <= scan.tensor_multiply_adds);
+            for counts in [sample, scan, exact, lists] {
+                assert_eq!(counts.shared.conflicts() + counts.local_bytes, 0);
+            }
+            // Lists read no rows, which are 12.8 MB.
+            assert!(cold_bytes(lists) < 1_000_000, "{metric:?}: {} bytes", cold_bytes(lists));
+            pinned(
+                &format!(
+                    "topk, Hopper by bounds: {queries} queries, {rows} x {dim} f32, {metric:?}, k {k}"
+                ),
+                &[
+                    ("bytes from memory", cold_bytes(scan)),
+                    ("bytes written", 32 * scan.global.stores.sectors),
+                    ("warp instructions of the sample", sample.warp_instructions),
+                    ("warp instructions", scan.warp_instructions),
+                    ("warp instructions to form scores", exact.warp_instructions),
+                    ("warp instructions without lists", lists.warp_instructions),
+                ],
+            );
+        }
+    });
+}

@@ -158,29 +158,29 @@ impl Chunk {
         Ok(scaled.get().is_none() && !flags.contains(&true))
     }
 
-    /// 1 / |x| of each row, \[n\] f32.
-    #[cfg(feature = "cuda")]
-    pub(crate) fn inverse_lengths(&self) -> &Tensor {
-        &self.beside.inverse
+    /// What scores of plain rows are formed of; the scale is the inverse length where the form has none.
+    pub(crate) fn compared_plain(&self, metric: Metric) -> Compared<'_> {
+        let Lengths { inverse, scales, .. } = &self.beside;
+        let (form, scale) = match scales {
+            Some(scales) if metric == Metric::Dot => (Metric::Cosine, scales),
+            Some(_) => (Metric::Cosine, inverse),
+            None => (metric, inverse),
+        };
+        Compared { form, rows: &self.rows, scale }
     }
 
     /// What is compared for scores of a metric.
     pub(crate) fn compared(&self, metric: Metric) -> Result<Compared<'_>> {
-        let inverse = &self.beside.inverse;
-        if let Some(scales) = &self.beside.scales {
-            let scale = if metric == Metric::Dot { scales } else { inverse };
-            return Ok(Compared { form: Metric::Cosine, rows: &self.rows, scale });
-        }
         let scaled = match metric {
             Metric::L2 => None,
             _ => self.beside.scaled(&self.rows)?,
         };
         Ok(match (scaled, metric) {
-            (None, form) => Compared { form, rows: &self.rows, scale: inverse },
+            (None, _) => self.compared_plain(metric),
             (Some(s), Metric::Dot) => {
                 Compared { form: Metric::Cosine, rows: &s.rows, scale: &s.powers }
             }
-            (Some(s), form) => Compared { form, rows: &s.rows, scale: inverse },
+            (Some(s), form) => Compared { form, rows: &s.rows, scale: &self.beside.inverse },
         })
     }
 }

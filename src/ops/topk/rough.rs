@@ -1,6 +1,8 @@
-//! Many queries on Hopper where scores are chains of fused multiply-adds: tensor cores bound the scores (`kernels/topk_rough.ptx`), and those
-//! of the few rows that may be found are formed as elsewhere (`kernels/topk_exact.ptx`). Hits and bits are those of `kernels/topk.ptx`.
+//! Many queries on Hopper where scores are chains of fused multiply-adds or sums of bytes: tensor cores bound the scores
+//! (`kernels/topk_rough.ptx`), and those of the few rows that may be found are formed as elsewhere (`kernels/topk_exact.ptx`). Hits and
+//! bits are those of `kernels/topk.ptx`.
 
+use super::corpus::Compared;
 use super::cuda::Prepared;
 use super::{Args, Metric, Storage};
 use crate::device::cuda::{Binding, CudaDevice, tiled};
@@ -23,7 +25,7 @@ kernel! {
 
     spec RoughSpec {
         /// The type of the rows.
-        t: Storage = [Storage::F32, Storage::F16, Storage::BF16],
+        t: Storage = [Storage::F32, Storage::F16, Storage::BF16, Storage::Int8],
         metric: Metric = [Metric::Dot, Metric::Cosine, Metric::L2],
         /// Whether the queries stay in shared memory.
         resident: bool,
@@ -54,7 +56,7 @@ kernel! {
     pub(crate) EXACT = "kernels/topk_exact.ptx";
 
     spec ExactSpec {
-        t: Storage = [Storage::F32, Storage::F16, Storage::BF16],
+        t: Storage = [Storage::F32, Storage::F16, Storage::BF16, Storage::Int8],
         metric: Metric = [Metric::Dot, Metric::Cosine, Metric::L2],
     }
     where is_rough(t, metric);
@@ -62,9 +64,13 @@ kernel! {
     params ExactParams { width: u32, rows: u32, queries: u32, room: u32, has_bias: u32, excludes: u32 }
 }
 
-/// Whether scores of rows in a type are chains of fused multiply-adds at some precision.
-fn is_rough(t: Storage, metric: Metric) -> bool {
-    t != Storage::BF16 || metric == Metric::L2
+/// Whether scores of rows in a type, in a form, are chains of fused multiply-adds at some precision, or sums of bytes.
+fn is_rough(t: Storage, form: Metric) -> bool {
+    match t {
+        Storage::BF16 => form == Metric::L2,
+        Storage::Int8 => form == Metric::Cosine,
+        _ => true,
+    }
 }
 
 /// The policy: how much is sampled, where a search is one for these kernels.
@@ -81,9 +87,10 @@ pub(super) fn plan(
     let row = width * corpus.dtype().size();
     // Copies are of multiples of 16 bytes; places in a tensor map are signed.
     let takes = gpu.facts.capability == (9, 0)
-        && product == Product::FMA
-        && corpus.storage().floats().is_some()
-        && is_rough(corpus.storage(), args.metric)
+        && match corpus.storage() {
+            Storage::Int8 => product == Product::INT8,
+            t => product == Product::FMA && is_rough(t, args.metric),
+        }
         && row.is_multiple_of(16)
         && width > 0
         && sift::takes(&args.search.filter)
@@ -107,8 +114,8 @@ pub(super) struct Rounded<'a> {
     prepared: &'a Prepared<'a>,
     /// \[Q, D\] in the type of the rows.
     parts: Tensor,
-    /// \[Q, 2\].
-    margins: Tensor,
+    /// \[Q, 2\]; bytes have none.
+    margins: Option<Tensor>,
 }
 
 impl<'a> Rounded<'a> {
@@ -116,6 +123,9 @@ impl<'a> Rounded<'a> {
         let Prepared { gpu, args, reduced, .. } = prepared;
         let (device, t) = (args.corpus.device(), args.corpus.storage());
         let shape = reduced.data.shape();
+        if t == Storage::Int8 {
+            return Ok(Rounded { prepared, parts: reduced.data.clone(), margins: None });
+        }
         let margins = Tensor::cuda_uninit(device, DType::F32, &[shape[0], 2])?;
         let parts = match t {
             Storage::F32 => reduced.data.clone(),
@@ -125,7 +135,7 @@ impl<'a> Rounded<'a> {
         let params = RoundParams { queries: shape[0] as u32, dim: shape[1] as u32 };
         let bindings = [&reduced.data, &parts, &margins].map(|t| Binding::from(t.cuda()));
         gpu.launch(&kernel, &bindings, &params, [shape[0].div_ceil(ROUNDED), 1, 1])?;
-        Ok(Rounded { prepared, parts, margins })
+        Ok(Rounded { prepared, parts, margins: Some(margins) })
     }
 }
 
@@ -143,20 +153,21 @@ impl Sift for Rounded<'_> {
         blocks: usize,
     ) -> Result<()> {
         let Prepared { gpu, args, reduced, .. } = self.prepared;
-        let (metric, t, width) = (args.metric, args.corpus.storage(), args.corpus.width());
+        let (t, width) = (args.corpus.storage(), args.corpus.width());
         let cluster = Plan::cluster(params.queries as usize);
         let params = SiftParams { width: width as u32, ..params };
         let chunk = &args.corpus.parts()[chunk];
+        let Compared { form, rows, scale } = chunk.compared_plain(args.metric);
         let (sample, groups) = match out {
             Out::Maxima(_, groups) => (true, groups as u32),
             Out::Survivors(_) => (false, 1),
         };
         let spec = RoughSpec {
             t,
-            metric,
-            resident: (width * t.dtype().size()).div_ceil(DEPTH) <= SLOTS,
+            metric: form,
+            resident: (width * rows.dtype().size()).div_ceil(DEPTH) <= SLOTS,
             cluster: cluster as u32,
-            biased: inputs.bias.is_some() || metric == Metric::L2,
+            biased: inputs.bias.is_some() || form == Metric::L2,
             sample,
             groups,
         };
@@ -168,12 +179,12 @@ impl Sift for Rounded<'_> {
         };
         let mut bindings = vec![
             tiled(&self.parts, params.queries as usize, width, QUERIES),
-            tiled(&chunk.rows, chunk.len(), width, ROWS / cluster),
+            tiled(rows, chunk.len(), width, ROWS / cluster),
             reduced.scale.cuda().into(),
-            chunk.inverse_lengths().cuda().into(),
+            scale.cuda().into(),
             inputs.bias.unwrap_or(absent),
             masks,
-            self.margins.cuda().into(),
+            self.margins.as_ref().map_or(absent, |t| t.cuda().into()),
         ];
         match out {
             Out::Maxima(maxima, _) => bindings.push(maxima),
@@ -195,22 +206,23 @@ impl Sift for Rounded<'_> {
     ) -> Result<()> {
         let Prepared { gpu, args, reduced, .. } = self.prepared;
         let chunk = &args.corpus.parts()[chunk];
+        let Compared { form, rows: of_chunk, scale } = chunk.compared_plain(args.metric);
         let SiftParams { rows, queries, splits, room, has_bias, excludes, .. } = params;
         let width = args.corpus.width() as u32;
         let params = ExactParams { width, rows, queries, room, has_bias, excludes };
         let absent = Binding::from(reduced.data.cuda());
         let bindings = [
-            chunk.rows.cuda().into(),
+            of_chunk.cuda().into(),
             absent,
             reduced.scale.cuda().into(),
-            chunk.inverse_lengths().cuda().into(),
+            scale.cuda().into(),
             inputs.bias.unwrap_or(absent),
             inputs.exclude.as_ref().map_or(absent, |both| both[1].cuda().into()),
             survivors.scores.cuda().into(),
             survivors.places.cuda().into(),
             survivors.counts.cuda().into(),
         ];
-        let kernel = gpu.kernel(ExactSpec { t: args.corpus.storage(), metric: args.metric })?;
+        let kernel = gpu.kernel(ExactSpec { t: args.corpus.storage(), metric: form })?;
         gpu.launch(&kernel, &bindings, &params, [queries as usize, splits as usize, 1])
     }
 }
