@@ -45,9 +45,9 @@ const SHADERS: [(&str, &str); 7] = includes!(
 );
 
 /// What PTX kernels share, and parts of large ones.
-const KERNELS: [(&str, &str); 20] = includes!(
+const KERNELS: [(&str, &str); 21] = includes!(
     "kernels": "activation.ptx" "async.ptx" "bits.ptx" "codec.ptx" "entry.ptx" "gemm_fma.ptx" "gemm_mma.ptx" "lists.ptx" "mma.ptx"
-    "numbers.ptx" "ragged.ptx" "reduce.ptx" "rescore.ptx" "row.ptx" "search.ptx" "select.ptx" "sift.ptx" "tiles.ptx" "tma.ptx"
+    "numbers.ptx" "ragged.ptx" "reduce.ptx" "rescore.ptx" "row.ptx" "search.ptx" "select.ptx" "sift.ptx" "survivors.ptx" "tiles.ptx" "tma.ptx"
     "wgmma.ptx"
 );
 

@@ -61,7 +61,9 @@ kernel! {
     }
     where is_rough(t, metric);
 
-    params ExactParams { width: u32, rows: u32, queries: u32, room: u32, has_bias: u32, excludes: u32 }
+    params ExactParams {
+        width: u32, rows: u32, queries: u32, splits: u32, room: u32, has_bias: u32, excludes: u32,
+    }
 }
 
 /// Whether scores of rows in a type, in a form, are chains of fused multiply-adds at some precision, or sums of bytes.
@@ -209,7 +211,7 @@ impl Sift for Rounded<'_> {
         let Compared { form, rows: of_chunk, scale } = chunk.compared_plain(args.metric);
         let SiftParams { rows, queries, splits, room, has_bias, excludes, .. } = params;
         let width = args.corpus.width() as u32;
-        let params = ExactParams { width, rows, queries, room, has_bias, excludes };
+        let params = ExactParams { width, rows, queries, splits, room, has_bias, excludes };
         let absent = Binding::from(reduced.data.cuda());
         let bindings = [
             of_chunk.cuda().into(),
@@ -223,6 +225,6 @@ impl Sift for Rounded<'_> {
             survivors.counts.cuda().into(),
         ];
         let kernel = gpu.kernel(ExactSpec { t: args.corpus.storage(), metric: form })?;
-        gpu.launch(&kernel, &bindings, &params, [queries as usize, splits as usize, 1])
+        gpu.launch(&kernel, &bindings, &params, [queries as usize, 1, 1])
     }
 }
