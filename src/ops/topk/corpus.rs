@@ -27,8 +27,8 @@ use crate::{DType, Error, Float, Result, Tensor};
 /// # Rows that an engine writes
 /// A corpus of an engine's buffer ([`from_tensor`](Self::from_tensor), [`append_tensor`](Self::append_tensor)) shares its memory
 /// where these say so, and every search sees the rows as they are then. Lengths and scaled copies are those of the rows when they
-/// were appended: after the engine has written to the buffer, and before the next search by
-/// [`Dot`](super::Metric::Dot) or [`Cosine`](super::Metric::Cosine), [`refresh`](Self::refresh) computes them again. Chunks that
+/// were appended: after the engine has written to the buffer, and before the next search, [`refresh`](Self::refresh) computes them again.
+/// Searches by every metric may depend on them. Chunks that
 /// were merged or picked are copies, which the engine does not reach; clones have lengths of their own from `refresh` on.
 #[derive(Clone, Debug)]
 pub struct Corpus {
@@ -49,6 +49,8 @@ pub(crate) struct Lengths {
     scales: Option<Tensor>,
     /// Whether some rows are not plain: if one of them says so.
     unusual: Vec<Flag>,
+    /// Whether `inverse` was given, so that it may be anything.
+    given: bool,
     /// Made for the first search that needs it.
     scaled: Arc<OnceLock<Scaled>>,
 }
@@ -64,7 +66,7 @@ struct Scaled {
 
 impl Lengths {
     fn new(inverse: Tensor, unusual: Vec<Flag>) -> Lengths {
-        Lengths { inverse, scales: None, unusual, scaled: Arc::default() }
+        Lengths { inverse, scales: None, unusual, given: false, scaled: Arc::default() }
     }
 
     /// Of bytes, which are plain.
@@ -119,13 +121,16 @@ impl Beside for Lengths {
         let scales = parts.iter().map(|p| p.scales.as_ref()).collect::<Option<_>>();
         let unusual = parts.iter().flat_map(|p| &p.unusual).filter(|f| !f.is_plain()).cloned();
         let scales = scales.map(joined).transpose()?;
-        Ok(Lengths { scales, ..Lengths::new(inverse, unusual.collect()) })
+        let given = parts.iter().any(|p| p.given);
+        Ok(Lengths { scales, given, ..Lengths::new(inverse, unusual.collect()) })
     }
 
     fn gathered(&self, numbers: &Tensor) -> Result<Self> {
         let gathered = |all: &Tensor| column(rows::gathered(&[all], 1, numbers)?);
         let scales = self.scales.as_ref().map(gathered).transpose()?;
-        Ok(Lengths { scales, ..Lengths::new(gathered(&self.inverse)?, self.unusual.clone()) })
+        let inverse = gathered(&self.inverse)?;
+        let given = self.given;
+        Ok(Lengths { scales, given, ..Lengths::new(inverse, self.unusual.clone()) })
     }
 }
 
@@ -150,12 +155,12 @@ pub(crate) struct Compared<'a> {
 }
 
 impl Chunk {
-    /// Whether no row is so short or long that it is compared divided by a power of two.
+    /// Whether the inverse lengths are those of the rows, and none is so short or long that it is compared divided by a power of two.
     #[cfg(feature = "cuda")]
-    pub(crate) fn is_plain(&self) -> Result<bool> {
-        let Lengths { unusual, scaled, .. } = &self.beside;
+    pub(crate) fn has_lengths(&self) -> Result<bool> {
+        let Lengths { unusual, given, .. } = &self.beside;
         let flags = unusual.iter().map(Flag::get).collect::<Result<Vec<_>>>()?;
-        Ok(scaled.get().is_none() && !flags.contains(&true))
+        Ok(!given && !flags.contains(&true))
     }
 
     /// What scores of plain rows are formed of; the scale is the inverse length where the form has none.
@@ -257,7 +262,8 @@ impl Corpus {
         check_devices("corpus", &[rows, inverse_lengths])?;
         let mut corpus = Corpus::new(rows.device(), rows.dtype(), dim)?;
         corpus.rows.append(rows, |_, range| {
-            Ok(Lengths::new(numbers(inverse_lengths, range)?, Vec::new()))
+            let inverse = numbers(inverse_lengths, range)?;
+            Ok(Lengths { given: true, ..Lengths::new(inverse, Vec::new()) })
         })?;
         Ok(corpus)
     }

@@ -102,9 +102,8 @@ pub(super) fn plan(
     }
     // A multiply-add of tf32 takes as long as two of halves.
     let Some(plan) = Plan::new(queries, k, row / 2, &rows, SLACK) else { return Ok(None) };
-    // Lengths are those of the rows as they are.
     for chunk in corpus.parts() {
-        if !chunk.is_plain()? {
+        if !chunk.has_lengths()? {
             return Ok(None);
         }
     }
