@@ -582,6 +582,44 @@ fn what_hopper_cuts_is_found_nevertheless() {
     });
 }
 
+/// Inverse lengths that an engine gives may be anything: scores that do not need them are those without.
+#[test]
+fn lengths_that_were_given_bound_nothing_on_hopper() {
+    let name = "lengths_that_were_given_bound_nothing_on_hopper";
+    alone(name, &[("PTX_EMULATOR_DEVICES", "sm_90")], || {
+        let Some(device) = cuda() else { return };
+        let (queries, n, dim, k) = (20, 16_400, 32, 5);
+        let rng = &mut Rng(4);
+        let (rows, _) = normals(&device, DType::F32, &[n, dim], rng);
+        let (asked, _) = normals(&device, DType::F32, &[queries, dim], rng);
+        let given = Tensor::from_slice(&device, &[n], &vec![1e6f32; n]).unwrap();
+        let measured = Corpus::from_tensor(&rows).unwrap();
+        let mut given = Corpus::from_tensor_with_lengths(&rows, &given).unwrap();
+        for metric in [Metric::Dot, Metric::L2] {
+            let hits = |corpus: &Corpus| topk(&asked, corpus, metric, &Search::new(k)).unwrap();
+            let (of_given, want) = (hits(&given), hits(&measured));
+            // Merged and picked rows keep them.
+            let picked: Vec<u32> = (0..n as u32).collect();
+            let mut merged = given.clone();
+            merged.append_tensor(&given.gather(&picked[..10]).unwrap()).unwrap();
+            merged.retain(|row| row < n).unwrap();
+            let of_merged = hits(&merged);
+            for q in 0..queries {
+                assert_eq!(of_given.get(q), want.get(q), "{metric:?}, query {q}");
+                assert_eq!(of_merged.get(q), want.get(q), "{metric:?}, query {q}, merged");
+            }
+        }
+        given.refresh().unwrap();
+        let emulator = emulator();
+        let mark = emulator.as_ref().map(Emulator::mark);
+        topk(&asked, &given, Metric::Dot, &Search::new(k)).unwrap();
+        if let Some((emulator, mark)) = emulator.as_ref().zip(mark) {
+            let launches = emulator.launches_since(mark);
+            assert!(launches.iter().any(|l| l.kernel == "topk_rough"), "{launches:?}");
+        }
+    });
+}
+
 /// Hopper's tensor cores count bits of and; distances are those of the CPU.
 #[test]
 fn codes_on_hopper_have_the_distances_of_others() {

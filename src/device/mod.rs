@@ -40,7 +40,7 @@ pub use transfers::Transfers;
 mod options {
     /// How f32 operands of matrix products are taken by a GPU's matrix units; the names and meanings are those of
     /// torch's `set_float32_matmul_precision`. Sums are f32 always. The products of attention count too, and the scores of
-    /// `topk`, of f32 queries and the corpus, but for Euclidean distances, which are f32 always.
+    /// `topk`, of f32 queries and the corpus, but for Euclidean distances and, on Hopper, corpora in f32, which are f32 always.
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize)]
     #[serde(rename_all = "lowercase")]
     pub enum MatmulPrecision {

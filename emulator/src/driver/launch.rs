@@ -198,8 +198,9 @@ impl Call {
             let (key, memory) = Survey::key(&self.state(), &kernel, launch, cluster);
             (survey, key, memory)
         });
-        if let Some((survey, key, _)) = &surveyed
-            && let Some(nanoseconds) = survey.again(key)
+        let again = surveyed.as_ref().and_then(|(survey, key, _)| survey.again(key));
+        if let (Some(nanoseconds), Some((_, _, memory))) = (again, &surveyed)
+            && !memory.keys().any(|&base| device.memory.is_untouched(base))
         {
             return Ok(nanoseconds);
         }
@@ -226,7 +227,9 @@ impl Call {
             if outcome.counts.blocks < grid.iter().map(|&n| u64::from(n)).product() {
                 memory.keys().for_each(|&base| device.memory.spread(base));
             }
-            survey.launch(key, memory, &kernel, &outcome, cost);
+            if again.is_none() {
+                survey.launch(key, memory, &kernel, &outcome, cost);
+            }
         }
         let error = outcome.report.as_ref().map(|report| error_of(report.check));
         self.driver.record.launch(LaunchRecord {

@@ -2,8 +2,9 @@
 //! that it takes begins with.
 //!
 //! A launch that would issue more instructions than [`Settings::sample`] is executed in part, and one that was surveyed before,
-//! with the same parameters but for addresses, not at all: so programs run through that would take an emulator days. Memory that
-//! the other blocks would have written gets copies of what the executed blocks wrote, so that later launches read likely numbers.
+//! with the same parameters but for addresses, not at all, unless some of its memory was never written: so programs run through
+//! that would take an emulator days. Memory that the other blocks would have written gets copies of what the executed blocks wrote,
+//! so that later launches read likely numbers.
 //! What programs compute is of no use, and reads of memory that was never written, and races, are not looked for.
 //!
 //! The folder gets `survey.jsonl`, an [`Entry`] a line, and each module's text as `<hash>.ptx`.

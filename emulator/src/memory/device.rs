@@ -362,6 +362,15 @@ impl Memory {
         }
     }
 
+    /// Whether nothing was ever written to the allocation that begins at `address`.
+    pub fn is_untouched(&self, address: u64) -> bool {
+        let allocation = self.lock().live.get(&address).cloned();
+        allocation.is_some_and(|allocation| {
+            let written = &allocation.written;
+            !(0..allocation.bytes.len()).step_by(4).any(|at| written.get(at))
+        })
+    }
+
     /// What a launch that begins now sees.
     pub fn view(&self) -> Arc<View> {
         let mut state = self.lock();

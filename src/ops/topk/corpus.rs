@@ -351,6 +351,24 @@ impl Corpus {
         Ok(())
     }
 
+    /// [`append_tensor`](Self::append_tensor) of a tensor that nobody else keeps: it is merged with smaller chunks before it, whatever
+    /// its size.
+    pub(crate) fn push_tensor(&mut self, rows: Tensor) -> Result<()> {
+        let is_chunk = self.storage.floats() == Some(rows.dtype())
+            && rows.device() == self.device()
+            && rows.shape() == [rows.shape()[0], self.width()]
+            && rows.shape()[0] <= self.chunk_rows();
+        if !is_chunk {
+            return self.append_tensor(&rows);
+        }
+        self.rows.check(rows.len())?;
+        let lengths = Lengths::of(&rows, None)?;
+        let mut grown = self.rows.clone();
+        grown.push(rows, lengths)?;
+        self.rows = grown;
+        Ok(())
+    }
+
     /// Appends the rows of a tensor \[n, D\] of any float dtype, on any device. Memory is shared where device and
     /// storage are the corpus's, one chunk holds it and it is not merged with a small chunk before it, which may happen below
     /// 32 MiB; else it is copied, and converted, on the device. From another device it is copied once.

@@ -102,6 +102,10 @@ fn product(gpu: &CudaDevice, args: &Args<'_>) -> Product {
         // Bytes, in words: their sums are exact on tensor cores as elsewhere.
         return if width.is_multiple_of(4) { Product::INT8 } else { Product::FMA };
     };
+    // Hopper's tensor cores bound the scores of many queries, which is faster than to round f32 rows for each.
+    if gpu.facts.capability == (9, 0) && floats == DType::F32 {
+        return Product::FMA;
+    }
     // The matrix form of a distance cancels; copies of 16 bytes need rows that are multiples of it, in both types.
     if metric == Metric::L2 || !width.is_multiple_of(8) {
         return Product::FMA;

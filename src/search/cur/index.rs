@@ -220,7 +220,7 @@ impl CurIndex {
                         return beside(corpus, &e.to_f32_vec()?, anchors);
                     }
                     let before = corpus.clone();
-                    corpus.append_tensor(&e)?;
+                    corpus.push_tensor(e.clone())?;
                     match corpus.have_lengths(before.len())? {
                         true => Ok(()),
                         false => check(&before, &e.to_f32_vec()?),
