@@ -483,9 +483,10 @@ fn many_find_what_few_find(name: &str, cases: &[Many]) {
             let whole = if chunks.len() > 1 { 0..chunks[0] } else { 2000..9000 };
             let some = Bitmap::from_fn(n, |row| row % 3 == 0 || whole.contains(&row));
             let shared = Filter::Shared(Rows::Exclude(&some));
+            let least = Some(if metric == Metric::L2 { -2.0 * dim as f32 } else { 0.1 });
             let all_searches = [
                 Search::new(k),
-                Search { filter: shared, least: Some(0.1), ..Search::new(k) },
+                Search { filter: shared, least, ..Search::new(k) },
                 Search { bias: Some(&bias), ..Search::new(k) },
             ];
             for search in &all_searches[..searches] {

@@ -159,10 +159,7 @@ impl cuda::Scan for Prepared<'_> {
         let kernel = self.gpu.kernel(self.spec)?;
         // What is absent is not read, but something must be bound.
         let absent = Binding::from(self.data.cuda());
-        let [skips, masks] = match &inputs.exclude {
-            Some(both) => [&both[0], &both[1]].map(|t| Binding::from(t.cuda())),
-            None => [absent; 2],
-        };
+        let [skips, masks] = inputs.excluded(absent);
         let codes = self.args.corpus.parts()[chunk].rows.cuda().into();
         let scale = self.scale.as_ref().map_or(absent, |t| t.cuda().into());
         let bias = inputs.bias.unwrap_or(absent);

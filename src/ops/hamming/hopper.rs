@@ -3,12 +3,10 @@
 use super::{Args, Asked};
 use crate::device::cuda::{Binding, CudaDevice, tiled};
 use crate::ops::select::cuda::Inputs;
-use crate::ops::select::sift::{self, Out, Plan, QUERIES, ROWS, Sift, SiftParams, Survivors};
+use crate::ops::select::sift::{self, Out, Plan, QUERIES, ROWS, Sift, SiftParams};
 use crate::template::kernel;
 use crate::{Result, Tensor};
 
-/// Tiles of 128 queries by 32 words that stay in shared memory.
-const SLOTS: usize = 8;
 /// Words of a tile's row, and of a product.
 const DEPTH: usize = 32;
 const CHUNK: usize = 8;
@@ -40,15 +38,10 @@ kernel! {
 
 /// The policy: how much is sampled, where a search is one for this kernel.
 pub(super) fn plan(gpu: &CudaDevice, args: &Args<'_>, queries: usize, k: usize) -> Option<Plan> {
-    let most = i32::MAX as usize - 2 * ROWS;
     let rows: Vec<usize> = args.corpus.parts().iter().map(|chunk| chunk.len()).collect();
-    // Copies are of multiples of 16 bytes; places in a tensor map are signed.
-    let takes = gpu.facts.capability == (9, 0)
-        && matches!(args.queries, Asked::Codes(_))
-        && args.corpus.words().is_multiple_of(4)
-        && sift::takes(&args.search.filter)
-        && rows.iter().chain([&args.count]).all(|&n| n <= most);
-    let bits = args.corpus.bits();
+    let (bits, extents) = (args.corpus.bits(), rows.iter().copied().chain([args.count]));
+    let takes = matches!(args.queries, Asked::Codes(_))
+        && sift::takes(gpu, &args.search.filter, extents, bits / 8);
     let ties = if bits >= FEW_TIES { 2 } else { 4 };
     takes.then(|| Plan::new(queries, k, bits / RATE, &rows, ties)).flatten()
 }
@@ -79,28 +72,21 @@ impl Sift for Sifted<'_> {
         let words = args.corpus.words();
         let params = SiftParams { width: words as u32, ..params };
         let chunk = &args.corpus.parts()[chunk];
-        let (sample, groups) = match out {
-            Out::Maxima(_, groups) => (true, groups as u32),
-            Out::Survivors(_) => (false, 1),
-        };
+        let (sample, groups) = out.sample();
         let spec = SiftSpec {
             chunks: if words > DEPTH {
                 4
             } else {
                 words.div_ceil(CHUNK).next_power_of_two() as u32
             },
-            resident: words.div_ceil(DEPTH) <= SLOTS,
+            resident: sift::is_resident(4 * words, 1),
             cluster: cluster as u32,
             plain: inputs.bias.is_none(),
             sample,
             groups,
         };
         let codes = Binding::from(queries.cuda());
-        // What is absent is not read, but something must be bound.
-        let [skips, masks] = match &inputs.exclude {
-            Some(both) => [&both[0], &both[1]].map(|t| Binding::from(t.cuda())),
-            None => [codes; 2],
-        };
+        let [skips, masks] = inputs.excluded(codes);
         let mut bindings = vec![
             tiled(queries, params.queries as usize, words, QUERIES),
             tiled(&chunk.rows, chunk.len(), words, ROWS / cluster),
@@ -108,13 +94,7 @@ impl Sift for Sifted<'_> {
             inputs.bias.unwrap_or(codes),
             masks,
         ];
-        match out {
-            Out::Maxima(maxima, _) => bindings.push(maxima),
-            Out::Survivors(Survivors { bounds, scores, places, counts }) => {
-                bindings.push(skips);
-                bindings.extend([bounds, scores, places, counts].map(|t| Binding::from(t.cuda())));
-            }
-        }
+        bindings.extend(out.bindings(skips, &[]));
         let kernel = gpu.kernel(spec)?;
         gpu.launch(&kernel, &bindings, &params, [blocks, 1, 1])
     }

@@ -40,6 +40,16 @@ pub(crate) struct Inputs<'a> {
     pub(crate) bounds: Option<Binding<'a>>,
 }
 
+impl Inputs<'_> {
+    /// What says which tiles are skipped, and the bitmaps. What is absent is not read, but something must be bound.
+    pub(crate) fn excluded<'b>(&'b self, absent: Binding<'b>) -> [Binding<'b>; 2] {
+        match &self.exclude {
+            Some([skips, masks]) => [skips.cuda().into(), masks.cuda().into()],
+            None => [absent; 2],
+        }
+    }
+}
+
 /// Kernels that score the rows of a corpus for some queries, and keep lists or store keys.
 pub(crate) trait Scan {
     /// Rows of a tile.

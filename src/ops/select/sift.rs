@@ -19,6 +19,9 @@ use crate::{DType, Result, Tensor};
 /// Queries of a block, and rows of a tile.
 pub(crate) const QUERIES: usize = 128;
 pub(crate) const ROWS: usize = 128;
+/// Bytes of a row of a tile, and tiles of queries that stay in shared memory.
+const STEP: usize = 128;
+const SLOTS: usize = 8;
 /// The most groups of a sample, as `kernels/select_bound.ptx` has room for, and the most of a tile.
 const MOST_GROUPS: usize = 2048;
 const GROUPS: usize = 4;
@@ -76,6 +79,28 @@ pub(crate) enum Out<'a> {
     Maxima(Binding<'a>, usize),
     /// What exceeds a query's bound.
     Survivors(&'a Survivors),
+}
+
+impl<'a> Out<'a> {
+    /// Whether it is of a sample, and how many groups a tile has.
+    pub(crate) fn sample(&self) -> (bool, u32) {
+        match self {
+            Out::Maxima(_, groups) => (true, *groups as u32),
+            Out::Survivors(_) => (false, 1),
+        }
+    }
+
+    /// What kernels take behind what both kinds of scans read: the maxima, or what says which tiles are skipped, what a scan of
+    /// all rows reads besides, and the survivors.
+    pub(crate) fn bindings(&self, skips: Binding<'a>, besides: &[Binding<'a>]) -> Vec<Binding<'a>> {
+        match self {
+            Out::Maxima(maxima, _) => vec![*maxima],
+            Out::Survivors(Survivors { bounds, scores, places, counts }) => {
+                let survivors = [bounds, scores, places, counts].map(|t| Binding::from(t.cuda()));
+                [&[skips], besides, &survivors].concat()
+            }
+        }
+    }
 }
 
 /// Room for what exceeds bounds.
@@ -315,9 +340,26 @@ pub(crate) fn best(
     pass.again(best, &again)
 }
 
-/// Whether a filter is one that scans of survivors take: the same for all queries.
-pub(crate) fn takes(filter: &Filter<'_>) -> bool {
-    !matches!(filter, Filter::PerQuery(_))
+/// Whether scans take a search: of corpora that consist of such chunks and numbers of queries, whose rows have so many bytes, by a filter that
+/// is the same for all queries.
+pub(crate) fn takes(
+    gpu: &CudaDevice,
+    filter: &Filter<'_>,
+    extents: impl IntoIterator<Item = usize>,
+    row: usize,
+) -> bool {
+    // Places in a tensor map are signed; copies are of multiples of 16 bytes.
+    let most = i32::MAX as usize - 2 * ROWS;
+    gpu.facts.capability == (9, 0)
+        && !matches!(filter, Filter::PerQuery(_))
+        && row > 0
+        && row.is_multiple_of(16)
+        && extents.into_iter().all(|n| n <= most)
+}
+
+/// Whether queries of `parts` rows of so many bytes stay in shared memory.
+pub(crate) fn is_resident(row: usize, parts: usize) -> bool {
+    row.div_ceil(STEP) * parts <= SLOTS
 }
 
 #[cfg(test)]
@@ -359,6 +401,12 @@ mod tests {
         assert!(Plan::new(1000, 256, 128, &[10_000_000], 1).is_some());
         assert_eq!(Plan::new(1000, 256, 128, &[20_000_000], 1), None);
         assert_eq!(Plan::new(1000, 1, 128, &[2000; 1000], 1), None);
+    }
+
+    #[test]
+    fn each_part_of_a_query_takes_whole_tiles() {
+        assert!(is_resident(1024, 1) && !is_resident(1040, 1));
+        assert!(is_resident(256, 3) && !is_resident(272, 3));
     }
 
     #[test]

@@ -298,10 +298,7 @@ impl cuda::Scan for Prepared<'_> {
         };
         // What is absent is not read, but something must be bound.
         let absent = Binding::from(self.reduced.data.cuda());
-        let [skips, masks] = match &inputs.exclude {
-            Some(both) => [&both[0], &both[1]].map(|t| Binding::from(t.cuda())),
-            None => [absent; 2],
-        };
+        let [skips, masks] = inputs.excluded(absent);
         let mut bindings = vec![
             self.parts.as_ref().map_or(absent, |t| t.cuda().into()),
             rows.cuda().into(),

@@ -6,14 +6,9 @@ use super::{Args, Metric, Storage};
 use crate::device::cuda::{Binding, CudaDevice, tiled};
 use crate::ops::precision::{Core, Product};
 use crate::ops::select::cuda::Inputs;
-use crate::ops::select::sift::{self, Out, Plan, QUERIES, ROWS, Sift, SiftParams, Survivors};
+use crate::ops::select::sift::{self, Out, Plan, QUERIES, ROWS, Sift, SiftParams};
 use crate::template::kernel;
 use crate::{Result, Tensor};
-
-/// Tiles of 128 queries by 64 dimensions that stay in shared memory.
-const SLOTS: usize = 8;
-/// Bytes of a tile's row are so many dimensions.
-const DEPTH: usize = 64;
 
 kernel! {
     pub(crate) FAMILY = "kernels/topk_wgmma.ptx";
@@ -53,20 +48,15 @@ pub(super) struct Way {
 impl Way {
     /// Whether the kernel takes these operands at all.
     pub(super) fn takes(gpu: &CudaDevice, args: &Args<'_>, product: Product) -> bool {
-        let most = i32::MAX as usize - 2 * ROWS;
         let rows = args.corpus.parts().iter().map(|chunk| chunk.len());
-        // Places in a tensor map are signed.
         let extents = rows.chain([3 * args.count, args.corpus.width()]);
-        gpu.facts.capability == (9, 0)
-            && matches!(product.core, Core::BF16 | Core::F16)
+        matches!(product.core, Core::BF16 | Core::F16)
             && args.corpus.storage() == storage(product.core)
-            && args.corpus.width() > 0
-            && sift::takes(&args.search.filter)
-            && extents.into_iter().all(|n| n <= most)
+            && sift::takes(gpu, &args.search.filter, extents, 2 * args.corpus.width())
     }
 
     pub(super) fn new(product: Product, width: usize) -> Way {
-        let resident = width.div_ceil(DEPTH) * product.parts as usize <= SLOTS;
+        let resident = sift::is_resident(2 * width, product.parts as usize);
         Way { product, resident }
     }
 
@@ -116,10 +106,7 @@ impl Sift for Sifted<'_> {
         let params = SiftParams { width: width as u32, ..params };
         let chunk = &args.corpus.parts()[chunk];
         let Compared { form, rows, scale } = chunk.compared(args.metric)?;
-        let (sample, groups) = match out {
-            Out::Maxima(_, groups) => (true, groups as u32),
-            Out::Survivors(_) => (false, 1),
-        };
+        let (sample, groups) = out.sample();
         let spec = SiftSpec {
             core,
             parts,
@@ -132,11 +119,7 @@ impl Sift for Sifted<'_> {
             groups,
         };
         let queries = Binding::from(reduced.data.cuda());
-        // What is absent is not read, but something must be bound.
-        let [skips, masks] = match &inputs.exclude {
-            Some(both) => [&both[0], &both[1]].map(|t| Binding::from(t.cuda())),
-            None => [queries; 2],
-        };
+        let [skips, masks] = inputs.excluded(queries);
         let mut bindings = vec![
             tiled(self.parts, params.queries as usize * parts as usize, width, QUERIES),
             tiled(rows, chunk.len(), width, ROWS / cluster),
@@ -145,13 +128,7 @@ impl Sift for Sifted<'_> {
             inputs.bias.unwrap_or(queries),
             masks,
         ];
-        match out {
-            Out::Maxima(maxima, _) => bindings.push(maxima),
-            Out::Survivors(Survivors { bounds, scores, places, counts }) => {
-                bindings.extend([skips, rows.cuda().into(), queries]);
-                bindings.extend([bounds, scores, places, counts].map(|t| Binding::from(t.cuda())));
-            }
-        }
+        bindings.extend(out.bindings(skips, &[rows.cuda().into(), queries]));
         let kernel = gpu.kernel(spec)?;
         gpu.launch(&kernel, &bindings, &params, [blocks, 1, 1])
     }

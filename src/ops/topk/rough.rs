@@ -12,9 +12,6 @@ use crate::ops::select::sift::{self, Out, Plan, QUERIES, ROWS, Sift, SiftParams,
 use crate::template::kernel;
 use crate::{DType, Result, Tensor};
 
-/// Tiles of 128 queries that stay in shared memory, and bytes of a tile's row.
-const SLOTS: usize = 8;
-const DEPTH: usize = 128;
 /// So many times more rows may be found by bounds of scores than by scores.
 const SLACK: usize = 2;
 /// Queries of a block that rounds them.
@@ -84,19 +81,14 @@ pub(super) fn plan(
     k: usize,
 ) -> Result<Option<Plan>> {
     let (corpus, width) = (args.corpus, args.corpus.width());
-    let most = i32::MAX as usize - 2 * ROWS;
     let rows: Vec<usize> = corpus.parts().iter().map(|chunk| chunk.len()).collect();
     let row = width * corpus.dtype().size();
-    // Copies are of multiples of 16 bytes; places in a tensor map are signed.
-    let takes = gpu.facts.capability == (9, 0)
-        && match corpus.storage() {
-            Storage::Int8 => product == Product::INT8,
-            t => product == Product::FMA && is_rough(t, args.metric),
-        }
-        && row.is_multiple_of(16)
-        && width > 0
-        && sift::takes(&args.search.filter)
-        && rows.iter().copied().chain([args.count, width]).all(|n| n <= most);
+    let extents = rows.iter().copied().chain([args.count, width]);
+    let takes = match corpus.storage() {
+        Storage::Int8 => product == Product::INT8,
+        t => product == Product::FMA && is_rough(t, args.metric),
+    };
+    let takes = takes && sift::takes(gpu, &args.search.filter, extents, row);
     if !takes {
         return Ok(None);
     }
@@ -159,25 +151,18 @@ impl Sift for Rounded<'_> {
         let params = SiftParams { width: width as u32, ..params };
         let chunk = &args.corpus.parts()[chunk];
         let Compared { form, rows, scale } = chunk.compared_plain(args.metric);
-        let (sample, groups) = match out {
-            Out::Maxima(_, groups) => (true, groups as u32),
-            Out::Survivors(_) => (false, 1),
-        };
+        let (sample, groups) = out.sample();
         let spec = RoughSpec {
             t,
             metric: form,
-            resident: (width * rows.dtype().size()).div_ceil(DEPTH) <= SLOTS,
+            resident: sift::is_resident(width * rows.dtype().size(), 1),
             cluster: cluster as u32,
             biased: inputs.bias.is_some() || form == Metric::L2,
             sample,
             groups,
         };
-        // What is absent is not read, but something must be bound.
         let absent = Binding::from(reduced.data.cuda());
-        let [skips, masks] = match &inputs.exclude {
-            Some(both) => [&both[0], &both[1]].map(|t| Binding::from(t.cuda())),
-            None => [absent; 2],
-        };
+        let [skips, masks] = inputs.excluded(absent);
         let mut bindings = vec![
             tiled(&self.parts, params.queries as usize, width, QUERIES),
             tiled(rows, chunk.len(), width, ROWS / cluster),
@@ -187,13 +172,7 @@ impl Sift for Rounded<'_> {
             masks,
             self.margins.as_ref().map_or(absent, |t| t.cuda().into()),
         ];
-        match out {
-            Out::Maxima(maxima, _) => bindings.push(maxima),
-            Out::Survivors(Survivors { bounds, scores, places, counts }) => {
-                bindings.push(skips);
-                bindings.extend([bounds, scores, places, counts].map(|t| Binding::from(t.cuda())));
-            }
-        }
+        bindings.extend(out.bindings(skips, &[]));
         let kernel = gpu.kernel(spec)?;
         gpu.launch(&kernel, &bindings, &params, [blocks, 1, 1])
     }
@@ -218,7 +197,7 @@ impl Sift for Rounded<'_> {
             reduced.scale.cuda().into(),
             scale.cuda().into(),
             inputs.bias.unwrap_or(absent),
-            inputs.exclude.as_ref().map_or(absent, |both| both[1].cuda().into()),
+            inputs.excluded(absent)[1],
             survivors.scores.cuda().into(),
             survivors.places.cuda().into(),
             survivors.counts.cuda().into(),
