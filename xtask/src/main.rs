@@ -58,6 +58,7 @@ options of predict:
   --last            take what was surveyed last
   --case <part>     only cases with this in their name, launch by launch; nothing is written
   --sample <n>      instructions of a launch that are executed (default: 10000000)
+  --again           execute a launch again where it finds memory that nobody wrote to, which takes several times as long
   --bench <file>    survey a benchmark that another commit built
   --keep <file>     write the launches there, for measurements of that build, and predict nothing
 

@@ -70,7 +70,9 @@ impl Config {
         };
         let defaults = Options::default();
         let sample = number(&get, "PTX_EMULATOR_SAMPLE", SAMPLE)?;
-        let survey = get("PTX_EMULATOR_SURVEY").map(|folder| survey::Settings { folder, sample });
+        let again = get("PTX_EMULATOR_AGAIN").is_some();
+        let survey = get("PTX_EMULATOR_SURVEY");
+        let survey = survey.map(|folder| survey::Settings { folder, sample, again });
         let options = Options {
             sample: survey.as_ref().map(|survey| survey.sample),
             threads: number(&get, "PTX_EMULATOR_THREADS", defaults.threads)?,

@@ -198,9 +198,9 @@ impl Call {
             let (key, memory) = Survey::key(&self.state(), &kernel, launch, cluster);
             (survey, key, memory)
         });
-        let again = surveyed.as_ref().and_then(|(survey, key, _)| survey.again(key));
-        if let (Some(nanoseconds), Some((_, _, memory))) = (again, &surveyed)
-            && !memory.keys().any(|&base| device.memory.is_untouched(base))
+        let again = surveyed.as_ref().and_then(|(survey, key, _)| survey.noted(key));
+        if let (Some(nanoseconds), Some((survey, _, memory))) = (again, &surveyed)
+            && !(survey.again && memory.keys().any(|&base| device.memory.is_untouched(base)))
         {
             return Ok(nanoseconds);
         }

@@ -20,6 +20,7 @@
 //! | `PTX_EMULATOR_LOG` | where reports go: `stderr` (default), `off` or a path |
 //! | `PTX_EMULATOR_COUNTS` | a file that gets a JSON line for each launch |
 //! | `PTX_EMULATOR_SURVEY` | a folder that gets what the device is made to do: see [`survey`] |
+//! | `PTX_EMULATOR_AGAIN` | if it is set, a surveyed launch is executed again where it finds memory that nobody wrote to |
 //! | `PTX_EMULATOR_SAMPLE` | warp instructions of a surveyed launch that are executed; default 20 million |
 //! | `PTX_EMULATOR_THREADS` | host threads of a launch; default all |
 //! | `PTX_EMULATOR_BUDGET` | warp instructions of a launch before it is ended |

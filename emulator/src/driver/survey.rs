@@ -2,8 +2,8 @@
 //! that it takes begins with.
 //!
 //! A launch that would issue more instructions than [`Settings::sample`] is executed in part, and one that was surveyed before,
-//! with the same parameters but for addresses, not at all, unless some of its memory was never written: so programs run through
-//! that would take an emulator days. Memory that the other blocks would have written gets copies of what the executed blocks wrote,
+//! with the same parameters but for addresses, not at all (see [`Settings::again`]): so programs run through that would take an
+//! emulator days. Memory that the other blocks would have written gets copies of what the executed blocks wrote,
 //! so that later launches read likely numbers.
 //! What programs compute is of no use, and reads of memory that was never written, and races, are not looked for.
 //!
@@ -30,6 +30,9 @@ pub struct Settings {
     pub folder: String,
     /// Warp instructions of a launch that are executed; see [`crate::engine::Options::sample`].
     pub sample: u64,
+    /// Whether a launch that was surveyed before is executed again where it finds memory that nobody wrote to, as what makes the parts
+    /// of a large corpus does. Every repetition of a program that takes new memory is executed then.
+    pub again: bool,
 }
 
 /// A line of a survey.
@@ -101,6 +104,8 @@ pub struct Key {
 #[derive(Debug)]
 pub struct Survey {
     folder: PathBuf,
+    /// See [`Settings::again`].
+    pub again: bool,
     state: Mutex<Written>,
 }
 
@@ -124,7 +129,7 @@ impl Survey {
         let file = File::create(folder.join("survey.jsonl")).map_err(problem)?;
         let (texts, launches) = (HashSet::new(), HashMap::new());
         let state = Mutex::new(Written { file, texts, count: 0, launches });
-        Ok(Survey { folder, state })
+        Ok(Survey { folder, again: settings.again, state })
     }
 
     /// Writes a line. What cannot be written is lost: the program goes on.
@@ -161,7 +166,7 @@ impl Survey {
     }
 
     /// The nanoseconds of a launch that was surveyed before, which is noted.
-    pub fn again(&self, key: &Key) -> Option<u64> {
+    pub fn noted(&self, key: &Key) -> Option<u64> {
         let mut state = lock(&self.state);
         let &(number, nanoseconds) = state.launches.get(key)?;
         state.line(&Entry::Again(number));

@@ -35,6 +35,7 @@ pub struct Options {
     keep: Option<PathBuf>,
     case: Option<String>,
     sample: u64,
+    again: bool,
     /// Take what was surveyed last.
     last: bool,
 }
@@ -48,6 +49,7 @@ impl Options {
             keep: None,
             case: None,
             sample: 10_000_000,
+            again: false,
             last: false,
         };
         let mut words = words.iter();
@@ -56,6 +58,7 @@ impl Options {
                 || words.next().map(|w| w.to_string()).ok_or(format!("{word} needs a value"));
             match word {
                 "--last" => options.last = true,
+                "--again" => options.again = true,
                 "--calibrate" => options.calibrate = true,
                 "--bench" => options.bench = Some(value()?.into()),
                 "--keep" => options.keep = Some(value()?.into()),
@@ -179,6 +182,9 @@ fn surveyed(options: &Options, family: &str) -> Result<Survey> {
     benchmark.args(["--bench", "--once", "--only", family]);
     benchmark.args(options.case.iter().flat_map(|part| ["--case", part]));
     emulator::use_in(&mut benchmark, &folder.join("emulator"));
+    if options.again {
+        benchmark.env("PTX_EMULATOR_AGAIN", "1");
+    }
     survey::run(benchmark, options.sample, &survey)?;
     survey::read(&survey, &tools)
 }
