@@ -12,7 +12,7 @@ const DEPTH: usize = 32;
 const CHUNK: usize = 8;
 /// Bits that tensor cores count in the time of a multiply-add of halves, at least.
 const RATE: usize = 8;
-/// Codes of so many bits have few rows at the distance of the k-th best, beside those that are nearer.
+/// From this number of bits on few rows tie with the k-th best, compared with those that are nearer.
 const FEW_TIES: usize = 256;
 
 kernel! {
