@@ -4,7 +4,7 @@ use crate::common::{Rng, device};
 use crate::names;
 use nearkin::ops::hamming::{BinaryCorpus, Hasher};
 use nearkin::ops::maxsim::Storage;
-use nearkin::ops::topk::{Corpus, Metric, Search, topk};
+use nearkin::ops::topk::{Bitmap, Corpus, Filter, Hits, Metric, Rows, Search, topk};
 use nearkin::search::{BinaryIndex, BinarySearch, FlatIndex, Keep, TokenIndex};
 use nearkin::{DType, Device, Tensor, Transfers};
 
@@ -279,5 +279,43 @@ fn a_token_index_moves_its_tokens_on_the_device() {
             let down = (downloads as u64, bytes as u64);
             assert_eq!((found.downloads, found.download_bytes), down, "{what}: search");
         }
+    }
+}
+
+#[test]
+fn a_filter_that_is_used_again_goes_up_once() {
+    for (name, device) in gpus() {
+        let mut rng = Rng(5);
+        let rows = Tensor::from_slice(device, &[ROWS, DIM], &rng.normals(ROWS * DIM)).unwrap();
+        let queries = Tensor::from_slice(device, &[2, DIM], &rng.normals(2 * DIM)).unwrap();
+        let corpus = Corpus::from_tensor(&rows).unwrap();
+        let mut map = Bitmap::from_fn(ROWS, |i| i % 3 == 0);
+        let found = |rows: Rows<'_>| {
+            let search = Search { filter: Filter::Shared(rows), ..Search::new(ROWS) };
+            transfers(device, || topk(&queries, &corpus, Metric::Cosine, &search).unwrap())
+        };
+        let rows_of = |hits: &Hits| -> Vec<u64> {
+            let mut rows = hits.get(1).0.to_vec();
+            rows.sort_unstable();
+            rows
+        };
+        let which = |of: &dyn Fn(usize) -> bool| -> Vec<u64> {
+            (0..ROWS).filter(|&i| of(i)).map(|i| i as u64).collect()
+        };
+        let (hits, first) = found(Rows::Exclude(&map));
+        assert_eq!(rows_of(&hits), which(&|i| i % 3 != 0), "{name}");
+        let (hits, second) = found(Rows::Exclude(&map));
+        assert_eq!(rows_of(&hits), which(&|i| i % 3 != 0), "{name}");
+        // The bits, or a bit of each tile beside them.
+        let saved = first.upload_bytes - second.upload_bytes;
+        assert!(first.uploads > second.uploads && saved as usize >= ROWS / 8, "{name}: {saved}");
+        let (hits, _) = found(Rows::Allow(&map));
+        assert_eq!(rows_of(&hits), which(&|i| i % 3 == 0), "{name}");
+        let (_, again) = found(Rows::Allow(&map));
+        assert_eq!(again, second, "{name}");
+        map.set(7, true).unwrap();
+        let (hits, changed) = found(Rows::Exclude(&map));
+        assert_eq!(rows_of(&hits), which(&|i| i % 3 != 0 && i != 7), "{name}");
+        assert_eq!(changed, first, "{name}");
     }
 }

@@ -1,18 +1,25 @@
 //! One bit for each row of a corpus.
 
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
+use super::kept::Kept;
 use crate::{Error, Result};
 
 /// One bit for each row of a corpus, on the host. [`Rows`](super::Rows) says what set bits mean in a search.
+///
+/// What a GPU reads of the bits is kept with them from the first search on that has them as the filter of all its queries, until they
+/// change: a filter that is used again costs no copy. A clone has the bits alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bitmap {
     words: Vec<u32>,
     len: usize,
+    #[cfg(any(feature = "cuda", feature = "wgpu"))]
+    kept: Kept,
 }
 
 impl Bitmap {
     /// A bitmap of `len` clear bits.
     pub fn new(len: usize) -> Bitmap {
-        Bitmap { words: vec![0; len.div_ceil(32)], len }
+        Bitmap::of(vec![0; len.div_ceil(32)], len)
     }
 
     /// A bitmap whose bit `i` is set where `f(i)`.
@@ -20,11 +27,32 @@ impl Bitmap {
         let word = |w: usize| {
             (w * 32..len.min(w * 32 + 32)).fold(0, |bits, i| bits | (f(i) as u32) << (i % 32))
         };
-        Bitmap { words: (0..len.div_ceil(32)).map(word).collect(), len }
+        Bitmap::of((0..len.div_ceil(32)).map(word).collect(), len)
+    }
+
+    fn of(words: Vec<u32>, len: usize) -> Bitmap {
+        Bitmap {
+            words,
+            len,
+            #[cfg(any(feature = "cuda", feature = "wgpu"))]
+            kept: Kept::default(),
+        }
+    }
+
+    /// What devices keep of the bits.
+    #[cfg(any(feature = "cuda", feature = "wgpu"))]
+    pub(crate) fn kept(&self) -> &Kept {
+        &self.kept
+    }
+
+    fn change(&mut self) {
+        #[cfg(any(feature = "cuda", feature = "wgpu"))]
+        self.kept.forget();
     }
 
     /// Appends `count` clear bits.
     pub fn extend(&mut self, count: usize) {
+        self.change();
         self.len += count;
         self.words.resize(self.len.div_ceil(32), 0);
     }
@@ -38,6 +66,7 @@ impl Bitmap {
             let expected = format!("a row below {}", self.len);
             return Err(Error::argument("row", expected, row.to_string()));
         }
+        self.change();
         let bit = 1 << (row % 32);
         if value {
             self.words[row / 32] |= bit;

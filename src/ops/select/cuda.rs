@@ -123,19 +123,17 @@ pub(super) struct Pass<'a, S> {
 impl<'a, S: Scan> Pass<'a, S> {
     /// The inputs of scans on tiles of `height` rows.
     pub(super) fn inputs(&self, span: &Span, height: usize) -> Result<Inputs<'a>> {
-        let sets = self.wanted.filter.sets();
-        let upload = |data: Vec<u32>| Tensor::from_slice(self.device, &[data.len()], &data);
-        let exclude = match sets {
-            [] => None,
-            _ => {
-                let words = height / 32 * span.rows.len().div_ceil(height);
-                let skips = masks::skips(sets, self.scan.queries(), &span.rows, height);
-                Some([upload(skips)?, upload(masks::words(sets, &span.rows, words))?])
-            }
-        };
+        let exclude = self.wanted.filter.on(self.device, &span.rows, height, |sets| {
+            let words = height / 32 * span.rows.len().div_ceil(height);
+            let skips = masks::skips(sets, self.scan.queries(), &span.rows, height);
+            [skips, masks::words(sets, &span.rows, words)]
+                .iter()
+                .map(|data| Tensor::from_slice(self.device, &[data.len()], data))
+                .collect()
+        })?;
         let first = (span.rows.start * size_of::<f32>()) as u64;
         let bias = self.wanted.bias.map(|bias| bias.cuda().at_byte(first));
-        Ok(Inputs { bias, exclude, bounds: None })
+        Ok(Inputs { bias, exclude: exclude.try_into().ok(), bounds: None })
     }
 
     /// Enqueues the scan of a chunk's tiles; `params` says which, by how many splits.

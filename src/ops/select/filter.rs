@@ -3,6 +3,12 @@
 use std::ops::Range;
 
 use super::Bitmap;
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
+use super::kept::Form;
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
+use crate::Tensor;
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
+use crate::device::Device;
 use crate::{Error, Result};
 
 /// A set of rows that may be found or not, as a bitmap of the corpus or as ascending row numbers.
@@ -143,6 +149,25 @@ impl<'a> Filter<'a> {
             Filter::All => &[],
             Filter::Shared(set) => std::slice::from_ref(set),
             Filter::PerQuery(sets) => sets,
+        }
+    }
+
+    /// What a device reads of the sets for `rows` in tiles of `height`, none where all rows take part. What was made of a
+    /// bitmap for all queries is kept with it.
+    #[cfg(any(feature = "cuda", feature = "wgpu"))]
+    pub(crate) fn on(
+        &self,
+        device: &Device,
+        rows: &Range<usize>,
+        height: usize,
+        make: impl FnOnce(&[Rows<'a>]) -> Result<Vec<Tensor>>,
+    ) -> Result<Vec<Tensor>> {
+        let form = |allows| Form { device: device.clone(), allows, rows: rows.clone(), height };
+        match self {
+            Filter::All => Ok(Vec::new()),
+            Filter::Shared(Rows::Allow(map)) => map.kept().get(form(true), || make(self.sets())),
+            Filter::Shared(Rows::Exclude(map)) => map.kept().get(form(false), || make(self.sets())),
+            _ => make(self.sets()),
         }
     }
 

@@ -24,7 +24,8 @@
 //! - wgpu, up to k = 256: `16 k + 4` bytes for each query and split, at most 64 MiB or one binding;
 //! - both beyond: at most 64 MiB of candidates (8 bytes each) and 32 MiB of keys, or twice `8 k` bytes for one query where that is
 //!   more;
-//! - filters: 1 bit a row and set, of one chunk at a time.
+//! - filters: 1 bit a row and set, of one chunk at a time; of a [`Bitmap`] for all queries of all chunks, kept on the device while the
+//!   bitmap is not changed.
 //!
 //! Queries that do not fit go in groups, each of which reads the corpus again.
 
@@ -36,6 +37,8 @@ pub(crate) mod cpu;
 pub(crate) mod cuda;
 mod filter;
 mod hits;
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
+mod kept;
 #[cfg(any(feature = "cuda", feature = "wgpu"))]
 pub(crate) mod masks;
 pub(crate) mod order;

@@ -96,15 +96,15 @@ pub(crate) struct Inputs<'a> {
     /// The bias from some row before the chunk's first on.
     bias: Option<Binding<'a>>,
     bias_first: usize,
-    skips: Option<Tensor>,
-    masks: Option<Tensor>,
+    /// Which rows no query may find, and where queries differ those of each, or nothing.
+    excluded: Vec<Tensor>,
 }
 
 impl<'a> Inputs<'a> {
     /// The bindings between a scan's operands and its results.
     pub(crate) fn bindings(&'a self) -> impl Iterator<Item = Binding<'a>> {
-        let more = [&self.skips, &self.masks].into_iter().flatten();
-        self.bias.clone().into_iter().chain(more.map(|t| Binding::from(t.wgpu())))
+        let more = self.excluded.iter().map(|t| Binding::from(t.wgpu()));
+        self.bias.clone().into_iter().chain(more)
     }
 }
 
@@ -186,10 +186,15 @@ struct Pass<'a, S> {
 
 impl<'a, S: Scan> Pass<'a, S> {
     fn inputs(&self, span: &Span) -> Result<Inputs<'a>> {
-        let (sets, shape) = (self.wanted.filter.sets(), self.scan.shape());
+        let shape = self.scan.shape();
         let words = 2 * span.rows.len().div_ceil(TILE);
-        let upload = |data: Vec<u32>| Tensor::from_slice(self.device, &[data.len()], &data);
-        let together = if shape.exclude == Excluded::Each { shape.qt as usize } else { sets.len() };
+        let excluded = self.wanted.filter.on(self.device, &span.rows, TILE, |sets| {
+            let each = shape.exclude == Excluded::Each;
+            let together = if each { shape.qt as usize } else { sets.len() };
+            let mut all = vec![masks::joint(sets, together, &span.rows, words)];
+            all.extend(each.then(|| masks::words(sets, &span.rows, words)));
+            all.iter().map(|data| Tensor::from_slice(self.device, &[data.len()], data)).collect()
+        })?;
         let bias = self.wanted.bias.map(|bias| {
             // Bindings start at multiples of so many values.
             let align = (self.gpu.facts.offset_alignment as usize / size_of::<f32>()).max(1);
@@ -201,14 +206,7 @@ impl<'a, S: Scan> Pass<'a, S> {
         Ok(Inputs {
             bias_first: bias.as_ref().map_or(0, |(_, first)| *first),
             bias: bias.map(|(binding, _)| binding),
-            skips: match sets {
-                [] => None,
-                _ => Some(upload(masks::joint(sets, together, &span.rows, words))?),
-            },
-            masks: match shape.exclude {
-                Excluded::Each => Some(upload(masks::words(sets, &span.rows, words))?),
-                _ => None,
-            },
+            excluded,
         })
     }
 

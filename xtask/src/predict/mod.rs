@@ -125,7 +125,12 @@ pub fn run(options: &Options) -> Result {
 fn launches(model: &Model, survey: &Survey) -> String {
     let mut text = String::new();
     for case in &survey.cases {
-        text += &format!("{}\n", case.name);
+        let copies = [("up", case.up), ("down", case.down), ("through pinned memory", case.pinned)];
+        text += &format!("{}: {} waits", case.name, case.waits);
+        for (way, [number, bytes]) in copies.into_iter().filter(|(_, [number, _])| *number > 0.0) {
+            text += &format!(", {number} copies {way} of {bytes} bytes");
+        }
+        text.push('\n');
         for &(number, times) in &case.launches {
             let (load, gpu) = (&survey.loads[number], &GPUS[GPUS.len() - 1]);
             let took = model.launch(load, gpu);
