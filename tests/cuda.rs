@@ -7,6 +7,7 @@ mod common;
 #[path = "common/emulated.rs"]
 mod emulated;
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use common::{Rng, assert_bits, assert_close, normals};
@@ -17,7 +18,7 @@ use nearkin::device::MatmulPrecision;
 use nearkin::ops::gemm::{Activation, Epilogue, gemm};
 use nearkin::ops::hamming::{self, BinaryCorpus, Queries};
 use nearkin::ops::norm::{l2_normalize, layer_norm};
-use nearkin::ops::select::{Bitmap, Filter, Rows, Search};
+use nearkin::ops::select::{Bitmap, Filter, Hits, Rows, Search};
 use nearkin::ops::topk::{Corpus, Metric, Storage, topk};
 use nearkin::{DType, Device, DeviceOptions, Error, Tensor, bf16, f16};
 use ptx_emulator::client::{Emulator, Fault, Operation};
@@ -666,6 +667,102 @@ fn codes_on_hopper_have_the_distances_of_others() {
     });
 }
 
+/// Codes that are searched, and what excludes some and adds to others.
+struct Codes {
+    words: usize,
+    chunks: Vec<usize>,
+    rows: Vec<u32>,
+    asked: Vec<u32>,
+    bias: Vec<f32>,
+    /// Rows of which none may be found where some may not.
+    whole: Range<usize>,
+}
+
+impl Codes {
+    /// In chunks of so many rows, some of which tie; or all, where they are alike.
+    fn new(queries: usize, chunks: &[usize], words: usize, alike: bool) -> Codes {
+        let rng = &mut Rng(queries as u64);
+        let n: usize = chunks.iter().sum();
+        let mut codes =
+            |n: usize| -> Vec<u32> { (0..n * words).map(|_| rng.next() as u32).collect() };
+        let (mut rows, mut asked) = (codes(n), codes(queries));
+        // Rows that tie, those without bits and with all of them, and one that is asked for.
+        rows.copy_within(0..words, 700 * words);
+        rows[3 * words..4 * words].fill(0);
+        rows[5 * words..6 * words].fill(u32::MAX);
+        asked[..words].copy_from_slice(&rows[9 * words..10 * words]);
+        if queries > 1 {
+            asked[words..2 * words].fill(0);
+        }
+        if alike {
+            (1..n).for_each(|row| rows.copy_within(0..words, row * words));
+        }
+        let mut bias: Vec<f32> = rng.normals(n).iter().map(|x| 4.0 * x).collect();
+        bias[11] = f32::NAN;
+        bias[12] = f32::INFINITY;
+        bias[13] = f32::NEG_INFINITY;
+        let whole = if chunks.len() > 1 { 0..chunks[0] } else { 2000..9000 };
+        Codes { words, chunks: chunks.to_vec(), rows, asked, bias, whole }
+    }
+
+    /// What the search of this number finds, of four: with rows excluded where it is odd, with a bias from the second on.
+    fn hits(&self, device: &Device, k: usize, number: usize) -> Hits {
+        let Codes { words, rows, asked, bias, whole, .. } = self;
+        let mut corpus = BinaryCorpus::new(device, 32 * words).unwrap();
+        let mut first = 0;
+        for chunk in &self.chunks {
+            let some = &rows[first * words..(first + chunk) * words];
+            let some = Tensor::from_slice(device, &[*chunk, *words], some).unwrap();
+            corpus.append_tensor(&some).unwrap();
+            first += chunk;
+        }
+        let shape = [asked.len() / words, *words];
+        let asked = Tensor::from_slice(device, &shape, asked).unwrap();
+        let bias = Tensor::from_slice(device, &[bias.len()], bias).unwrap();
+        let some = Bitmap::from_fn(first, |row| row % 3 == 0 || whole.contains(&row));
+        let filter = Filter::Shared(Rows::Exclude(&some));
+        let least = Some(-14.0 * *words as f32);
+        let search = match number {
+            0 => Search::new(k),
+            1 => Search { filter, least, ..Search::new(k) },
+            2 => Search { bias: Some(&bias), ..Search::new(k) },
+            _ => Search { bias: Some(&bias), filter, ..Search::new(k) },
+        };
+        hamming::topk(Queries::Codes(&asked), &corpus, &search).unwrap()
+    }
+}
+
+/// A few codes are compared as they come from memory. Tiles of all heights, queries that do not fill a block, lists without room.
+#[test]
+fn a_few_codes_find_what_others_find() {
+    let Some(device) = cuda() else { return };
+    let cpu = Device::cpu();
+    for (queries, chunks, words, k, alike) in [
+        (1, &[10_000][..], 1, 10, false),
+        (2, &[9_001], 2, 64, false),
+        (3, &[9_500, 2_100], 3, 65, false),
+        (4, &[10_240], 4, 256, false),
+        (1, &[9_999], 5, 1, false),
+        (4, &[10_000], 7, 100, false),
+        (1, &[17_000], 8, 10, false),
+        (4, &[9_200, 1_025], 12, 10, false),
+        (2, &[10_000], 32, 40, false),
+        (3, &[9_100], 36, 256, false),
+        (1, &[9_300], 65, 10, false),
+        (1, &[10_000], 8, 20, true),
+        (4, &[9_001, 3_000], 6, 100, true),
+    ] {
+        let what = format!("{queries} codes, {chunks:?} x {words} words, k {k}");
+        let codes = Codes::new(queries, chunks, words, alike);
+        for number in 0..4 {
+            let (got, want) = (codes.hits(&device, k, number), codes.hits(&cpu, k, number));
+            for q in 0..queries {
+                assert_eq!(got.get(q), want.get(q), "{what}: search {number}, query {q}");
+            }
+        }
+    }
+}
+
 /// Many codes are searched on Hopper's own instructions and find what the CPU finds.
 #[test]
 fn many_codes_on_hopper_find_what_others_find() {
@@ -683,51 +780,11 @@ fn many_codes_on_hopper_find_what_others_find() {
             (34, &[51_300], 4, 12, true, 2),
         ] {
             let what = format!("{queries} codes, {chunks:?} x {words} words, k {k}");
-            let rng = &mut Rng(queries as u64);
-            let n: usize = chunks.iter().sum();
-            let mut codes =
-                |n: usize| -> Vec<u32> { (0..n * words).map(|_| rng.next() as u32).collect() };
-            let (mut rows, mut asked) = (codes(n), codes(queries));
-            // Rows that tie, those without bits and with all of them, and one that is asked for.
-            rows.copy_within(0..words, 700 * words);
-            rows[3 * words..4 * words].fill(0);
-            rows[5 * words..6 * words].fill(u32::MAX);
-            asked[..words].copy_from_slice(&rows[9 * words..10 * words]);
-            asked[words..2 * words].fill(0);
-            if alike {
-                (1..n).for_each(|row| rows.copy_within(0..words, row * words));
-            }
-            let bias: Vec<f32> = rng.normals(n).iter().map(|x| 4.0 * x).collect();
-            let whole = if chunks.len() > 1 { 0..chunks[0] } else { 2000..9000 };
-            let some = Bitmap::from_fn(n, |row| row % 3 == 0 || whole.contains(&row));
-            let hits = |device: &Device, number: usize| {
-                let mut corpus = BinaryCorpus::new(device, 32 * words).unwrap();
-                let mut first = 0;
-                for chunk in chunks {
-                    let some = &rows[first * words..(first + chunk) * words];
-                    let some = Tensor::from_slice(device, &[*chunk, words], some).unwrap();
-                    corpus.append_tensor(&some).unwrap();
-                    first += chunk;
-                }
-                let asked = Tensor::from_slice(device, &[queries, words], &asked).unwrap();
-                let mut bias = bias.clone();
-                bias[11] = f32::NAN;
-                bias[12] = f32::INFINITY;
-                bias[13] = f32::NEG_INFINITY;
-                let bias = Tensor::from_slice(device, &[n], &bias).unwrap();
-                let filter = Filter::Shared(Rows::Exclude(&some));
-                let least = Some(-14.0 * words as f32);
-                let search = match number {
-                    0 => Search::new(k),
-                    1 => Search { filter, least, ..Search::new(k) },
-                    2 => Search { bias: Some(&bias), ..Search::new(k) },
-                    _ => Search { bias: Some(&bias), filter, ..Search::new(k) },
-                };
-                hamming::topk(Queries::Codes(&asked), &corpus, &search).unwrap()
-            };
+            let codes = Codes::new(queries, chunks, words, alike);
+            let whole = codes.whole.clone();
             for number in 0..searches {
                 let mark = emulator.as_ref().map(Emulator::mark);
-                let (got, want) = (hits(&device, number), hits(&cpu, number));
+                let (got, want) = (codes.hits(&device, k, number), codes.hits(&cpu, k, number));
                 for q in 0..queries {
                     assert_eq!(got.get(q), want.get(q), "{what}: search {number}, query {q}");
                 }

@@ -73,6 +73,7 @@ pub const CUDA_FAMILIES: &[Family] = &[
     glu::cuda::FAMILY,
     maxsim::cuda::FAMILY,
     hamming::cuda::FAMILY,
+    hamming::cuda::FEW_CODES,
     hamming::cuda::ENCODE,
     hamming::hopper::FAMILY,
     norm::cuda::FAMILY,

@@ -80,7 +80,7 @@ proptest! {
     /// Distances are integers: the order is the oracle's, ties and all.
     #[test]
     fn codes_are_ranked_as_the_oracle_does(
-        n in prop_oneof![0usize..140, Just(1025)],
+        n in prop_oneof![0usize..140, Just(1025), Just(4500)],
         width in prop_oneof![1usize..9, Just(12usize), Just(32), Just(33), Just(41)],
         count in prop_oneof![0usize..7, 30usize..40],
         k in prop_oneof![1usize..12, Just(64), Just(100), Just(300), Just(2000)],

@@ -1,10 +1,10 @@
-//! Codes through `kernels/hamming.ptx` and `kernels/hamming_encode.ptx`.
+//! Codes through `kernels/hamming.ptx`, `kernels/hamming_few.ptx` and `kernels/hamming_encode.ptx`.
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use super::hopper::{self, Sifted};
-use super::{Args, Hasher};
+use super::{Args, Asked, Hasher};
 use crate::device::cuda::{Binding, CudaDevice};
 use crate::ops::select::cuda::{self, Inputs, ScanParams};
 use crate::ops::select::{Best, FUSED_K, sift};
@@ -13,14 +13,18 @@ use crate::{DType, Result, Tensor};
 
 /// Up to here a query's list is small enough that a block takes many queries.
 const SMALL_K: usize = 64;
-/// Rows of a tile.
+/// Up to so many queries are a few, of which threads count bits; tensor cores take more together.
+const FEW: usize = 4;
+/// Rows of a tile; of a few queries of as many lanes.
 const TILE: usize = 64;
+const LANE_ROWS: usize = 2048;
+/// The most lanes that take a row.
+const LANES: usize = 8;
 
 /// How scores are formed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 enum Path {
-    Popc,
     Mma,
     /// On Hopper, whose tensor cores have no xor of bits.
     Ands,
@@ -31,7 +35,7 @@ kernel! {
     pub(crate) FAMILY = "kernels/hamming.ptx";
 
     spec HammingSpec {
-        path: Path = [Path::Popc, Path::Mma, Path::Ands, Path::Floats],
+        path: Path = [Path::Mma, Path::Ands, Path::Floats],
         /// Whether codes divide into 16 bytes.
         vector: bool,
         /// Queries of a block.
@@ -42,7 +46,7 @@ kernel! {
         keys: bool,
     }
     where TILES.contains(&(qt, cap, keys))
-        && (path == Path::Floats || (path == Path::Popc) == (qt == 4))
+        && (path == Path::Floats || qt > 4)
         && (path != Path::Floats || !vector);
 
     params ScanParams;
@@ -52,14 +56,59 @@ kernel! {
 const TILES: [(u32, u32, bool); 5] =
     [(4, 128, false), (32, 128, false), (4, 512, false), (16, 512, false), (32, 128, true)];
 
-/// Queries of a block, and entries of a list.
-fn tile(count: usize, k: usize) -> [u32; 2] {
-    match count {
-        _ if k > FUSED_K => [32, 128],
-        0..=4 if k <= SMALL_K => [4, 128],
-        _ if k <= SMALL_K => [32, 128],
-        0..=4 => [4, 512],
-        _ => [16, 512],
+kernel! {
+    pub(crate) FEW_CODES = "kernels/hamming_few.ptx";
+
+    spec FewSpec {
+        /// Whether codes divide into 16 bytes.
+        vector: bool,
+        /// Lanes that take a row.
+        lanes: u32 = [1, 2, 4, 8],
+        /// Queries of a block.
+        qt: u32 = [1, 2, 4],
+        /// Entries of a list.
+        cap: u32 = [128, 512],
+    }
+
+    params ScanParams;
+}
+
+/// A kernel that scores and selects.
+#[derive(Clone, Copy)]
+enum Scan {
+    Few(FewSpec),
+    Tiles(HammingSpec),
+}
+
+impl Scan {
+    fn choose(gpu: &CudaDevice, args: &Args<'_>, k: usize) -> Scan {
+        let (count, words) = (args.count, args.corpus.words());
+        let vector = words.is_multiple_of(4);
+        let (keys, is_small) = (k > FUSED_K, k <= SMALL_K);
+        let cap = if is_small || keys { 128 } else { 512 };
+        let floats = matches!(args.queries, Asked::Floats(_));
+        if count <= FEW && !keys && !floats {
+            let loads = if vector { words / 4 } else { words };
+            let lanes = loads.next_power_of_two().min(LANES) as u32;
+            return Scan::Few(FewSpec { vector, lanes, qt: count.next_power_of_two() as u32, cap });
+        }
+        let qt = match count {
+            0..=4 if !keys => 4,
+            _ if is_small || keys => 32,
+            _ => 16,
+        };
+        let path = match gpu.facts.capability {
+            _ if floats => Path::Floats,
+            (9, 0) => Path::Ands,
+            _ => Path::Mma,
+        };
+        Scan::Tiles(HammingSpec { path, vector: vector && !floats, qt, cap, keys })
+    }
+
+    fn queries(self) -> usize {
+        match self {
+            Scan::Few(FewSpec { qt, .. }) | Scan::Tiles(HammingSpec { qt, .. }) => qt as usize,
+        }
     }
 }
 
@@ -68,7 +117,7 @@ pub(super) fn group(gpu: &CudaDevice, args: &Args<'_>, k: usize) -> usize {
     if let Some(plan) = hopper::plan(gpu, args, args.count, k) {
         return plan.group(args.count, gpu.facts.multiprocessors as usize);
     }
-    cuda::group(k, k > FUSED_K, tile(args.count, k)[0] as usize)
+    cuda::group(k, k > FUSED_K, Scan::choose(gpu, args, k).queries())
 }
 
 pub(super) fn best(
@@ -106,7 +155,7 @@ struct Prepared<'a> {
     data: Tensor,
     /// What the sums of float queries are multiplied by.
     scale: Option<Tensor>,
-    spec: HammingSpec,
+    scan: Scan,
 }
 
 impl<'a> Prepared<'a> {
@@ -116,35 +165,29 @@ impl<'a> Prepared<'a> {
         queries: Range<usize>,
         k: usize,
     ) -> Result<Self> {
-        let [qt, cap] = tile(args.count, k);
         let (data, scale) = args.asked(queries)?;
-        let path = match &scale {
-            Some(_) => Path::Floats,
-            None if qt == 4 => Path::Popc,
-            None if gpu.facts.capability == (9, 0) => Path::Ands,
-            None => Path::Mma,
-        };
-        let vector = path != Path::Floats && args.corpus.words().is_multiple_of(4);
-        let spec = HammingSpec { path, vector, qt, cap, keys: k > FUSED_K };
-        Ok(Prepared { gpu, args, data, scale, spec })
+        Ok(Prepared { gpu, args, data, scale, scan: Scan::choose(gpu, args, k) })
     }
 }
 
 impl cuda::Scan for Prepared<'_> {
     fn rows(&self) -> usize {
-        TILE
+        match self.scan {
+            Scan::Few(spec) => LANE_ROWS / spec.lanes as usize,
+            Scan::Tiles(_) => TILE,
+        }
     }
 
     fn queries(&self) -> usize {
-        self.spec.qt as usize
+        self.scan.queries()
     }
 
     fn stores_keys(&self) -> bool {
-        self.spec.keys
+        matches!(self.scan, Scan::Tiles(HammingSpec { keys: true, .. }))
     }
 
     fn runs_at_once(&self) -> bool {
-        false
+        matches!(self.scan, Scan::Few(_))
     }
 
     fn launch(
@@ -156,15 +199,22 @@ impl cuda::Scan for Prepared<'_> {
         blocks: usize,
     ) -> Result<()> {
         let params = ScanParams { width: self.args.corpus.words() as u32, ..params };
-        let kernel = self.gpu.kernel(self.spec)?;
         // What is absent is not read, but something must be bound.
         let absent = Binding::from(self.data.cuda());
         let [skips, masks] = inputs.excluded(absent);
         let codes = self.args.corpus.parts()[chunk].rows.cuda().into();
-        let scale = self.scale.as_ref().map_or(absent, |t| t.cuda().into());
         let bias = inputs.bias.unwrap_or(absent);
+        let scale = self.scale.as_ref().map_or(absent, |t| t.cuda().into());
         let bounds = inputs.bounds.unwrap_or(absent);
-        let bindings = [absent, codes, scale, bias, skips, masks, bounds, best, found];
+        let (kernel, bindings) = match self.scan {
+            Scan::Few(spec) => {
+                (self.gpu.kernel(spec)?, vec![absent, codes, bias, skips, masks, best, found])
+            }
+            Scan::Tiles(spec) => {
+                let all = vec![absent, codes, scale, bias, skips, masks, bounds, best, found];
+                (self.gpu.kernel(spec)?, all)
+            }
+        };
         self.gpu.launch(&kernel, &bindings, &params, [blocks, 1, 1])
     }
 }
