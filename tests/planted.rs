@@ -455,3 +455,52 @@ fn a_missing_barrier_of_a_pick_is_caught() {
         assert_eq!(broken.report(&gpu, &buffers), Check::Race, "barrier {missing}");
     }
 }
+
+#[test]
+fn a_missing_barrier_of_a_few_codes_is_caught() {
+    const WORDS: usize = 8;
+    const ROWS: usize = 3000;
+    let gpu = Gpu::new(80);
+    // Two warps sort a list of this size together.
+    let spec = json!({ "VECTOR": true, "LANES": 2, "QT": 2, "CAP": 128 });
+    let params = [
+        ("width", WORDS as u32),
+        ("rows", ROWS as u32),
+        ("base", 0),
+        ("queries", 2),
+        ("qtiles", 1),
+        ("start", 0),
+        ("tiles", 3),
+        ("per_split", 3),
+        ("k", 10),
+        ("resume", 0),
+        ("floor", 0),
+        ("has_bias", 0),
+        ("excludes", 0),
+        ("mask_stride", 0),
+        ("skip_stride", 0),
+        ("span", 0),
+        ("bounded", 0),
+    ];
+    let kernel = Kernel::new("hamming_few", spec, &params, 1);
+    let rng = &mut Rng(7);
+    let mut codes = |n: usize| -> Vec<u32> { (0..n).map(|_| rng.next() as u32).collect() };
+    let queries = gpu.upload(&codes(2 * WORDS)).unwrap();
+    let rows = gpu.upload(&codes(ROWS * WORDS)).unwrap();
+    let found = gpu.allocate(2 * 8 * 10).unwrap();
+    let buffers = [queries, rows, queries, queries, queries, queries, found];
+    kernel.run(&gpu, &buffers).unwrap();
+    // Of the block, and of those that sort, who pad nothing while a list is full.
+    for (barrier, idle) in [("bar.sync 0;", 0), ("bar.sync barrier, 64;", 1)] {
+        let parts: Vec<&str> = kernel.rendered.text.split(barrier).collect();
+        assert!(parts.len() > 2);
+        for missing in 0..parts.len() - 1 {
+            let broken = kernel
+                .broken(|_| parts[..=missing].join(barrier) + &parts[missing + 1..].join(barrier));
+            assert_eq!(broken.report(&gpu, &buffers), Check::Race, "{barrier} {missing}");
+        }
+    }
+    let broken =
+        kernel.broken(|text| text.replace("bar.red.or.pred %p, 0, %full;", "mov.pred %p, %full;"));
+    assert!(matches!(broken.report(&gpu, &buffers), Check::Race | Check::Barrier));
+}

@@ -33,7 +33,9 @@ fn a_search_streams_the_corpus_once_and_writes_no_scores() {
         tensor,
     };
     let cases = [
-        case(Highest, F32, [1, 20_000, 128], 10, [4, 4], 0),
+        case(Highest, F32, [1, 20_000, 128], 10, [1, 1], 0),
+        case(Highest, F32, [1, 30_000, 100], 100, [1, 1], 0),
+        case(Highest, F32, [3, 20_000, 128], 10, [4, 4], 0),
         case(Highest, F16, [3, 20_000, 128], 10, [4, 4], 0),
         case(Highest, F32, [32, 10_000, 128], 10, [32, 32], 0),
         case(Highest, F16, [40, 10_000, 384], 10, [32, 32], 0),
@@ -58,7 +60,10 @@ fn a_search_streams_the_corpus_once_and_writes_no_scores() {
         let (q, _) = normals(&device, DType::F32, &[queries, dim], &mut rng);
         let corpus = Corpus::from_tensor(&x).unwrap().to_storage(storage).unwrap();
         let what = format!("{precision:?}: {queries} queries, {rows} x {dim} {storage}, k {k}");
-        let (kernel, height) = if tensor == 0 { ("topk", 64) } else { ("topk_mma", 128) };
+        let (kernel, height) = match tensor {
+            0 => ("topk", if queries == 1 { 128 } else { 64 }),
+            _ => ("topk_mma", 128),
+        };
         let query_tiles = queries.div_ceil(tile[0]);
         let half = Bitmap::from_fn(rows, |row| row / height % 2 == 1);
         let half = Filter::Shared(Rows::Exclude(&half));

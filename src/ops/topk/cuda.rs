@@ -29,8 +29,15 @@ const LARGE_TENSOR_SHARED: u32 = 116_000;
 const STORED: [Storage; 4] = [Storage::F32, Storage::F16, Storage::BF16, Storage::Int8];
 
 /// Queries of a block, entries of a list and whether keys are stored, in every combination that is chosen.
-const TILES: [(u32, u32, bool); 5] =
-    [(4, 128, false), (32, 128, false), (4, 512, false), (16, 512, false), (32, 128, true)];
+const TILES: [(u32, u32, bool); 7] = [
+    (1, 256, false),
+    (1, 512, false),
+    (4, 128, false),
+    (32, 128, false),
+    (4, 512, false),
+    (16, 512, false),
+    (32, 128, true),
+];
 
 kernel! {
     pub(crate) FAMILY = "kernels/topk.ptx";
@@ -41,9 +48,9 @@ kernel! {
         vector: bool,
         metric: Metric = [Metric::Dot, Metric::Cosine, Metric::L2],
         /// Queries of a block.
-        qt: u32 = [4, 16, 32],
+        qt: u32 = [1, 4, 16, 32],
         /// Entries of a list.
-        cap: u32 = [128, 512],
+        cap: u32 = [128, 256, 512],
         /// Whether keys are stored instead of lists.
         keys: bool,
     }
@@ -141,6 +148,8 @@ impl Scan {
         }
         let (qt, cap) = match count {
             _ if keys => (32, 128),
+            1 if k <= SMALL_K => (1, 256),
+            1 => (1, 512),
             0..=4 if k <= SMALL_K => (4, 128),
             _ if k <= SMALL_K => (32, 128),
             0..=4 => (4, 512),
@@ -256,8 +265,8 @@ impl<'a> Prepared<'a> {
 impl cuda::Scan for Prepared<'_> {
     fn rows(&self) -> usize {
         match self.scan {
-            Scan::Fma(_) => 64,
-            Scan::Tensor(..) => 128,
+            Scan::Fma(spec) if spec.qt > 1 => 64,
+            _ => 128,
         }
     }
 
@@ -273,7 +282,7 @@ impl cuda::Scan for Prepared<'_> {
     }
 
     fn runs_at_once(&self) -> bool {
-        matches!(self.scan, Scan::Tensor(..))
+        matches!(self.scan, Scan::Tensor(..) | Scan::Fma(TopkSpec { qt: 1, .. }))
     }
 
     fn launch(
