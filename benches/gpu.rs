@@ -368,13 +368,13 @@ fn words(n: usize, seed: u64) -> Vec<u32> {
 /// Squares, what the layers of MiniLM (384) and BERT-base (768) multiply, and few tokens.
 fn gemms(bench: &Bench) -> Outcome {
     use DType::{BF16, F16, F32};
-    use MatmulPrecision::{High, Highest};
+    use MatmulPrecision::{High, Highest, Tf32};
     let mut cases = Vec::new();
     for n in [1024, 2048, 4096, 8192] {
         cases.push((BF16, Highest, n, n, n, ""));
     }
     cases.push((F16, Highest, 8192, 8192, 8192, ""));
-    for precision in [Highest, High] {
+    for precision in [Highest, High, Tf32] {
         cases.push((F32, precision, 4096, 4096, 4096, ""));
     }
     for h in [384, 768] {
@@ -414,8 +414,10 @@ fn gemms(bench: &Bench) -> Outcome {
         if !what.is_empty() {
             case = case.suffix(what);
         }
-        if precision == High {
-            case = case.suffix("tf32");
+        match precision {
+            High => case = case.suffix("high"),
+            Tf32 => case = case.suffix("tf32"),
+            _ => {}
         }
         bench.case(case, || gemm(&a, &b, &epilogue))?;
     }

@@ -281,7 +281,7 @@ fn pools(device: &str, out: &mut Outputs) -> nearkin::Result<()> {
 
 fn gemms(device: &str, out: &mut Outputs) -> nearkin::Result<()> {
     use DType::{BF16, F16, F32};
-    for precision in [MatmulPrecision::Highest, MatmulPrecision::High, MatmulPrecision::Medium] {
+    for precision in MatmulPrecision::ALL {
         let device = open(device, precision)?;
         let pairs = [(F32, F32), (F32, BF16), (F32, F16), (BF16, BF16), (F16, F16)];
         for (a, b) in pairs {

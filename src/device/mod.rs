@@ -38,19 +38,30 @@ pub use options::{DeviceOptions, MatmulPrecision};
 pub use transfers::Transfers;
 
 mod options {
-    /// How f32 operands of matrix products are taken by a GPU's matrix units; the names and meanings are those of
-    /// torch's `set_float32_matmul_precision`. Sums are f32 always. The products of attention count too, and the scores of
-    /// `topk`, of f32 queries and the corpus, but for Euclidean distances and, on Hopper, corpora in f32, which are f32 always.
+    /// How f32 operands of matrix products are taken by a GPU's matrix units, from the most precise to the fastest. Sums are f32
+    /// always. torch's `set_float32_matmul_precision` has the same names; its "high" on NVIDIA GPUs is [`Tf32`](Self::Tf32) here.
+    ///
+    /// Attention's products are f32 but at [`Medium`](Self::Medium). Scores of `topk` count too, of f32 queries and the corpus: they are f32
+    /// at [`High`](Self::High) as at [`Highest`](Self::Highest), and always for Euclidean distances and, on Hopper, corpora in f32.
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize)]
     #[serde(rename_all = "lowercase")]
     pub enum MatmulPrecision {
         /// As they are: results are as accurate as in f32.
         #[default]
         Highest,
-        /// Rounded to tf32, which has 11 significant bits; attention stays as it is.
+        /// As sums of two bf16, within 2^-17 of what they are: three products on tensor cores. An operand that is infinite meets the larger of
+        /// the other's two numbers alone. What is split takes 6 bytes for each number while it is multiplied; a matrix that is
+        /// [`Packed`](crate::ops::gemm::Packed) keeps only these.
         High,
+        /// As tf32, which has 11 significant bits: rounded or, on Hopper, cut.
+        Tf32,
         /// Rounded to the 16-bit type of the other operand, or to bf16, which has 8 significant bits.
         Medium,
+    }
+
+    impl MatmulPrecision {
+        /// All, from the most precise to the fastest.
+        pub const ALL: [MatmulPrecision; 4] = [Self::Highest, Self::High, Self::Tf32, Self::Medium];
     }
 
     /// Limits that a caller may set below what the hardware offers, and the threads that the host's part of the work runs on.

@@ -70,6 +70,7 @@ pub const CUDA_FAMILIES: &[Family] = &[
     gemm::cuda::FAMILY,
     gemm::hopper::FAMILY,
     gemm::hopper::TMA,
+    gemm::split::FAMILY,
     glu::cuda::FAMILY,
     maxsim::cuda::FAMILY,
     hamming::cuda::FAMILY,

@@ -33,6 +33,8 @@ pub(crate) struct Product {
 impl Product {
     pub(crate) const FMA: Product = Product { core: Core::Fma, parts: 1 };
     pub(crate) const INT8: Product = Product { core: Core::Int8, parts: 1 };
+    /// Both operands as sums of two bf16: three products, but that of what is small in both.
+    pub(crate) const THREE: Product = Product { core: Core::BF16, parts: 2 };
 
     /// The fastest way that is as precise as asked for, for operands of types `a` and `b`.
     pub(crate) fn choose(precision: MatmulPrecision, a: DType, b: DType) -> Product {
@@ -40,7 +42,9 @@ impl Product {
         let core = |half| if half == DType::BF16 { Core::BF16 } else { Core::F16 };
         match (a, b, precision) {
             (DType::F32, DType::F32, MatmulPrecision::Highest) => Product::FMA,
-            (DType::F32, DType::F32, MatmulPrecision::High) => on(Core::Tf32, 1),
+            (_, DType::F32, MatmulPrecision::High) => Product::THREE,
+            (DType::F32, DType::F16, MatmulPrecision::High) => Product::THREE,
+            (DType::F32, DType::F32, MatmulPrecision::Tf32) => on(Core::Tf32, 1),
             (DType::F32, DType::F32, MatmulPrecision::Medium) => on(Core::BF16, 1),
             (DType::F32, half, MatmulPrecision::Medium) => on(core(half), 1),
             // Three bf16 are an f32.
@@ -52,8 +56,7 @@ impl Product {
 
     /// Whether it is chosen for operands of these types at some precision.
     pub(crate) fn exists(self, a: DType, b: DType) -> bool {
-        let all = [MatmulPrecision::Highest, MatmulPrecision::High, MatmulPrecision::Medium];
-        all.into_iter().any(|precision| Product::choose(precision, a, b) == self)
+        MatmulPrecision::ALL.into_iter().any(|precision| Product::choose(precision, a, b) == self)
     }
 
     /// Whether tensor cores form it.

@@ -58,7 +58,7 @@ fn all_devices() -> Vec<(String, Device, f64)> {
 #[cfg(feature = "cuda")]
 fn rounding_devices() -> Vec<(String, Device, f64)> {
     use nearkin::DeviceOptions;
-    use nearkin::MatmulPrecision::{High, Medium};
+    use nearkin::MatmulPrecision::{Medium, Tf32};
     if crate::common::device("cuda").is_none() {
         return Vec::new();
     }
@@ -67,7 +67,7 @@ fn rounding_devices() -> Vec<(String, Device, f64)> {
         let device = Device::cuda_with(0, options).unwrap();
         (format!("cuda, {matmul_precision:?}"), device, rounding)
     };
-    [(High, 2f64.powi(-9)), (Medium, 2f64.powi(-6))].map(open).into()
+    [(Tf32, 2f64.powi(-9)), (Medium, 2f64.powi(-6))].map(open).into()
 }
 
 #[cfg(not(feature = "cuda"))]

@@ -1,3 +1,5 @@
+use std::sync::OnceLock;
+
 use nearkin::ops::gemm::{Activation, Epilogue, Packed, gemm};
 use nearkin::{DType, Device, Error, Tensor};
 use proptest::prelude::*;
@@ -17,10 +19,33 @@ const ACTIVATIONS: [Activation; 7] = [
     Activation::Tanh,
 ];
 
+/// The devices, CUDA also at [`MatmulPrecision::High`], and how far operands may be rounded there.
+fn precise() -> &'static [(String, Device, f64)] {
+    static ALL: OnceLock<Vec<(String, Device, f64)>> = OnceLock::new();
+    ALL.get_or_init(|| {
+        let plain = devices().iter().map(|(name, device)| (name.to_string(), device.clone(), 0.0));
+        plain.chain(high()).collect()
+    })
+}
+
+#[cfg(feature = "cuda")]
+fn high() -> Option<(String, Device, f64)> {
+    device("cuda")?;
+    let matmul_precision = nearkin::MatmulPrecision::High;
+    let options = nearkin::DeviceOptions { matmul_precision, ..Default::default() };
+    // Each operand to 2^-17, and what is small in both, at most 2^-8 of each, is left out.
+    Some(("cuda, High".into(), Device::cuda_with(0, options).unwrap(), 2f64.powi(-15)))
+}
+
+#[cfg(not(feature = "cuda"))]
+fn high() -> Option<(String, Device, f64)> {
+    None
+}
+
 /// One random product, compared with the oracle on one device.
 #[allow(clippy::too_many_arguments)]
 fn compare(
-    (name, device): &(&str, Device),
+    (name, device, rounding): &(String, Device, f64),
     batch: Option<usize>,
     shared: bool,
     [m, n, k]: [usize; 3],
@@ -70,7 +95,7 @@ fn compare(
     const EPS: f64 = f32::EPSILON as f64;
     // No activation is steeper than 1.13; each is off by a few ulp of its argument.
     assert_close(&what, &got.to_vec::<f32>().unwrap(), &want, |i| {
-        1.2 * EPS * scale.abs() as f64 * sizes[i]
+        (1.2 * EPS + rounding) * scale.abs() as f64 * sizes[i]
             + 6.0 * EPS * (1.0 + linear[i].abs() + want[i].abs())
     });
 }
@@ -92,7 +117,7 @@ proptest! {
         scale in prop_oneof![Just(1.0f32), -2.0f32..2.0],
         seed: u64,
     ) {
-        for device in devices() {
+        for device in precise() {
             compare(
                 device, batch, shared || batch.is_none(), [m, n, k], [FLOATS[a], FLOATS[b]],
                 ACTIVATIONS[activation], options, scale, seed,
@@ -152,8 +177,10 @@ proptest! {
         b in 0usize..3,
         seed: u64,
     ) {
-        for (name, device) in main_devices() {
-            // Elsewhere a packed matrix is the plain one.
+        let main = main_devices().iter().map(|(name, device)| (name.to_string(), device.clone()));
+        for (name, device) in main.chain(high().map(|(name, device, _)| (name, device))) {
+            let device = &device;
+            // Elsewhere a packed matrix is the plain one, or split in the same way.
             if !device.is_cpu() && m * n * k > 1 << 16 {
                 continue;
             }
@@ -197,7 +224,7 @@ fn what_is_no_matrix_of_floats_is_not_packed() {
 /// Rows of a residual for all of a batch: fewer than a pass of threads stores, more than a tile, and where parts are bound.
 #[test]
 fn a_residual_for_all_of_a_batch_begins_anew() {
-    for device in devices() {
+    for device in precise() {
         for (batch, m, n) in [(70, 1, 5), (50, 3, 64), (9, 29, 100), (3, 130, 36), (3, 500, 700)] {
             for shared in [true, false] {
                 let dtypes = [DType::F32; 2];
@@ -223,7 +250,7 @@ fn a_residual_for_all_of_a_batch_begins_anew() {
 /// Without a single step over k there is still the epilogue.
 #[test]
 fn a_product_over_nothing_is_the_epilogue_of_zero() {
-    for device in devices() {
+    for device in precise() {
         for (m, n) in [(1, 1), (5, 70), (64, 33), (65, 100), (200, 3)] {
             for batch in [None, Some(2)] {
                 let dtypes = [DType::F32, DType::F16];
@@ -301,7 +328,7 @@ fn matrices_larger_than_a_binding() {
 
 #[test]
 fn nan_and_infinity_stay_in_their_rows() {
-    for (name, device) in devices() {
+    for (name, device, _) in precise() {
         let mut rng = Rng(5);
         let (m, n, k) = (70, 67, 66);
         let mut data = rng.normals(m * k);
@@ -323,7 +350,7 @@ fn nan_and_infinity_stay_in_their_rows() {
 
 #[test]
 fn a_row_gives_the_same_bits_in_any_batch() {
-    for (name, device) in devices() {
+    for (name, device, _) in precise() {
         for (k, n, dtype) in [
             (1, 5, DType::F32),
             (77, 131, DType::F16),

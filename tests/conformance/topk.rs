@@ -298,9 +298,9 @@ fn hits_do_not_depend_on_how_queries_are_stored() {
 /// Bit for bit, where precision is traded for matrix units too.
 #[test]
 fn lower_precision_depends_on_the_query_alone() {
-    use MatmulPrecision::{High, Medium};
+    use MatmulPrecision::{Medium, Tf32};
     for (precision, dtype, dim) in [
-        (High, DType::F32, 72),
+        (Tf32, DType::F32, 72),
         (Medium, DType::F32, 72),
         (Medium, DType::F16, 136),
         (Medium, DType::BF16, 64),

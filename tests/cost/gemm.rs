@@ -1,5 +1,6 @@
-use nearkin::ops::gemm::{Activation, Epilogue, gemm};
+use nearkin::ops::gemm::{Activation, Epilogue, Packed, gemm};
 use nearkin::{DType, Device, DeviceOptions, MatmulPrecision, Tensor};
+use ptx_emulator::client::LaunchRecord;
 
 use crate::common::{Rng, normals};
 use crate::pinned::pinned;
@@ -22,7 +23,7 @@ struct Case {
 fn products_cost_what_their_tiles_say() {
     let Some((emulator, _)) = emulated() else { return };
     use DType::{BF16, F16, F32};
-    use MatmulPrecision::{High, Highest, Medium};
+    use MatmulPrecision::{Highest, Medium, Tf32};
     let case = |precision, a, b, shape, tile, tensor| Case { precision, a, b, shape, tile, tensor };
     // An emulated device has 108 multiprocessors: 1408 x 1280 are 110 tiles of 128 x 128.
     let cases = [
@@ -34,8 +35,8 @@ fn products_cost_what_their_tiles_say() {
         case(Highest, F32, F32, [1408, 1280, 32], [128, 128], 0),
         case(Highest, F32, F32, [704, 640, 64], [64, 64], 0),
         case(Highest, F32, F32, [16, 768, 384], [16, 64], 0),
-        case(High, F32, F32, [1408, 1280, 64], [128, 128], 1),
-        case(High, F32, F32, [704, 640, 128], [64, 64], 1),
+        case(Tf32, F32, F32, [1408, 1280, 64], [128, 128], 1),
+        case(Tf32, F32, F32, [704, 640, 128], [64, 64], 1),
         case(Medium, F32, BF16, [704, 640, 128], [64, 64], 1),
         case(Medium, F32, F32, [16, 384, 384], [16, 32], 1),
     ];
@@ -90,6 +91,55 @@ fn products_cost_what_their_tiles_say() {
             ],
         );
     }
+}
+
+/// At `High` operands are split once, a matrix that is packed before, and tensor cores form three products.
+#[test]
+fn products_of_three_split_their_operands_once() {
+    let name = "gemm::products_of_three_split_their_operands_once";
+    alone(name, &[("PTX_EMULATOR_DEVICES", "sm_90")], || {
+        let Some((emulator, _)) = emulated() else { return };
+        let options =
+            DeviceOptions { matmul_precision: MatmulPrecision::High, ..Default::default() };
+        let device = Device::cuda_with(0, options).unwrap();
+        // 132 tiles of 128 x 128 for as many multiprocessors, and few rows.
+        for (m, n, k, kernel, rows) in
+            [(1536, 1408, 72, "gemm_tma", 128), (3, 768, 384, "gemm", 16)]
+        {
+            let mut rng = Rng(6);
+            let (x, _) = normals(&device, DType::F32, &[m, k], &mut rng);
+            let (w, _) = normals(&device, DType::F32, &[n, k], &mut rng);
+            let packed = Packed::new(&w).unwrap();
+            let plain = launches(&emulator, || {
+                gemm(&x, &w, &Epilogue::default()).unwrap();
+            });
+            let all = launches(&emulator, || {
+                gemm(&x, &packed, &Epilogue::default()).unwrap();
+            });
+            let names = |all: &[LaunchRecord]| -> Vec<String> {
+                all.iter().map(|l| l.kernel.clone()).collect()
+            };
+            assert_eq!(names(&plain), ["gemm_split", "gemm_split", kernel]);
+            assert_eq!(names(&all), ["gemm_split", kernel]);
+            let [split, product] = [0, 1].map(|i| &all[i].counts);
+            let part = k.next_multiple_of(16);
+            let written = 32 * split.global.stores.sectors;
+            assert_eq!(written, (6 * m * part) as u64);
+            assert!(cold_bytes(split) <= (4 * m * k + 6 * m * part + 64) as u64);
+            // Steps of 64 along k, and whole tiles.
+            let depth = (3 * part).next_multiple_of(64);
+            assert_eq!(product.tensor_multiply_adds, (m.next_multiple_of(rows) * n * depth) as u64);
+            pinned(
+                &format!("gemm, High: f32 {m} x {k} by f32 {n}"),
+                &[
+                    ("bytes from memory to split", cold_bytes(split)),
+                    ("warp instructions to split", split.warp_instructions),
+                    ("bytes from memory", cold_bytes(product)),
+                    ("warp instructions", product.warp_instructions),
+                ],
+            );
+        }
+    });
 }
 
 #[test]

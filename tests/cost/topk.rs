@@ -22,7 +22,7 @@ struct Case {
 #[test]
 fn a_search_streams_the_corpus_once_and_writes_no_scores() {
     let Some((emulator, _)) = emulated() else { return };
-    use MatmulPrecision::{High, Highest, Medium};
+    use MatmulPrecision::{Highest, Medium, Tf32};
     use Storage::{BF16, F16, F32, Int8};
     let case = |precision, storage, shape, k, tile, tensor| Case {
         precision,
@@ -43,8 +43,8 @@ fn a_search_streams_the_corpus_once_and_writes_no_scores() {
         case(Highest, BF16, [40, 10_000, 384], 10, [64, 64], 3),
         case(Medium, BF16, [3, 20_000, 128], 200, [8, 16], 1),
         case(Medium, F16, [66, 10_000, 256], 4, [64, 64], 1),
-        case(High, F32, [40, 5_000, 128], 4, [64, 64], 1),
-        case(High, F32, [2, 10_000, 128], 10, [16, 16], 1),
+        case(Tf32, F32, [40, 5_000, 128], 4, [64, 64], 1),
+        case(Tf32, F32, [2, 10_000, 128], 10, [16, 16], 1),
         case(Medium, F32, [40, 5_000, 128], 4, [64, 64], 1),
         case(Medium, F32, [2, 10_000, 128], 10, [16, 16], 1),
         case(Highest, Int8, [1, 40_000, 384], 10, [16, 16], 1),

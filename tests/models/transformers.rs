@@ -157,7 +157,7 @@ fn text_encoders_in_half_precision_keep_the_direction() {
 #[test]
 fn text_encoders_on_tensor_cores_keep_the_direction() {
     let Some(_) = crate::common::device("cuda") else { return };
-    for precision in [MatmulPrecision::High, MatmulPrecision::Medium] {
+    for precision in [MatmulPrecision::High, MatmulPrecision::Tf32, MatmulPrecision::Medium] {
         let options = DeviceOptions { matmul_precision: precision, ..Default::default() };
         let device = Device::by_name_with("cuda", options).unwrap();
         for folder in ["bert", "mpnet"] {
@@ -168,7 +168,11 @@ fn text_encoders_on_tensor_cores_keep_the_direction() {
                 let got = model.embed(&golden.texts()).unwrap();
                 let pairs = got.chunks(model.dim()).zip(want.chunks(model.dim()));
                 let least = pairs.map(|(g, w)| cosine(g, w)).fold(1.0, f64::min);
-                assert!(least > 0.999, "{folder} as {dtype}, {precision:?}: cosine {least}");
+                let is_near = match (precision, dtype) {
+                    (MatmulPrecision::High, DType::F32) => least > 1.0 - 1e-8,
+                    _ => least > 0.999,
+                };
+                assert!(is_near, "{folder} as {dtype}, {precision:?}: cosine {least}");
             }
         }
     }

@@ -65,7 +65,7 @@ struct Compute {
     /// How matrices are stored; arithmetic is in f32.
     #[arg(long, value_enum, default_value_t = Precision::F32)]
     dtype: Precision,
-    /// CUDA: whether matrix units may round f32 operands, to tf32 (high) or to 16 bits (medium).
+    /// CUDA: how matrix units may take f32 operands: as two bf16 (high), rounded to tf32, or to 16 bits (medium).
     #[arg(long, value_enum, default_value_t = Matmul::Highest)]
     matmul_precision: Matmul,
     /// Tokens computed at a time; bounds the memory for activations. Chosen by device unless given.
@@ -129,6 +129,7 @@ impl From<Precision> for DType {
 enum Matmul {
     Highest,
     High,
+    Tf32,
     Medium,
 }
 
@@ -137,6 +138,7 @@ impl From<Matmul> for MatmulPrecision {
         match precision {
             Matmul::Highest => MatmulPrecision::Highest,
             Matmul::High => MatmulPrecision::High,
+            Matmul::Tf32 => MatmulPrecision::Tf32,
             Matmul::Medium => MatmulPrecision::Medium,
         }
     }

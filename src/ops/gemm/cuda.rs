@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use super::hopper::Way;
+use super::split;
 use super::{Activation, Args};
 use crate::device::CudaFacts;
 use crate::device::cuda::{CudaDevice, GRID_YZ};
@@ -21,6 +22,8 @@ kernel! {
         out: DType = [DType::F32, DType::BF16],
         /// Numbers that stand for one of `a`.
         parts: u32 = [1, 3],
+        /// Whether f32 is cut to tf32 by tensor cores, as it is by Hopper's own kernels, not rounded.
+        cut: bool,
         /// Whether rows start at multiples of what one load takes.
         wide: bool,
         bm: u32 = [16, 64, 128],
@@ -30,6 +33,7 @@ kernel! {
         stages: u32 = [stages(core, a == b, bm)],
     }
     where (core == Core::Fma && parts == 1 || wide && Product { core, parts }.exists(a, b))
+        && (!cut || core == Core::Tf32)
         && tiles(Product { core, parts }).contains(&[bm, bn, tm, tn])
         && has_out(Product { core, parts }, b, out);
 
@@ -57,6 +61,11 @@ fn tiles(product: Product) -> [Tile; 3] {
 /// How a product is formed.
 fn choose(gpu: &CudaDevice, args: &Args<'_>) -> Product {
     let [a, b] = [args.a, args.b].map(Tensor::dtype);
+    // What was split when it was packed was f32.
+    let b = if split::is_split(args) { DType::F32 } else { b };
+    if Product::choose(gpu.precision, a, b) == Product::THREE {
+        return Product::THREE;
+    }
     // Copies of 16 bytes need rows that are multiples of it.
     match [a, b].iter().all(|t| (args.k * t.size()).is_multiple_of(16)) {
         true => Product::choose(gpu.precision, a, b),
@@ -85,12 +94,6 @@ fn stages(core: Core, same: bool, bm: u32) -> u32 {
     }
 }
 
-fn spec(product: Product, [a, b, out]: [DType; 3], wide: bool, [bm, bn, tm, tn]: Tile) -> GemmSpec {
-    let Product { core, parts } = product;
-    let stages = stages(core, a == b, bm);
-    GemmSpec { core, a, b, out, parts, wide, bm, bn, tm, tn, stages }
-}
-
 /// The tile policy: the largest tile of which there are enough to fill the device. A row's bits are the same with every
 /// tile.
 fn tile(facts: &CudaFacts, args: &Args<'_>, tiles: [Tile; 3]) -> Tile {
@@ -108,19 +111,43 @@ fn tile(facts: &CudaFacts, args: &Args<'_>, tiles: [Tile; 3]) -> Tile {
 }
 
 pub(super) fn gemm(gpu: &Arc<CudaDevice>, args: &Args<'_>) -> Result<Tensor> {
-    let product = choose(gpu, args);
-    match Way::choose(&gpu.facts, args) {
+    let by = |args: &Args<'_>, product: Product| match Way::choose(&gpu.facts, args, product) {
         Some(way) => way.run(gpu, args, product.core),
         None => run(gpu, args, product, tile(&gpu.facts, args, tiles(product))),
+    };
+    match choose(gpu, args) {
+        Product::THREE => {
+            split::gemm(gpu, args, |args| by(args, Product { parts: 1, ..Product::THREE }))
+        }
+        product => by(args, product),
     }
+}
+
+/// `b` as products take it where many share it.
+pub(super) fn pack(gpu: &Arc<CudaDevice>, b: &Tensor) -> Result<Tensor> {
+    let product = Product::choose(gpu.precision, b.dtype(), b.dtype());
+    if product == Product::THREE { split::split(gpu, b, true) } else { Ok(b.clone()) }
 }
 
 fn run(gpu: &Arc<CudaDevice>, args: &Args<'_>, product: Product, tile: Tile) -> Result<Tensor> {
     let [a, b] = [args.a, args.b].map(Tensor::dtype);
-    // Loads of four numbers; K = 0 has none.
-    let wide = args.k.is_multiple_of(4);
-    let [bm, bn, ..] = tile;
-    launch(gpu, args, spec(product, [a, b, args.out], wide, tile), [bm, bn])
+    let ([bm, bn, tm, tn], Product { core, parts }) = (tile, product);
+    let spec = GemmSpec {
+        core,
+        a,
+        b,
+        out: args.out,
+        parts,
+        cut: core == Core::Tf32 && gpu.facts.capability == (9, 0),
+        // Loads of four numbers; K = 0 has none.
+        wide: args.k.is_multiple_of(4),
+        bm,
+        bn,
+        tm,
+        tn,
+        stages: stages(core, a == b, bm),
+    };
+    launch(gpu, args, spec, [bm, bn])
 }
 
 /// Whether the residual is one matrix for all of a batch.
@@ -128,14 +155,17 @@ fn begins_anew(args: &Args<'_>) -> bool {
     args.repeat < args.batch * args.m
 }
 
+/// A number of rows or columns, or of threads that share them.
+pub(super) fn extent(gpu: &CudaDevice, x: usize) -> Result<u32> {
+    u32::try_from(x).map_err(|_| Error::Unsupported {
+        what: format!("gemm with an extent of {x}; it takes up to {}", u32::MAX),
+        device: gpu.name().into(),
+    })
+}
+
 /// What every kernel of products is told.
 pub(super) fn params(gpu: &CudaDevice, args: &Args<'_>) -> Result<GemmParams> {
-    let extent = |x: usize| {
-        u32::try_from(x).map_err(|_| Error::Unsupported {
-            what: format!("gemm with an extent of {x}; it takes up to {}", u32::MAX),
-            device: gpu.name().into(),
-        })
-    };
+    let extent = |x| extent(gpu, x);
     let epilogue = args.epilogue;
     Ok(GemmParams {
         m: extent(args.m)?,
@@ -235,7 +265,8 @@ mod tests {
             (on(Core::BF16, 1), F32, BF16, 2f64.powi(-9)),
             (on(Core::F16, 1), F32, F16, 2f64.powi(-11)),
             (on(Core::BF16, 1), F32, F32, 2f64.powi(-8)),
-            (on(Core::Tf32, 1), F32, F32, 2f64.powi(-11)),
+            // Rounded or, on Hopper, cut.
+            (on(Core::Tf32, 1), F32, F32, 2f64.powi(-10)),
         ];
         for (product, da, db, rounding) in products {
             let shapes = match product.core {
@@ -284,7 +315,7 @@ mod tests {
                     .collect();
                 let what = format!("{:?} of {da} {m} x {k} by {db} {n}", product.core);
                 // The same bits on Hopper's tensor cores, and the same rounded; its own kernel takes no residual then.
-                for way in ways.into_iter().filter(|way| way.takes(&gpu.facts, &args)) {
+                for way in ways.into_iter().filter(|way| way.takes(&gpu.facts, &args, product)) {
                     let result = way.run(gpu, &args, product.core).unwrap();
                     let result = result.to_vec::<f32>().unwrap();
                     assert!(results[0] == result, "{what}: {way:?} differs");
@@ -299,7 +330,8 @@ mod tests {
                         let want = rounded.unwrap().to_f32_vec().unwrap();
                         let args = Args { out: BF16, epilogue, ..args };
                         let on_tiles = tiles.iter().map(|tile| run(gpu, &args, product, *tile));
-                        let on_hopper = ways.iter().filter(|way| way.takes(&gpu.facts, &args));
+                        let on_hopper =
+                            ways.iter().filter(|way| way.takes(&gpu.facts, &args, product));
                         let on_hopper = on_hopper.map(|way| way.run(gpu, &args, product.core));
                         for half in on_tiles.chain(on_hopper) {
                             let half = half.unwrap().to_f32_vec().unwrap();

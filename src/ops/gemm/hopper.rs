@@ -1,4 +1,4 @@
-//! Products of f16 or bf16 on Hopper's tensor cores: of many rows through `kernels/gemm_tma.ptx`, else through
+//! Products of f16, bf16 or tf32 on Hopper's tensor cores: of many rows through `kernels/gemm_tma.ptx`, else, but for tf32, through
 //! `kernels/gemm_wgmma.ptx`.
 
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use super::cuda::{GemmParams, launch, params};
 use super::{Activation, Args};
 use crate::device::CudaFacts;
 use crate::device::cuda::{CudaDevice, tiled};
-use crate::ops::precision::Core;
+use crate::ops::precision::{Core, Product};
 use crate::template::kernel;
 use crate::{DType, Result, Tensor};
 
@@ -28,7 +28,7 @@ kernel! {
     pub(crate) TMA = "kernels/gemm_tma.ptx";
 
     spec TmaSpec {
-        core: Core = [Core::BF16, Core::F16],
+        core: Core = [Core::BF16, Core::F16, Core::Tf32],
         out: DType = [DType::F32, DType::BF16],
         activation: Activation = Activation::ALL,
         /// Blocks that share the rows of b.
@@ -55,18 +55,22 @@ pub(super) enum Way {
 
 impl Way {
     /// Whether the kernel takes these operands at all.
-    pub(super) fn takes(self, facts: &CudaFacts, args: &Args<'_>) -> bool {
-        let dtype = args.a.dtype();
+    pub(super) fn takes(self, facts: &CudaFacts, args: &Args<'_>, product: Product) -> bool {
+        let dtype = match product.core {
+            Core::BF16 => DType::BF16,
+            Core::F16 => DType::F16,
+            Core::Tf32 => DType::F32,
+            Core::Fma | Core::Int8 => return false,
+        };
         // Instructions of this architecture alone.
         let both = facts.capability == (9, 0)
-            && dtype == args.b.dtype()
-            && dtype != DType::F32
+            && [args.a.dtype(), args.b.dtype()] == [dtype; 2]
             && (args.out == DType::F32 || dtype == DType::BF16)
             && args.k > 0
             && args.k.is_multiple_of(8)
             && args.n.is_multiple_of(8);
         match self {
-            Way::Tiles => both,
+            Way::Tiles => both && product.core != Core::Tf32,
             // Its residual comes in the outputs' tiles, and as f32 too.
             Way::Persistent { .. } => {
                 let of_its_own = args.epilogue.residual.is_none()
@@ -81,7 +85,7 @@ impl Way {
 
     /// The policy: the way of a product where it is one for these kernels. A row's bits are the same in every way, and in
     /// `kernels/gemm.ptx`.
-    pub(super) fn choose(facts: &CudaFacts, args: &Args<'_>) -> Option<Way> {
+    pub(super) fn choose(facts: &CudaFacts, args: &Args<'_>, product: Product) -> Option<Way> {
         let blocks = facts.multiprocessors as usize;
         let tiles = args.batch * args.m.div_ceil(TILE) * args.n.div_ceil(TILE);
         let ways = match () {
@@ -90,7 +94,7 @@ impl Way {
             _ if tiles >= 32 * blocks => [Way::Persistent { blocks, cluster: 2 }, Way::Tiles],
             _ => [Way::Persistent { blocks, cluster: 1 }, Way::Tiles],
         };
-        ways.into_iter().find(|way| way.takes(facts, args))
+        ways.into_iter().find(|way| way.takes(facts, args, product))
     }
 
     pub(super) fn run(self, gpu: &Arc<CudaDevice>, args: &Args<'_>, core: Core) -> Result<Tensor> {

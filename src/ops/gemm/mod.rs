@@ -10,6 +10,8 @@ pub(crate) mod cuda;
 #[cfg(feature = "cuda")]
 pub(crate) mod hopper;
 mod pack;
+#[cfg(feature = "cuda")]
+pub(crate) mod split;
 #[cfg(feature = "wgpu")]
 pub(crate) mod wgpu;
 
@@ -84,15 +86,18 @@ impl Default for Epilogue<'_> {
 /// A matrix \[N, K\] kept as its device's products read it, for one that many of them share, as a model's weights are.
 ///
 /// On the CPU its rows lie as panels, which products otherwise make each time: as many bytes in the same dtype, N rounded up
-/// to a multiple of at most 48. On GPUs it is the tensor itself. Products with either have the same bits.
+/// to a multiple of at most 48. On GPUs it is the tensor itself, but in f32 on CUDA at
+/// [`MatmulPrecision::High`](crate::MatmulPrecision::High): there 6 bytes are kept for each number, K rounded up to a multiple of 16. Products with either have the same bits.
 #[derive(Clone)]
 pub struct Packed {
     shape: [usize; 2],
+    dtype: DType,
     stored: Tensor,
 }
 
 impl Packed {
-    /// Packs `b` \[N, K\], of f32, f16 or bf16. On the CPU it is copied and need not be kept.
+    /// Packs `b` \[N, K\], of f32, f16 or bf16. It need not be kept where it is copied: on the CPU, and
+    /// on CUDA in f32 at [`MatmulPrecision::High`](crate::MatmulPrecision::High).
     ///
     /// # Errors
     /// [`Error::Shape`] if it is no matrix of floats, [`Error::OutOfMemory`].
@@ -104,10 +109,12 @@ impl Packed {
         check_float(OP, "b", b)?;
         let stored = match b.device().backend() {
             Backend::Cpu(_) => cpu::pack(b, [n, k])?,
-            #[cfg(any(feature = "cuda", feature = "wgpu"))]
-            _ => b.clone(),
+            #[cfg(feature = "cuda")]
+            Backend::Cuda(gpu) => cuda::pack(gpu, b)?,
+            #[cfg(feature = "wgpu")]
+            Backend::Wgpu(_) => b.clone(),
         };
-        Ok(Packed { shape: [n, k], stored })
+        Ok(Packed { shape: [n, k], dtype: b.dtype(), stored })
     }
 
     /// N and K.
@@ -115,9 +122,9 @@ impl Packed {
         &self.shape
     }
 
-    /// The element type.
+    /// The element type of what was packed.
     pub fn dtype(&self) -> DType {
-        self.stored.dtype()
+        self.dtype
     }
 
     /// The device.

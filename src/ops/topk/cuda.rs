@@ -119,7 +119,12 @@ fn product(gpu: &CudaDevice, args: &Args<'_>) -> Product {
     }
     // Queries of another type than the corpus's are made f32. Those of its type are not rounded; in bf16 the bits are those of three
     // parts, of which two are 0.
-    Product::choose(gpu.precision, if queries == floats { floats } else { DType::F32 }, floats)
+    let queries = if queries == floats { floats } else { DType::F32 };
+    match Product::choose(gpu.precision, queries, floats) {
+        // Few scores are worth three products; as they are, they are exact.
+        Product::THREE => Product::FMA,
+        product => product,
+    }
 }
 
 /// A kernel that scores and selects.
