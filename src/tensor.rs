@@ -9,6 +9,7 @@ use crate::device::threads::items::*;
 use crate::device::{Backend, Device, host};
 use crate::dtype::with_float;
 use crate::ops::math::narrow;
+use crate::ops::rows;
 use crate::{DType, Element, Error, Float, Result};
 
 /// Elements, or bytes, that a thread copies or rounds at a time.
@@ -522,13 +523,24 @@ impl Tensor {
         }
     }
 
-    /// A copy as another float dtype, rounded to nearest even; the same tensor if it has that dtype already.
-    /// The conversion happens on the host.
+    /// A copy as another float dtype, rounded to nearest even; the same tensor if it has that dtype already. This happens on the
+    /// device, but for what wgpu can not bind at once, which goes through the host.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if one of the dtypes is no float, [`Error::OutOfMemory`].
     pub fn to_dtype(&self, dtype: DType) -> Result<Tensor> {
         if dtype == self.dtype {
             return Ok(self.clone());
         }
-        Tensor::from_f32(&self.device, dtype, &self.shape, &self.to_f32_vec()?)
+        match [self.dtype, dtype].into_iter().find(|dtype| !dtype.is_float()) {
+            Some(other) => Err(Error::shape("conversion", "float dtypes", other.name())),
+            None => match rows::converted(self.clone(), dtype) {
+                Err(Error::Unsupported { .. }) => {
+                    Tensor::from_f32(&self.device, dtype, &self.shape, &self.to_f32_vec()?)
+                }
+                converted => converted,
+            },
+        }
     }
 }
 

@@ -41,15 +41,17 @@ pub(crate) fn joined(dtype: DType, width: usize, parts: &[Part<'_>]) -> Result<T
 
 /// A tensor of floats as `dtype`, rounded to nearest even: itself where it is that already.
 pub(crate) fn converted(tensor: Tensor, dtype: DType) -> Result<Tensor> {
-    match tensor.shape().last() {
-        _ if tensor.dtype() == dtype => Ok(tensor),
-        Some(&width) if !tensor.is_empty() => {
-            let rows = tensor.len() / width;
-            let matrix = tensor.reshape(&[rows, width])?;
-            joined(dtype, width, &[(&matrix, 0..rows)])?.reshape(tensor.shape())
-        }
-        _ => Tensor::zeros(tensor.device(), dtype, tensor.shape()),
+    if tensor.dtype() == dtype {
+        return Ok(tensor);
     }
+    if tensor.is_empty() {
+        return Tensor::zeros(tensor.device(), dtype, tensor.shape());
+    }
+    // A tensor without dimensions is one number.
+    let width = tensor.shape().last().copied().unwrap_or(1);
+    let rows = tensor.len() / width;
+    let matrix = tensor.reshape(&[rows, width])?;
+    joined(dtype, width, &[(&matrix, 0..rows)])?.reshape(tensor.shape())
 }
 
 /// The rows `rows` of a matrix: itself where they are all.

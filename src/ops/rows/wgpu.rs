@@ -8,7 +8,7 @@ use super::{Flag, Int8, Kind, Part, Reduced, ends};
 use crate::device::wgpu::{Binding, WgpuDevice, spread};
 use crate::ops::length::PLAIN;
 use crate::template::kernel;
-use crate::{DType, Result, Tensor};
+use crate::{DType, Error, Result, Tensor};
 
 kernel! {
     pub(crate) FAMILY = "shaders/rows.wgsl";
@@ -67,12 +67,12 @@ fn launch(
     to: &Tensor,
     params: RowsParams,
 ) -> Result<()> {
-    let mut bindings = bindings;
-    bindings.push(Binding {
-        buffer: to.wgpu(),
-        offset: 0,
-        bytes: (to.bytes() as u64).next_multiple_of(4),
-    });
+    let (mut bindings, bytes) = (bindings, (to.bytes() as u64).next_multiple_of(4));
+    if bytes > gpu.facts.max_binding {
+        let what = format!("{bytes} bytes of rows in one binding of {}", gpu.facts.max_binding);
+        return Err(Error::Unsupported { what, device: gpu.info.name.clone() });
+    }
+    bindings.push(Binding { buffer: to.wgpu(), offset: 0, bytes });
     let elements = params.rows as usize * params.width as usize;
     // One more where the first and the last word are halves.
     let words = if to.dtype().size() == 2 { elements / 2 + 1 } else { elements };

@@ -515,9 +515,15 @@ mod tests {
         let opened = Device::cuda_with(0, DeviceOptions::default());
         let Some(device) = required("cuda", opened) else { return };
         let Backend::Cuda(gpu) = device.backend() else { unreachable!() };
-        for (queries, splits, k) in
-            [(3, 5, 7), (2, 67, 100), (1, 131, 256), (5, 900, 10), (1, 1, 1)]
-        {
+        for (queries, splits, k) in [
+            (3, 5, 7),
+            (2, 67, 100),
+            (1, 131, 256),
+            (5, 900, 10),
+            (2, 300, 64),
+            (1, 264, 65),
+            (1, 1, 1),
+        ] {
             let mut lists = Lists::new(gpu, &device, queries, k).unwrap();
             let mut all: Vec<Vec<u64>> = vec![Vec::new(); queries];
             // A second round of lists goes on with the first's.
