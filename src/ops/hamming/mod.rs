@@ -14,7 +14,7 @@
 //! | | CPU | wgpu | CUDA |
 //! |---|---|---|---|
 //! | `encode` | 32 bits of two rows in registers, vectorised | a thread 8 rows of a bit, packed by atomics in workgroup memory | a lane 16 rows of a bit, packed by `vote.ballot` |
-//! | codes, up to 4 queries | rows 32 side by side, bits counted by AVX-512's VPOPCNTDQ (one query: along the rows as they lie), AVX2's byte shuffle or vectorised popcounts | `countOneBits` | `popc` |
+//! | codes, up to 4 queries | rows 32 side by side, bits counted by AVX-512's VPOPCNTDQ (one query: along the rows as they lie), AVX2's byte shuffle or vectorised popcounts | `countOneBits` | `popc`, as rows come from memory |
 //! | codes, more | the same | the same, 32 queries a tile | `mma.sync` m16n8k256 b1, `xor.popc`; on Hopper, which lacks it, `and.popc`, from 17 queries on of `wgmma` |
 //! | floats, int8 | signs flipped, rows 32 side by side | `fma` with ±1 | `fma` with ±1 |
 //!

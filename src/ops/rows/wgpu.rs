@@ -8,7 +8,7 @@ use super::{Flag, Int8, Kind, Part, Reduced, ends};
 use crate::device::wgpu::{Binding, WgpuDevice, spread};
 use crate::ops::length::PLAIN;
 use crate::template::kernel;
-use crate::{DType, Error, Result, Tensor};
+use crate::{DType, Result, Tensor};
 
 kernel! {
     pub(crate) FAMILY = "shaders/rows.wgsl";
@@ -59,21 +59,19 @@ fn bound<'a>(
     (Binding { buffer: tensor.wgpu(), offset, bytes }, ((start - offset) / size) as u32)
 }
 
-/// Enqueues the move of elements into words of `to` from element `params.at` on.
+/// Enqueues the move of elements into words of `to` from element `at` on, which alone are bound. `params` lacks it.
 fn launch(
     gpu: &Arc<WgpuDevice>,
     spec: RowsSpec,
     bindings: Vec<Binding<'_>>,
     to: &Tensor,
+    at: usize,
     params: RowsParams,
 ) -> Result<()> {
-    let (mut bindings, bytes) = (bindings, (to.bytes() as u64).next_multiple_of(4));
-    if bytes > gpu.facts.max_binding {
-        let what = format!("{bytes} bytes of rows in one binding of {}", gpu.facts.max_binding);
-        return Err(Error::Unsupported { what, device: gpu.info.name.clone() });
-    }
-    bindings.push(Binding { buffer: to.wgpu(), offset: 0, bytes });
     let elements = params.rows as usize * params.width as usize;
+    let (mut bindings, (binding, at)) = (bindings, bound(gpu, to, &(at..at + elements), 1));
+    bindings.push(binding);
+    let params = RowsParams { at, ..params };
     // One more where the first and the last word are halves.
     let words = if to.dtype().size() == 2 { elements / 2 + 1 } else { elements };
     gpu.launch(&gpu.kernel(spec)?, &bindings, &params, spread(words.div_ceil(THREADS)))
@@ -105,17 +103,17 @@ pub(super) fn joined(
                 false => [from.dtype().name(), dtype.name()],
             };
             let spec = RowsSpec { from: own, to: other, indexed: false, scaled: false };
-            for window in gpu.windows(range.len(), width * from.dtype().size())? {
+            let row = width * from.dtype().size().max(dtype.size());
+            for window in gpu.windows(range.len(), row)? {
                 let own = range.start + window.start..range.start + window.end;
                 let (binding, skip) = bound(gpu, from, &own, width);
                 let params = RowsParams {
                     rows: window.len() as u32,
                     width: width as u32,
                     skip,
-                    at: (at + window.start * width) as u32,
                     ..Default::default()
                 };
-                launch(gpu, spec, vec![binding], &to, params)?;
+                launch(gpu, spec, vec![binding], &to, at + window.start * width, params)?;
             }
         }
         at += elements;
@@ -190,7 +188,7 @@ pub(super) fn divided(gpu: &Arc<WgpuDevice>, rows: &Tensor, powers: &Tensor) -> 
     let spec = RowsSpec { from: name, to: name, indexed: false, scaled: true };
     let params = RowsParams { rows: n as u32, width: width as u32, ..Default::default() };
     let bindings = vec![bound(gpu, rows, &(0..n), width).0, powers.wgpu().into()];
-    launch(gpu, spec, bindings, &to, params)?;
+    launch(gpu, spec, bindings, &to, 0, params)?;
     Ok(to)
 }
 

@@ -4,7 +4,7 @@
 //! 10,329,152 bytes, 1.001; one query, 40 000 x 384 in bf16, k 100: 30,953,920 bytes, 1.002; 32 queries, 10 000 x 128 in f32,
 //! k 10: 5,342,912 bytes, 1.035; 40 queries, 10 000 x 384 in bf16, k 10: 7,988,320 bytes, 1.035, and 3,153,637 warp
 //! instructions on tensor cores, where the same in f16 takes 15,740,653 of fused multiply-adds; one query, 40 000 x 384 in
-//! int8, k 10: 15,537,312 bytes, 1.001; 40 queries, 20 000 x 384 in int8, k 10: 8,117,920 bytes, 1.046; on Hopper 100 queries, 50 000 x 64
+//! int8, k 10: 15,535,424 bytes, 1.001; 40 queries, 20 000 x 384 in int8, k 10: 8,117,920 bytes, 1.046; on Hopper 100 queries, 50 000 x 64
 //! in f32, k 10, distances: 13,410,048 bytes, 1.048, and 214,608 warp instructions to form what may be found. With every other tile
 //! excluded, half as much. Scores are formed without bank conflicts.
 //!

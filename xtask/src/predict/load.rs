@@ -57,7 +57,7 @@ fn pipe(name: &str) -> Option<(&'static str, f64)> {
         "MUFU" | "POPC" | "F2I" | "I2F" | "F2F" | "FLO" | "BREV" | "FRND" => ("special", 8.0),
         "HMMA" | "IMMA" => ("mma", 1.0),
         "BMMA" => ("bits", 1.0),
-        name if rate(name).is_some() => return None,
+        name if is_product(name) => return None,
         "BRA" | "EXIT" | "BSSY" | "BSYNC" | "BAR" | "WARPSYNC" | "NOP" | "DEPBAR" | "LDGDEPBAR"
         | "MEMBAR" | "WARPGROUP" | "ELECT" | "VOTE" | "YIELD" | "CALL" | "RET" | "ERRBAR"
         | "FENCE" | "R2UR" | "S2R" | "CS2R" => return None,
@@ -75,13 +75,18 @@ fn pipe(name: &str) -> Option<(&'static str, f64)> {
 }
 
 /// Multiply-adds of a warpgroup's products for one of halves. Of bits nobody says a rate: half of an A100's is taken.
-fn rate(name: &str) -> Option<f64> {
-    match name {
+fn rate(code: &str) -> Option<f64> {
+    match code.split('.').next()? {
+        "HGMMA" if code.contains(".TF32") => Some(0.5),
         "HGMMA" => Some(1.0),
         "IGMMA" => Some(2.0),
         "BGMMA" => Some(8.0),
         _ => None,
     }
+}
+
+fn is_product(name: &str) -> bool {
+    rate(name).is_some()
 }
 
 /// The kind of result that an instruction announces by a barrier, by its place in [`RESULTS`].
@@ -99,7 +104,7 @@ fn is_single(name: &str) -> bool {
         .iter()
         .any(|start| name.starts_with(start))
         || name == "LD"
-        || rate(name).is_some()
+        || is_product(name)
 }
 
 fn ends_block(name: &str) -> bool {
@@ -231,7 +236,7 @@ impl Load {
         }
         let warps = number(&counts["warps"]).max(1.0);
         waits.iter_mut().chain(exposed.iter_mut().flatten()).for_each(|n| *n /= warps);
-        if let Some(rate) = code.iter().find_map(|one| rate(one.name())) {
+        if let Some(rate) = code.iter().find_map(|one| rate(&one.code)) {
             pipes[at(&PIPES, "wgmma")] = number(&counts["tensor_multiply_adds"]) / rate;
         }
         let kinds = ["loads", "stores", "atomics", "copies"];

@@ -159,7 +159,13 @@ fn surveyed(options: &Options, family: &str) -> Result<Survey> {
     let folder = target()?.join("predict");
     let survey = folder.join("survey");
     if options.last {
-        return survey::read(&survey, &tools);
+        let mut last = survey::read(&survey, &tools)?;
+        let part = options.case.as_deref().unwrap_or_default();
+        last.cases.retain(|case| case.op == family && case.name.contains(part));
+        return match last.cases.is_empty() {
+            true => Err(format!("the last survey has no case of {family} like '{part}'")),
+            false => Ok(last),
+        };
     }
     // Little of the crate is needed, and no other GPU.
     let build = [
