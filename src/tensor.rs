@@ -431,6 +431,20 @@ impl Tensor {
         }
     }
 
+    /// What `f` makes of the elements on the host, which are copied there once at most. Waits for the device.
+    pub(crate) fn with_elements<T: Element, R>(&self, f: impl FnOnce(&[T]) -> R) -> Result<R> {
+        self.check_element::<T>()?;
+        match (&self.storage, self.device.backend()) {
+            (Storage::Cpu(b), _) => Ok(f(b.as_slice())),
+            #[cfg(feature = "cuda")]
+            (Storage::Cuda(b), Backend::Cuda(gpu)) => {
+                gpu.download_with(b, self.bytes() as u64, |bytes| f(bytemuck::cast_slice(bytes)))
+            }
+            #[cfg(any(feature = "cuda", feature = "wgpu"))]
+            _ => Ok(f(&self.to_vec()?)),
+        }
+    }
+
     /// Copies the elements to the host without blocking a thread of the caller's. The copy is ordered after everything enqueued
     /// before this call, and starts with the call, not with the first poll. The future is woken, once, when the device is done or
     /// lost; it may be dropped at any time.

@@ -1,5 +1,5 @@
-//! Staging: pinned host memory from which inputs go up while the device works on what came before. A copy from any other memory
-//! waits for the device first.
+//! Staging: pinned host memory from which inputs go up while the device works on what came before, and through which results come
+//! down. A copy from any other memory waits for the device first, and the driver makes one more of it.
 
 use cudarc::driver::sys;
 
@@ -8,7 +8,7 @@ use super::{CudaBuffer, CudaDevice, HOST_COPY, graph};
 use crate::device::{host, lock};
 use crate::{Element, Result};
 
-/// Pinned bytes that a device keeps for its next inputs.
+/// Pinned bytes that a device keeps for its next inputs and results.
 const KEPT: usize = 256 << 20;
 
 impl CudaDevice {
@@ -27,12 +27,7 @@ impl CudaDevice {
         }
         self.core.bind()?;
         graph::refuse(&self.core, HOST_COPY)?;
-        let mut kept = lock(&self.staging);
-        let free = kept.iter().position(|s| s.bytes() >= bytes && s.is_done().unwrap_or(false));
-        let found = free.map(|at| kept.remove(at));
-        drop(kept);
-        let found = found.map_or_else(|| Pinned::zeroed(&self.core, bytes), Ok);
-        let Ok(mut staging) = found else {
+        let Ok(mut staging) = self.staged(bytes) else {
             // Where no memory can be pinned any other will do.
             let mut data = host::filled(count, T::zeroed())?;
             fill(&mut data)?;
@@ -48,12 +43,56 @@ impl CudaDevice {
         }
         staging.record()?;
         self.transfers.up(bytes);
+        self.keep(staging);
+        Ok(())
+    }
+
+    /// What `f` makes of the first `bytes` bytes of a buffer, after everything enqueued before this call. Waits.
+    pub(crate) fn download_with<R>(
+        &self,
+        buffer: &CudaBuffer,
+        bytes: u64,
+        f: impl FnOnce(&[u8]) -> R,
+    ) -> Result<R> {
+        if bytes == 0 {
+            return Ok(f(&[]));
+        }
+        self.fits(buffer, 0, bytes)?;
+        self.core.bind()?;
+        graph::refuse(&self.core, HOST_COPY)?;
+        let count = bytes as usize;
+        let Ok(mut staging) = self.staged(count) else {
+            return Ok(f(&self.read_now(buffer, bytes)?));
+        };
+        // SAFETY: both ranges are as long; the pinned memory stays until the event behind the copy has happened.
+        unsafe {
+            let stream = self.core.stream();
+            let copied = sys::cuMemcpyDtoHAsync_v2(staging.host(), buffer.pointer, count, stream);
+            self.core.check("copying from the device", copied.result())?;
+        }
+        staging.record()?;
+        staging.wait()?;
+        self.transfers.down(bytes);
+        let result = f(&staging.as_slice()[..count]);
+        self.keep(staging);
+        Ok(result)
+    }
+
+    /// Pinned memory that nobody uses, of so many bytes or more.
+    fn staged(&self, bytes: usize) -> Result<Pinned> {
+        let mut kept = lock(&self.staging);
+        let free = kept.iter().position(|s| s.bytes() >= bytes && s.is_done().unwrap_or(false));
+        let found = free.map(|at| kept.remove(at));
+        drop(kept);
+        found.map_or_else(|| Pinned::zeroed(&self.core, bytes), Ok)
+    }
+
+    fn keep(&self, staging: Pinned) {
         let mut kept = lock(&self.staging);
         kept.push(staging);
         while kept.len() > 1 && kept.iter().map(Pinned::bytes).sum::<usize>() > KEPT {
             kept.remove(0);
         }
-        Ok(())
     }
 }
 

@@ -150,7 +150,9 @@ impl Found {
         for group in &self.groups {
             match group {
                 Best::Host(found) => found.iter().for_each(|q| hits.push(q.iter().copied())),
-                Best::Device(entries) => push(&mut hits, &entries.to_vec::<u32>()?, self.k),
+                Best::Device(entries) => {
+                    entries.with_elements(|words| push(&mut hits, words, self.k))?;
+                }
             }
         }
         Ok(hits)
