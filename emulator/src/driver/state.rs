@@ -242,6 +242,14 @@ impl Call {
     /// There is one.
     pub fn wait(&self) -> Result {
         self.note(&Entry::Wait);
+        self.ask()
+    }
+
+    /// Asks whether work is done, as it is when it is enqueued: a fault of earlier work surfaces.
+    ///
+    /// # Errors
+    /// There is one.
+    pub fn ask(&self) -> Result {
         let mut state = self.state();
         let context = state.context(self.context)?;
         if let Some(fault) = &mut context.fault {

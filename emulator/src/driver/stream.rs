@@ -141,7 +141,8 @@ impl Call {
 
     /// `cuStreamQuery`: all work is done when it is enqueued.
     pub fn query_stream(&self, stream: Handle) -> Result {
-        self.synchronize_stream(stream)
+        let owner = self.refuse_capturing(stream)?;
+        Call { context: owner, ..*self }.ask()
     }
 
     pub fn create_event(&self, flags: u32) -> Result<Handle> {
@@ -160,17 +161,24 @@ impl Call {
         self.state().events.remove(&event).map(drop).ok_or(Error::INVALID_HANDLE)
     }
 
-    /// Waits for an event, or asks whether it is done.
+    /// Waits for an event.
     pub fn synchronize_event(&self, event: Handle) -> Result {
-        let owner = {
-            let mut state = self.state();
-            let event = state.event(event)?;
-            if event.captured.is_some() {
-                return Err(Error::CAPTURED_EVENT);
-            }
-            event.context
-        };
-        Call { context: owner, ..*self }.wait()
+        Call { context: self.context_of(event)?, ..*self }.wait()
+    }
+
+    /// `cuEventQuery`.
+    pub fn query_event(&self, event: Handle) -> Result {
+        Call { context: self.context_of(event)?, ..*self }.ask()
+    }
+
+    /// The context of an event that waits for nothing captured.
+    fn context_of(&self, event: Handle) -> Result<Handle> {
+        let mut state = self.state();
+        let event = state.event(event)?;
+        match event.captured {
+            Some(_) => Err(Error::CAPTURED_EVENT),
+            None => Ok(event.context),
+        }
     }
 
     /// Milliseconds between two events.

@@ -71,7 +71,8 @@ impl CudaDevice {
             self.core.check("copying from the device", copied.result())?;
         }
         staging.record()?;
-        staging.wait()?;
+        // Who waits for the event sleeps, and wakes later.
+        self.wait()?;
         self.transfers.down(bytes);
         let result = f(&staging.as_slice()[..count]);
         self.keep(staging);

@@ -233,7 +233,7 @@ api! {
         call.enqueue(stream, Work::Record(event))
     }
 
-    bound fn cuEventQuery(event: Handle) |call| { call.synchronize_event(event) }
+    bound fn cuEventQuery(event: Handle) |call| { call.query_event(event) }
 
     waits fn cuEventSynchronize(event: Handle) |call| { call.synchronize_event(event) }
 
