@@ -319,3 +319,14 @@ fn a_filter_that_is_used_again_goes_up_once() {
         assert_eq!(changed, first, "{name}");
     }
 }
+
+#[test]
+fn tensors_are_converted_where_they_are() {
+    for (name, device) in gpus() {
+        for [from, to] in [[DType::F32, DType::F16], [DType::BF16, DType::F32]] {
+            let t = Tensor::from_f32(device, from, &[3, 5], &Rng(6).normals(15)).unwrap();
+            let (_, copied) = transfers(device, || t.to_dtype(to).unwrap());
+            assert_eq!(copied, copies(NONE, NONE), "{name}: {from} to {to}");
+        }
+    }
+}
