@@ -79,7 +79,7 @@ impl CudaDevice {
         Ok(result)
     }
 
-    /// Pinned memory that nobody uses, of so many bytes or more.
+    /// Pinned memory of at least `bytes` bytes that is not in use.
     fn staged(&self, bytes: usize) -> Result<Pinned> {
         let mut kept = lock(&self.staging);
         let free = kept.iter().position(|s| s.bytes() >= bytes && s.is_done().unwrap_or(false));

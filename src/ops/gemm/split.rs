@@ -1,6 +1,6 @@
 //! f32 operands as sums of two bf16: a product of three products on tensor cores, through `kernels/gemm_split.ptx`.
 //!
-//! What is split lies side by side in rows three times as wide, so that any kernel of products of bf16 multiplies it.
+//! The parts lie side by side in rows three times as wide. Any kernel that multiplies bf16 takes them.
 
 use std::sync::Arc;
 

@@ -13,9 +13,9 @@ use crate::{DType, Result, Tensor};
 
 /// Up to here a query's list is small enough that a block takes many queries.
 const SMALL_K: usize = 64;
-/// Up to so many queries are a few, of which threads count bits; tensor cores take more together.
+/// The most queries whose distances threads count; of more, tensor cores do.
 const FEW: usize = 4;
-/// Rows of a tile; of a few queries of as many lanes.
+/// Rows of a tile of many queries; of few queries, rows of a tile times lanes of a row.
 const TILE: usize = 64;
 const LANE_ROWS: usize = 2048;
 /// The most lanes that take a row.
