@@ -674,12 +674,12 @@ struct Codes {
     rows: Vec<u32>,
     asked: Vec<u32>,
     bias: Vec<f32>,
-    /// Rows of which none may be found where some may not.
+    /// Rows that the filter excludes, beside every third.
     whole: Range<usize>,
 }
 
 impl Codes {
-    /// In chunks of so many rows, some of which tie; or all, where they are alike.
+    /// Random codes in chunks of the given sizes. Some rows tie; all do if `alike`.
     fn new(queries: usize, chunks: &[usize], words: usize, alike: bool) -> Codes {
         let rng = &mut Rng(queries as u64);
         let n: usize = chunks.iter().sum();

@@ -43,6 +43,19 @@ impl Kernel {
         Kernel { rendered, params: self.params.clone(), grid: self.grid }
     }
 
+    /// How often an instruction, such as a barrier, is in its text.
+    fn count(&self, instruction: &str) -> usize {
+        self.rendered.text.matches(instruction).count()
+    }
+
+    /// Without one of these instructions.
+    fn without(&self, instruction: &str, which: usize) -> Kernel {
+        self.broken(|text| {
+            let parts: Vec<&str> = text.split(instruction).collect();
+            parts[..=which].join(instruction) + &parts[which + 1..].join(instruction)
+        })
+    }
+
     fn run(&self, gpu: &Gpu, buffers: &[u64]) -> Result<Counts, Error> {
         self.run_with(gpu, buffers.iter().map(|&b| Arg::U64(b)).collect())
     }
@@ -97,14 +110,11 @@ fn a_missing_barrier_is_caught() {
     let gpu = Gpu::new(80);
     let (kernel, buffers) = norm(&gpu);
     kernel.run(&gpu, &buffers).unwrap();
-    let barriers = kernel.rendered.text.matches("bar.sync 0;").count();
+    let barriers = kernel.count("bar.sync 0;");
     assert!(barriers >= 2);
     // Whichever is left out, except the last: nothing is written behind it.
     for missing in 0..barriers - 1 {
-        let broken = kernel.broken(|text| {
-            let parts: Vec<&str> = text.split("bar.sync 0;").collect();
-            parts[..=missing].join("bar.sync 0;") + &parts[missing + 1..].join("bar.sync 0;")
-        });
+        let broken = kernel.without("bar.sync 0;", missing);
         let kind = broken.report(&gpu, &buffers);
         assert!(matches!(kind, Check::Race | Check::Uninitialized), "barrier {missing}: {kind:?}");
     }
@@ -445,13 +455,11 @@ fn a_missing_barrier_of_a_pick_is_caught() {
     let buffers = [survivors, places, counts, bounds, best, again];
     kernel.run(&gpu, &buffers).unwrap();
     assert_eq!(gpu.download::<u32>(again, 1).unwrap(), [0xff80_0000]);
-    let parts: Vec<&str> = kernel.rendered.text.split("bar.sync 0;").collect();
     // The list overflows, so that nothing is padded, and is sorted as a whole; in the end what is left fits into half of it.
     let idle = [3, 4, 10];
-    for missing in (0..parts.len() - 1).filter(|n| !idle.contains(n)) {
-        let broken = kernel.broken(|_| {
-            parts[..=missing].join("bar.sync 0;") + &parts[missing + 1..].join("bar.sync 0;")
-        });
+    let barriers = kernel.count("bar.sync 0;");
+    for missing in (0..barriers).filter(|n| !idle.contains(n)) {
+        let broken = kernel.without("bar.sync 0;", missing);
         assert_eq!(broken.report(&gpu, &buffers), Check::Race, "barrier {missing}");
     }
 }
@@ -492,11 +500,10 @@ fn a_missing_barrier_of_a_few_codes_is_caught() {
     kernel.run(&gpu, &buffers).unwrap();
     // Of the block, and of those that sort.
     for barrier in ["bar.sync 0;", "bar.sync barrier, 64;"] {
-        let parts: Vec<&str> = kernel.rendered.text.split(barrier).collect();
-        assert!(parts.len() > 2);
-        for missing in 0..parts.len() - 1 {
-            let broken = kernel
-                .broken(|_| parts[..=missing].join(barrier) + &parts[missing + 1..].join(barrier));
+        let barriers = kernel.count(barrier);
+        assert!(barriers > 1);
+        for missing in 0..barriers {
+            let broken = kernel.without(barrier, missing);
             assert_eq!(broken.report(&gpu, &buffers), Check::Race, "{barrier} {missing}");
         }
     }

@@ -177,9 +177,9 @@ proptest! {
         b in 0usize..3,
         seed: u64,
     ) {
-        let main = main_devices().iter().map(|(name, device)| (name.to_string(), device.clone()));
-        for (name, device) in main.chain(high().map(|(name, device, _)| (name, device))) {
-            let device = &device;
+        let main = main_devices().iter().map(|(name, device)| (*name, device));
+        let high = precise().iter().filter(|(_, _, rounding)| *rounding > 0.0);
+        for (name, device) in main.chain(high.map(|(name, device, _)| (name.as_str(), device))) {
             // Elsewhere a packed matrix is the plain one, or split in the same way.
             if !device.is_cpu() && m * n * k > 1 << 16 {
                 continue;

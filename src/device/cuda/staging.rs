@@ -64,16 +64,9 @@ impl CudaDevice {
         let Ok(mut staging) = self.staged(count) else {
             return Ok(f(&self.read_now(buffer, bytes)?));
         };
-        // SAFETY: both ranges are as long; the pinned memory stays until the event behind the copy has happened.
-        unsafe {
-            let stream = self.core.stream();
-            let copied = sys::cuMemcpyDtoHAsync_v2(staging.host(), buffer.pointer, count, stream);
-            self.core.check("copying from the device", copied.result())?;
-        }
-        staging.record()?;
+        self.copy_down(buffer, count, &mut staging)?;
         // Who waits for the event sleeps, and wakes later.
         self.wait()?;
-        self.transfers.down(bytes);
         let result = f(&staging.as_slice()[..count]);
         self.keep(staging);
         Ok(result)

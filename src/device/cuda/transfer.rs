@@ -110,15 +110,27 @@ impl CudaDevice {
         self.core.bind()?;
         graph::refuse(&self.core, HOST_COPY)?;
         let mut read = Pinned::new(&self.core, bytes as usize)?;
-        // SAFETY: the pinned memory has room for the range, which is inside the buffer.
+        self.copy_down(buffer, bytes as usize, &mut read)?;
+        Ok(Some(read))
+    }
+
+    /// Enqueues the copy of the first `bytes` bytes of a buffer, which it has, to pinned memory, and marks its end.
+    pub(super) fn copy_down(
+        &self,
+        buffer: &CudaBuffer,
+        bytes: usize,
+        to: &mut Pinned,
+    ) -> Result<()> {
+        debug_assert!(bytes <= to.bytes() && bytes as u64 <= buffer.bytes);
+        // SAFETY: both ranges have room for the bytes. The pinned memory lives until the event that is recorded behind the copy.
         let copied = unsafe {
             let stream = self.core.stream();
-            sys::cuMemcpyDtoHAsync_v2(read.host(), buffer.pointer, bytes as usize, stream)
+            sys::cuMemcpyDtoHAsync_v2(to.host(), buffer.pointer, bytes, stream)
         };
         self.core.check("copying from the device", copied.result())?;
-        read.record()?;
-        self.transfers.down(bytes);
-        Ok(Some(read))
+        to.record()?;
+        self.transfers.down(bytes as u64);
+        Ok(())
     }
 
     /// Waits for everything enqueued.
