@@ -15,6 +15,7 @@ pub mod norm;
 pub mod pool;
 pub mod residual;
 pub mod rope;
+pub mod rows;
 pub mod select;
 pub mod topk;
 
@@ -26,7 +27,6 @@ pub(crate) mod math;
 pub(crate) mod precision;
 pub(crate) mod random;
 pub(crate) mod replay;
-pub(crate) mod rows;
 pub(crate) mod storage;
 
 #[cfg(any(feature = "cuda", feature = "wgpu"))]
@@ -51,6 +51,7 @@ pub const FAMILIES: &[Family] = &[
     rows::wgpu::FAMILY,
     rows::wgpu::MEASURE,
     rows::wgpu::INT8,
+    rows::REDUCE,
     topk::wgpu::FAMILY,
     select::wgpu::MERGE,
     select::wgpu::FILTER,
@@ -84,6 +85,7 @@ pub const CUDA_FAMILIES: &[Family] = &[
     rows::cuda::FAMILY,
     rows::cuda::MEASURE,
     rows::cuda::INT8,
+    rows::CUDA_REDUCE,
     topk::cuda::FAMILY,
     topk::cuda::TENSOR,
     topk::hopper::FAMILY,

@@ -15,6 +15,7 @@ mod oracle {
     pub mod pool;
     pub mod residual;
     pub mod rope;
+    pub mod rows;
     pub mod topk;
 }
 
@@ -31,5 +32,6 @@ mod norm;
 mod pool;
 mod residual;
 mod rope;
+mod rows;
 mod select;
 mod topk;

@@ -1,5 +1,7 @@
-//! Rows of matrices, moved and measured on the device they are on: what corpora and queries of searches are made of.
+//! Rows of matrices on their device: reduced by segments of columns ([`reduce_products`], [`Reducer`], [`softmax`]), and, for the
+//! crate's own use, moved and measured, which corpora and queries of searches are made of.
 //!
+//! # Moves and measures
 //! Moves keep every element or round it once, to nearest even, subnormal numbers included. What is measured is what
 //! [`length`] says, bit for bit: on CUDA in f64 and in the host's order, on wgpu by integers, whose sum is exact where
 //! f64 rounds, so that there one inverse length in some ten million may differ in its last bit.
@@ -9,12 +11,19 @@ mod cpu;
 #[cfg(feature = "cuda")]
 pub(crate) mod cuda;
 mod flag;
+mod reduce;
 #[cfg(all(test, any(feature = "cuda", feature = "wgpu")))]
 mod tests;
 #[cfg(feature = "wgpu")]
 pub(crate) mod wgpu;
 
 use std::ops::{Range, RangeInclusive};
+
+#[cfg(feature = "cuda")]
+pub(crate) use reduce::cuda::FAMILY as CUDA_REDUCE;
+#[cfg(feature = "wgpu")]
+pub(crate) use reduce::wgpu::FAMILY as REDUCE;
+pub use reduce::{Reducer, Reduction, Reductions, reduce, reduce_products, softmax};
 
 pub(crate) use chunked::{Beside, Chunk, Rows};
 pub(crate) use flag::Flag;
