@@ -368,6 +368,19 @@ fn products_on_hopper_do_not_depend_on_their_rows() {
                 let launches = emulator.launches_since(mark);
                 assert!(launches.iter().any(|l| l.kernel == "gemm_tma"), "{launches:?}");
             }
+            // A rare activation keeps the product off these kernels.
+            let rare = Epilogue { activation: Activation::LeakyRelu, ..epilogue };
+            let mark = emulator.as_ref().map(Emulator::mark);
+            let leaky = gemm(&a, &b, &rare).unwrap().to_vec::<f32>().unwrap();
+            if let Some((emulator, mark)) = emulator.as_ref().zip(mark) {
+                let launches = emulator.launches_since(mark);
+                assert!(launches.iter().all(|l| l.kernel == "gemm"), "{launches:?}");
+            }
+            let none = Epilogue { activation: Activation::None, ..epilogue };
+            let linear = gemm(&a, &b, &none).unwrap().to_vec::<f32>().unwrap();
+            let want: Vec<f32> =
+                linear.iter().map(|&x| if x < 0.0 { 0.1 * x } else { x }).collect();
+            assert_bits(&format!("{dtype}: leaky"), &leaky, &want);
             // The same rows as a batch of matrices of which each begins the residual anew.
             let nothing = Tensor::zeros(&device, DType::F32, &[m / 2, n]).unwrap();
             let batch = a.reshape(&[2, m / 2, k]).unwrap();

@@ -11,8 +11,10 @@ fn bounded_tanh(x: f32) -> f32 {
     if is_nan(x) { return x; }
     return tanh(clamp(x, -10.0, 10.0));
 }
-//% elif kind == "relu"
+//% elif kind in ["relu", "log1p_relu"]
 {{ at_least() }}
+//% elif kind == "exp"
+{{ is_nan() }}
 //% endif
 
 fn activate(x: f32) -> f32 {
@@ -30,6 +32,20 @@ fn activate(x: f32) -> f32 {
     return x / (1.0 + exp(-x));
     //% elif kind == "tanh"
     return bounded_tanh(x);
+    //% elif kind == "sigmoid"
+    return 1.0 / (1.0 + exp(-x));
+    //% elif kind == "exp"
+    if is_nan(x) { return x; }
+    return exp(x);
+    //% elif kind == "leaky_relu"
+    return select(x, 0.1 * x, x < 0.0);
+    //% elif kind == "elu1p"
+    return select(x + 1.0, exp(x), x < 0.0);
+    //% elif kind == "log1p_relu"
+    let positive = at_least(x, 0.0);
+    // Near 0 the series; its error is below x^5 / 5.
+    if positive < 0.015625 { return positive * fma(fma(fma(-0.25, positive, 0.33333334), positive, -0.5), positive, 1.0); }
+    return log(1.0 + positive);
     //% else
     return x;
     //% endif

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use crate::common::{Rng, assert_bits, assert_close, devices, main_devices, normals, tensor};
 use crate::oracle::glu as oracle;
 
-const ACTIVATIONS: [Activation; 7] = [
+const ACTIVATIONS: [Activation; 12] = [
     Activation::None,
     Activation::Gelu,
     Activation::GeluTanh,
@@ -14,6 +14,11 @@ const ACTIVATIONS: [Activation; 7] = [
     Activation::Relu,
     Activation::Silu,
     Activation::Tanh,
+    Activation::Sigmoid,
+    Activation::Exp,
+    Activation::LeakyRelu,
+    Activation::Elu1p,
+    Activation::Log1pRelu,
 ];
 
 proptest! {
@@ -37,7 +42,8 @@ proptest! {
             let (row, column) = (|i: usize| i / width, |i: usize| i % width);
             let tolerance = |i: usize| {
                 let at = 2 * row(i) * width + column(i);
-                2e-6 * (1.0 + xs[at].abs()) * (1.0 + xs[at + width].abs())
+                let result = if activation == Activation::Exp { xs[at].exp() } else { 0.0 };
+                2e-6 * (1.0 + xs[at].abs()) * (1.0 + xs[at + width].abs()) * (1.0 + result)
             };
             assert_close(&format!("{activation:?} on {name}"), &got, &want, tolerance);
         }
@@ -54,7 +60,8 @@ fn what_is_not_finite_stays_in_its_column() {
             let y = glu(&x, activation).unwrap().to_vec::<f32>().unwrap();
             let what = format!("{activation:?} on {name}: {y:?}");
             assert!(y[0].is_nan() && y[1].is_nan(), "{what}");
-            let large = if activation == Activation::Tanh { 2.0 } else { inf };
+            let is_bounded = [Activation::Tanh, Activation::Sigmoid].contains(&activation);
+            let large = if is_bounded { 2.0 } else { inf };
             assert_eq!([y[2], y[3]], [large, inf], "{what}");
             assert!(y[4].is_finite(), "{what}");
         }

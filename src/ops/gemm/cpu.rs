@@ -19,7 +19,7 @@ use crate::device::cpu::{CpuBuffer, CpuDevice};
 use crate::device::threads::Threads;
 use crate::device::threads::items::*;
 use crate::dtype::with_float;
-use crate::ops::math::{gelu, sigmoid, tanh, widen};
+use crate::ops::math::{exp, gelu, sigmoid, tanh, widen};
 use crate::{DType, Float, Result, Tensor};
 
 /// Rows that a task takes together at most, so that a panel of B comes from outer caches once for all of them.
@@ -506,6 +506,13 @@ impl Activation {
             Activation::Relu => map(lanes, y, |x| if x < 0.0 { 0.0 } else { x }),
             Activation::Silu => map(lanes, y, |x| x * sigmoid(x)),
             Activation::Tanh => map(lanes, y, tanh),
+            Activation::Sigmoid => map(lanes, y, sigmoid),
+            Activation::Exp => {
+                map(lanes, y, |x| if x > 88.722_83 { f32::INFINITY } else { exp(x) });
+            }
+            Activation::LeakyRelu => map(lanes, y, |x| if x < 0.0 { 0.1 * x } else { x }),
+            Activation::Elu1p => map(lanes, y, |x| if x < 0.0 { exp(x) } else { x + 1.0 }),
+            Activation::Log1pRelu => map(lanes, y, |x| if x < 0.0 { 0.0 } else { x.ln_1p() }),
         }
     }
 }

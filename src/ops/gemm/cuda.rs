@@ -226,6 +226,11 @@ pub(crate) fn number(activation: Activation) -> u32 {
         Activation::Relu => 4,
         Activation::Silu => 5,
         Activation::Tanh => 6,
+        Activation::Sigmoid => 7,
+        Activation::Exp => 8,
+        Activation::LeakyRelu => 9,
+        Activation::Elu1p => 10,
+        Activation::Log1pRelu => 11,
     }
 }
 

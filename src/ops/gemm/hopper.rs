@@ -17,7 +17,7 @@ kernel! {
     spec WgmmaSpec {
         core: Core = [Core::BF16, Core::F16],
         out: DType = [DType::F32, DType::BF16],
-        activation: Activation = Activation::ALL,
+        activation: Activation = Activation::COMMON,
     }
     where out == DType::F32 || core == Core::BF16;
 
@@ -30,7 +30,7 @@ kernel! {
     spec TmaSpec {
         core: Core = [Core::BF16, Core::F16, Core::Tf32],
         out: DType = [DType::F32, DType::BF16],
-        activation: Activation = Activation::ALL,
+        activation: Activation = Activation::COMMON,
         /// Blocks that share the rows of b.
         cluster: u32 = [1, 2],
     }
@@ -66,6 +66,7 @@ impl Way {
         let both = facts.capability == (9, 0)
             && [args.a.dtype(), args.b.dtype()] == [dtype; 2]
             && (args.out == DType::F32 || dtype == DType::BF16)
+            && Activation::COMMON.contains(&args.epilogue.activation)
             && args.k > 0
             && args.k.is_multiple_of(8)
             && args.n.is_multiple_of(8);

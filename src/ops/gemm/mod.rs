@@ -41,11 +41,38 @@ pub enum Activation {
     Silu,
     /// The hyperbolic tangent.
     Tanh,
+    /// 1 / (1 + exp(-x)).
+    Sigmoid,
+    /// exp(x); infinite beyond the range of f32.
+    Exp,
+    /// x, or x / 10 where it is negative: the slope of SCAN and SGRAF (Lee et al., arXiv:1803.08024; Diao et al., arXiv:2101.01368).
+    LeakyRelu,
+    /// x + 1, or exp(x) where x is negative: ELU plus 1, which lexical encoders take (Zhou et al., VDR).
+    Elu1p,
+    /// ln(1 + max(x, 0)), SPLADE's (Formal et al., arXiv:2107.05720); NaN stays NaN.
+    Log1pRelu,
 }
 
 #[cfg(any(feature = "cuda", feature = "wgpu"))]
 impl Activation {
-    pub(crate) const ALL: [Activation; 7] = [
+    pub(crate) const ALL: [Activation; 12] = [
+        Activation::None,
+        Activation::Gelu,
+        Activation::GeluTanh,
+        Activation::QuickGelu,
+        Activation::Relu,
+        Activation::Silu,
+        Activation::Tanh,
+        Activation::Sigmoid,
+        Activation::Exp,
+        Activation::LeakyRelu,
+        Activation::Elu1p,
+        Activation::Log1pRelu,
+    ];
+
+    /// Those of encoders' layers, which Hopper's kernels are made for; the others take the general kernel there.
+    #[cfg(feature = "cuda")]
+    pub(crate) const COMMON: [Activation; 7] = [
         Activation::None,
         Activation::Gelu,
         Activation::GeluTanh,

@@ -31,6 +31,14 @@ pub fn activation(kind: Activation, x: f64) -> f64 {
         }
         Activation::Silu => x / (1.0 + (-x).exp()),
         Activation::Tanh => x.tanh(),
+        Activation::Sigmoid => 1.0 / (1.0 + (-x).exp()),
+        Activation::Exp => x.exp(),
+        Activation::LeakyRelu if x < 0.0 => 0.1 * x,
+        Activation::LeakyRelu => x,
+        Activation::Elu1p if x < 0.0 => x.exp(),
+        Activation::Elu1p => x + 1.0,
+        Activation::Log1pRelu if x < 0.0 => 0.0,
+        Activation::Log1pRelu => x.ln_1p(),
     }
 }
 
