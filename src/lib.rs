@@ -22,6 +22,7 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`search`] | indexes that own vectors on a device and answer queries; [`metrics`] measures them |
+//! | [`rank`] | methods of retrieval on top of operations: bank normalisation, composed queries, fusion, reranking |
 //! | [`models`] | Hugging Face, sentence-transformers and OpenCLIP folders, run as text, image, dual and cross-encoders |
 //! | `images` | image files to normalised pixels and patches, by a model's folder (feature `images`) |
 //! | [`ops`] | the operations: gemm, attention, norm, embed, pool, topk, maxsim, hamming, residual, kmeans |
@@ -58,6 +59,7 @@ pub mod images;
 pub mod metrics;
 pub mod models;
 pub mod ops;
+pub mod rank;
 pub mod search;
 #[doc(hidden)] // for the crate's own tests
 pub mod template;

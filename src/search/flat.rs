@@ -8,7 +8,8 @@ use super::ids::{self, Hit, Ids};
 use super::store::{self, Stored, Vectors};
 use crate::device::Device;
 use crate::ops::int8;
-use crate::ops::topk::{Corpus, Filter, Metric, Search, Storage, topk};
+use crate::ops::topk::{Corpus, Hits, Metric, Search, Storage, topk};
+use crate::rank::bank::Bank;
 use crate::{DType, Error, Result, Tensor};
 
 /// Bytes of queries on the device at a time.
@@ -129,25 +130,7 @@ impl FlatIndex {
         metric: Metric,
         filter: Option<&dyn Fn(&str) -> bool>,
     ) -> Result<Vec<Vec<Hit>>> {
-        let dim = self.dim();
-        if !queries.len().is_multiple_of(dim) {
-            return Err(Error::shape(
-                "FlatIndex::search",
-                format!("queries of dimension {dim}"),
-                format!("{} values", queries.len()),
-            ));
-        }
-        if k == 0 {
-            return Err(Error::argument("k", "at least 1", "0"));
-        }
-        let excluded = self.ids.excluded(filter);
-        let group = (QUERY_BYTES / 4 / dim).max(1) * dim;
-        let mut found = Vec::with_capacity(queries.len() / dim);
-        for part in queries.chunks(group) {
-            let part = Tensor::from_slice(self.device(), &[part.len() / dim, dim], part)?;
-            self.collect(&part, k, metric, ids::open(&excluded), &mut found)?;
-        }
-        Ok(found)
+        self.each_group(queries, k, filter, |part, search| topk(part, &self.corpus, metric, search))
     }
 
     /// [`search`](Self::search) with queries \[queries, dim\] that are on the index's device already.
@@ -161,23 +144,89 @@ impl FlatIndex {
         metric: Metric,
         filter: Option<&dyn Fn(&str) -> bool>,
     ) -> Result<Vec<Vec<Hit>>> {
-        let mut found = Vec::new();
         let excluded = self.ids.excluded(filter);
-        self.collect(queries, k, metric, ids::open(&excluded), &mut found)?;
-        Ok(found)
+        let what = Search { filter: ids::open(&excluded), ..Search::new(k) };
+        Ok(self.ids.hits(&topk(queries, &self.corpus, metric, &what)?).collect())
     }
 
-    fn collect(
+    /// [`search`](Self::search) by scores that a bank normalises, which [`bank`](Self::bank) made since the index last changed.
+    ///
+    /// # Errors
+    /// As [`search`](Self::search); [`Error::Shape`] if the bank is of another number of rows.
+    pub fn search_normalized(
         &self,
-        queries: &Tensor,
+        queries: &[f32],
         k: usize,
-        metric: Metric,
-        filter: Filter<'_>,
-        found: &mut Vec<Vec<Hit>>,
-    ) -> Result<()> {
-        let hits = topk(queries, &self.corpus, metric, &Search { filter, ..Search::new(k) })?;
-        found.extend(self.ids.hits(&hits));
-        Ok(())
+        bank: &Bank,
+        filter: Option<&dyn Fn(&str) -> bool>,
+    ) -> Result<Vec<Vec<Hit>>> {
+        self.each_group(queries, k, filter, |part, search| bank.search(part, &self.corpus, search))
+    }
+
+    /// A [`Bank`] for this index, made by one of its constructors from the corpus and the bank's vectors \[B, dim\]. Vectors that were
+    /// removed may be in the corpus until their memory is given back.
+    ///
+    /// ```
+    /// use nearkin::ops::topk::Metric;
+    /// use nearkin::rank::bank::{Bank, Norm};
+    /// use nearkin::search::FlatIndex;
+    /// use nearkin::{DType, Device};
+    ///
+    /// let mut index = FlatIndex::new(&Device::cpu(), DType::F32, 2)?;
+    /// index.add(&["a", "b", "hub"], &[1.0, 0.0, 0.0, 1.0, 0.8, 0.8])?;
+    /// let earlier = [0.9, 0.5, 0.5, 0.9];
+    /// let bank = index.bank(&earlier, |corpus, queries| {
+    ///     Bank::new(corpus, Metric::Cosine, Norm::Inverted { beta: 20.0 }, queries)
+    /// })?;
+    /// assert_eq!(&*index.search(&[0.9, 0.4], 1, Metric::Cosine, None)?[0][0].id, "hub");
+    /// assert_eq!(&*index.search_normalized(&[0.9, 0.4], 1, &bank, None)?[0][0].id, "a");
+    /// # Ok::<(), nearkin::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Bank::new`]; [`Error::Shape`] if the length is not a multiple of the dimension.
+    pub fn bank(
+        &self,
+        vectors: &[f32],
+        make: impl FnOnce(&Corpus, &Tensor) -> Result<Bank>,
+    ) -> Result<Bank> {
+        self.check_queries("FlatIndex::bank", vectors)?;
+        let shape = [vectors.len() / self.dim(), self.dim()];
+        make(&self.corpus, &Tensor::from_slice(self.device(), &shape, vectors)?)
+    }
+
+    fn check_queries(&self, op: &'static str, vectors: &[f32]) -> Result<()> {
+        match vectors.len().is_multiple_of(self.dim()) {
+            true => Ok(()),
+            false => {
+                let expected = format!("queries of dimension {}", self.dim());
+                Err(Error::shape(op, expected, format!("{} values", vectors.len())))
+            }
+        }
+    }
+
+    /// Searches for groups of queries in turn.
+    fn each_group(
+        &self,
+        queries: &[f32],
+        k: usize,
+        filter: Option<&dyn Fn(&str) -> bool>,
+        mut search: impl FnMut(&Tensor, &Search<'_>) -> Result<Hits>,
+    ) -> Result<Vec<Vec<Hit>>> {
+        self.check_queries("FlatIndex::search", queries)?;
+        if k == 0 {
+            return Err(Error::argument("k", "at least 1", "0"));
+        }
+        let excluded = self.ids.excluded(filter);
+        let what = Search { filter: ids::open(&excluded), ..Search::new(k) };
+        let dim = self.dim();
+        let group = (QUERY_BYTES / 4 / dim).max(1) * dim;
+        let mut found = Vec::with_capacity(queries.len() / dim);
+        for part in queries.chunks(group) {
+            let part = Tensor::from_slice(self.device(), &[part.len() / dim, dim], part)?;
+            found.extend(self.ids.hits(&search(&part, &what)?));
+        }
+        Ok(found)
     }
 
     /// Writes the index to one file: see [`store`]. Removed vectors are left out.

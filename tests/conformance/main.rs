@@ -28,6 +28,7 @@ mod glu;
 mod hamming;
 mod int8;
 mod maxsim;
+mod metrics;
 mod norm;
 mod pool;
 mod residual;

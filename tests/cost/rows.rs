@@ -7,6 +7,7 @@ use nearkin::ops::norm::{l2_normalize, layer_norm};
 use nearkin::ops::pool::{Pooling, pool};
 use nearkin::ops::residual::Codec;
 use nearkin::ops::rope::{QkNorm, Rotary, rope};
+use nearkin::ops::rows::{Reduction, reduce, softmax};
 use nearkin::ops::topk::Corpus;
 use nearkin::{DType, Offsets, Tensor};
 
@@ -62,6 +63,41 @@ fn norms_read_and_write_each_row_once() {
             &format!("layer_norm with a residual {rows} x {width}"),
             3 * matrix + 2 * vector,
             || layer_norm(&x, Some(&r), &w, Some(&b), 1e-5).unwrap(),
+        );
+    }
+}
+
+#[test]
+fn reductions_read_each_value_once() {
+    let Some((emulator, device)) = emulated() else { return };
+    let mut rng = Rng(12);
+    for (rows, columns, count) in [(300, 5000, 1), (300, 5000, 50), (64, 257, 3)] {
+        let (x, _) = normals(&device, DType::F32, &[rows, columns], &mut rng);
+        let (targets, _) = normals(&device, DType::F32, &[rows], &mut rng);
+        let mut lengths = vec![columns / count; count];
+        lengths[0] += columns % count;
+        let segments = Offsets::from_lengths(&device, &lengths).unwrap();
+        let (matrix, results) = (4 * rows * columns, 4 * rows * count);
+        for (name, reduction, floor) in [
+            ("maxima", Reduction::Max, matrix + 2 * results),
+            ("means", Reduction::Mean, matrix + results),
+            ("log-sum-exps", Reduction::LogSumExp, matrix + 2 * results),
+            ("counts", Reduction::Above(&targets), matrix + 2 * results + 4 * rows),
+        ] {
+            let what = format!("{name} of {rows} x {columns} in {count}");
+            costs(&emulator, &what, floor, || {
+                let all = reduce(&x, 2.0, Some(&segments), reduction).unwrap();
+                all.values.or(all.numbers).unwrap()
+            });
+        }
+        let all = launches(&emulator, || drop(softmax(&x, 2.0, Some(&segments)).unwrap()));
+        let cold: Vec<u64> = all.iter().map(|launch| cold_bytes(&launch.counts)).collect();
+        let floor = (2 * matrix + results) as u64;
+        assert_eq!(cold.len(), 2);
+        assert!(cold[1] <= floor + floor / 10, "softmax: {} bytes, floor {floor}", cold[1]);
+        pinned(
+            &format!("rows, softmax of {rows} x {columns} in {count}"),
+            &[("bytes from memory", cold[1])],
         );
     }
 }

@@ -24,6 +24,7 @@ pub(crate) use reduce::cuda::FAMILY as CUDA_REDUCE;
 #[cfg(feature = "wgpu")]
 pub(crate) use reduce::wgpu::FAMILY as REDUCE;
 pub use reduce::{Reducer, Reduction, Reductions, reduce, reduce_products, softmax};
+pub(crate) use reduce::{groups, paired, products};
 
 pub(crate) use chunked::{Beside, Chunk, Rows};
 pub(crate) use flag::Flag;

@@ -434,18 +434,31 @@ impl Corpus {
         let mut copy = Corpus::with_storage(self.device(), storage, self.dim)?;
         let step = copy.chunk_rows();
         for chunk in self.parts() {
-            let Some(scales) = &chunk.beside.scales else {
+            if chunk.beside.scales.is_none() {
                 copy.append_tensor(&chunk.rows)?;
                 continue;
-            };
+            }
             for start in (0..chunk.len()).step_by(step) {
-                let range = start..chunk.len().min(start + step);
-                let words = rows::part(&chunk.rows, range.clone())?;
-                let floats = rows::unpacked(&words, self.dim, Some(&numbers(scales, range)?))?;
-                copy.append_tensor(&floats)?;
+                copy.append_tensor(&self.floats_of(chunk, start, step)?)?;
             }
         }
         Ok(copy)
+    }
+
+    /// The rows as floats, at most `step` at a time: tensors \[n, D\] of what is stored, or of f32 in int8, multiplied by the scales.
+    pub(crate) fn floats(&self, step: usize) -> impl Iterator<Item = Result<Tensor>> {
+        let starts = move |chunk: &Chunk| (0..chunk.len()).step_by(step);
+        let parts = self.parts().iter().flat_map(move |c| starts(c).map(move |start| (c, start)));
+        parts.map(move |(chunk, start)| self.floats_of(chunk, start, step))
+    }
+
+    fn floats_of(&self, chunk: &Chunk, start: usize, step: usize) -> Result<Tensor> {
+        let range = start..chunk.len().min(start + step);
+        let stored = rows::part(&chunk.rows, range.clone())?;
+        match &chunk.beside.scales {
+            None => Ok(stored),
+            Some(scales) => rows::unpacked(&stored, self.dim, Some(&numbers(scales, range)?)),
+        }
     }
 
     /// Keeps the rows for which `keep` holds, in their order, and gives the memory of the others back. Works chunk by

@@ -60,6 +60,9 @@ use std::ops::Range;
 #[cfg(any(feature = "cuda", feature = "wgpu"))]
 use self::corpus::Chunk;
 pub use self::corpus::Corpus;
+use super::length::PLAIN;
+use super::norm::l2_normalize;
+use super::rows;
 #[cfg(any(feature = "cuda", feature = "wgpu"))]
 use super::select::plan::{Span, Wanted};
 use super::select::{self, Best, Scored};
@@ -144,6 +147,21 @@ pub fn topk_on_device(
     search: &Search<'_>,
 ) -> Result<Found> {
     with(queries, corpus, metric, search, |args| select::enqueue(&args))
+}
+
+/// Vectors \[n, D\] whose dot products are a metric's scores: themselves, or for cosines their directions, however long they are.
+///
+/// # Errors
+/// [`Error::Argument`] for distances.
+pub(crate) fn as_dots(metric: Metric, vectors: &Tensor) -> Result<Tensor> {
+    match metric {
+        Metric::Dot => Ok(vectors.clone()),
+        Metric::Cosine => {
+            let rows = 0..vectors.shape()[0];
+            l2_normalize(&rows::reduced(vectors, rows, rows::Kind::Power, &PLAIN)?.data, 1e-12)
+        }
+        Metric::L2 => Err(Error::argument("metric", "dot or cosine", "l2")),
+    }
 }
 
 /// Checks the inputs and prepares the queries.

@@ -17,9 +17,6 @@
 //!
 //! A row's bits depend on the bounds of the slabs and of the segments, never on the other rows. [`reduce_products`] cuts slabs of 32,768
 //! columns whatever the number of rows.
-//!
-//! Counted on CUDA, as `tests/cost` asserts: the maxima of 300 x 5000: 6,000,000 bytes of memory, 1.000 of the least possible; softmax of
-//! 300 x 5000 in 50 segments: 12,000,000 bytes, 1.000.
 
 mod cpu;
 #[cfg(feature = "cuda")]
@@ -32,7 +29,7 @@ use std::ops::Range;
 use super::{joined, part};
 use crate::device::Backend;
 use crate::ops::gemm::{Epilogue, gemm};
-use crate::ops::{check, check_device, matrix};
+use crate::ops::{check, check_device, check_devices, matrix};
 use crate::{DType, Device, Error, Offsets, Result, Tensor};
 
 const OP: &str = "row reduction";
@@ -40,6 +37,8 @@ const OP: &str = "row reduction";
 const SLAB_COLUMNS: usize = 32 << 10;
 /// Bytes of a slab of products.
 const SLAB_BYTES: usize = 32 << 20;
+/// Rows whose products with each other are formed for those of pairs.
+const PAIRED: usize = 64;
 /// Columns from which on a segment is given a whole block of threads, on average.
 #[cfg(any(feature = "cuda", feature = "wgpu"))]
 const LONG: usize = 1024;
@@ -338,42 +337,25 @@ pub fn reduce_products(
     segments: Option<&Offsets>,
     reduction: Reduction<'_>,
 ) -> Result<Reductions> {
-    let ((m, d), (n, of_b)) = (matrix(OP, "a", a)?, matrix(OP, "b", b)?);
-    if d != of_b {
-        return Err(Error::shape(OP, format!("b [N, {d}]"), format!("{:?}", b.shape())));
-    }
-    crate::ops::check_devices(OP, &[a, b])?;
+    let (m, n) = check_products(a, b)?;
     let device = a.device();
     let segments = segmented(device, n, segments)?;
-    let group = (SLAB_BYTES / size_of::<f32>() / n.clamp(1, SLAB_COLUMNS)).max(1);
-    let groups: Vec<Range<usize>> = match m {
-        0 => vec![0..0],
-        m => (0..m).step_by(group).map(|start| start..m.min(start + group)).collect(),
-    };
-    let rows = |x: &Tensor| {
-        groups.iter().map(|rows| part(x, rows.clone())).collect::<Result<Vec<Tensor>>>()
-    };
+    let groups = groups(m, n);
     let targets = match reduction {
         Reduction::Above(targets) => {
             check(OP, "targets", targets, DType::F32, &[m])?;
-            let each = rows(&targets.reshape(&[m, 1])?)?;
-            each.iter().map(|t| t.reshape(&[t.len()])).collect::<Result<Vec<_>>>()?
+            each_group(&targets.reshape(&[m, 1])?, &groups)?
         }
         _ => Vec::new(),
     };
-    let queries = rows(a)?;
+    let targets: Vec<Tensor> =
+        targets.iter().map(|t| t.reshape(&[t.len()])).collect::<Result<_>>()?;
     let mut reducers = Vec::with_capacity(groups.len());
     for (i, rows) in groups.iter().enumerate() {
         let reduction = targets.get(i).map_or(reduction, Reduction::Above);
         reducers.push(Reducer::new(device, rows.len(), &segments, scale, reduction)?);
     }
-    // Each slab of b is copied once, for all groups of rows.
-    for start in (0..n).step_by(SLAB_COLUMNS) {
-        let b = part(b, start..n.min(start + SLAB_COLUMNS))?;
-        for (a, reducer) in queries.iter().zip(&mut reducers) {
-            reducer.take(&gemm(a, &b, &Epilogue::default())?)?;
-        }
-    }
+    products(a, b, |group, _, slab| reducers[group].take(slab))?;
     let all = reducers.into_iter().map(Reducer::finish).collect::<Result<Vec<Reductions>>>()?;
     let one = |of: fn(&Reductions) -> Option<&Tensor>| match all
         .iter()
@@ -392,6 +374,71 @@ pub fn reduce_products(
         numbers: one(|r| r.numbers.as_ref())?,
         equal: one(|r| r.equal.as_ref())?,
     })
+}
+
+/// The numbers of rows of `a` and `b`, whose products may be formed.
+fn check_products(a: &Tensor, b: &Tensor) -> Result<(usize, usize)> {
+    let ((m, d), (n, of_b)) = (matrix(OP, "a", a)?, matrix(OP, "b", b)?);
+    if d != of_b {
+        return Err(Error::shape(OP, format!("b [N, {d}]"), format!("{:?}", b.shape())));
+    }
+    check_devices(OP, &[a, b])?;
+    Ok((m, n))
+}
+
+/// The rows of `a` that meet a slab of the `n` rows of `b` together: as many as the slab holds, at least one; one group of none.
+pub(crate) fn groups(m: usize, n: usize) -> Vec<Range<usize>> {
+    let step = (SLAB_BYTES / size_of::<f32>() / n.clamp(1, SLAB_COLUMNS)).max(1);
+    match m {
+        0 => vec![0..0],
+        m => (0..m).step_by(step).map(|start| start..m.min(start + step)).collect(),
+    }
+}
+
+fn each_group(x: &Tensor, groups: &[Range<usize>]) -> Result<Vec<Tensor>> {
+    groups.iter().map(|rows| part(x, rows.clone())).collect()
+}
+
+/// Forms `a bᵀ` slab by slab and gives each to `take`, with the number of its rows' group ([`groups`]) and its columns: all groups
+/// of the first columns, then all of the next.
+///
+/// # Errors
+/// As [`gemm`].
+pub(crate) fn products(
+    a: &Tensor,
+    b: &Tensor,
+    mut take: impl FnMut(usize, Range<usize>, &Tensor) -> Result<()>,
+) -> Result<()> {
+    let (m, n) = check_products(a, b)?;
+    let queries = each_group(a, &groups(m, n))?;
+    // Each slab of b is copied once, for all groups of rows.
+    for start in (0..n).step_by(SLAB_COLUMNS) {
+        let columns = start..n.min(start + SLAB_COLUMNS);
+        let b = part(b, columns.clone())?;
+        for (group, a) in queries.iter().enumerate() {
+            take(group, columns.clone(), &gemm(a, &b, &Epilogue::default())?)?;
+        }
+    }
+    Ok(())
+}
+
+/// The dot products of the rows of `a` and `b`, both \[n, D\], pair by pair, with the bits that [`products`] have: on the host.
+pub(crate) fn paired(a: &Tensor, b: &Tensor) -> Result<Vec<f32>> {
+    let (m, n) = check_products(a, b)?;
+    if m != n {
+        return Err(Error::shape(OP, format!("b of {m} rows"), n.to_string()));
+    }
+    // The diagonals of small products.
+    let blocks = (0..n).step_by(PAIRED).map(|start| start..n.min(start + PAIRED));
+    let products =
+        blocks.map(|rows| gemm(&part(a, rows.clone())?, &part(b, rows)?, &Epilogue::default()));
+    let products = products.collect::<Result<Vec<Tensor>>>()?;
+    let mut all = Vec::with_capacity(n);
+    for block in products {
+        let width = block.shape()[1];
+        all.extend(block.to_vec::<f32>()?.iter().step_by(width + 1));
+    }
+    Ok(all)
 }
 
 /// The softmax of `scale x`, \[M, N\] f32, over each segment of its columns, or all of them: \[M, N\] f32. Values of -∞ become 0, even
