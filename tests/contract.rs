@@ -1,6 +1,8 @@
 //! The kernel files, their headers and the Rust side agree; every specialisation is valid WGSL or PTX.
 #![cfg(any(feature = "cuda", feature = "wgpu"))]
 
+#[path = "contract/papers.rs"]
+mod papers;
 #[cfg(feature = "cuda")]
 #[path = "contract/ptx.rs"]
 mod ptx;

@@ -13,6 +13,7 @@ use super::weights::Weights;
 use super::{EmbedOptions, check_dtype};
 use crate::ops::gemm::Activation;
 use crate::ops::pool::{Pooling, pool};
+use crate::ops::sparse::Csr;
 use crate::{DType, Device, Error, Result, Tensor};
 
 /// Tokens of a batch at most: each has a score for every word.
@@ -42,6 +43,13 @@ pub struct SparseEmbeddings {
     pub weights: Vec<f32>,
     /// Words of the vocabulary.
     pub dim: usize,
+}
+
+impl SparseEmbeddings {
+    /// The vectors as operations take them.
+    pub fn csr(&self) -> Csr<'_> {
+        Csr { offsets: &self.offsets, terms: &self.ids, weights: &self.weights }
+    }
 }
 
 /// The words of each text and their weights.

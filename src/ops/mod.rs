@@ -17,6 +17,7 @@ pub mod residual;
 pub mod rope;
 pub mod rows;
 pub mod select;
+pub mod sparse;
 pub mod topk;
 
 pub(crate) mod dots;
@@ -52,6 +53,7 @@ pub const FAMILIES: &[Family] = &[
     rows::wgpu::MEASURE,
     rows::wgpu::INT8,
     rows::REDUCE,
+    sparse::wgpu::FAMILY,
     topk::wgpu::FAMILY,
     select::wgpu::MERGE,
     select::wgpu::FILTER,
@@ -86,6 +88,7 @@ pub const CUDA_FAMILIES: &[Family] = &[
     rows::cuda::MEASURE,
     rows::cuda::INT8,
     rows::CUDA_REDUCE,
+    sparse::cuda::FAMILY,
     topk::cuda::FAMILY,
     topk::cuda::TENSOR,
     topk::hopper::FAMILY,

@@ -13,6 +13,7 @@
 //! # Ok::<(), nearkin::Error>(())
 //! ```
 
+use super::descending;
 use crate::ops::gemm::{Epilogue, gemm};
 use crate::ops::norm::l2_normalize;
 use crate::ops::rows::softmax;
@@ -247,7 +248,7 @@ pub fn regions(
     let units: Vec<Vec<f64>> =
         tokens.chunks(dim).map(|x| unit(&wide(x).collect::<Vec<f64>>())).collect();
     let mut patches: Vec<usize> = (1..n).collect();
-    patches.sort_by(|&a, &b| attention[b].total_cmp(&attention[a]));
+    patches.sort_by(|&a, &b| descending(attention[a], attention[b]));
     patches.truncate(k);
     let mut all = Vec::with_capacity(patches.len() * dim);
     for patch in patches {
@@ -340,7 +341,7 @@ pub fn refine(query: &[f32], found: &[f32], dim: usize, m: usize) -> Result<Vec<
     let scores: Vec<f64> =
         found.chunks(dim).map(|patch| wide(patch).zip(&sum).map(|(v, s)| v * s).sum()).collect();
     let mut order: Vec<usize> = (0..scores.len()).collect();
-    order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]));
+    order.sort_by(|&a, &b| descending(scores[a], scores[b]));
     order.truncate(m);
     Ok(order)
 }

@@ -25,6 +25,7 @@
 
 use std::collections::BTreeMap;
 
+use super::descending;
 use crate::{Error, Result};
 
 /// What an entry of a run counts.
@@ -128,7 +129,7 @@ impl Fusion {
         let kept = all.into_iter().filter(|(_, (count, _))| is_kept(*count));
         let mut fused: Vec<(&I, f64)> = kept.map(|(id, (_, sum))| (id, sum + lowest)).collect();
         // Stable: equal scores stay in the order of their ids.
-        fused.sort_by(|a, b| b.1.total_cmp(&a.1));
+        fused.sort_by(|a, b| descending(a.1, b.1));
         fused.truncate(k);
         Ok(fused.into_iter().map(|(id, score)| (id.clone(), score as f32)).collect())
     }
@@ -152,7 +153,7 @@ impl Fusion {
                 format!("one twice, at place {twice}"),
             ));
         }
-        ranked.sort_by(|a, b| b.1.total_cmp(&a.1));
+        ranked.sort_by(|a, b| descending(a.1, b.1));
         let n = ranked.len() as f64;
         let count: Box<dyn Fn(usize, f64) -> f64> = match self.score {
             Score::Reciprocal { k } => {
@@ -210,8 +211,8 @@ mod tests {
         assert_fused(&excluded, &[(7, 1.25)]);
         // Lacking in the first counts 0.5 there, in the second 10.
         assert_fused(&of(Score::Raw), &[(7, 31.0), (1, 12.5), (4, 10.5), (9, 10.5)]);
-        let zero = of(Score::Raw).missing(Missing::Zero).weights(&[2.0, 0.1]);
-        assert_fused(&zero, &[(1, 5.0), (7, 5.0), (4, 1.0), (9, 1.0)]);
+        let zero = of(Score::Raw).missing(Missing::Zero).weights(&[2.0, 0.125]);
+        assert_fused(&zero, &[(7, 5.75), (1, 5.0), (9, 1.25), (4, 1.0)]);
         // Mean 4/3, deviation sqrt(13 / 18); the second run's entries are 1 and -1.
         let z = |s: f64| (s - 4.0 / 3.0) / (13.0f64 / 18.0).sqrt();
         let want = [(7, z(1.0) + 1.0), (1, z(2.5) - 1.0), (4, z(0.5) - 1.0), (9, z(0.5) - 1.0)];

@@ -6,4 +6,12 @@
 pub mod bank;
 pub mod compose;
 pub mod fuse;
+pub mod matching;
 pub mod rerank;
+
+use std::cmp::Ordering;
+
+/// The order of scores, the greatest first, in which 0 and -0 are equal. There is no NaN among them.
+pub(crate) fn descending<T: PartialOrd>(a: T, b: T) -> Ordering {
+    b.partial_cmp(&a).unwrap_or(Ordering::Equal)
+}

@@ -21,6 +21,7 @@ use std::collections::HashMap;
 use std::hash::Hash;
 use std::ops::Range;
 
+use super::descending;
 use crate::ops::norm::l2_normalize;
 use crate::ops::pool::{Pooling, pool};
 use crate::ops::topk::{Metric, as_dots};
@@ -65,7 +66,7 @@ pub fn up_to_k<I: Clone>(
     let scores = scored(candidates, score)?;
     let mut kept: Vec<(I, f32)> =
         candidates.iter().cloned().zip(scores).filter(|(_, score)| *score >= least).collect();
-    kept.sort_by(|a, b| b.1.total_cmp(&a.1));
+    kept.sort_by(|a, b| descending(a.1, b.1));
     kept.truncate(k);
     Ok(kept)
 }
@@ -109,7 +110,7 @@ pub fn best_of_groups<I: Clone, G: Clone + Eq + Hash>(
             Some(_) => {}
         }
     }
-    best.sort_by(|a, b| b.2.total_cmp(&a.2));
+    best.sort_by(|a, b| descending(a.2, b.2));
     best.truncate(k);
     Ok(best)
 }

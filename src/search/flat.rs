@@ -8,7 +8,7 @@ use super::ids::{self, Hit, Ids};
 use super::store::{self, Stored, Vectors};
 use crate::device::Device;
 use crate::ops::int8;
-use crate::ops::topk::{Corpus, Hits, Metric, Search, Storage, topk};
+use crate::ops::topk::{Corpus, Filter, Hits, Metric, Rows, Search, Storage, topk};
 use crate::rank::bank::Bank;
 use crate::{DType, Error, Result, Tensor};
 
@@ -23,8 +23,8 @@ pub(super) const MAX_DIM: usize = 1 << 28;
 /// [`memory_bytes`](Self::memory_bytes); a search adds the workspace of [`topk`] and at most 32 MiB of queries.
 #[derive(Clone)]
 pub struct FlatIndex {
-    corpus: Corpus,
-    ids: Ids,
+    pub(super) corpus: Corpus,
+    pub(super) ids: Ids,
 }
 
 impl FlatIndex {
@@ -163,6 +163,72 @@ impl FlatIndex {
         self.each_group(queries, k, filter, |part, search| bank.search(part, &self.corpus, search))
     }
 
+    /// [`search`](Self::search) of which each query leaves out some ids, such as the reference of a composed query: `references` has them for each query.
+    /// As many more are searched for, and those that are found are dropped. Ids that are not there are passed over.
+    ///
+    /// # Errors
+    /// As [`search`](Self::search); [`Error::Shape`] if there are not references for each query.
+    pub fn search_without<S: AsRef<str>>(
+        &self,
+        queries: &[f32],
+        k: usize,
+        metric: Metric,
+        references: &[Vec<S>],
+    ) -> Result<Vec<Vec<Hit>>> {
+        self.check_sets("FlatIndex::search_without", queries, references.len())?;
+        let most = references.iter().map(Vec::len).max().unwrap_or(0);
+        let deeper = if k == 0 { 0 } else { k.saturating_add(most) };
+        let mut found = self.search(queries, deeper, metric, None)?;
+        for (found, references) in found.iter_mut().zip(references) {
+            found.retain(|hit| !references.iter().any(|id| *id.as_ref() == *hit.id));
+            found.truncate(k);
+        }
+        Ok(found)
+    }
+
+    /// [`search`](Self::search) of which each query finds some ids alone: `groups` has them for each query, as CIRR has six images for
+    /// each (Liu et al., arXiv:2108.04024). Ids that are not there are passed over.
+    ///
+    /// # Errors
+    /// As [`search`](Self::search); [`Error::Shape`] if there is not a group for each query.
+    pub fn search_within<S: AsRef<str>>(
+        &self,
+        queries: &[f32],
+        k: usize,
+        metric: Metric,
+        groups: &[Vec<S>],
+    ) -> Result<Vec<Vec<Hit>>> {
+        self.check_sets("FlatIndex::search_within", queries, groups.len())?;
+        let rows = |group: &Vec<S>| {
+            let mut rows: Vec<u32> =
+                group.iter().filter_map(|id| self.ids.row(id.as_ref())).collect();
+            rows.sort_unstable();
+            rows.dedup();
+            rows
+        };
+        let rows: Vec<Vec<u32>> = groups.iter().map(rows).collect();
+        let sets: Vec<Rows<'_>> = rows.iter().map(|rows| Rows::AllowIds(rows)).collect();
+        let mut first = 0;
+        self.each_group(queries, k, None, |part, search| {
+            let own = first..first + part.shape()[0];
+            first = own.end;
+            let filter = Filter::PerQuery(&sets[own]);
+            topk(part, &self.corpus, metric, &Search { filter, ..*search })
+        })
+    }
+
+    /// Checks that there are as many sets of ids as queries.
+    fn check_sets(&self, op: &'static str, queries: &[f32], sets: usize) -> Result<()> {
+        self.check_queries(op, queries)?;
+        let count = queries.len() / self.dim();
+        match sets == count {
+            true => Ok(()),
+            false => {
+                Err(Error::shape(op, format!("ids for each of {count} queries"), sets.to_string()))
+            }
+        }
+    }
+
     /// A [`Bank`] for this index, made by one of its constructors from the corpus and the bank's vectors \[B, dim\]. Vectors that were
     /// removed may be in the corpus until their memory is given back.
     ///
@@ -238,15 +304,23 @@ impl FlatIndex {
     /// [`Error::Io`] if it cannot be written; a file that was there stays whole.
     pub fn save(&self, path: &Path) -> Result<()> {
         let ids: Vec<&str> = self.ids.iter().collect();
+        let (tensors, entries) = self.tensors();
+        store::write_with(path, tensors, &ids, &entries)
+    }
+
+    /// The tensors of a file, and its further entries of metadata.
+    pub(super) fn tensors(
+        &self,
+    ) -> (Vec<(&'static str, Vectors<'_>)>, Vec<(&'static str, String)>) {
         let (n, dim, storage) = (self.len(), self.dim(), self.storage());
         let rows = self.kept(self.corpus.chunks());
         let rows = Vectors::parts(storage.dtype(), &[n, storage.width(dim)], rows);
         if storage != Storage::Int8 {
-            return store::write(path, vec![("embeddings", rows)], &ids);
+            return (vec![("embeddings", rows)], Vec::new());
         }
         let scales = Vectors::parts(DType::F32, &[n], self.kept(self.corpus.scales()));
         let tensors = vec![(store::INT8, rows), (store::SCALES, scales)];
-        store::write_with(path, tensors, &ids, &[(store::DIM, dim.to_string())])
+        (tensors, vec![(store::DIM, dim.to_string())])
     }
 
     /// The bytes of the rows that are left of tensors that hold all.

@@ -8,19 +8,28 @@ mod binary;
 pub mod cur;
 mod finite;
 mod flat;
+mod fused;
+mod hybrid;
 mod ids;
+mod multi;
+mod sparse;
 pub mod store;
 mod tokens;
 
 use std::io::Write;
 
+use crate::ops::sparse::Csr;
 use crate::ops::topk::Metric;
 use crate::{Device, Error, Result};
 
 pub use binary::{BinaryIndex, BinarySearch, Keep};
 pub use cur::CurIndex;
 pub use flat::FlatIndex;
+pub use fused::fuse;
+pub use hybrid::HybridIndex;
 pub use ids::{Hit, check_ids};
+pub use multi::{Asked, Field, MultiIndex};
+pub use sparse::{SparseIndex, write_sparse};
 pub use tokens::TokenIndex;
 
 /// Reads the bytes of a file as every kind of index, and searches where that works, for tests with hostile bytes. Gives how many
@@ -57,6 +66,11 @@ pub fn check_index(bytes: &[u8]) -> Result<usize> {
         if is_small(index.dim()) {
             index.search(&query(index.dim()), &BinarySearch::new(Metric::Cosine, 3))?;
         }
+    }
+    if let Ok(index) = SparseIndex::load(path, &device) {
+        kinds += 1;
+        let query = Csr { offsets: &[0, 1], terms: &[0], weights: &[1.0] };
+        index.search(query, 3, None, None)?;
     }
     match kinds {
         0 => stored.and(Ok(0)),

@@ -4,7 +4,7 @@
 //! XXH3 of all tensor data, in hexadecimal). A safetensors header holds at most 100 MB; where the ids take more than half
 //! of that, the same JSON is a tensor `ids` of bytes instead. In place of `embeddings` there may be vectors in int8, `int8` (u32, four
 //! bytes a word, zeros behind the last) and `scales` (f32), with their dimension in the metadata's `dim`. Beside `embeddings`, or instead of it, there may be the tensors of
-//! token vectors that [`TokenIndex`](super::TokenIndex) names, with one id a document. A file is written by
+//! token vectors that [`TokenIndex`](super::TokenIndex) names, or of sparse vectors, `offsets`, `terms` and `weights`, with one id a document. A file is written by
 //! [`Replacement`], so that a crash never leaves half of one. Files without these entries load too: rows are then
 //! numbered.
 

@@ -371,6 +371,53 @@ fn eval_of_late_interaction_and_cur_finds_what_the_queries_are() {
 }
 
 #[test]
+fn eval_of_sparse_hybrid_and_fused_searches_finds_what_the_queries_are() {
+    let folder = Folder::new();
+    let data = collection(&folder);
+    let (model, splade) = (golden("bert"), golden("encoders/bert-splade"));
+    for device in ["cpu", "cuda", "wgpu"] {
+        if common::required(device, nearkin::Device::by_name(device)).is_none() {
+            continue;
+        }
+        let eval = |more: &[&str]| -> Value {
+            let args = ["eval", "--model", &model, "--data", &data, "--device", device, "--json"];
+            serde_json::from_str(&succeed(&[&args[..], more].concat())).unwrap()
+        };
+        let json = eval(&["--method", "sparse"]);
+        assert_eq!(json["ndcg@10"], 1.0, "BM25 on {device}");
+        assert!(
+            json["method"].as_str().unwrap().contains("in place of a sparse encoder"),
+            "{json}"
+        );
+        assert_eq!(json["terms"], 12);
+        for fusion in ["rrf", "minmax", "zscore", "sum"] {
+            for method in ["hybrid", "fused"] {
+                let json = eval(&["--method", method, "--fusion", fusion, "--weights", "1,0.5"]);
+                assert_eq!(json["ndcg@10"], 1.0, "{method} by {fusion} on {device}");
+            }
+        }
+        for norm in ["is", "dis", "csls", "nnn"] {
+            let json = eval(&["--normalize", norm]);
+            assert_eq!(json["ndcg@10"], 1.0, "{norm} on {device}");
+            assert!(json["hubness"].is_number() && json["hubness before"].is_number(), "{json}");
+        }
+    }
+    let eval =
+        ["eval", "--model", &model, "--data", &data, "--device", "cpu", "--method", "hybrid"];
+    refuse(&[&eval[..], &["--weights", "1"]].concat(), &["--weights", "two numbers"]);
+    refuse(&[&eval[..], &["--fusion", "sum", "--weights", "0,0"]].concat(), &["weights"]);
+    // Weights of a sparse encoder, where the golden's are to be had.
+    let json: Value = match Path::new(&splade).join("model.safetensors").is_file() {
+        true => serde_json::from_str(&succeed(
+            &[&eval[..], &["--json", "--sparse-model", &splade]].concat(),
+        ))
+        .unwrap(),
+        false => return,
+    };
+    assert_eq!(json["ndcg@10"], 1.0);
+}
+
+#[test]
 fn hashed_vectors_are_found_by_their_codes() {
     let folder = Folder::new();
     let texts = folder.write("texts.txt", "the cat sat\na dog ran away\nlift and drag\n");

@@ -16,6 +16,7 @@ mod oracle {
     pub mod residual;
     pub mod rope;
     pub mod rows;
+    pub mod sparse;
     pub mod topk;
 }
 
@@ -35,4 +36,5 @@ mod residual;
 mod rope;
 mod rows;
 mod select;
+mod sparse;
 mod topk;

@@ -15,6 +15,7 @@ mod hamming;
 mod maxsim;
 mod pinned;
 mod rows;
+mod sparse;
 mod topk;
 
 use nearkin::Device;

@@ -501,6 +501,30 @@ fn image_cross_encoders_match_transformers() {
     }
 }
 
+/// Images are found within a budget of calls of a cross-encoder, and texts by images.
+#[test]
+fn image_scorers_are_cross_scorers() {
+    use nearkin::search::cur::{CrossScorer, ImageScorer};
+    for (name, label) in [("blip", 1), ("vilt", 0)] {
+        let golden = Golden::open(name);
+        let (texts, images) = (golden.texts(), pixels(3, 32, 32));
+        let model = ImageCrossEncoder::load(golden.path(), &Device::cpu(), DType::F32).unwrap();
+        let encoded = model.encode(&images).unwrap();
+        let classes = model.labels().len();
+        let pairs = [(0, 2), (3, 1), (1, 1)];
+        let logits = model.score(&texts, &encoded, &pairs).unwrap();
+        let want: Vec<f32> = logits.chunks(classes).map(|row| row[label]).collect();
+        let scorer = ImageScorer::new(&model, &texts, &encoded, label).unwrap();
+        assert_eq!((scorer.queries(), scorer.items()), (texts.len(), 3));
+        assert_bits(name, &scorer.score(&pairs).unwrap(), &want);
+        let turned = scorer.turned();
+        assert_eq!((turned.queries(), turned.items()), (3, texts.len()));
+        assert_bits(name, &turned.score(&pairs.map(|(t, i)| (i, t))).unwrap(), &want);
+        let wrong = ImageScorer::new(&model, &texts, &encoded, classes);
+        assert!(matches!(wrong, Err(Error::Argument { .. })));
+    }
+}
+
 /// States before a layer and the mean over heads of its attention, with windows, grouped heads, relative positions, images.
 #[test]
 fn layers_can_be_looked_into() {

@@ -8,6 +8,10 @@ mod binary;
 mod cur;
 mod finite;
 mod flat;
+mod matching;
+mod methods;
+mod multi;
+mod sparse;
 mod tokens;
 mod transfers;
 

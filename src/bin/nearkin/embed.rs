@@ -6,9 +6,12 @@ use std::time::Instant;
 use clap::ValueEnum;
 use nearkin::files::check_output;
 use nearkin::models::{
-    DualEncoder, EmbedOptions, ImageEncoder, Kind, Prompt, Prompts, TextEncoder, TokenEncoder,
+    DualEncoder, EmbedOptions, ImageEncoder, Kind, Prompt, Prompts, SparseEncoder, TextEncoder,
+    TokenEncoder,
 };
+use nearkin::ops::sparse::Impact;
 use nearkin::search::store::{self, Vectors};
+use nearkin::search::write_sparse;
 use nearkin::{Device, Error, Result};
 
 use crate::images::{self, Bad, Images};
@@ -44,6 +47,9 @@ pub(crate) struct Options {
     /// interaction (PyLate, ColBERT) write its token vectors, and no embeddings.
     #[arg(long)]
     tokens: bool,
+    /// Write sparse vectors instead, of a folder with a masked-language model (SPLADE): `offsets` [n + 1], `terms` and `weights`.
+    #[arg(long, conflicts_with_all = ["tokens", "images"])]
+    sparse: bool,
     /// What the texts are: queries and documents have prompts of their own where the model does, and in late interaction forms.
     /// Without it texts have the model's default prompt, and those of late interaction are documents.
     #[arg(long = "as", value_enum, conflicts_with = "images")]
@@ -80,6 +86,9 @@ pub(crate) fn run(options: &Options, json: bool) -> Result<()> {
     let Some(input) = &options.input else { return run_images(options, json) };
     let texts = input::texts(input, options.format)?;
     let device = options.compute.device()?;
+    if options.sparse {
+        return run_sparse(options, &texts, &device, json);
+    }
     match (Kind::of(&options.model)?, options.tokens) {
         (Kind::Dual, _) => return run_dual(options, &texts, &device, json),
         (Kind::Tokens, true) => return run_late(options, &texts, &device, json),
@@ -224,6 +233,23 @@ fn run_late(options: &Options, texts: &input::Texts, device: &Device, json: bool
         ("offsets", Vectors::i64(&[out.offsets.len()], &out.offsets)),
     ];
     store::write(&options.output, tensors, &texts.ids)?;
+    report(options, device, "texts", [texts.texts.len(), out.dim], seconds, &Bad::default(), json)
+}
+
+/// Sparse vectors over the vocabulary.
+fn run_sparse(options: &Options, texts: &input::Texts, device: &Device, json: bool) -> Result<()> {
+    let encoder = SparseEncoder::load(&options.model, device, options.compute.dtype.into())?;
+    let bar = progress::bar("embedding", texts.texts.len());
+    let started = Instant::now();
+    let embed = EmbedOptions {
+        batch_tokens: options.compute.batch_tokens(),
+        progress: Some(&|done| bar.set_position(done as u64)),
+        prompt: options.prompt(encoder.prompts()),
+    };
+    let out = encoder.encode(&texts.texts, &embed)?;
+    let seconds = started.elapsed().as_secs_f64();
+    bar.finish_and_clear();
+    write_sparse(&options.output, out.csr(), out.dim, Impact::F16, &texts.ids)?;
     report(options, device, "texts", [texts.texts.len(), out.dim], seconds, &Bad::default(), json)
 }
 

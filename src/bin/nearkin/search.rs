@@ -6,7 +6,7 @@ use clap::ValueEnum;
 use nearkin::files::check_output;
 use nearkin::ops::topk::Metric;
 use nearkin::search::store::Stored;
-use nearkin::search::{BinaryIndex, BinarySearch, FlatIndex, Hit, TokenIndex};
+use nearkin::search::{BinaryIndex, BinarySearch, FlatIndex, Hit, SparseIndex, TokenIndex};
 use nearkin::{Device, Error, Result};
 
 use crate::sheet::Sheet;
@@ -15,7 +15,7 @@ use crate::{Form, check_k, print_line};
 #[derive(clap::Args)]
 pub(crate) struct Options {
     /// The vectors to search: a file of `nearkin embed` or of `FlatIndex::save`; for maxsim one of `nearkin embed --tokens` or
-    /// of `TokenIndex::save`, for hamming one of `nearkin hash`.
+    /// of `TokenIndex::save`, for hamming one of `nearkin hash`, for sparse one of `nearkin embed --sparse`.
     #[arg(long, value_name = "FILE")]
     index: PathBuf,
     /// The query vectors, in the same format.
@@ -25,7 +25,8 @@ pub(crate) struct Options {
     #[arg(short, value_name = "K", default_value_t = 10)]
     k: usize,
     /// The score; larger is nearer (l2 is the negated squared distance). One beyond f32 is null. maxsim compares the vectors
-    /// of all tokens; hamming finds by codes, and scores what it found by the cosine where vectors were kept.
+    /// of all tokens; hamming finds by codes, and scores what it found by the cosine where vectors were kept; sparse is the dot
+    /// product of sparse vectors, of which only those above 0 are given.
     #[arg(long, value_enum, default_value_t = By::Cosine)]
     metric: By,
     /// hamming: how many times -k candidates the codes give, where vectors were kept.
@@ -34,7 +35,7 @@ pub(crate) struct Options {
     /// hamming: score codes by the query itself, not by its code.
     #[arg(long)]
     asymmetric: bool,
-    /// Keep the vectors in this form on the device, converted there; as in the file if it is not given. Not for maxsim and hamming.
+    /// Keep the vectors in this form on the device, converted there; as in the file if it is not given. Not for maxsim, hamming and sparse.
     #[arg(long, value_enum)]
     storage: Option<Form>,
     /// Also write what was found as a page (.html); ids that name images are shown as pictures.
@@ -52,6 +53,7 @@ enum By {
     L2,
     Maxsim,
     Hamming,
+    Sparse,
 }
 
 /// Queries read, searched and printed at a time.
@@ -62,10 +64,12 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     if let Some(file) = &options.sheet {
         check_output(file, &[&options.index, &options.queries])?;
     }
-    if options.storage.is_some() && matches!(options.metric, By::Maxsim | By::Hamming) {
+    if options.storage.is_some() && matches!(options.metric, By::Maxsim | By::Hamming | By::Sparse)
+    {
         return Err(Error::Argument {
             what: "--storage",
-            expected: "none for maxsim and hamming, whose files say how vectors are kept".into(),
+            expected: "none for maxsim, hamming and sparse, whose files say how vectors are kept"
+                .into(),
             got: "one".into(),
         });
     }
@@ -76,6 +80,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         By::L2 => Metric::L2,
         By::Maxsim => return interactions(options, &device),
         By::Hamming => return codes(options, &device),
+        By::Sparse => return postings(options, &device),
     };
     let mut index = FlatIndex::load(&options.index, &device)?;
     if let Some(form) = options.storage {
@@ -118,6 +123,18 @@ fn interactions(options: &Options, device: &Device) -> Result<()> {
     let queries = TokenIndex::load(&options.queries, &Device::cpu())?;
     check_dim(options, queries.dim(), index.dim())?;
     let found = index.search(&queries.to_f32_vec()?, &queries.offsets(), options.k, None)?;
+    let mut sheet = Sheet::new();
+    print(queries.ids(), &found, &mut sheet)?;
+    write(options, &sheet)
+}
+
+/// Sparse vectors of both sides.
+fn postings(options: &Options, device: &Device) -> Result<()> {
+    let index = SparseIndex::load(&options.index, device)?;
+    let queries = SparseIndex::load(&options.queries, &Device::cpu())?;
+    check_dim(options, queries.dim(), index.dim())?;
+    let vectors = queries.to_vectors()?;
+    let found = index.search(vectors.csr(), options.k, Some(f32::MIN_POSITIVE), None)?;
     let mut sheet = Sheet::new();
     print(queries.ids(), &found, &mut sheet)?;
     write(options, &sheet)

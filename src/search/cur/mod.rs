@@ -120,4 +120,4 @@ pub use index::{CurIndex, CurOptions, CurSearch, Form};
 pub use matrix::{Offline, ScoreMatrix};
 pub use maxsim::MaxSimScorer;
 pub use residual::{Affine, Cheap};
-pub use scorer::{CrossScorer, FnScorer, MatrixScorer, Pair, TextScorer};
+pub use scorer::{CrossScorer, FnScorer, ImageScorer, MatrixScorer, Pair, TextScorer};

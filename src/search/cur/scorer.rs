@@ -1,6 +1,6 @@
 //! Expensive scores of pairs, and where they come from.
 
-use crate::models::CrossEncoder;
+use crate::models::{CrossEncoder, EncodedImages, ImageCrossEncoder};
 use crate::{Error, Result};
 
 /// A query and an item, by their numbers in a [`CrossScorer`].
@@ -142,11 +142,7 @@ impl<'a, S: AsRef<str> + Sync> TextScorer<'a, S> {
         items: &'a [S],
         label: usize,
     ) -> Result<TextScorer<'a, S>> {
-        let labels = model.labels().len();
-        if label >= labels {
-            let expected = format!("a class below {labels}");
-            return Err(Error::argument("label", expected, label.to_string()));
-        }
+        check_label(label, model.labels().len())?;
         Ok(TextScorer { model, queries, items, label })
     }
 }
@@ -167,5 +163,68 @@ impl<S: AsRef<str> + Sync> CrossScorer for TextScorer<'_, S> {
             .collect();
         let logits = self.model.score(&texts)?;
         Ok(logits.chunks_exact(self.model.labels().len()).map(|row| row[self.label]).collect())
+    }
+}
+
+/// A cross-encoder over texts and images, which were encoded once: texts find images, or images texts.
+#[derive(Clone, Copy)]
+pub struct ImageScorer<'a, S> {
+    model: &'a ImageCrossEncoder,
+    texts: &'a [S],
+    images: &'a EncodedImages,
+    label: usize,
+    find_texts: bool,
+}
+
+impl<'a, S: AsRef<str> + Sync> ImageScorer<'a, S> {
+    /// Scores pairs of a text, the query, and an image by the model's logit for class `label`; that of BLIP's match is 1, ViLT has but 0.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if the model has no such class.
+    pub fn new(
+        model: &'a ImageCrossEncoder,
+        texts: &'a [S],
+        images: &'a EncodedImages,
+        label: usize,
+    ) -> Result<ImageScorer<'a, S>> {
+        check_label(label, model.labels().len())?;
+        Ok(ImageScorer { model, texts, images, label, find_texts: false })
+    }
+
+    /// The same with the images as queries and the texts as items.
+    pub fn turned(self) -> ImageScorer<'a, S> {
+        ImageScorer { find_texts: !self.find_texts, ..self }
+    }
+}
+
+impl<S: AsRef<str> + Sync> CrossScorer for ImageScorer<'_, S> {
+    fn queries(&self) -> usize {
+        if self.find_texts { self.images.len() } else { self.texts.len() }
+    }
+
+    fn items(&self) -> usize {
+        if self.find_texts { self.texts.len() } else { self.images.len() }
+    }
+
+    fn score(&self, pairs: &[Pair]) -> Result<Vec<f32>> {
+        let turned = |&(q, i): &Pair| if self.find_texts { (i, q) } else { (q, i) };
+        let pairs: Vec<Pair> = pairs.iter().map(turned).collect();
+        let logits = self.model.score(self.texts, self.images, &pairs)?;
+        Ok(logits.chunks_exact(self.model.labels().len()).map(|row| row[self.label]).collect())
+    }
+}
+
+impl<S> std::fmt::Debug for ImageScorer<'_, S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "ImageScorer of {} texts and {} images", self.texts.len(), self.images.len())
+    }
+}
+
+fn check_label(label: usize, labels: usize) -> Result<()> {
+    match label < labels {
+        true => Ok(()),
+        false => {
+            Err(Error::argument("label", format!("a class below {labels}"), label.to_string()))
+        }
     }
 }

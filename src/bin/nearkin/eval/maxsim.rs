@@ -6,7 +6,7 @@ use clap::ValueEnum;
 use nearkin::models::{EmbedOptions, TokenEncoder, TokenVectors};
 use nearkin::ops::maxsim::Storage;
 use nearkin::ops::residual::{Codec, Training};
-use nearkin::search::TokenIndex;
+use nearkin::search::{Hit, TokenIndex};
 use nearkin::{DType, Device, Result};
 use serde_json::json;
 
@@ -80,6 +80,15 @@ pub(super) fn encode(
 }
 
 pub(super) fn rank(options: &Options, collection: &Collection, device: &Device) -> Result<Ranked> {
+    Ok(search(options, collection, device)?.0)
+}
+
+/// The ranking, and the hits that it is of.
+pub(super) fn search(
+    options: &Options,
+    collection: &Collection,
+    device: &Device,
+) -> Result<(Ranked, Vec<Vec<Hit>>)> {
     let Encoded { documents, queries, documents_s, queries_s } =
         encode(options, collection, device)?;
     let started = Instant::now();
@@ -98,7 +107,7 @@ pub(super) fn rank(options: &Options, collection: &Collection, device: &Device) 
         Some(bits) => format!("centroids and residuals of {bits} bits"),
         None => options.tokens.storage().name().to_string(),
     };
-    Ok(Ranked {
+    let ranked = Ranked {
         queries: (0..found.len()).collect(),
         documents: ids(&found),
         indexing,
@@ -111,5 +120,6 @@ pub(super) fn rank(options: &Options, collection: &Collection, device: &Device) 
         ),
         memory: index.memory_bytes(),
         more: [("tokens".to_string(), json!(index.tokens()))].into_iter().collect(),
-    })
+    };
+    Ok((ranked, found))
 }

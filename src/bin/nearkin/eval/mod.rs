@@ -1,10 +1,12 @@
 //! `nearkin eval`: one file a method, the same figures for all.
 
 mod binary;
+mod bm25;
 mod cur;
 mod curves;
 mod dense;
 mod maxsim;
+mod sparse;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -45,6 +47,19 @@ pub(crate) struct Options {
     /// dense: how embeddings are kept.
     #[arg(long, value_enum, default_value_t = Form::F32)]
     storage: Form,
+    /// dense: take off each document's score what a bank of all queries scores with it.
+    #[arg(long, value_enum)]
+    normalize: Option<dense::Normalize>,
+    /// sparse, hybrid: a folder with a masked-language model (SPLADE). Without it documents and queries have BM25's weights of words, in place of a
+    /// sparse encoder's.
+    #[arg(long, value_name = "DIR")]
+    sparse_model: Option<PathBuf>,
+    /// hybrid, fused: how two rankings become one.
+    #[arg(long, value_enum, default_value_t = sparse::Fused::Rrf)]
+    fusion: sparse::Fused,
+    /// hybrid, fused: the weights of both rankings.
+    #[arg(long, value_name = "A,B", value_delimiter = ',')]
+    weights: Vec<f32>,
     #[command(flatten)]
     hashing: Hashing,
     /// binary: how many times -k candidates the codes give, where vectors are kept.
@@ -75,6 +90,12 @@ enum Method {
     Dense,
     /// Exact MaxSim over the vectors of all tokens.
     Maxsim,
+    /// Exact top-k over sparse vectors.
+    Sparse,
+    /// Dense embeddings and sparse vectors.
+    Hybrid,
+    /// Dense embeddings and MaxSim.
+    Fused,
     /// Top-k over binary codes of the embeddings, and exact scores of the best of them.
     Binary,
     /// An expensive scorer, asked for few documents of each query; recall of all such methods against its calls.
@@ -110,6 +131,9 @@ pub(crate) fn run(options: &Options, json: bool) -> Result<()> {
     let mut ranked = match options.method {
         Method::Dense => dense::rank(options, &collection, &device)?,
         Method::Maxsim => maxsim::rank(options, &collection, &device)?,
+        Method::Sparse => sparse::rank(options, &collection, &device)?,
+        Method::Hybrid => sparse::hybrid(options, &collection, &device)?,
+        Method::Fused => sparse::fused(options, &collection, &device)?,
         Method::Binary => binary::rank(options, &collection, &device)?,
         Method::Cur => cur::rank(options, &collection, &device)?,
     };
