@@ -32,6 +32,8 @@ use nearkin::ops::norm::{l2_normalize, layer_norm};
 use nearkin::ops::pool::{Pooling, pool};
 use nearkin::ops::residual::Codec;
 use nearkin::ops::rope::{QkNorm, Rotary, rope};
+use nearkin::ops::rows::{Reduction, reduce};
+use nearkin::ops::sparse::{self, Impact, SparseCorpus, SparseVectors};
 use nearkin::ops::topk::{Corpus, Metric, Search, Storage, topk, topk_on_device};
 use nearkin::search::cur::{Anchors, CurIndex, CurOptions, Regularisation, ScoreMatrix};
 use nearkin::{DType, Device, DeviceOptions, Error, Offsets, Tensor};
@@ -106,6 +108,8 @@ const FAMILIES: &[(&str, Family)] = &[
     ("attention", attentions),
     ("rope", ropes),
     ("glu", glus),
+    ("rows", reductions),
+    ("sparse", postings),
     ("norm", norms),
     ("embed", embeds),
     ("pool", pools),
@@ -644,6 +648,54 @@ fn glus(bench: &Bench) -> Outcome {
         let x = bench.normals(DType::F32, &[t, 2 * i], 1)?;
         let case = Case::new("glu", DType::F32, &[("t", t), ("i", i)], 12 * t * i, 8 * t * i);
         bench.case(case.suffix(name), || glu(&x, activation))?;
+    }
+    Ok(())
+}
+
+fn reductions(bench: &Bench) -> Outcome {
+    let (m, n) = (bench.size(256, 16), bench.size(32_768, 512));
+    let x = bench.normals(DType::F32, &[m, n], 1)?;
+    for (name, reduction) in [("max", Reduction::Max), ("logsumexp", Reduction::LogSumExp)] {
+        let case = Case::new("rows", DType::F32, &[("m", m), ("n", n)], 4 * m * n, m * n);
+        bench.case(case.suffix(name), || reduce(&x, 1.0, None, reduction))?;
+    }
+    Ok(())
+}
+
+/// Documents of 120 drawn terms of 30,000, as in benches/families/sparse.rs.
+fn postings(bench: &Bench) -> Outcome {
+    const TERMS: usize = 30_000;
+    let n = bench.size(1_000_000, 3000);
+    let vectors = |rows: usize, entries: usize, seed: u64| {
+        let mut rng = Rng(seed);
+        let mut all = SparseVectors::new();
+        for _ in 0..rows {
+            let unit = |rng: &mut Rng| (rng.next() >> 40) as f32 / (1 << 24) as f32;
+            let mut terms: Vec<u32> =
+                (0..entries).map(|_| (unit(&mut rng).powi(4) * TERMS as f32) as u32).collect();
+            terms.sort_unstable();
+            terms.dedup();
+            let weights: Vec<f32> = terms.iter().map(|_| 0.1 + 3.0 * unit(&mut rng)).collect();
+            all.push(&terms, weights);
+        }
+        all
+    };
+    let documents = vectors(n, 120, 1);
+    let mut counts = vec![0usize; TERMS];
+    documents.terms.iter().for_each(|&term| counts[term as usize] += 1);
+    let mut corpus = SparseCorpus::new(&bench.device, TERMS, Impact::F16)?;
+    corpus.append(documents.csr())?;
+    for (q, k) in [(1, 10), (64, 10), (64, 100)] {
+        let queries = vectors(q, 40, 2);
+        let postings: usize = queries.terms.iter().map(|&term| counts[term as usize]).sum();
+        let shape = [("n", n), ("q", q), ("k", k)];
+        let case = Case::new("sparse", DType::F16, &shape, 4 * postings, 2 * postings);
+        let search = Search::new(k);
+        bench.search(
+            case,
+            || sparse::topk(queries.csr(), &corpus, &search),
+            || sparse::topk_on_device(queries.csr(), &corpus, &search),
+        )?;
     }
     Ok(())
 }

@@ -30,6 +30,8 @@ use nearkin::ops::norm::{l2_normalize, layer_norm, rms_norm};
 use nearkin::ops::pool::{Pooling, pool};
 use nearkin::ops::residual::{Codec, Codes};
 use nearkin::ops::rope::{QkNorm, Rotary, rope};
+use nearkin::ops::rows::{Reduction, reduce, softmax};
+use nearkin::ops::sparse::{self, Impact, SparseCorpus, SparseVectors};
 use nearkin::ops::topk::{Bitmap, Corpus, Filter, Hits, Metric, Rows, Search, topk};
 use nearkin::{DType, Device, Error, Offsets, Tensor};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
@@ -37,18 +39,20 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 /// Families, and how far two devices may be apart: |a - b| <= tolerance * max(1, |b|). Sums may be taken in another
 /// order, and exponentials and roots are approximations that each processor makes in its own way; what is copied or
 /// selected is the same.
-const FAMILIES: [(&str, f32, Cases); 12] = [
+const FAMILIES: [(&str, f32, Cases); 14] = [
     ("norm", 1e-5, norms),
     ("embed", 1e-5, embeds),
     ("pool", 1e-6, pools),
     ("gemm", 2e-4, gemms),
     ("glu", 1e-5, glus),
     ("rope", 1e-5, ropes),
+    ("rows", 1e-5, reductions),
     ("attention", 1e-4, attentions),
     ("topk", 1e-5, searches),
     ("maxsim", 1e-5, interactions),
     ("residual", 1e-5, codecs),
     ("hamming", 0.0, codes),
+    ("sparse", 0.0, postings),
     ("models", 1e-3, models),
 ];
 
@@ -332,6 +336,36 @@ fn glus(device: &str, out: &mut Outputs) -> nearkin::Result<()> {
     Ok(())
 }
 
+fn reductions(device: &str, out: &mut Outputs) -> nearkin::Result<()> {
+    let device = Device::by_name(device)?;
+    for (rows, lengths) in [(67, &[100usize, 0, 33, 1][..]), (5, &[2500])] {
+        let segments = Offsets::from_lengths(&device, lengths)?;
+        let columns = segments.total();
+        let x = normals(&device, DType::F32, &[rows, columns], 1)?;
+        let targets = normals(&device, DType::F32, &[rows], 2)?;
+        for (name, reduction) in [
+            ("max", Reduction::Max),
+            ("mean", Reduction::Mean),
+            ("lse", Reduction::LogSumExp),
+            ("above", Reduction::Above(&targets)),
+        ] {
+            out.put(format!("{name}_m{rows}_n{columns}"), || {
+                let all = reduce(&x, 2.0, Some(&segments), reduction)?;
+                let mut values =
+                    all.values.map_or(Ok(Vec::new()), |values| values.to_vec::<f32>())?;
+                for numbers in [all.numbers, all.equal].into_iter().flatten() {
+                    values.extend(numbers.to_vec::<u32>()?.into_iter().map(|n| n as f32));
+                }
+                Ok(values)
+            })?;
+        }
+        out.put(format!("softmax_m{rows}_n{columns}"), || {
+            softmax(&x, 2.0, Some(&segments))?.to_vec()
+        })?;
+    }
+    Ok(())
+}
+
 fn ropes(device: &str, out: &mut Outputs) -> nearkin::Result<()> {
     let device = Device::by_name(device)?;
     let offsets = Offsets::from_lengths(&device, &[77, 1, 0, 30])?;
@@ -406,6 +440,36 @@ fn searches(device: &str, out: &mut Outputs) -> nearkin::Result<()> {
                         Ok(found(&topk(&asked, &corpus, metric, &search)?))
                     })?;
                 }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Documents of a few terms of 300, by their numbers.
+fn postings(device: &str, out: &mut Outputs) -> nearkin::Result<()> {
+    let device = Device::by_name(device)?;
+    let vectors = |rows: usize, step: u32| {
+        let mut all = SparseVectors::new();
+        for row in 0..rows as u32 {
+            let terms: Vec<u32> = (0..row % 9).map(|i| (row * step) % 17 + i * 31).collect();
+            let weights = terms.iter().map(|&t| ((row + t) % 13) as f32 / 4.0 - 0.5);
+            all.push(&terms, weights.collect::<Vec<f32>>());
+        }
+        all
+    };
+    let bitmap = Bitmap::from_fn(5000, |row| row % 7 == 3 || (512..3024).contains(&row));
+    for (name, impact) in [("f32", Impact::F32), ("f16", Impact::F16)] {
+        let mut corpus = SparseCorpus::new(&device, 300, impact)?;
+        corpus.append(vectors(5000, 7).csr())?;
+        for (queries, k) in [(1, 10), (9, 100), (3, 600)] {
+            let asked = vectors(queries, 3);
+            let some = Filter::Shared(Rows::Exclude(&bitmap));
+            for (what, filter) in [("", Filter::All), ("_some", some)] {
+                let search = Search { filter, ..Search::new(k) };
+                out.put(format!("{name}{what}_q{queries}_k{k}"), || {
+                    Ok(found(&sparse::topk(asked.csr(), &corpus, &search)?))
+                })?;
             }
         }
     }

@@ -24,4 +24,4 @@ macro_rules! families {
     };
 }
 
-families!(attention cur embed encode gemm glu hamming maxsim norm pool rope topk vision);
+families!(attention cur embed encode gemm glu hamming maxsim metrics norm pool rope sparse topk vision);

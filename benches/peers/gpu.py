@@ -368,6 +368,38 @@ def glu(bench: Bench) -> None:
 
 
 @family
+def rows(bench: Bench) -> None:
+    m, n = bench.size(256, 16), bench.size(32_768, 512)
+    x = bench.normals("f32", m, n)
+    bench.case("rows", "f32", {"m": m, "n": n}, lambda: x.max(dim=1), suffix="max")
+    bench.case("rows", "f32", {"m": m, "n": n}, lambda: bench.torch.logsumexp(x, dim=1), suffix="logsumexp")
+
+
+@family
+def sparse(bench: Bench) -> None:
+    """Documents as a CSR matrix by terms; the product with the queries is dense, and topk takes the best of it."""
+    torch = bench.torch
+    terms, n = 30_000, bench.size(1_000_000, 3000)
+
+    def vectors(rows, entries, seed):
+        drawn = torch.Generator().manual_seed(seed)
+        columns = (torch.rand(rows, entries, generator=drawn) ** 4 * terms).long().sort(dim=1).values
+        weights = 0.1 + 3 * torch.rand(rows, entries, generator=drawn)
+        numbers = torch.arange(rows).repeat_interleave(entries)
+        return torch.sparse_coo_tensor(torch.stack([numbers, columns.flatten()]), weights.flatten(), (rows, terms)).coalesce()
+
+    documents = vectors(n, 120, 1).to_sparse_csr().to(bench.device)
+    for q, k in [(1, 10), (64, 10), (64, 100)]:
+        queries = vectors(q, 40, 2).to_dense().T.contiguous().to(bench.device)
+
+        def work():
+            scores, found = torch.topk((documents @ queries).T, k, dim=1)
+            return scores.cpu(), found.cpu()
+
+        bench.case("sparse", "f16", {"n": n, "q": q, "k": k}, work)
+
+
+@family
 def norm(bench: Bench) -> None:
     F = bench.torch.nn.functional
     for dtype in ("f32", "bf16"):

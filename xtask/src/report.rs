@@ -265,7 +265,7 @@ fn peers(options: &Options, model: Option<&Path>) -> Result<Vec<Peer>> {
         Some(only) => name == only || (name == "ops" && !own(only)),
     };
     let mut lines = Vec::new();
-    for name in [ENCODE, VISION, "topk", "maxsim", "hamming", CUR, "ops"]
+    for name in [ENCODE, VISION, "topk", "maxsim", "hamming", "sparse", "metrics", CUR, "ops"]
         .into_iter()
         .filter(|name| script(name))
     {
