@@ -1,5 +1,7 @@
 //! The ranks of targets by counting what is above them: nothing is sorted, and no matrix of scores is kept.
 
+use std::cmp::Reverse;
+
 use super::ranks::{Ranks, Ties};
 use crate::ops::rows::{self, Reducer, Reduction};
 use crate::ops::topk::{Metric, as_dots};
@@ -7,6 +9,8 @@ use crate::ops::{check_devices, check_float, matrix};
 use crate::{Error, Offsets, Result, Tensor};
 
 const OP: &str = "Ranks::count";
+/// Targets whose rows are copied at a time.
+const PICKED: usize = 4096;
 
 /// What was counted for a target.
 struct Counted {
@@ -22,8 +26,9 @@ impl Ranks {
     /// or bf16 on one device, compared by dot products or cosines. A target whose score is NaN has no rank. A target that is given
     /// twice counts twice.
     ///
-    /// Scores are formed in slabs of at most 32 MiB, once; the workspace is that, for cosines a unit copy of both matrices, and 8
-    /// bytes for each target. With [`Ties::ByIndex`] the scores of queries with ties are formed once more.
+    /// Scores are formed in slabs of at most 32 MiB, once, and each target is counted in its own query's. The workspace is a slab and at
+    /// most a copy of it, for cosines a unit copy of both matrices, a copy of the queries where numbers of targets differ, the rows of
+    /// 4096 targets, and 12 bytes for each target. With [`Ties::ByIndex`] the scores of queries with ties are formed once more.
     ///
     /// ```
     /// use nearkin::metrics::{Ranks, Ties};
@@ -110,52 +115,65 @@ fn picked(matrix: &Tensor, rows: impl Iterator<Item = u32>) -> Result<Tensor> {
 
 /// The scores of the targets, with the bits that they have among all.
 fn score(queries: &Tensor, corpus: &Tensor, all: &mut [Counted]) -> Result<()> {
-    let of_queries = picked(queries, all.iter().map(|c| c.query as u32))?;
-    let of_targets = picked(corpus, all.iter().map(|c| c.target))?;
-    for (counted, score) in all.iter_mut().zip(rows::paired(&of_queries, &of_targets)?) {
-        counted.score = score;
+    for some in all.chunks_mut(PICKED) {
+        let of_queries = picked(queries, some.iter().map(|c| c.query as u32))?;
+        let of_targets = picked(corpus, some.iter().map(|c| c.target))?;
+        for (counted, score) in some.iter_mut().zip(rows::paired(&of_queries, &of_targets)?) {
+            counted.score = score;
+        }
     }
     Ok(())
 }
 
-/// Counts for the first targets of all queries, for the second ones, and so on, in each slab.
+/// Counts for the first targets of all queries, for the second ones, and so on, in each slab. Queries with most targets are first, so
+/// that those with a second target, a third and so on are the first rows of their group.
 fn count_all(queries: &Tensor, corpus: &Tensor, all: &mut [Counted]) -> Result<()> {
     let (device, m, n) = (queries.device(), queries.shape()[0], corpus.shape()[0]);
-    let groups = rows::groups(m, n);
-    let segments = Offsets::from_lengths(device, &[n])?;
     // The numbers, in `all`, of a query's targets.
     let mut of_query: Vec<Vec<usize>> = vec![Vec::new(); m];
     for (i, counted) in all.iter().enumerate() {
         of_query[counted.query].push(i);
     }
-    let most = of_query.iter().map(Vec::len).max().unwrap_or(0);
-    // NaN, before which everything is, stands for no target.
-    let target = |rows: &std::ops::Range<usize>, place: usize| {
-        let score = |q: usize| of_query[q].get(place).map_or(f32::NAN, |&i| all[i].score);
-        Tensor::from_slice(device, &[rows.len()], &rows.clone().map(score).collect::<Vec<f32>>())
+    let mut order: Vec<usize> = (0..m).filter(|&q| !of_query[q].is_empty()).collect();
+    order.sort_by_key(|&q| Reverse(of_query[q].len()));
+    let queries = match order.iter().copied().eq(0..m) {
+        true => queries.clone(),
+        false => picked(queries, order.iter().map(|&q| q as u32))?,
     };
-    let mut targets = Vec::new();
-    for rows in &groups {
-        targets.push((0..most).map(|place| target(rows, place)).collect::<Result<Vec<Tensor>>>()?);
+    let segments = Offsets::from_lengths(device, &[n])?;
+    // For each group and place the targets of the queries that have so many, and their scores on the device.
+    let mut places: Vec<Vec<(Vec<usize>, Tensor)>> = Vec::new();
+    for rows in rows::groups(order.len(), n) {
+        let own: Vec<&[usize]> = order[rows].iter().map(|&q| of_query[q].as_slice()).collect();
+        let most = own.first().map_or(0, |own| own.len());
+        let place = |place: usize| {
+            let targets: Vec<usize> = own.iter().map_while(|own| own.get(place).copied()).collect();
+            let scores: Vec<f32> = targets.iter().map(|&i| all[i].score).collect();
+            Ok((targets, Tensor::from_slice(device, &[scores.len()], &scores)?))
+        };
+        places.push((0..most).map(place).collect::<Result<_>>()?);
     }
     let mut reducers = Vec::new();
-    for (rows, targets) in groups.iter().zip(&targets) {
-        let new = |t| Reducer::new(device, rows.len(), &segments, 1.0, Reduction::Above(t));
-        reducers.push(targets.iter().map(new).collect::<Result<Vec<_>>>()?);
+    for places in &places {
+        let new = places.iter().map(|(targets, scores)| {
+            Reducer::new(device, targets.len(), &segments, 1.0, Reduction::Above(scores))
+        });
+        reducers.push(new.collect::<Result<Vec<_>>>()?);
     }
-    rows::products(queries, corpus, |group, _, slab| {
-        reducers[group].iter_mut().try_for_each(|reducer| reducer.take(slab))
+    rows::products(&queries, corpus, |group, _, slab| {
+        let mut slab = slab.clone();
+        for (reducer, (targets, _)) in reducers[group].iter_mut().zip(&places[group]) {
+            slab = rows::part(&slab, 0..targets.len())?;
+            reducer.take(&slab)?;
+        }
+        Ok(())
     })?;
-    for (rows, reducers) in groups.iter().zip(reducers) {
-        for (place, reducer) in reducers.into_iter().enumerate() {
-            let counts = reducer.finish()?;
-            let words = |t: Option<Tensor>| t.map_or(Ok(Vec::new()), |t| t.to_vec::<u32>());
-            let (greater, equal) = (words(counts.numbers)?, words(counts.equal)?);
-            for (i, query) in rows.clone().enumerate() {
-                if let Some(&at) = of_query[query].get(place) {
-                    (all[at].greater, all[at].equal) = (greater[i], equal[i]);
-                }
-            }
+    for (reducer, (targets, _)) in reducers.into_iter().flatten().zip(places.iter().flatten()) {
+        let counts = reducer.finish()?;
+        let words = |t: Option<Tensor>| t.map_or(Ok(Vec::new()), |t| t.to_vec::<u32>());
+        let (greater, equal) = (words(counts.numbers)?, words(counts.equal)?);
+        for (&i, (greater, equal)) in targets.iter().zip(greater.into_iter().zip(equal)) {
+            (all[i].greater, all[i].equal) = (greater, equal);
         }
     }
     Ok(())
@@ -170,18 +188,18 @@ fn before_by_index(
 ) -> Result<()> {
     let tied: Vec<usize> =
         (0..all.len()).filter(|&i| all[i].equal > 1 && !all[i].score.is_nan()).collect();
-    if tied.is_empty() {
-        return Ok(());
+    for tied in tied.chunks(PICKED) {
+        let some = picked(queries, tied.iter().map(|&i| all[i].query as u32))?;
+        let groups = rows::groups(tied.len(), corpus.shape()[0]);
+        rows::products(&some, corpus, |group, columns, slab| {
+            let (tied, scores) = (&tied[groups[group].clone()], slab.to_vec::<f32>()?);
+            for (&i, scores) in tied.iter().zip(scores.chunks(columns.len())) {
+                let earlier = (all[i].target as usize).saturating_sub(columns.start);
+                let earlier = &scores[..earlier.min(scores.len())];
+                before[i] += earlier.iter().filter(|&&s| s == all[i].score).count() as u32;
+            }
+            Ok(())
+        })?;
     }
-    let some = picked(queries, tied.iter().map(|&i| all[i].query as u32))?;
-    let groups = rows::groups(tied.len(), corpus.shape()[0]);
-    rows::products(&some, corpus, |group, columns, slab| {
-        let scores = slab.to_vec::<f32>()?;
-        for (&i, scores) in tied[groups[group].clone()].iter().zip(scores.chunks(columns.len())) {
-            let earlier = (all[i].target as usize).saturating_sub(columns.start);
-            let earlier = &scores[..earlier.min(scores.len())];
-            before[i] += earlier.iter().filter(|&&s| s == all[i].score).count() as u32;
-        }
-        Ok(())
-    })
+    Ok(())
 }

@@ -1,7 +1,7 @@
 //! Runs and judgements in TREC's files, and their evaluation as trec_eval's.
 //!
 //! A run has a line for each document found, `query Q0 document rank score tag`; judgements (qrels) have lines
-//! `query iteration document grade`. Fields are separated by white space.
+//! `query iteration document grade`. Fields are separated by ASCII's white space.
 //!
 //! A query's documents are ordered by their scores, as f32, the highest first, and equal ones by their ids, the greatest first, whatever
 //! their ranks say: that is trec_eval's order, not that of searches, which a run keeps if its scores differ.
@@ -43,7 +43,7 @@ impl<V> Table<V> {
 
     fn insert(&mut self, query: &str, document: &str, value: V) -> Result<()> {
         for (what, name) in [("query", query), ("document", document)] {
-            if name.is_empty() || name.contains(char::is_whitespace) {
+            if name.is_empty() || name.contains(is_space) {
                 return Err(Error::argument(what, "an id without white space", name));
             }
         }
@@ -98,6 +98,11 @@ impl<V> Table<V> {
         }
         Ok(all)
     }
+}
+
+/// Whether a character separates fields: white space of ASCII alone, as for trec_eval, so that ids may have a no-break space.
+fn is_space(character: char) -> bool {
+    character.is_ascii_whitespace()
 }
 
 /// The text of a file.
@@ -231,7 +236,7 @@ impl Run {
     /// # Errors
     /// [`Error::Io`]; [`Error::Argument`] if the tag is empty or has white space.
     pub fn write(&self, path: &Path, tag: &str) -> Result<()> {
-        if tag.is_empty() || tag.contains(char::is_whitespace) {
+        if tag.is_empty() || tag.contains(is_space) {
             return Err(Error::argument("tag", "a name without white space", tag));
         }
         let mut out = String::new();
@@ -438,6 +443,10 @@ mod tests {
         let again = evaluate(&Qrels::read(&qrels).unwrap(), &Run::read(&found).unwrap(), &ALL);
         assert_eq!(again, evaluate(&judged, &run, &ALL));
         assert!(run.write(&found, "two words").is_err());
+        assert!(Run::new().insert("q", "two words", 1.0).is_err());
+        // White space of other scripts is part of an id.
+        std::fs::write(&found, "q Q0 a\u{a0}b 1 0.5 t\n").unwrap();
+        assert_eq!(Run::read(&found).unwrap().ranked("q"), [("a\u{a0}b", 0.5)]);
     }
 
     #[test]

@@ -149,6 +149,34 @@ fn ranks_are_counted_without_a_matrix_of_scores() {
     }
 }
 
+/// One query has all rows as its targets. As many places for every other query would take 8 MB for scores, beside the slab's 8 MB.
+#[test]
+fn a_target_is_counted_in_its_own_query_alone() {
+    let options = DeviceOptions { memory_limit: Some(14 << 20), ..Default::default() };
+    let mut all = vec![("cpu", nearkin::Device::cpu_with(options.clone()))];
+    all.extend(required("wgpu", open_wgpu(options)).map(|device| ("wgpu", device)));
+    for (name, device) in &all {
+        let (n, m, dim) = (4000, 500, 8);
+        let mut rng = Rng(2);
+        let (rows, of_rows) = tensor(device, DType::F32, &[n, dim], &whole(&mut rng, n * dim));
+        let (queries, of_q) = tensor(device, DType::F32, &[m, dim], &whole(&mut rng, m * dim));
+        let mut targets: Vec<Vec<u32>> = (0..m as u32).map(|i| vec![i]).collect();
+        targets[7] = (0..n as u32).collect();
+        targets[8].clear();
+        let ranks = Ranks::count(&queries, &rows, &targets, Metric::Dot, Ties::Best).unwrap();
+        for q in [0, 7, 8, 9, m - 1] {
+            let query = &of_q[q * dim..][..dim];
+            let scores: Vec<f64> = of_rows.chunks(dim).map(|x| dot(query, x)).collect();
+            let mut order = scores.clone();
+            order.sort_by(|a, b| b.total_cmp(a));
+            let rank = |&t: &u32| 1.0 + order.partition_point(|&s| s > scores[t as usize]) as f64;
+            let mut want: Vec<f64> = targets[q].iter().map(rank).collect();
+            want.sort_by(f64::total_cmp);
+            assert_eq!(ranks.get(q), want, "query {q} on {name}");
+        }
+    }
+}
+
 #[test]
 fn geometry_is_that_of_all_pairs() {
     for (name, device) in devices() {

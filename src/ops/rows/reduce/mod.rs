@@ -428,15 +428,18 @@ pub(crate) fn paired(a: &Tensor, b: &Tensor) -> Result<Vec<f32>> {
     if m != n {
         return Err(Error::shape(OP, format!("b of {m} rows"), n.to_string()));
     }
-    // The diagonals of small products.
-    let blocks = (0..n).step_by(PAIRED).map(|start| start..n.min(start + PAIRED));
-    let products =
-        blocks.map(|rows| gemm(&part(a, rows.clone())?, &part(b, rows)?, &Epilogue::default()));
-    let products = products.collect::<Result<Vec<Tensor>>>()?;
+    // The diagonals of small products, read when they fill a slab.
+    let slab = SLAB_BYTES / size_of::<f32>() / PAIRED;
     let mut all = Vec::with_capacity(n);
-    for block in products {
-        let width = block.shape()[1];
-        all.extend(block.to_vec::<f32>()?.iter().step_by(width + 1));
+    for start in (0..n).step_by(slab) {
+        let end = n.min(start + slab);
+        let blocks = (start..end).step_by(PAIRED).map(|start| start..end.min(start + PAIRED));
+        let products =
+            blocks.map(|rows| gemm(&part(a, rows.clone())?, &part(b, rows)?, &Epilogue::default()));
+        for block in products.collect::<Result<Vec<Tensor>>>()? {
+            let width = block.shape()[1];
+            all.extend(block.to_vec::<f32>()?.iter().step_by(width + 1));
+        }
     }
     Ok(all)
 }
