@@ -1,6 +1,9 @@
 //! Rows of matrices on their device: reduced by segments of columns ([`reduce_products`], [`Reducer`], [`softmax`]), and, for the
 //! crate's own use, moved and measured, which corpora and queries of searches are made of.
 //!
+//! Counted on CUDA, as `tests/cost` asserts: the maxima of 300 x 5000 read and write 6,002,464 bytes of memory, their log-sum-exps as many,
+//! the softmax of 50 segments 12,060,224: 1.00 of the least possible.
+//!
 //! # Moves and measures
 //! Moves keep every element or round it once, to nearest even, subnormal numbers included. What is measured is what
 //! [`length`] says, bit for bit: on CUDA in f64 and in the host's order, on wgpu by integers, whose sum is exact where

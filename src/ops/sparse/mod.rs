@@ -20,6 +20,9 @@
 //! | CUDA | 4096 | of a block, in shared memory; the next run's first postings are loaded before the last one's are added |
 //! | wgpu | 2048 | of a workgroup |
 //!
+//! Counted on CUDA, as `tests/cost` asserts: a query of 20 terms in 20 000 documents of up to 40 terms of 500 reads 280,768 bytes of memory in
+//! f16, within a tenth of the sectors in which its runs lie; scores are not written.
+//!
 //! ```
 //! use nearkin::ops::sparse::{Csr, Impact, SparseCorpus, topk};
 //! use nearkin::ops::topk::Search;
@@ -37,12 +40,14 @@ mod corpus;
 mod cpu;
 #[cfg(feature = "cuda")]
 pub(crate) mod cuda;
+mod keep;
 #[cfg(feature = "wgpu")]
 pub(crate) mod wgpu;
 
 use std::ops::Range;
 
 pub use self::corpus::{Impact, SparseCorpus};
+pub use self::keep::{Keep, sparsify, whole};
 #[cfg(any(feature = "cuda", feature = "wgpu"))]
 use super::select::plan::{Span, Wanted};
 use super::select::{self, Best, Found, Hits, Scored, Search};
