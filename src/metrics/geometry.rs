@@ -95,7 +95,8 @@ pub fn alignment(x: &Tensor, y: &Tensor) -> Result<f64> {
 pub enum Relative {
     /// `mean (|x_i - y_i|² - min over j ≠ i of |x_i - y_j|²)`: below 0 where pairs are nearest to each other.
     Difference,
-    /// `mean (|x_i - y_i|² / min over j ≠ i of |x_i - y_j|²)`.
+    /// `mean (|x_i - y_i|² / min over j ≠ i of |x_i - y_j|²)`. Where another vector has the direction of `x_i`, the ratio is infinite,
+    /// or NaN if `y_i` has it too.
     Ratio,
 }
 
@@ -204,7 +205,8 @@ pub fn cka(x: &Tensor, y: &Tensor) -> Result<f64> {
 }
 
 /// The angles between the vectors of the same items before and after a change of the model, in radians (Mod-X: Ni et al.,
-/// arXiv:2305.07437), item by item.
+/// arXiv:2305.07437), item by item. They come from cosines in f32, which tell apart angles of about 5e-4 and more near 0 and π; NaN if a
+/// vector has one.
 ///
 /// # Errors
 /// As [`alignment`].

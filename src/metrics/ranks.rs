@@ -285,7 +285,8 @@ pub fn folds(items: usize, count: usize) -> Result<Vec<Range<usize>>> {
 }
 
 /// The mean over items of the variance of an item's ranks in several rankings, such as those of its captions in several languages
-/// (mean rank variance: Nie et al., arXiv:2406.18254): `rankings` \[K\] of ranks \[M\].
+/// (mean rank variance: Nie et al., arXiv:2406.18254): `rankings` \[K\] of ranks \[M\]. 0 without rankings or items; NaN if a rank is
+/// infinite.
 ///
 /// # Errors
 /// [`Error::Shape`] if the rankings are of different lengths.
