@@ -270,8 +270,13 @@ fn ranks(found: &HashMap<String, f32>, grades: &HashMap<String, i32>) -> Vec<(us
     relevant.sort_unstable_by(|a, b| order(a.0, b.0));
     // How many documents have so many relevant ones before them, themselves included.
     let mut counts = vec![0; relevant.len() + 1];
+    let scores: Vec<f32> = relevant.iter().map(|&((_, score), _)| score).collect();
     for (id, &score) in found {
-        counts[relevant.partition_point(|r| order(r.0, (id, score)).is_le())] += 1;
+        let mut place = scores.partition_point(|&s| s > score);
+        if scores.get(place) == Some(&score) {
+            place += relevant[place..].partition_point(|r| order(r.0, (id, score)).is_le());
+        }
+        counts[place] += 1;
     }
     let mut before = 0;
     let rank = |(&(_, grade), count): (&(_, i32), &usize)| {
