@@ -1,7 +1,8 @@
 //! Composed queries: vectors made of vectors.
 //!
 //! Vectors are on the host, in f32; arithmetic is in f64 and rounded once. A result is not normalised unless its name or text says so:
-//! under a cosine its length does not matter. Values that are not finite go through. Dimensions that differ are errors.
+//! under a cosine its length does not matter. A vector with a value that is not finite has no direction, and what is made of its direction is
+//! NaN, which finds nothing; sums carry such values on. Dimensions that differ are errors.
 //!
 //! ```
 //! use nearkin::rank::compose::{slerp, weighted_sum};
@@ -40,8 +41,11 @@ fn dot(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
 
-/// The direction; zeros stay zeros.
+/// The direction; zeros stay zeros. What has a value that is not finite has none: NaN.
 fn unit(x: &[f64]) -> Vec<f64> {
+    if x.iter().any(|v| !v.is_finite()) {
+        return vec![f64::NAN; x.len()];
+    }
     let largest = x.iter().fold(0.0f64, |most, v| most.max(v.abs()));
     let scaled: Vec<f64> =
         x.iter().map(|v| if largest > 0.0 { v / largest } else { 0.0 }).collect();
@@ -72,7 +76,8 @@ pub fn weighted_sum(parts: &[(f32, &[f32])]) -> Result<Vec<f32>> {
 
 /// Spherical interpolation from the direction of `a` to that of `b`: `(sin((1 - t) θ) a + sin(t θ) b) / sin θ`, θ being their angle
 /// (Shoemake 1985; Geodesic Multi-Modal Mixup: Oh et al., arXiv:2203.03897, whose weight is that of a). Of unit length. Where they
-/// are parallel, or opposite, so that there is no one way, or one is zero, it is the direction of `(1 - t) a + t b` instead.
+/// are parallel, or opposite, so that there is no one way, or one is zero, it is the direction of `(1 - t) a + t b` instead, zeros where that
+/// is zero.
 ///
 /// # Errors
 /// [`Error::Shape`] if the dimensions differ; [`Error::Argument`] if `t` is not from 0 to 1.
@@ -227,7 +232,7 @@ pub fn sub_images(image: &[f32], parts: &[&[f32]], words: &[&[f32]]) -> Result<V
 /// the softmax of the patch's row, `weight` times, added to the class token's direction. Gives \[min(k, patches), dim\].
 ///
 /// # Errors
-/// [`Error::Shape`] if the sizes do not fit or there is no patch; [`Error::Argument`] if `k` is 0 or a value of the attention is NaN.
+/// [`Error::Shape`] if the sizes do not fit or there is no patch; [`Error::Argument`] if `k` is 0 or a value of the attention is not finite.
 pub fn regions(
     attention: &[f32],
     tokens: &[f32],
@@ -242,8 +247,12 @@ pub fn regions(
         let got = format!("{} and {} values", tokens.len(), attention.len());
         return Err(Error::shape(OP, expected, got));
     }
-    if k == 0 || attention.iter().any(|v| v.is_nan()) {
-        return Err(Error::argument("k", "at least 1, and attention of numbers", k.to_string()));
+    if k == 0 {
+        return Err(Error::argument("k", "at least 1", "0"));
+    }
+    if let Some(at) = attention.iter().position(|v| !v.is_finite()) {
+        let got = format!("{} from token {} to {}", attention[at], at / n, at % n);
+        return Err(Error::argument("attention", "finite weights", got));
     }
     let units: Vec<Vec<f64>> =
         tokens.chunks(dim).map(|x| unit(&wide(x).collect::<Vec<f64>>())).collect();
@@ -289,7 +298,8 @@ pub fn feedback(
 }
 
 /// Vectors \[M, D\] replaced by what a bank of vectors \[N, D\] has near them: the direction of `softmax(e Sᵀ / temperature) S`, of
-/// cosines and unit vectors (memory projection, DRCap: Li et al., arXiv:2410.09472). On their device: \[M, D\] f32.
+/// cosines and unit vectors (memory projection, DRCap: Li et al., arXiv:2410.09472). On their device: \[M, D\] f32; the bank goes through the
+/// host, which transposes it.
 ///
 /// Cosines of all vectors with the bank are formed, 4 M N bytes: a bank is small.
 ///
@@ -305,9 +315,9 @@ pub fn project(vectors: &Tensor, bank: &Tensor, temperature: f32) -> Result<Tens
     if n == 0 {
         return Err(Error::shape(OP, "a bank of at least one vector", "none"));
     }
-    if !(temperature.is_finite() && temperature > 0.0) {
+    if !(temperature.is_finite() && temperature > 0.0 && (1.0 / temperature).is_finite()) {
         let got = temperature.to_string();
-        return Err(Error::argument("temperature", "a finite number above 0", got));
+        return Err(Error::argument("temperature", "a number above 0 with a finite inverse", got));
     }
     let (units, bank) = (as_dots(Metric::Cosine, vectors)?, as_dots(Metric::Cosine, bank)?);
     let cosines = gemm(&units, &bank, &Epilogue::default())?;
@@ -331,8 +341,14 @@ pub fn refine(query: &[f32], found: &[f32], dim: usize, m: usize) -> Result<Vec<
         let got = format!("{} and {} values", query.len(), found.len());
         return Err(Error::shape(OP, format!("patches of dimension {dim}, at least 1"), got));
     }
-    if m == 0 || query.iter().chain(found).any(|v| !v.is_finite()) {
-        return Err(Error::argument("m", "at least 1, and finite patches", m.to_string()));
+    if m == 0 {
+        return Err(Error::argument("m", "at least 1", "0"));
+    }
+    for (name, patches) in [("query", query), ("found", found)] {
+        if let Some(at) = patches.iter().position(|v| !v.is_finite()) {
+            let got = format!("{} in patch {}", patches[at], at / dim);
+            return Err(Error::argument(name, "finite values", got));
+        }
     }
     let mut sum = vec![0.0; dim];
     for patch in query.chunks(dim) {
@@ -450,6 +466,22 @@ mod tests {
         assert!(matches!(project(&vectors, &bank, 0.0), Err(Error::Argument { .. })));
         let words = Tensor::zeros(&device, DType::U32, &[2, 2]).unwrap();
         assert!(project(&vectors, &words, 1.0).is_err());
+    }
+
+    #[test]
+    fn what_is_not_finite_has_no_direction() {
+        let is_nan = |x: &[f32]| x.iter().all(|v| v.is_nan());
+        for wrong in [[f32::NAN, 1.0], [f32::NAN; 2], [f32::INFINITY, 1.0]] {
+            let good = [1.0, 0.0];
+            assert!(is_nan(&slerp(&wrong, &good, 0.5).unwrap()), "{wrong:?}");
+            for [a, b, c] in [[wrong, good, good], [good, wrong, good], [good, good, wrong]] {
+                assert!(is_nan(&Pdv::new(&a, &b, &c).unwrap().query(1.0, 1.0, 0.5)), "{wrong:?}");
+            }
+            let tokens = [wrong, good, good].concat();
+            assert!(is_nan(&regions(&[0.1; 9], &tokens, 2, 1, 1.0).unwrap()), "{wrong:?}");
+            let sum = weighted_sum(&[(1.0, &wrong), (1.0, &good)]).unwrap();
+            assert!(!sum[0].is_finite(), "{wrong:?}");
+        }
     }
 
     #[test]

@@ -11,7 +11,7 @@
 //! | [`ZScore`](Score::ZScore) | `(s - mean) / deviation` over the run, the population's; 0 if all are equal |
 //! | [`Raw`](Score::Raw) | `s` |
 //!
-//! Each is multiplied by its run's weight, and added in f64.
+//! Each is multiplied by its run's weight and added in f64, in an order that does not depend on that of the runs, and rounded to f32.
 //!
 //! ```
 //! use nearkin::rank::fuse::{Fusion, Score};
@@ -87,7 +87,7 @@ impl Fusion {
     ///
     /// # Errors
     /// [`Error::Argument`] if a score is NaN or infinite, an id is twice in a run, `k` is 0, a weight is not finite, or the `k` of
-    /// [`Score::Reciprocal`] is negative or not finite; [`Error::Shape`] if there is not one weight a run.
+    /// [`Score::Reciprocal`] is negative or not finite, or a sum is beyond f32; [`Error::Shape`] if there is not one weight a run.
     pub fn fuse<I: Clone + Ord>(&self, runs: &[&[(I, f32)]], k: usize) -> Result<Vec<(I, f32)>> {
         if k == 0 {
             return Err(Error::argument("k", "at least 1", "0"));
@@ -108,30 +108,44 @@ impl Fusion {
         if let Some(weight) = weights.iter().find(|weight| !weight.is_finite()) {
             return Err(Error::argument("weights", "finite numbers", weight.to_string()));
         }
-        // How many runs have an id, what it counts there, and what it would lack in each.
-        let mut all: BTreeMap<&I, (usize, f64)> = BTreeMap::new();
-        let (mut taking_part, mut lowest) = (0, 0.0);
-        for (run, weight) in runs.iter().zip(&weights).filter(|(run, _)| !run.is_empty()) {
+        // What each id counts in the runs that take part, and what one counts that a run lacks.
+        let mut all: BTreeMap<&I, Vec<Option<f64>>> = BTreeMap::new();
+        let mut lacking = Vec::new();
+        let taking_part = runs.iter().zip(&weights).filter(|(run, _)| !run.is_empty());
+        for (number, (run, weight)) in taking_part.enumerate() {
             let counted = self.counted(run)?;
-            let least = match self.missing {
-                Missing::Lowest => counted.iter().map(|(_, s)| *s).fold(f64::INFINITY, f64::min),
-                Missing::Zero | Missing::Excluded => 0.0,
-            };
-            taking_part += 1;
-            lowest += f64::from(*weight) * least;
+            lacking.push(match self.missing {
+                Missing::Lowest => {
+                    let least = counted.iter().map(|(_, s)| *s).fold(f64::INFINITY, f64::min);
+                    Some(f64::from(*weight) * least)
+                }
+                Missing::Zero => Some(0.0),
+                Missing::Excluded => None,
+            });
             for (id, score) in counted {
-                let entry = all.entry(id).or_insert((0, 0.0));
-                entry.0 += 1;
-                entry.1 += f64::from(*weight) * (score - least);
+                let own = all.entry(id).or_default();
+                own.resize(number, None);
+                own.push(Some(f64::from(*weight) * score));
             }
         }
-        let is_kept = |count: usize| self.missing != Missing::Excluded || count == taking_part;
-        let kept = all.into_iter().filter(|(_, (count, _))| is_kept(*count));
-        let mut fused: Vec<(&I, f64)> = kept.map(|(id, (_, sum))| (id, sum + lowest)).collect();
+        let mut fused: Vec<(&I, f32)> = Vec::with_capacity(all.len());
+        for (id, mut own) in all {
+            own.resize(lacking.len(), None);
+            let each = own.iter().zip(&lacking).map(|(own, lacking)| own.or(*lacking));
+            let Some(mut each) = each.collect::<Option<Vec<f64>>>() else { continue };
+            // In an order of their own, so that that of the runs does not matter.
+            each.sort_by(f64::total_cmp);
+            let score = each.iter().sum::<f64>() as f32;
+            if !score.is_finite() {
+                let expected = "weights and scores whose sum is an f32";
+                return Err(Error::argument("weights", expected, score.to_string()));
+            }
+            fused.push((id, score));
+        }
         // Stable: equal scores stay in the order of their ids.
         fused.sort_by(|a, b| descending(a.1, b.1));
         fused.truncate(k);
-        Ok(fused.into_iter().map(|(id, score)| (id.clone(), score as f32)).collect())
+        Ok(fused.into_iter().map(|(id, score)| (id.clone(), score)).collect())
     }
 
     /// What each entry of a run counts.
@@ -245,6 +259,32 @@ mod tests {
         }
     }
 
+    /// Sums of three depend on their order: 1/61 + 1/67 + 1/73 is not what the turned sum is.
+    #[test]
+    fn ids_with_the_same_ranks_in_other_runs_tie() {
+        let run = |first: u32, seventh: u32, thirteenth: u32| -> Vec<(u32, f32)> {
+            let id = |rank: u32| match rank {
+                1 => first,
+                7 => seventh,
+                13 => thirteenth,
+                rank => 100 + rank,
+            };
+            (1..=13).map(|rank| (id(rank), -(rank as f32))).collect()
+        };
+        let runs = [run(5, 3, 4), run(3, 4, 5), run(4, 5, 3)];
+        let fusion = Fusion::new(Score::Reciprocal { k: 60.0 });
+        for order in [[0, 1, 2], [2, 1, 0], [1, 0, 2]] {
+            let runs = order.map(|i| &runs[i][..]);
+            let got = fusion.fuse(&runs, 3).unwrap();
+            // 102 to 106 rank 2 to 6 in all runs.
+            assert_eq!(got.iter().map(|e| e.0).collect::<Vec<_>>(), [102, 103, 104]);
+            let all = fusion.fuse(&runs, 100).unwrap();
+            let three: Vec<_> = all.iter().filter(|e| e.0 < 10).collect();
+            assert_eq!(three.iter().map(|e| e.0).collect::<Vec<_>>(), [3, 4, 5]);
+            assert!(three.iter().all(|e| e.1.to_bits() == three[0].1.to_bits()));
+        }
+    }
+
     #[test]
     fn wrong_runs_are_typed_errors() {
         let fusion = Fusion::new(Score::MinMax);
@@ -256,6 +296,8 @@ mod tests {
             assert!(is_argument(Fusion::new(Score::Reciprocal { k: wrong }).fuse(&[&DENSE], 1)));
         }
         assert!(is_argument(fusion.fuse(&[&[(1, 0.5), (2, 0.1), (1, 0.2)]], 1)));
+        let heavy = Fusion::new(Score::Raw).weights(&[f32::MAX]);
+        assert!(is_argument(heavy.fuse(&[&DENSE], 1)));
         let few = fusion.weights(&[1.0]).fuse(&[&DENSE, &SPARSE], 1);
         assert!(matches!(few, Err(Error::Shape { .. })));
     }

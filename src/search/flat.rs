@@ -12,6 +12,9 @@ use crate::ops::topk::{Corpus, Filter, Hits, Metric, Rows, Search, Storage, topk
 use crate::rank::bank::Bank;
 use crate::{DType, Error, Result, Tensor};
 
+/// The tensors of a file, and its further entries of metadata, by name.
+pub(super) type Contents<'a> = (Vec<(&'static str, Vectors<'a>)>, Vec<(&'static str, String)>);
+
 /// Bytes of queries on the device at a time.
 const QUERY_BYTES: usize = 32 << 20;
 /// Beyond any vector there is; within it no size of a row overflows.
@@ -309,9 +312,7 @@ impl FlatIndex {
     }
 
     /// The tensors of a file, and its further entries of metadata.
-    pub(super) fn tensors(
-        &self,
-    ) -> (Vec<(&'static str, Vectors<'_>)>, Vec<(&'static str, String)>) {
+    pub(super) fn tensors(&self) -> Contents<'_> {
         let (n, dim, storage) = (self.len(), self.dim(), self.storage());
         let rows = self.kept(self.corpus.chunks());
         let rows = Vectors::parts(storage.dtype(), &[n, storage.width(dim)], rows);

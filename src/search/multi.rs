@@ -56,7 +56,8 @@ pub struct Asked<'a> {
 /// The fields' vectors of an item are stored one after the other, those compared by cosines as unit vectors, and a query's, times their
 /// weights, likewise: the sum is then one dot product, and the search is [`FlatIndex`]'s, exact and in one pass (WeiMoCIR's banks:
 /// Wu et al., arXiv:2409.04918). A field that an item lacks, like one that a query does not ask for, is zeros, and scores 0. Results are
-/// ordered by score, equal scores by the order in which items were added.
+/// ordered by score, equal scores by the order in which items were added. In int8 an item has one scale for all fields, so
+/// a field of long vectors, compared by dot products, takes digits from the others.
 ///
 /// ```
 /// use nearkin::ops::topk::Storage;
@@ -150,6 +151,10 @@ impl MultiIndex {
             }
             for (row, vector) in vectors.chunks(dim).enumerate() {
                 let weight = weight(i, row);
+                // What a query gives no weight does not matter, be it NaN.
+                if weight == 0.0 {
+                    continue;
+                }
                 for (to, v) in rows[row * dims + place..][..dim].iter_mut().zip(vector) {
                     *to = v * weight;
                 }
@@ -164,9 +169,14 @@ impl MultiIndex {
     /// [`Error::Argument`] if a field is unknown or named twice; [`Error::Shape`] if a field's length does not fit; as
     /// [`FlatIndex::add`]. Nothing is added then.
     pub fn add<S: AsRef<str>>(&mut self, ids: &[S], vectors: &[(&str, &[f32])]) -> Result<()> {
-        if let Some((name, _)) = vectors.iter().find(|(_, v)| v.iter().any(|v| !v.is_finite())) {
-            let got = format!("one of '{name}' that is not");
-            return Err(Error::argument("vectors", "finite values", got));
+        self.places(ids.len(), vectors.iter().copied())?;
+        for (name, values) in vectors {
+            if let Some(at) = values.iter().position(|v| !v.is_finite()) {
+                // Lengths fit, so there are ids.
+                let row = at / (values.len() / ids.len());
+                let got = format!("{} of '{name}' in row {row}", values[at]);
+                return Err(Error::argument("vectors", "finite values", got));
+            }
         }
         let rows = self.joined(ids.len(), vectors, |_, _| 1.0)?;
         self.flat.add(ids, &rows)

@@ -234,7 +234,7 @@ fn corpora_grow_and_shrink() {
             // One by one, then many.
             let cuts: Vec<usize> = (1..30).chain([4500, 4501]).collect();
             let mut corpus = corpus(device, dim, impact, &documents, &cuts);
-            let keep = |row: usize| row % 3 != 0 && row != 4501;
+            let keep = |row: usize| !row.is_multiple_of(3) && row != 4501;
             let mut kept = Vec::new();
             let check = |corpus: &SparseCorpus, want: &[Vec<(u32, f64)>]| {
                 let mut seen: Vec<Vec<(u32, f64)>> = Vec::new();

@@ -88,7 +88,7 @@ fn a_search_reads_the_runs_of_its_terms_and_writes_no_scores() {
         );
         assert_eq!(scan.local_bytes, 0, "{what}: local memory");
         // Tiles of which all is excluded are not read.
-        let half = Bitmap::from_fn(rows, |row| row / TILE % 2 == 0);
+        let half = Bitmap::from_fn(rows, |row| (row / TILE).is_multiple_of(2));
         let filtered = run(Filter::Shared(Rows::Exclude(&half)));
         assert!(
             filtered.global.cold_read_sectors < scan.global.cold_read_sectors * 6 / 10,

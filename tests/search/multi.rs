@@ -103,7 +103,7 @@ fn one_search_is_the_weighted_sum_of_the_fields() {
             assert_eq!(ids(&one[..5]), ids(plain), "{name}");
         }
         assert_eq!(index.remove(&["id0", "id9"]).unwrap(), 2);
-        let even = |id: &str| id.len() % 2 == 0;
+        let even = |id: &str| id.len().is_multiple_of(2);
         let left = index.search(&query, 300, Some(&even)).unwrap();
         assert!(left[0].iter().all(|h| even(&h.id) && !["id0", "id9"].contains(&&*h.id)), "{name}");
     }
@@ -196,6 +196,8 @@ fn wrong_fields_are_typed_errors_and_add_nothing() {
     assert!(is_shape(search(&[ask("image", &image, &[1.0]), ask("title", &[1.0; 6], &[1.0])])));
     // A query of NaN finds nothing.
     assert!(index.search(&[ask("image", &nan, &[1.0])], 1, None).unwrap()[0].is_empty());
+    let dropped = [ask("image", &nan, &[0.0]), ask("title", &[1.0; TITLE], &[1.0])];
+    assert_eq!(index.search(&dropped, 1, None).unwrap()[0].len(), 1);
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("flat.safetensors");
     let mut flat = FlatIndex::new(&device, DType::F32, 2).unwrap();

@@ -192,7 +192,7 @@ fn a_hybrid_search_is_exact() {
             index.search(&asked, words.csr(), 30, Metric::Dot, [1.0, 1.0], Some(&even)).unwrap();
         for (q, found) in found.iter().enumerate() {
             let score = |row: usize| dot(row, q) + sparse.dot(row, &words, q);
-            let rows = (0..n).filter(|&row| keeps(row) && row % 2 == 0);
+            let rows = (0..n).filter(|&row| keeps(row) && row.is_multiple_of(2));
             assert_eq!(
                 pairs(found),
                 best(rows.map(|row| (row, score(row))), 30),

@@ -389,10 +389,8 @@ fn check_products(a: &Tensor, b: &Tensor) -> Result<(usize, usize)> {
 /// The rows of `a` that meet a slab of the `n` rows of `b` together: as many as the slab holds, at least one; one group of none.
 pub(crate) fn groups(m: usize, n: usize) -> Vec<Range<usize>> {
     let step = (SLAB_BYTES / size_of::<f32>() / n.clamp(1, SLAB_COLUMNS)).max(1);
-    match m {
-        0 => vec![0..0],
-        m => (0..m).step_by(step).map(|start| start..m.min(start + step)).collect(),
-    }
+    // Without rows there is one group too, of none.
+    (0..m.max(1)).step_by(step).map(|start| start..m.min(start + step)).collect()
 }
 
 fn each_group(x: &Tensor, groups: &[Range<usize>]) -> Result<Vec<Tensor>> {
