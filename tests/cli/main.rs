@@ -374,7 +374,7 @@ fn eval_of_late_interaction_and_cur_finds_what_the_queries_are() {
 fn eval_of_sparse_hybrid_and_fused_searches_finds_what_the_queries_are() {
     let folder = Folder::new();
     let data = collection(&folder);
-    let (model, splade) = (golden("bert"), golden("encoders/bert-splade"));
+    let model = golden("bert");
     for device in ["cpu", "cuda", "wgpu"] {
         if common::required(device, nearkin::Device::by_name(device)).is_none() {
             continue;
@@ -406,15 +406,82 @@ fn eval_of_sparse_hybrid_and_fused_searches_finds_what_the_queries_are() {
         ["eval", "--model", &model, "--data", &data, "--device", "cpu", "--method", "hybrid"];
     refuse(&[&eval[..], &["--weights", "1"]].concat(), &["--weights", "two numbers"]);
     refuse(&[&eval[..], &["--fusion", "sum", "--weights", "0,0"]].concat(), &["weights"]);
-    // Weights of a sparse encoder, where the golden's are to be had.
-    let json: Value = match Path::new(&splade).join("model.safetensors").is_file() {
-        true => serde_json::from_str(&succeed(
-            &[&eval[..], &["--json", "--sparse-model", &splade]].concat(),
-        ))
-        .unwrap(),
-        false => return,
-    };
+    let splade = common::weights::folder("bert-splade");
+    let splade = splade.path().to_str().unwrap();
+    let more = ["--json", "--sparse-model", splade, "--fusion", "sum", "--weights", "1,0.1"];
+    let json: Value = serde_json::from_str(&succeed(&[&eval[..], &more].concat())).unwrap();
     assert_eq!(json["ndcg@10"], 1.0);
+    assert!(json["method"].as_str().unwrap().contains(splade), "{json}");
+}
+
+#[test]
+fn sparse_vectors_are_embedded_and_found() {
+    let folder = Folder::new();
+    let model = common::weights::folder("bert-splade");
+    let model = model.path().to_str().unwrap();
+    let texts = folder.write("texts.txt", "wing lift\nheat\na boundary layer\nshock waves\n");
+    let out = folder.path("words.safetensors");
+    succeed(&[
+        "embed", "--model", model, "--input", &texts, "--output", &out, "--sparse", "--device",
+        "cpu",
+    ]);
+    let index =
+        nearkin::search::SparseIndex::load(Path::new(&out), &nearkin::Device::cpu()).unwrap();
+    assert!(index.len() == 4 && index.dim() > 100, "{index:?}");
+    let vectors = index.to_vectors().unwrap();
+    for device in ["cpu", "cuda", "wgpu"] {
+        if common::required(device, nearkin::Device::by_name(device)).is_none() {
+            continue;
+        }
+        let args = ["search", "--index", &out, "--queries", &out, "--metric", "sparse", "-k", "4"];
+        let found = succeed(&[&args[..], &["--device", device]].concat());
+        let lines: Vec<Value> = found.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+        assert_eq!(lines.len(), 4, "{device}");
+        for (row, line) in lines.iter().enumerate() {
+            assert_eq!(line["query"], row.to_string(), "{device}");
+            let own = vectors.offsets[row] as usize..vectors.offsets[row + 1] as usize;
+            let square: f32 = vectors.weights[own].iter().map(|w| w * w).sum();
+            let ids = line["ids"].as_array().unwrap();
+            let place = ids.iter().position(|id| *id == row.to_string()).unwrap();
+            let score = line["scores"][place].as_f64().unwrap() as f32;
+            assert!((score - square).abs() < 1e-3 * square, "{device}: {score}, {square}");
+        }
+    }
+    let refused =
+        ["search", "--index", &out, "--queries", &out, "--metric", "sparse", "--storage", "f16"];
+    refuse(&refused, &["--storage", "sparse"]);
+    let dense = folder.path("dense.safetensors");
+    succeed(&[
+        "embed",
+        "--model",
+        &golden("bert"),
+        "--input",
+        &texts,
+        "--output",
+        &dense,
+        "--device",
+        "cpu",
+    ]);
+    refuse(
+        &["search", "--index", &dense, "--queries", &out, "--metric", "sparse"],
+        &["dense.safetensors", "sparse"],
+    );
+    let bad = folder.path("bad.safetensors");
+    refuse(
+        &[
+            "embed",
+            "--model",
+            &golden("bert"),
+            "--input",
+            &texts,
+            "--output",
+            &bad,
+            "--sparse",
+            "--device",
+            "cpu",
+        ],
+        &["bert"],
+    );
 }
 
 #[test]

@@ -1,12 +1,31 @@
 //! Rows of matrices on their device: reduced by segments of columns ([`reduce_products`], [`Reducer`], [`softmax`]), and, for the
 //! crate's own use, moved and measured, which corpora and queries of searches are made of.
 //!
+//! # Reductions
+//! What needs all scores of queries by rows takes them this way: [`reduce_products`] forms a slab, reduces it, and puts the next in
+//! its place, so that no matrix of all scores exists.
+//!
+//! Each value is scaled first. Then, for each row and each segment:
+//!
+//! | reduction | result | of an empty segment |
+//! |---|---|---|
+//! | [`Max`](Reduction::Max) | the greatest value and the lowest column that has it; NaN never wins | -∞, `u32::MAX` |
+//! | [`Mean`](Reduction::Mean) | the mean | 0 |
+//! | [`LogSumExp`](Reduction::LogSumExp) | `ln Σ exp(x)`, with the maximum taken out | -∞ |
+//! | [`Above`](Reduction::Above) | how many values are greater than the row's target, and how many equal it | 0, 0 |
+//!
+//! A NaN among its values makes a mean or a log-sum-exp NaN. For `Above` NaN is equal to itself and less than every number, so that the
+//! counts are those of a ranking in which NaN comes last.
+//!
+//! A row's bits depend on the bounds of the slabs and of the segments, never on the other rows. [`reduce_products`] cuts slabs of 2^15
+//! columns whatever the number of rows.
+//!
 //! Counted on CUDA, as `tests/cost` asserts: the maxima of 300 x 5000 read and write 6,002,464 bytes of memory, their log-sum-exps as many,
 //! the softmax of 50 segments 12,060,224: 1.00 of the least possible.
 //!
 //! # Moves and measures
 //! Moves keep every element or round it once, to nearest even, subnormal numbers included. What is measured is what
-//! [`length`] says, bit for bit: on CUDA in f64 and in the host's order, on wgpu by integers, whose sum is exact where
+//! `ops::length` says, bit for bit: on CUDA in f64 and in the host's order, on wgpu by integers, whose sum is exact where
 //! f64 rounds, so that there one inverse length in some ten million may differ in its last bit.
 
 mod chunked;

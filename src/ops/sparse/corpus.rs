@@ -16,8 +16,6 @@ pub(super) const CUDA_TILE: usize = 4 << 10;
 pub(super) const WGPU_TILE: usize = 2 << 10;
 /// Bytes of one of a chunk's arrays, where the device has no smaller limit.
 const ARRAY: u64 = 1 << 30;
-/// Documents below which chunks are always joined.
-const SMALL: usize = 4 << 10;
 /// The most terms of a vocabulary.
 const MAX_DIM: usize = 1 << 24;
 
@@ -166,10 +164,10 @@ impl SparseCorpus {
         if count == 0 {
             return Ok(());
         }
-        // Small chunks at the end are joined with what comes.
+        // Chunks at the end are joined with what comes where they have no more documents.
         let mut kept = self.chunks.len();
         let mut joined = count;
-        while kept > 0 && self.chunks[kept - 1].len <= joined.max(SMALL) {
+        while kept > 0 && self.chunks[kept - 1].len <= joined {
             kept -= 1;
             joined += self.chunks[kept].len;
         }

@@ -1,22 +1,4 @@
 //! Reductions of the rows of a matrix whose columns come in slabs, by segments of columns.
-//!
-//! What needs all scores of queries by rows takes them this way: [`reduce_products`] forms a slab, reduces it, and puts the next in
-//! its place, so that no matrix of all scores exists.
-//!
-//! Each value is scaled first. Then, for each row and each segment:
-//!
-//! | reduction | result | of an empty segment |
-//! |---|---|---|
-//! | [`Max`](Reduction::Max) | the greatest value and the lowest column that has it; NaN never wins | -∞, `u32::MAX` |
-//! | [`Mean`](Reduction::Mean) | the mean | 0 |
-//! | [`LogSumExp`](Reduction::LogSumExp) | `ln Σ exp(x)`, with the maximum taken out | -∞ |
-//! | [`Above`](Reduction::Above) | how many values are greater than the row's target, and how many equal it | 0, 0 |
-//!
-//! A NaN among its values makes a mean or a log-sum-exp NaN. For `Above` NaN is equal to itself and less than every number, so that the
-//! counts are those of a ranking in which NaN comes last.
-//!
-//! A row's bits depend on the bounds of the slabs and of the segments, never on the other rows. [`reduce_products`] cuts slabs of 32,768
-//! columns whatever the number of rows.
 
 mod cpu;
 #[cfg(feature = "cuda")]
