@@ -29,7 +29,8 @@ pub(super) fn launch(
     first: &Tensor,
     second: &Tensor,
 ) -> Result<()> {
-    let (rows, width, count) = (slab.rows, slab.columns.len(), slab.segments.len());
+    let (width, count) = (slab.columns.len(), slab.segments.len());
+    let rows = slab.x.shape()[0];
     let wide = slab.is_wide();
     let pairs = rows.saturating_mul(count);
     let blocks = if wide { pairs } else { pairs.div_ceil(WARPS) };

@@ -82,7 +82,6 @@ pub struct Reductions {
 struct Slab<'a> {
     /// \[M, n\] f32.
     x: &'a Tensor,
-    rows: usize,
     /// The slab's columns, of all.
     columns: Range<usize>,
     /// The segments that begin or go on in the slab.
@@ -143,10 +142,10 @@ impl<'a> Reducer<'a> {
             check(OP, "targets", targets, DType::F32, &[rows])?;
             check_device(OP, "targets", device, targets.device())?;
         }
-        let shape = [rows, segments.len()];
         let kind = reduction.kind();
         #[cfg(any(feature = "cuda", feature = "wgpu"))]
-        let first = if kind == Kind::Above { DType::U32 } else { DType::F32 };
+        let (shape, first) =
+            ([rows, segments.len()], if kind == Kind::Above { DType::U32 } else { DType::F32 });
         let state = match device.backend() {
             Backend::Cpu(_) => State::Host(vec![cpu::none(kind); rows * segments.len()]),
             // Kernels write every element.
@@ -189,7 +188,6 @@ impl<'a> Reducer<'a> {
         };
         let slab = Slab {
             x: slab,
-            rows,
             segments: of_slab(&self.offsets, &columns),
             columns,
             offsets: &self.offsets,
@@ -440,7 +438,6 @@ pub fn softmax(x: &Tensor, scale: f32, segments: Option<&Offsets>) -> Result<Ten
     }
     let slab = Slab {
         x,
-        rows,
         columns: 0..columns,
         segments: 0..offsets.len(),
         offsets: &offsets,

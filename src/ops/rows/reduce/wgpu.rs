@@ -36,7 +36,7 @@ pub(super) fn launch(
     };
     let kernel = gpu.kernel(spec)?;
     let of_second = if slab.kind == Kind::Softmax { width } else { segments };
-    for rows in gpu.windows(slab.rows, width.max(segments) * size_of::<f32>())? {
+    for rows in gpu.windows(slab.x.shape()[0], width.max(segments) * size_of::<f32>())? {
         let mut bindings: Vec<Binding<'_>> = vec![gpu.rows(slab.x, &rows, width)];
         bindings.extend(slab.targets.map(|targets| gpu.rows(targets, &rows, 1)));
         bindings.extend([slab.offsets.tensor().wgpu().into(), gpu.rows(first, &rows, segments)]);
