@@ -55,6 +55,7 @@ pub enum Activation {
 
 #[cfg(any(feature = "cuda", feature = "wgpu"))]
 impl Activation {
+    #[cfg(feature = "wgpu")]
     pub(crate) const ALL: [Activation; 12] = [
         Activation::None,
         Activation::Gelu,
