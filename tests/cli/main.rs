@@ -442,7 +442,8 @@ fn sparse_vectors_are_embedded_and_found() {
             let own = vectors.offsets[row] as usize..vectors.offsets[row + 1] as usize;
             let square: f32 = vectors.weights[own].iter().map(|w| w * w).sum();
             let ids = line["ids"].as_array().unwrap();
-            let place = ids.iter().position(|id| *id == row.to_string()).unwrap();
+            let id = row.to_string();
+            let place = ids.iter().position(|found| *found == id.as_str()).unwrap();
             let score = line["scores"][place].as_f64().unwrap() as f32;
             assert!((score - square).abs() < 1e-3 * square, "{device}: {score}, {square}");
         }
