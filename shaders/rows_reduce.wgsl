@@ -110,11 +110,14 @@ fn rows_reduce(
     workgroupBarrier();
     if thread > 0u { return; }
     let lowest = ~atomicLoad(&place);
+    // As it is there: of 0 and -0, which are equal, row_max gives either.
+    var value = greatest;
+    if lowest != 0xffffffffu { value = x[at + lowest - params.base] * params.scale; }
     if !is_fresh {
         let before = first[out];
         if before > greatest || (before == greatest && second[out] < lowest) { return; }
     }
-    first[out] = greatest;
+    first[out] = value;
     second[out] = lowest;
     //% elif KIND == "mean"
     var sum = 0.0;

@@ -58,7 +58,8 @@ fn reduce(
             let column = || x.iter().position(|&v| v * scale == best).unwrap_or(usize::MAX);
             let is_better = best > state[0] || best == state[0] && state[1].to_bits() == u32::MAX;
             if is_better && let column @ 0..usize::MAX = column() {
-                *state = [best, f32::from_bits((base + column) as u32)];
+                // As it is there: 0 and -0 are equal.
+                *state = [x[column] * scale, f32::from_bits((base + column) as u32)];
             }
         }
         Kind::Mean => {
