@@ -38,7 +38,7 @@ impl Ranks {
     /// let device = Device::cpu();
     /// let corpus = Tensor::from_slice(&device, &[3, 2], &[1.0f32, 0.0, 0.0, 1.0, 0.6, 0.8])?;
     /// let queries = Tensor::from_slice(&device, &[2, 2], &[0.9f32, 0.1, 0.1, 0.9])?;
-    /// let ranks = Ranks::count(&queries, &corpus, &[&[0], &[0, 2]], Metric::Cosine, Ties::Best)?;
+    /// let ranks = Ranks::count(&queries, &corpus, &[&[0][..], &[0, 2]], Metric::Cosine, Ties::Best)?;
     /// assert!(ranks.iter().eq([&[1.0][..], &[2.0, 3.0]]));
     /// # Ok::<(), nearkin::Error>(())
     /// ```

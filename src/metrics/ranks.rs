@@ -60,7 +60,7 @@ pub enum Of {
 ///
 /// // The first query has two targets, of which only one was found, the second one.
 /// let found = [&[4u64, 0, 9][..], &[7, 2]];
-/// let ranks = Ranks::from_rankings(&found, &[&[0, 5], &[2]])?;
+/// let ranks = Ranks::from_rankings(&found, &[&[0, 5][..], &[2]])?;
 /// assert_eq!(ranks.recall_at(2, Wanted::Any), 1.0);
 /// assert_eq!(ranks.recall_at(2, Wanted::Share), 0.75);
 /// assert_eq!(ranks.median_rank(Of::Best, Median::Middle), 2.0);
