@@ -141,7 +141,7 @@ fn count_all(queries: &Tensor, corpus: &Tensor, all: &mut [Counted]) -> Result<(
         false => picked(queries, order.iter().map(|&q| q as u32))?,
     };
     let segments = Offsets::from_lengths(device, &[n])?;
-    // For each group and place the targets of the queries that have so many, and their scores on the device.
+    // For each group and place: the targets of the queries with that many targets, and their scores on the device.
     let mut places: Vec<Vec<(Vec<usize>, Tensor)>> = Vec::new();
     for rows in rows::groups(order.len(), n) {
         let own: Vec<&[usize]> = order[rows].iter().map(|&q| of_query[q].as_slice()).collect();

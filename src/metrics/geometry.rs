@@ -48,7 +48,7 @@ fn pairs(x: &Tensor, y: &Tensor) -> Result<[Tensor; 2]> {
     Ok(both)
 }
 
-/// `Σ exp(-2 |x_i - y_j|²)` over all pairs of unit vectors, of which `|x - y|² = 2 - 2 x · y`.
+/// `Σ exp(-2 |x_i - y_j|²)` over all pairs of unit vectors. For those `|x - y|² = 2 - 2 x · y`.
 fn kernel_sum(x: &Tensor, y: &Tensor) -> Result<f64> {
     let sums = reduce_products(x, y, 4.0, None, Reduction::LogSumExp)?;
     let sums = sums.values.map_or(Ok(Vec::new()), |values| values.to_vec::<f32>())?;
@@ -302,7 +302,7 @@ pub fn simat_query(image: &[f32], from: &[f32], to: &[f32], lambda: f32) -> Resu
     Ok((0..dim).map(moved).collect())
 }
 
-/// SIMAT's score: the weighted share of queries of which the first row found is one that shows the wanted change. `found` are the best
+/// SIMAT's score: the weighted share of queries whose first row shows the wanted change. `found` are the best
 /// two rows of each query among all images, `own` the row of its image, which is skipped where it is the first, and only there.
 /// `is_right` says of a query and a row whether it shows the change.
 ///

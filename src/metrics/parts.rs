@@ -60,7 +60,7 @@ pub struct Winoground {
     pub group: f64,
 }
 
-/// Winoground's scores: of each example the scores `[[c0 i0, c0 i1], [c1 i0, c1 i1]]` of captions by images, of which `c0 i0` and
+/// Winoground's scores: of each example the scores `[[c0 i0, c0 i1], [c1 i0, c1 i1]]` of captions by images. `c0 i0` and
 /// `c1 i1` belong together. What is right must be greater, not equal; NaN never is. All are 0 without examples.
 pub fn winoground(examples: &[[[f32; 2]; 2]]) -> Winoground {
     let share = |holds: &dyn Fn(&[[f32; 2]; 2]) -> bool| {

@@ -58,7 +58,7 @@ pub enum Of {
 /// ```
 /// use nearkin::metrics::{Median, Of, Ranks, Wanted};
 ///
-/// // The first query has two targets, of which only one was found, the second one.
+/// // The first query has two targets; one of them was found.
 /// let found = [&[4u64, 0, 9][..], &[7, 2]];
 /// let ranks = Ranks::from_rankings(&found, &[&[0, 5][..], &[2]])?;
 /// assert_eq!(ranks.recall_at(2, Wanted::Any), 1.0);

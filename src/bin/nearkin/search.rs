@@ -26,7 +26,7 @@ pub(crate) struct Options {
     k: usize,
     /// The score; larger is nearer (l2 is the negated squared distance). One beyond f32 is null. maxsim compares the vectors
     /// of all tokens; hamming finds by codes, and scores what it found by the cosine where vectors were kept; sparse is the dot
-    /// product of sparse vectors, of which only those above 0 are given.
+    /// product of sparse vectors; only scores above 0 are given.
     #[arg(long, value_enum, default_value_t = By::Cosine)]
     metric: By,
     /// hamming: how many times -k candidates the codes give, where vectors were kept.
